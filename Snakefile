@@ -1,0 +1,57 @@
+import sys
+
+sys.setrecursionlimit(1_000_000)  # hundreds of generations are one chain of jobs, and Snakemake follows it recursively
+
+import re
+
+from snakemake.utils import min_version
+
+from pollination.config import ConfigError, check_files, resolve
+from pollination.workflow import Plan
+
+min_version("9.0")
+
+
+# A config given on the command line replaces the demo's: merged, the demo's experiments would run along.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+given = ", ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml"
+try:
+    config = resolve(config, given)
+    if workflow.is_main_process:
+        check_files(config, given)
+except ConfigError as mistakes:
+    sys.exit(str(mistakes))
+plan = Plan(config, f"results/{config['run']}")
+
+
+pathvars:
+    results=plan.results,
+    logs=f"{plan.results}/logs",
+    benchmarks=f"{plan.results}/benchmarks",
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    experiment="|".join(map(re.escape, config["experiments"])),
+    pool="|".join(config["founders"]),
+    place=r"founders/[\w-]+|[\w.-]+/gen\d+",
+    gen=r"\d+",
+    member=r"\d+",
+    rank=r"\d+",
+    shard=r"\d+",
+    split="train|validation|test|prompts",
+
+
+include: "rules/common.smk"
+include: "rules/corpus.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/select.smk"
+include: "rules/generate.smk"
+include: "rules/report.smk"

@@ -1,0 +1,111 @@
+"""Files that are whole or absent: atomic writes, digests, and the record that stands beside every artifact.
+
+A job's record (`run.json`, or `<stem>.run.json` where several jobs write into one folder) names the digest of each file
+that the job wrote and of each file that it read. `check` holds a file against its record before anything is computed on it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class DamagedArtifact(ValueError):
+    """A file that is not what its record says: empty, cut short, or changed."""
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder; on success fsync it and rename it to `path`, else remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys, atomically. NaN and infinity are refused."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a file that does not parse raises DamagedArtifact with its path and what to do."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedArtifact(f"{path}: not valid JSON ({error}); delete it and run snakemake again") from None
+
+
+def write_table(path: str | Path, table: Any) -> None:
+    """Write a pandas DataFrame or a pyarrow Table as parquet (zstd), atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(table, pa.Table):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: str | Path, columns: list[str] | None = None) -> Any:
+    """Read a parquet file as a pyarrow Table; an unreadable file or absent column raises DamagedArtifact."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise DamagedArtifact(f"{path}: not a readable parquet file ({reason}); delete it and run snakemake again") from None
+    missing = [name for name in columns or [] if name not in file.schema_arrow.names]
+    if missing:
+        raise DamagedArtifact(f"{path}: column {missing[0]!r} is absent; it has {', '.join(file.schema_arrow.names)}")
+    return file.read(columns=columns)
+
+
+def record_path(path: str | Path) -> Path | None:
+    """The record that names `path` among its outputs, or None where no job of ours wrote it."""
+    path = Path(path)
+    likely = [path.with_name(f"{path.name.split('.')[0]}.run.json"), path.with_name("run.json")]
+    for candidate in dict.fromkeys([*likely, *sorted(path.parent.glob("*.run.json"))]):
+        if candidate.is_file() and path.name in read_json(candidate).get("outputs", {}):
+            return candidate
+    return None
+
+
+def check(path: str | Path) -> str:
+    """Digest of a file, after holding it against its record. DamagedArtifact says what is wrong and what to type."""
+    path = Path(path)
+    remedy = f"delete it and run snakemake again (or: snakemake --force {path})"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the file does not exist")
+    if path.stat().st_size == 0:
+        raise DamagedArtifact(f"{path}: the file is empty (0 bytes); {remedy}")
+    found = digest(path)
+    record = record_path(path)
+    if record is not None:
+        expected = read_json(record)["outputs"][path.name]
+        if found != expected:
+            raise DamagedArtifact(
+                f"{path}: its digest {found[:12]} is not the recorded {expected[:12]} ({record.name}): damaged; {remedy}"
+            )
+    return found

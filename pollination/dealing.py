@@ -1,0 +1,18 @@
+"""The pool of an ecosystem: everybody's text, shuffled with a seed and dealt out equally (study B, section 3)."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pollination import artifacts
+
+
+def deal(shards: list[Path], member: int, population: int, seed: int, out: Path) -> None:
+    """Write member's share: rows member, member + population, ... of the shuffled pool, so shares differ by one row at most.
+
+    All members shuffle alike, so every row of the pool is dealt exactly once.
+    """
+    pool = pa.concat_tables([artifacts.read_table(path) for path in shards])
+    order = np.random.default_rng(seed).permutation(pool.num_rows)
+    artifacts.write_table(out, pool.take(order[member::population]))

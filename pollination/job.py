@@ -1,0 +1,136 @@
+"""What every script does around its work: log, threads, offline mode, checked inputs, clear errors, the record.
+
+    with Job(snakemake) as job:
+        from pollination import training      # heavy imports inside: the environment is set by then
+        training.train(..., log=job.log)
+
+On success the record (the rule's output named `run`) is written last. A user's error (ValueError, OSError) ends the job
+with one line on the terminal and in the log; anything else keeps its traceback, because it is ours to mend.
+"""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from importlib.metadata import version
+from pathlib import Path
+
+from pollination import __version__, artifacts
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy", "pandas", "pyarrow", "snakemake")
+
+
+class Stopped(Exception):
+    """The scheduler (or a person) asked the job to stop; work in progress is saved."""
+
+
+class StopRequest:
+    """Set by SIGTERM, SIGUSR1 or SIGINT; long loops ask it at a step or shard boundary, save, and raise Stopped."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                signal.signal(number, self._set)
+
+    def _set(self, number: int, _frame: object) -> None:
+        self.signal = signal.Signals(number).name
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+def git_commit(folder: Path) -> str:
+    """The commit of the code, with '+' appended where the work tree differs; 'unknown' outside a checkout."""
+    try:
+        run = lambda *words: subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
+        return run("git", "rev-parse", "HEAD") + ("+" if run("git", "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class Job:
+    """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger; `stop` a StopRequest."""
+
+    def __init__(self, snakemake, online: bool = False) -> None:
+        self.input, self.output = snakemake.input, snakemake.output
+        self.params, self.wildcards = snakemake.params, snakemake.wildcards
+        self.rule = snakemake.rule
+        self.log_path = Path(snakemake.log[0]) if snakemake.log else None
+        self.online = online
+
+    def __enter__(self) -> "Job":
+        threads = str(self.params.get("cpu_threads", 1))
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = threads
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        if not self.online:
+            os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+        self.log = logging.getLogger("pollination")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        self.log.handlers = [logging.StreamHandler(sys.stderr)]
+        self.log.handlers[0].setLevel(logging.ERROR)
+        if self.log_path:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
+            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self.log.handlers.append(file)
+        self.stop = StopRequest()
+        try:
+            self.digests = {str(path): artifacts.check(path) for path in self.input if not Path(path).is_dir()}
+        except (ValueError, OSError) as error:
+            self._fail(error)
+        return self
+
+    def files(self, name: str) -> list[Path]:
+        """The input files of one name; Snakemake unwraps a list of one, and an absent name is an empty list."""
+        value = self.input.get(name, [])
+        return [Path(value)] if isinstance(value, str) else [Path(path) for path in value]
+
+    def file(self, name: str) -> Path | None:
+        """The one input file of a name, or None where this job has none."""
+        return next(iter(self.files(name)), None)
+
+    def _fail(self, error: BaseException) -> None:
+        text = f"{self.rule}: {error}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            text = f"{self.rule}: no space left on the disk that holds {error.filename or self.output[0]}; free some and run again"
+        self.log.error("error: %s", " ".join(text.split()))
+        for path in self.output:
+            Path(path).unlink(missing_ok=True)
+        raise SystemExit(1)
+
+    def __exit__(self, kind, error, _traceback) -> None:
+        if isinstance(error, (ValueError, OSError, Stopped)):
+            self._fail(error)
+        if error is not None:
+            self.log.error("%s: %s", kind.__name__, error, exc_info=error)
+            return
+        record = self.output.get("run")
+        if record:
+            try:
+                self.write_record(record)
+            except OSError as failure:
+                self._fail(failure)
+
+    def write_record(self, path: str) -> None:
+        """The record: what was done with what, from which files, giving which. No times: equal work gives equal records."""
+        outputs = [name for name in self.output if name != path]
+        artifacts.write_json(
+            path,
+            {
+                "rule": self.rule,
+                "wildcards": dict(self.wildcards.items()),
+                "params": json.loads(json.dumps(dict(self.params.items()), default=str)),
+                "inputs": self.digests,
+                "outputs": {Path(name).name: artifacts.digest(name) for name in outputs},
+                "versions": {"pollination": __version__, "python": sys.version.split()[0]}
+                | {name: version(name) for name in PACKAGES},
+                "commit": git_commit(Path(__file__).parent),
+            },
+        )

@@ -1,0 +1,329 @@
+"""Sampling from any causal language model of transformers, so that a row's text depends on its seed and prompt alone.
+
+Each row draws its uniforms from its own counter-based stream and inverts the distribution function over tokens sorted by
+probability (ties by token id). Rows may therefore be batched, padded and reordered in any way: up to rounding at
+near-ties, every row writes the same text.
+
+Shapes: B rows of the batch, T tokens, V vocabulary, K likeliest tokens of a row.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from pollination.job import Stopped
+
+WIDTHS = (64, 512)  # likeliest tokens looked at first; rows whose nucleus is wider sort the whole vocabulary
+COLUMNS = 16  # tokens a group in the search for the likeliest
+CHECK_STEPS = {"cpu": 1, "cuda": 16}  # between looks for finished rows: on a GPU each look waits for the device
+KEPT_SHARE = 0.75  # of a batch's rows still unfinished, at which the finished ones are taken out
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen; the fields are keys of a config's `generate` block, in the order in which they act."""
+
+    decoding: str = "nucleus"  # nucleus | sample | greedy | beam
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    max_new_tokens: int = 512
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 0.9
+    beams: int = 5
+
+    @classmethod
+    def from_settings(cls, settings: dict) -> "Decoding":
+        """The decoding of a `generate` block; keys that are not about decoding are passed over."""
+        return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings})
+
+    @property
+    def nucleus_mass(self) -> float:
+        """Mass of the smallest set of tokens that is sampled from; 1.0 keeps all."""
+        return self.top_p if self.decoding == "nucleus" else 1.0
+
+
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer, written in place; transformers' own layer copies all of them at every token."""
+
+    def __init__(self, capacity_tokens: int) -> None:
+        super().__init__()
+        self.capacity_tokens = capacity_tokens
+
+    def _hold(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
+        self.room = keys, values  # each (B, heads, capacity, head width)
+        self.keys, self.values = keys[:, :, :tokens], values[:, :, :tokens]
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_, **__) -> tuple[torch.Tensor, torch.Tensor]:
+        start = self.get_seq_length()
+        stop = start + keys.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+            self.room = tuple(x.new_empty(*x.shape[:2], self.capacity_tokens, x.shape[3]) for x in (keys, values))
+        for room, new in zip(self.room, (keys, values), strict=True):
+            room[:, :, start:stop] = new
+        self._hold(*self.room, stop)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        tokens = self.get_seq_length()
+        rooms = []
+        for room in self.room:
+            rooms.append(room.new_empty(len(indices), *room.shape[1:]))
+            rooms[-1][:, :, :tokens] = room[indices, :, :tokens]
+        self._hold(*rooms, tokens)
+
+    def swap(self, rows: torch.Tensor, start: int) -> None:
+        """Row b takes the keys and values of row `rows[b]` from token `start` on."""
+        tokens = self.get_seq_length()
+        for room in self.room:
+            room[:, :, start:tokens] = room[rows, :, start:tokens]
+
+
+class Decoder:
+    """A model and its key-value cache over a batch of prompts, left-padded to one length.
+
+    Raises ValueError where a prompt and `new_tokens` together exceed the model's positions.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> None:
+        self.model = model.eval()
+        self.longest = max(map(len, prompts))
+        context = getattr(model.config, "max_position_embeddings", None)
+        if context and self.longest + new_tokens > context:
+            raise ValueError(
+                f"a prompt of {self.longest} tokens and max_new_tokens {new_tokens} exceed the model's context of {context}"
+                f" tokens; allowed together: {context}; lower max_prompt_tokens or max_new_tokens"
+            )
+        accepted = inspect.signature(model.forward).parameters
+        self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.takes_positions = "position_ids" in accepted
+        pads = [self.longest - len(prompt) for prompt in prompts]
+        # padding repeats the prompt's own first token: never attended to, and no new token for the repetition penalty
+        self.tokens_BT = torch.tensor([[p[0]] * n + p for p, n in zip(prompts, pads, strict=True)], device=model.device)
+        self.pads_B1 = torch.tensor(pads, device=model.device)[:, None]
+        self.padded = any(pads)
+        slots_T = torch.arange(self.longest + new_tokens, device=model.device)
+        self.mask_BT = (slots_T >= self.pads_B1).long()
+        self.cache = DynamicCache(config=model.config)
+        self.in_place = all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        if self.in_place:
+            self.cache.layers = [PreallocatedLayer(self.longest + new_tokens) for _ in self.cache.layers]
+
+    def _forward(self, tokens_BT: torch.Tensor, start: int) -> torch.Tensor:
+        stop = start + tokens_BT.shape[1]
+        positions = {}
+        if self.takes_positions:
+            slots_T = torch.arange(start, stop, device=tokens_BT.device)
+            positions["position_ids"] = (slots_T - self.pads_B1).clamp(min=0)
+        logits = self.model(
+            input_ids=tokens_BT,
+            attention_mask=self.mask_BT[:, :stop] if self.padded else None,
+            past_key_values=self.cache,
+            use_cache=True,
+            **positions,
+            **self.last_only,
+        ).logits
+        return logits[:, -1].float()
+
+    def read(self) -> torch.Tensor:
+        """Read the prompts; logits (B, V) of the first new token."""
+        return self._forward(self.tokens_BT, 0)
+
+    def step(self, tokens_B: torch.Tensor) -> torch.Tensor:
+        """Append one token to each row; logits (B, V) of the next one."""
+        self.tokens_BT = torch.cat([self.tokens_BT, tokens_B[:, None]], 1)
+        return self._forward(tokens_B[:, None], self.tokens_BT.shape[1] - 1)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order; a row may be named several times."""
+        self.cache.batch_select_indices(rows)
+        self.tokens_BT, self.pads_B1, self.mask_BT = self.tokens_BT[rows], self.pads_B1[rows], self.mask_BT[rows]
+
+    def swap(self, rows: torch.Tensor) -> None:
+        """Row b goes on from row `rows[b]`, which has the same prompt: only what follows the prompt is copied."""
+        self.tokens_BT = self.tokens_BT[rows]
+        if self.in_place:
+            for layer in self.cache.layers:
+                layer.swap(rows, self.longest)
+        else:
+            self.cache.reorder_cache(rows)
+
+
+def penalise(scores_BV: torch.Tensor, tokens_BT: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Scores of tokens that stand in the row divided by `penalty`, or multiplied where negative (arXiv 1909.05858, 4.1)."""
+    if penalty == 1.0:
+        return scores_BV
+    present_BT = scores_BV.gather(1, tokens_BT)
+    return scores_BV.scatter(1, tokens_BT, torch.where(present_BT < 0, present_BT * penalty, present_BT / penalty))
+
+
+def _weights(logits_BV: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Probabilities times a constant of the row, the likeliest token's weight being 1; overwrites the logits."""
+    return logits_BV.sub_(logits_BV.amax(-1, keepdim=True)).div_(temperature).exp_()
+
+
+def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and token ids, both (B, width), of a row's likeliest tokens, descending, ties by token id.
+
+    Among tokens that tie with the last one, any may be left out.
+    """
+    vocabulary = weights_BV.shape[1]
+    if width >= vocabulary:
+        return weights_BV.sort(dim=-1, descending=True, stable=True)
+    groups = vocabulary // COLUMNS
+    if groups > 2 * width:
+        # the `width` likeliest lie in the `width` groups with the largest maxima, or in the remainder of the division
+        maxima_BG = weights_BV[:, : groups * COLUMNS].view(-1, COLUMNS, groups).amax(1)
+        best_BK = maxima_BG.topk(width, sorted=False).indices
+        offsets_C1 = torch.arange(COLUMNS, device=best_BK.device)[:, None] * groups
+        rest_R = torch.arange(groups * COLUMNS, vocabulary, device=best_BK.device)
+        pool_BP = torch.cat([(best_BK[:, None] + offsets_C1).flatten(1), rest_R.expand(len(best_BK), -1)], 1)
+        ids_BK = pool_BP.gather(1, weights_BV.gather(1, pool_BP).topk(width, sorted=False).indices)
+    else:
+        ids_BK = weights_BV.topk(width, sorted=False).indices
+    ids_BK = ids_BK.sort(-1).values
+    weights_BK, order_BK = weights_BV.gather(1, ids_BK).sort(dim=-1, descending=True, stable=True)
+    return weights_BK, ids_BK.gather(1, order_BK)
+
+
+def _support(weights_BK: torch.Tensor, total_B: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, ...]:
+    """What is sampled from, given descending weights: their running sum (B, K), how many are kept (B), their mass (B).
+
+    Order and edges are those of transformers' warpers: top-k keeps ties with the k-th token, and the nucleus the token
+    that crosses `top_p`, its mass measured within the top k.
+    """
+    running_BK = weights_BK.double().cumsum(-1)
+    kept_B, mass_B = (weights_BK > 0).sum(-1), total_B.double()
+    if decoding.top_k:
+        last_B1 = weights_BK[:, min(decoding.top_k, weights_BK.shape[1]) - 1, None]
+        kept_B = torch.minimum(kept_B, (weights_BK >= last_B1).sum(-1))
+        mass_B = running_BK.gather(1, kept_B[:, None] - 1).squeeze(1)
+    if decoding.nucleus_mass < 1:
+        inside_BK = running_BK - weights_BK < decoding.nucleus_mass * mass_B[:, None]
+        kept_B = torch.minimum(kept_B, inside_BK.sum(-1).clamp(min=1))
+        mass_B = running_BK.gather(1, kept_B[:, None] - 1).squeeze(1)
+    return running_BK, kept_B, mass_B
+
+
+def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.Tensor:
+    """The probabilities (B, V) that tokens are drawn with after temperature, top-k and nucleus cut: 0 outside of it."""
+    weights_BV = _weights(logits_BV.float().clone(), decoding.temperature)
+    sorted_BV, ids_BV = _likeliest(weights_BV, weights_BV.shape[1])
+    _, kept_B, mass_B = _support(sorted_BV, weights_BV.sum(-1), decoding)
+    inside_BV = torch.arange(sorted_BV.shape[1], device=sorted_BV.device) < kept_B[:, None]
+    return torch.zeros_like(weights_BV).scatter(1, ids_BV, (sorted_BV / mass_B[:, None]).float() * inside_BV)
+
+
+def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row (B), and whether the row's logits were sound (B): not so with NaN, +inf, or nothing but -inf.
+
+    `uniforms_B` (float64, in [0, 1)) is where each row's distribution function is inverted. Overwrites the logits.
+    Only few of the likeliest tokens are sorted where they settle the draw, all of them where not: it is the same draw.
+    """
+    if decoding.decoding == "greedy":
+        best_B, tokens_B = logits_BV.max(-1)
+        return tokens_B, best_B.isfinite()
+    weights_BV = _weights(logits_BV, decoding.temperature)
+    total_B = weights_BV.sum(-1)
+    vocabulary = weights_BV.shape[1]
+    # on a GPU a full sort costs less than waiting to learn which rows need it
+    widths = [w for w in WIDTHS if decoding.top_k < w < vocabulary and weights_BV.device.type == "cpu"] + [vocabulary]
+    tokens_B = torch.zeros(len(weights_BV), dtype=torch.long, device=weights_BV.device)
+    open_B = None  # rows not settled yet; None: all
+    for width in widths:
+        rows = slice(None) if open_B is None else open_B
+        sorted_BK, ids_BK = _likeliest(weights_BV[rows], width)
+        running_BK, kept_B, mass_B = _support(sorted_BK, total_B[rows], decoding)
+        place_B = (running_BK <= (uniforms_B[rows] * mass_B)[:, None]).sum(-1)
+        cut = decoding.top_k > 0 or decoding.nucleus_mass < 1
+        place_B = torch.minimum(place_B, kept_B - 1)
+        tokens_B[rows] = ids_BK.gather(1, place_B.clamp(min=0)[:, None]).squeeze(1)
+        if width == vocabulary:
+            break
+        # settled if neither the kept set nor the draw reaches the last candidate, with which unseen tokens may tie
+        deepest_B = kept_B - 1 if cut else place_B
+        unsettled_B = sorted_BK.gather(1, deepest_B[:, None]).squeeze(1) <= sorted_BK[:, -1]
+        if not unsettled_B.any():
+            break
+        open_B = unsettled_B.nonzero().squeeze(1) if open_B is None else open_B[unsettled_B]
+    return tokens_B, total_B.isfinite()
+
+
+def row_uniforms(row_seeds: list[int], count: int) -> torch.Tensor:
+    """Each row's uniforms (B, count), float64, from its own Philox stream."""
+    streams = [np.random.Generator(np.random.Philox(key=seed)).random(count) for seed in row_seeds]
+    return torch.from_numpy(np.stack(streams))
+
+
+def cut_after(ids: list[int], eos_id: int) -> list[int]:
+    """The ids up to the first end-of-sequence token, and with it."""
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+
+
+@torch.inference_mode()
+def _sample_batch(model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop) -> list[list[int]]:
+    device, count = model.device, decoding.max_new_tokens
+    decoder = Decoder(model, prompts, count)
+    uniforms_BT = row_uniforms(row_seeds, count).to(device)
+    written_BT = torch.full(uniforms_BT.shape, eos_id, device=device)
+    rows_B = torch.arange(len(prompts), device=device)  # which rows of `written_BT` the decoder still holds
+    ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    sound = torch.ones((), dtype=torch.bool, device=device)
+    logits_BV = decoder.read()
+    for t in range(count):
+        logits_BV = penalise(logits_BV, decoder.tokens_BT, decoding.repetition_penalty)
+        if t < decoding.min_new_tokens:
+            logits_BV[:, eos_id] = -torch.inf
+        tokens_B, sound_B = draw(logits_BV, uniforms_BT[rows_B, t], decoding)
+        written_BT[rows_B, t] = tokens_B
+        ended_B |= tokens_B == eos_id
+        sound &= sound_B.all()
+        if t == count - 1 or (t + 1) % CHECK_STEPS.get(device.type, 1) == 0:
+            if not sound:
+                raise ValueError(f"the model produced non-finite logits (NaN or infinity) within {t + 1} new tokens: its weights are broken or diverged")
+            if stop:
+                raise Stopped("stopped while sampling")
+            going = (~ended_B).nonzero().squeeze(1)
+            if t == count - 1 or len(going) == 0:
+                break
+            if len(going) <= KEPT_SHARE * len(rows_B):
+                decoder.select(going)
+                rows_B, ended_B, tokens_B = rows_B[going], ended_B[going], tokens_B[going]
+        logits_BV = decoder.step(tokens_B)
+    return [cut_after(ids, eos_id) for ids in written_BT.tolist()]
+
+
+def batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:
+    """Indices of the prompts in batches, longest prompts first, so that little is padded."""
+    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def sample(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    row_seeds: list[int],
+    decoding: Decoding,
+    eos_id: int,
+    batch_size: int,
+    stop=None,
+) -> Iterator[list[int]]:
+    """Completions (token ids, with `eos_id` at the end where it was drawn) in the order of the prompts.
+
+    `prompts` are token ids, none empty; `row_seeds` one seed in [0, 2**128) each. `stop` (truthy: asked to stop) is looked
+    at while sampling and raises Stopped. Raises ValueError on non-finite logits and on prompts too long for the context.
+    """
+    done = {}
+    following = 0
+    for rows in batches(prompts, batch_size):
+        texts = _sample_batch(model, [prompts[r] for r in rows], [row_seeds[r] for r in rows], decoding, eos_id, stop)
+        done.update(zip(rows, texts, strict=True))
+        while following in done:
+            yield done.pop(following)
+            following += 1

@@ -1,0 +1,123 @@
+"""Held-out perplexity: the teacher-forced loss of every sequence, in nats, and what is reported of it."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from pollination.statistics import bootstrap_mean_interval
+
+LOGITS_BYTES = 2**30  # rows of a batch go through the model together only as far as their float32 logits stay under this
+POSITIONS = 1024  # positions whose log-softmax is taken at once
+
+
+@torch.inference_mode()
+def perplexity(model, sequences: Iterable[np.ndarray] | Any, batch_size: int, eos_id: int | None = None) -> pd.DataFrame:
+    """Loss of each sequence: columns sequence (its place in `sequences`), tokens (predicted), nll (nats, summed over them).
+
+    sequences: documents, an iterable of token-id arrays without eos: each is read as eos + ids + eos, cut at the model's context
+    (the first eos counts), and all but the first eos are predicted; or blocks, an object with `len()` and `blocks(indices) -> (B, T)`:
+    T - 1 predictions each. `eos_id` is for documents, default the model's. Logits and loss in float32 whatever the weights' precision;
+    `batch_size` is an upper bound, lowered where a wide vocabulary's logits would fill the memory. The model is left as it was.
+    ValueError: no sequence, ids that the model has no embedding for, a loss that is not finite.
+    """
+    training, device, vocabulary = model.training, model.device, model.get_input_embeddings().num_embeddings
+    if hasattr(sequences, "blocks"):
+        count, lengths, read = len(sequences), None, lambda rows: np.asarray(sequences.blocks(rows))
+    else:
+        documents = [_framed(ids, model, eos_id) for ids in sequences]
+        count, lengths, read = (
+            len(documents),
+            np.array([len(ids) for ids in documents]),
+            lambda rows: _pad(documents, rows),
+        )
+    if count == 0:
+        raise ValueError("perplexity: there are no sequences to score: the split is empty, or shorter than one block")
+    order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
+    tokens, nll = np.zeros(count, dtype=np.int64), np.zeros(count)
+    model.eval()
+    try:
+        start = 0
+        while start < count:
+            width = read(order[start : start + 1]).shape[1]
+            rows = order[start : start + max(1, min(batch_size, LOGITS_BYTES // (4 * width * vocabulary)))]
+            ids_BT = read(rows).astype(np.int64)
+            if ids_BT.min() < 0 or ids_BT.max() >= vocabulary:
+                raise ValueError(f"perplexity: token id {ids_BT.max()} but the model knows {vocabulary}: its tokenizer is another one")
+            predicted = np.full(len(rows), width - 1) if lengths is None else lengths[rows] - 1
+            nll[rows] = _losses(model, torch.from_numpy(ids_BT).to(device), predicted)
+            tokens[rows] = predicted
+            start += len(rows)
+    finally:
+        model.train(training)
+    if not np.isfinite(nll).all():
+        first = int(np.flatnonzero(~np.isfinite(nll))[0])
+        raise ValueError(f"perplexity: the loss of sequence {first} is {nll[first]}: the model's weights are damaged or it diverged")
+    return pd.DataFrame({"sequence": np.arange(count), "tokens": tokens, "nll": nll})
+
+
+def _framed(ids: np.ndarray, model, eos_id: int | None) -> np.ndarray:
+    eos_id = model.config.eos_token_id if eos_id is None else eos_id
+    if not isinstance(eos_id, int):
+        raise ValueError(f"perplexity: documents need one eos_id, not {eos_id!r}: pass the tokenizer's eos_token_id")
+    context = getattr(model.config, "max_position_embeddings", None)
+    return np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64), [eos_id]])[:context]
+
+
+def _pad(documents: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """(B, T) with zeros on the right: causal attention never looks there, and those positions are not counted."""
+    ids_BT = np.zeros((len(rows), max(len(documents[row]) for row in rows)), dtype=np.int64)
+    for index, row in enumerate(rows):
+        ids_BT[index, : len(documents[row])] = documents[row]
+    return ids_BT
+
+
+def _losses(model, ids_BT: torch.Tensor, predicted: np.ndarray) -> list[float]:
+    logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+    sums = []
+    for logits_TV, ids_T, count in zip(logits_BTV, ids_BT, predicted, strict=True):
+        pieces = [
+            F.cross_entropy(
+                logits_TV[i : min(i + POSITIONS, count)].float(),
+                ids_T[i + 1 : min(i + POSITIONS, count) + 1],
+                reduction="none",
+            )
+            for i in range(0, count, POSITIONS)
+        ]
+        sums.append(float(torch.cat(pieces).double().sum()) if pieces else 0.0)
+    return sums
+
+
+def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:
+    """What scores.json says of one corpus and split, from columns tokens, nll and, where the truth is known, truth_nll.
+
+    perplexity = exp(nll_per_token), the mean over tokens; perplexity_of_sequences_mean = the mean over sequences of exp(mean nll), as
+    study B reports it. With truth_nll (the exact cost of the same tokens under the grammar that wrote them): entropy_per_token,
+    excess_nats_per_token = (sum nll - sum truth_nll) / tokens, an estimate of the KL divergence from the truth, and its standard
+    error from a bootstrap over sequences.
+    """
+    tokens, nll = frame["tokens"].to_numpy(dtype=float), frame["nll"].to_numpy(dtype=float)
+    if not tokens.sum():
+        raise ValueError("perplexity: the sequences hold no predicted tokens")
+    per_token, scored = float(nll.sum() / tokens.sum()), tokens > 0
+    with np.errstate(over="ignore"):
+        summary = {
+            "perplexity": float(np.exp(per_token)),
+            "nll_per_token": per_token,
+            "perplexity_of_sequences_mean": float(np.exp(nll[scored] / tokens[scored]).mean()),
+            "tokens": int(tokens.sum()),
+            "sequences": len(frame),
+        }
+    if "truth_nll" in frame and not frame["truth_nll"].isna().any():
+        truth = frame["truth_nll"].to_numpy(dtype=float)
+        excess = bootstrap_mean_interval(nll - truth, seed, resamples=1000, weights=tokens)
+        summary["entropy_per_token"] = float(truth.sum() / tokens.sum())
+        summary["excess_nats_per_token"], summary["excess_nats_stderr"] = excess["mean"], excess["stderr"]
+    unfit = [key for key, value in summary.items() if not math.isfinite(value)]
+    if unfit:
+        raise ValueError(f"perplexity: {unfit[0]} is not finite (mean loss {per_token:.4g} nats a token): the model has diverged")
+    return summary

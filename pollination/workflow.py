@@ -1,0 +1,221 @@
+"""Which files an experiment consists of, and which of them each step reads: the static DAG, as functions of the config.
+
+Slots and ranks (docs/design.md): members are slots 0..N-1, parents are ranks 0..k-1; who holds a rank is written in
+`selection.json` and read when a job runs, so the whole plan is known before anything has run. All paths are relative
+to the run's folder, `results/{run}/`, which rules spell `<results>`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pollination.config import data_files
+
+SPLITS = ("train", "validation", "test", "prompts")
+MEMBER_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
+EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "samples.parquet")
+FIGURES = ("accuracy", "perplexity", "truth", "lineage", "selection", "difference", "training", "cost")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
+
+    config: dict
+    results: str
+
+    def experiment(self, name: str) -> dict:
+        return self.config["experiments"][name]
+
+    def k(self, name: str) -> int:
+        """Parents a generation: k with selection, else every slot."""
+        experiment = self.experiment(name)
+        return experiment["select"]["k"] if self.selects(name) else experiment["population"]
+
+    def selects(self, name: str) -> bool:
+        return self.experiment(name)["select"]["task"] != "none"
+
+    @cached_property
+    def pool_sizes(self) -> dict[str, int]:
+        """Founders of each pool: as many as its largest experiment takes."""
+        sizes = dict.fromkeys(self.config["founders"], 0)
+        for experiment in self.config["experiments"].values():
+            sizes[experiment["founders"]] = max(sizes[experiment["founders"]], experiment["population"])
+        return sizes
+
+    def pool(self, place: str) -> dict:
+        """The founder pool behind a place: 'founders/{pool}' or '{experiment}/gen{g}'."""
+        first, second = place.split("/")
+        return self.config["founders"][second if first == "founders" else self.experiment(first)["founders"]]
+
+    # --- members -----------------------------------------------------------------------------------------------
+
+    def place(self, name: str, generation: int) -> str:
+        """Where a generation's members lie; generation 0 is the founder pool itself."""
+        return f"founders/{self.experiment(name)['founders']}" if generation == 0 else f"{name}/gen{generation}"
+
+    def member(self, name: str, generation: int, member: int) -> str:
+        return f"{self.results}/{self.place(name, generation)}/member{member}"
+
+    def members(self, name: str, generation: int, file: str) -> list[str]:
+        """One file of every member of a generation, in slot order."""
+        return [f"{self.member(name, generation, m)}/{file}" for m in range(self.experiment(name)["population"])]
+
+    def blueprint(self, place: str) -> str:
+        return f"{self.results}/models/{self.pool(place)['model']}"
+
+    def context_tokens(self, place: str) -> int:
+        return self.config["models"][self.pool(place)["model"]]["context_tokens"]
+
+    # --- what each step reads ----------------------------------------------------------------------------------
+
+    def corpus_sources(self, corpus: str) -> list[str]:
+        spec = self.config["corpora"][corpus]
+        if spec["kind"] == "hub":
+            return [f"{self.results}/staged/{corpus}.parquet"]
+        return data_files(spec["path"]) if spec["kind"] == "files" else []
+
+    def tokenizer_corpus(self, model: str) -> list[str]:
+        """The corpus that a model's tokenizer is made from, if any."""
+        tokenizer = self.config["models"][model]["tokenizer"]
+        return [f"{self.results}/corpora/{tokenizer['corpus']}/train.parquet"] if "corpus" in tokenizer else []
+
+    def task_sources(self, task: str) -> list[str]:
+        spec = self.config["tasks"][task]
+        if spec["kind"] == "microworld":
+            return [f"{self.results}/corpora/{spec['corpus']}/tasks/{spec['benchmark']}.parquet"]
+        return list((spec["data"] or {}).values())
+
+    def packed(self, place: str, split: str) -> str:
+        """The packed tokens of a pool's corpus by its model's tokenizer."""
+        pool = self.pool(place)
+        return f"{self.results}/tokens/{pool['model']}/{pool['corpus']}/{split}.bin"
+
+    def founder_inputs(self, pool: str) -> dict[str, list[str]]:
+        place = f"founders/{pool}"
+        inputs = {"blocks": [self.packed(place, "train")]}
+        if self.pool(place)["train"]["keep"] == "best":
+            inputs["validation"] = [self.packed(place, "validation")]
+        if self.config["models"][self.pool(place)["model"]]["pretrained"]:
+            inputs["weights"] = [f"{self.blueprint(place)}/model.safetensors"]
+        return inputs
+
+    def weights(self, name: str, generation: int, member: int) -> list[str]:
+        """The weights that a child starts from (none for a fresh one)."""
+        experiment = self.experiment(name)
+        source = experiment["weights"]
+        if source == "fresh":
+            return []
+        if source == "founder":
+            return [f"{self.member(name, 0, member)}/model.safetensors"]
+        rank = member // self.k(name) if source == "parent" else member
+        if source == "parent" or experiment["mutate"]["scale"] > 0:
+            return [f"{self.results}/{name}/gen{generation - 1}/parent{rank}/model.safetensors"]
+        return [f"{self.member(name, generation - 1, rank)}/model.safetensors"]
+
+    def text(self, name: str, generation: int, member: int) -> list[str]:
+        """The synthetic text that a child reads, written by the generation before."""
+        before = f"{self.results}/{name}/gen{generation - 1}"
+        source = self.experiment(name)["text"]
+        if source == "pool":
+            return [f"{before}/deal{member}/text.parquet"]
+        return self.shards(name, generation - 1, member % self.k(name) if source == "parent" else member)
+
+    def shards(self, name: str, generation: int, rank: int) -> list[str]:
+        shards = self.experiment(name)["generate"]["shards"]
+        return [f"{self.results}/{name}/gen{generation}/synthetic{rank}/shard{s}.parquet" for s in range(shards)]
+
+    def all_shards(self, name: str, generation: int) -> list[str]:
+        return [path for rank in range(self.k(name)) for path in self.shards(name, generation, rank)]
+
+    def child_inputs(self, name: str, generation: int, member: int) -> dict[str, list[str]]:
+        """Child (i, j) of slot m = i*k + j: weights of parent i, text of parent j (study A, section 3)."""
+        inputs = {"weights": self.weights(name, generation, member), "text": self.text(name, generation, member)}
+        place = self.place(name, generation)
+        if self.experiment(name)["train"]["keep"] == "best":
+            inputs["validation"] = [self.packed(place, "validation")]
+        if self.experiment(name)["human"]["fraction"] > 0:
+            inputs["human"] = [self.packed(place, "train")]
+        return inputs
+
+    def parent_inputs(self, name: str, generation: int, rank: int) -> dict[str, list[str]]:
+        """Who may hold a rank: with selection any member (selection.json says which), else the slot's own."""
+        if self.selects(name):
+            folder = f"{self.results}/{name}/gen{generation}"
+            return {"selection": [f"{folder}/selection.json"], "members": self.members(name, generation, "model.safetensors")}
+        return {"members": [f"{self.member(name, generation, rank)}/model.safetensors"]}
+
+    def prompt_corpus(self, name: str) -> str:
+        experiment = self.experiment(name)
+        return experiment["generate"]["prompts"] or self.config["founders"][experiment["founders"]]["corpus"]
+
+    def prompts(self, corpus: str) -> str:
+        return f"{self.results}/corpora/{corpus}/prompts.parquet"
+
+    def sample_corpus(self, place: str) -> str:
+        return self.config["evaluate"]["samples"]["corpus"] or self.pool(place)["corpus"]
+
+    def evaluation_inputs(self, place: str) -> dict[str, list[str]]:
+        """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""
+        model, entries = self.pool(place)["model"], self.config["evaluate"]["perplexity"]
+        text = [
+            f"{self.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
+            if self.sequences(entry) == "blocks"
+            else f"{self.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
+            for entry in entries
+        ]
+        worlds = [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds]
+        return {
+            "tasks": [f"{self.results}/tasks/{task}/task.json" for task in self.config["tasks"]],
+            "text": text,
+            "worlds": worlds,
+            "prompts": [self.prompts(self.sample_corpus(place))],
+            "overlap": [f"{self.results}/corpora/{self.pool(place)['corpus']}/overlap.json"],
+        }
+
+    def sequences(self, entry: dict) -> str:
+        """A microworld is always scored by document: only then is the truth's likelihood of every token known."""
+        return "documents" if self.config["corpora"][entry["corpus"]]["kind"] == "microworld" else entry["sequences"]
+
+    @cached_property
+    def measured_worlds(self) -> list[str]:
+        named = dict.fromkeys(entry["corpus"] for entry in self.config["evaluate"]["perplexity"])
+        return [name for name in named if self.config["corpora"][name]["kind"] == "microworld"]
+
+    # --- what a run makes --------------------------------------------------------------------------------------
+
+    def evaluations(self, file: str) -> list[str]:
+        """One evaluation file of every member of every generation of every experiment; shared founders once."""
+        paths = [
+            path
+            for name, experiment in self.config["experiments"].items()
+            for generation in range(experiment["generations"])
+            for path in self.members(name, generation, file)
+        ]
+        return list(dict.fromkeys(paths))
+
+    def selections(self) -> list[str]:
+        """The selections of all generations, the last one too: it names the champion."""
+        return [
+            f"{self.results}/{name}/gen{generation}/selection.json"
+            for name, experiment in self.config["experiments"].items()
+            if self.selects(name)
+            for generation in range(experiment["generations"])
+        ]
+
+    def generation_files(self, name: str, generation: int) -> list[str]:
+        """All that one generation consists of: the members, their scores, the choice, and what they hand on."""
+        files = [path for file in MEMBER_FILES + EVALUATION_FILES for path in self.members(name, generation, file)]
+        if self.selects(name):
+            files.append(f"{self.results}/{name}/gen{generation}/selection.json")
+        if generation + 1 < self.experiment(name)["generations"]:
+            files += self.all_shards(name, generation)
+            n = self.experiment(name)["population"]
+            handed = [path for m in range(n) for path in self.weights(name, generation + 1, m) if f"/gen{generation}/parent" in path]
+            files += dict.fromkeys(handed)
+        return files
+
+    def report_files(self) -> list[str]:
+        return [f"{self.results}/report/{figure}.{end}" for figure in FIGURES for end in ("svg", "png", "csv")] + [
+            f"{self.results}/report/continuations.html",
+            f"{self.results}/report/settings.html",
+        ]

@@ -1,0 +1,200 @@
+"""Text and tokenizers: from a grammar, local files or the hub to documents, and to packed tokens.
+
+INPUTS   the config's corpora and models; local files; the hub (stage_* rules, which run where there is a network)
+OUTPUTS  <results>/corpora/{corpus}/, <results>/models/{model}/, <results>/tokens/{model}/{corpus}/{split}.bin
+"""
+
+
+localrules:
+    stage_corpus,
+    stage_model,
+    prepare_model,
+
+
+rule stage_corpus:
+    output:
+        documents="<results>/staged/{corpus}.parquet",
+        run="<results>/staged/{corpus}.run.json",
+    log:
+        "<logs>/staged/{corpus}.log",
+    benchmark:
+        "<benchmarks>/staged/{corpus}.tsv"
+    wildcard_constraints:
+        corpus=names("corpora", "kind", ["hub"]),
+    params:
+        recipe=1,
+        corpus=lookup(dpath="corpora/{corpus}", within=config),
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Streaming corpus {wildcards.corpus} from the hub"
+    script:
+        "../workflow/scripts/stage_corpus.py"
+
+
+rule build_corpus:
+    input:
+        corpus_sources,
+    output:
+        train="<results>/corpora/{corpus}/train.parquet",
+        validation="<results>/corpora/{corpus}/validation.parquet",
+        test="<results>/corpora/{corpus}/test.parquet",
+        prompts="<results>/corpora/{corpus}/prompts.parquet",
+        about="<results>/corpora/{corpus}/corpus.json",
+        run="<results>/corpora/{corpus}/run.json",
+    log:
+        "<logs>/corpora/{corpus}.log",
+    benchmark:
+        "<benchmarks>/corpora/{corpus}.tsv"
+    wildcard_constraints:
+        corpus=names("corpora", "kind", ["files", "hub"]),
+    params:
+        recipe=1,
+        corpus=lookup(dpath="corpora/{corpus}", within=config),
+        seed=config["data_seed"],
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(240),
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Splitting corpus {wildcards.corpus} into training text, held-out text and prompts"
+    script:
+        "../workflow/scripts/build_corpus.py"
+
+
+rule build_microworld:
+    output:
+        train="<results>/corpora/{corpus}/train.parquet",
+        validation="<results>/corpora/{corpus}/validation.parquet",
+        test="<results>/corpora/{corpus}/test.parquet",
+        prompts="<results>/corpora/{corpus}/prompts.parquet",
+        about="<results>/corpora/{corpus}/corpus.json",
+        world="<results>/corpora/{corpus}/world.json",
+        knowledge="<results>/corpora/{corpus}/tasks/knowledge.parquet",
+        coreference="<results>/corpora/{corpus}/tasks/coreference.parquet",
+        arithmetic="<results>/corpora/{corpus}/tasks/arithmetic.parquet",
+        social="<results>/corpora/{corpus}/tasks/social.parquet",
+        run="<results>/corpora/{corpus}/run.json",
+    log:
+        "<logs>/corpora/{corpus}.log",
+    benchmark:
+        "<benchmarks>/corpora/{corpus}.tsv"
+    wildcard_constraints:
+        corpus=names("corpora", "kind", ["microworld"]),
+    params:
+        recipe=1,
+        corpus=lookup(dpath="corpora/{corpus}", within=config),
+        seed=config["data_seed"],
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(60),
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Writing the microworld {wildcards.corpus}"
+    script:
+        "../workflow/scripts/build_corpus.py"
+
+
+rule check_overlap:
+    input:
+        questions=checked_tasks,
+        train="<results>/corpora/{corpus}/train.parquet",
+    output:
+        overlap="<results>/corpora/{corpus}/overlap.json",
+        run="<results>/corpora/{corpus}/overlap.run.json",
+    log:
+        "<logs>/corpora/{corpus}.overlap.log",
+    benchmark:
+        "<benchmarks>/corpora/{corpus}.overlap.tsv"
+    params:
+        recipe=1,
+        max_overlap=lookup(dpath="corpora/{corpus}/max_overlap", within=config),
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(240),
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Looking for benchmark questions in corpus {wildcards.corpus}"
+    script:
+        "../workflow/scripts/check_overlap.py"
+
+
+rule prepare_model:
+    input:
+        tokenizer_corpus,
+    output:
+        config="<results>/models/{model}/config.json",
+        tokenizer="<results>/models/{model}/tokenizer.json",
+        tokenizer_config="<results>/models/{model}/tokenizer_config.json",
+        run="<results>/models/{model}/run.json",
+    log:
+        "<logs>/models/{model}.log",
+    benchmark:
+        "<benchmarks>/models/{model}.tsv"
+    wildcard_constraints:
+        model=names("models", "pretrained", [None]),
+    params:
+        recipe=1,
+        model=lookup(dpath="models/{model}", within=config),
+        seed=config["data_seed"],
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Making the tokenizer and configuration of model {wildcards.model}"
+    script:
+        "../workflow/scripts/prepare_model.py"
+
+
+rule stage_model:
+    output:
+        weights="<results>/models/{model}/model.safetensors",
+        config="<results>/models/{model}/config.json",
+        tokenizer="<results>/models/{model}/tokenizer.json",
+        tokenizer_config="<results>/models/{model}/tokenizer_config.json",
+        run="<results>/models/{model}/run.json",
+    log:
+        "<logs>/models/{model}.log",
+    benchmark:
+        "<benchmarks>/models/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(re.escape(name) for name, spec in config["models"].items() if spec["pretrained"]) or "(?!)",
+    params:
+        recipe=1,
+        model=lookup(dpath="models/{model}", within=config),
+        seed=config["data_seed"],
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Staging the pretrained model {wildcards.model}"
+    script:
+        "../workflow/scripts/prepare_model.py"
+
+
+rule pack_tokens:
+    input:
+        tokenizer="<results>/models/{model}/tokenizer.json",
+        tokenizer_config="<results>/models/{model}/tokenizer_config.json",
+        documents="<results>/corpora/{corpus}/{split}.parquet",
+    output:
+        blocks="<results>/tokens/{model}/{corpus}/{split}.bin",
+        about="<results>/tokens/{model}/{corpus}/{split}.json",
+        run="<results>/tokens/{model}/{corpus}/{split}.run.json",
+    log:
+        "<logs>/tokens/{model}.{corpus}.{split}.log",
+    benchmark:
+        "<benchmarks>/tokens/{model}.{corpus}.{split}.tsv"
+    params:
+        recipe=1,
+        context_tokens=lookup(dpath="models/{model}/context_tokens", within=config),
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(240),
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Packing {wildcards.corpus}/{wildcards.split} for model {wildcards.model}"
+    script:
+        "../workflow/scripts/pack_tokens.py"

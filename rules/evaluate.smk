@@ -1,0 +1,71 @@
+"""Every member of every generation: all benchmarks, perplexity, truth measures and a few samples, in one job.
+
+INPUTS   a member's model folder; staged tasks; held-out text; prompts; the overlap check of its corpus
+OUTPUTS  <results>/tasks/{task}/, <results>/{place}/member{m}/scores.json and the tables behind it
+"""
+
+
+localrules:
+    stage_task,
+
+
+rule stage_task:
+    input:
+        task_sources,
+    output:
+        task="<results>/tasks/{task}/task.json",
+        documents="<results>/tasks/{task}/documents.parquet",
+        questions="<results>/tasks/{task}/questions.parquet",
+        run="<results>/tasks/{task}/run.json",
+    log:
+        "<logs>/tasks/{task}.log",
+    benchmark:
+        "<benchmarks>/tasks/{task}.tsv"
+    params:
+        recipe=1,
+        task=lookup(dpath="tasks/{task}", within=config),
+        seed=config["evaluation_seed"],
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Staging task {wildcards.task}"
+    script:
+        "../workflow/scripts/stage_task.py"
+
+
+rule evaluate_member:
+    input:
+        unpack(evaluation_inputs),
+        weights="<results>/{place}/member{member}/model.safetensors",
+        model=multiext("<results>/{place}/member{member}/", "config.json", "tokenizer.json", "tokenizer_config.json"),
+    output:
+        scores="<results>/{place}/member{member}/scores.json",
+        answers="<results>/{place}/member{member}/answers.parquet",
+        sequences="<results>/{place}/member{member}/sequences.parquet",
+        facts="<results>/{place}/member{member}/facts.parquet",
+        samples="<results>/{place}/member{member}/samples.parquet",
+        run="<results>/{place}/member{member}/scores.run.json",
+    log:
+        "<logs>/{place}/member{member}/evaluate.log",
+    benchmark:
+        "<benchmarks>/{place}/member{member}/evaluate.tsv"
+    params:
+        recipe=1,
+        evaluate=config["evaluate"],
+        sequences=[plan.sequences(entry) for entry in config["evaluate"]["perplexity"]],
+        worlds=plan.measured_worlds,
+        tasks=list(config["tasks"]),
+        seed=config["evaluation_seed"],
+        device=config["device"],
+        cpu_threads=config["cpu_threads"],
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(120),
+        gpu=1,
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Evaluating {wildcards.place}, member {wildcards.member}"
+    script:
+        "../workflow/scripts/evaluate_member.py"

@@ -1,0 +1,61 @@
+"""Parents write the text that the next generation reads, in shards whose content depends on their own seed alone.
+
+INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts; shards for a pool
+OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet, <results>/{experiment}/gen{g}/deal{m}/text.parquet
+"""
+
+
+rule generate_shard:
+    input:
+        unpack(parent_inputs),
+        blueprint=blueprint,
+        prompts=prompts,
+    output:
+        shard="<results>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.parquet",
+        run="<results>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.run.json",
+    log:
+        "<logs>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.log",
+    benchmark:
+        "<benchmarks>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.tsv"
+    params:
+        recipe=1,
+        generate=lookup(dpath="experiments/{experiment}/generate", within=config),
+        seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+        device=config["device"],
+        cpu_threads=config["cpu_threads"],
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(720),
+        gpu=1,
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}, writes shard {wildcards.shard}"
+    script:
+        "../workflow/scripts/generate_shard.py"
+
+
+rule deal_pool:
+    input:
+        pooled_shards,
+    output:
+        text="<results>/{experiment}/gen{gen}/deal{member}/text.parquet",
+        run="<results>/{experiment}/gen{gen}/deal{member}/run.json",
+    log:
+        "<logs>/{experiment}/gen{gen}/deal{member}/deal.log",
+    benchmark:
+        "<benchmarks>/{experiment}/gen{gen}/deal{member}/deal.tsv"
+    params:
+        recipe=1,
+        population=lookup(dpath="experiments/{experiment}/population", within=config),
+        seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Dealing {wildcards.experiment}, generation {wildcards.gen}, to member {wildcards.member}"
+    script:
+        "../workflow/scripts/deal_pool.py"

@@ -1,0 +1,76 @@
+"""Founders learn from human text, children from what the generation before has written.
+
+INPUTS   blueprint (configuration, tokenizer), packed human text or synthetic shards, the weights to start from
+OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/: a model folder each
+"""
+
+
+rule train_founder:
+    input:
+        unpack(founder_inputs),
+        blueprint=blueprint,
+    output:
+        weights="<results>/founders/{pool}/member{member}/model.safetensors",
+        config="<results>/founders/{pool}/member{member}/config.json",
+        tokenizer="<results>/founders/{pool}/member{member}/tokenizer.json",
+        tokenizer_config="<results>/founders/{pool}/member{member}/tokenizer_config.json",
+        metrics="<results>/founders/{pool}/member{member}/train.jsonl",
+        run="<results>/founders/{pool}/member{member}/run.json",
+    log:
+        "<logs>/founders/{pool}/member{member}/train.log",
+    benchmark:
+        "<benchmarks>/founders/{pool}/member{member}/train.tsv"
+    params:
+        recipe=1,
+        train=lookup(dpath="founders/{pool}/train", within=config),
+        slices=lookup(dpath="founders/{pool}/slices", within=config),
+        device=config["device"],
+        cpu_threads=config["cpu_threads"],
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(720),
+        gpu=1,
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Training founder {wildcards.member} of pool {wildcards.pool}"
+    script:
+        "../workflow/scripts/train_member.py"
+
+
+rule train_child:
+    input:
+        unpack(child_inputs),
+        blueprint=blueprint,
+    output:
+        weights="<results>/{experiment}/gen{gen}/member{member}/model.safetensors",
+        config="<results>/{experiment}/gen{gen}/member{member}/config.json",
+        tokenizer="<results>/{experiment}/gen{gen}/member{member}/tokenizer.json",
+        tokenizer_config="<results>/{experiment}/gen{gen}/member{member}/tokenizer_config.json",
+        metrics="<results>/{experiment}/gen{gen}/member{member}/train.jsonl",
+        run="<results>/{experiment}/gen{gen}/member{member}/run.json",
+    log:
+        "<logs>/{experiment}/gen{gen}/member{member}/train.log",
+    benchmark:
+        "<benchmarks>/{experiment}/gen{gen}/member{member}/train.tsv"
+    params:
+        recipe=1,
+        train=lookup(dpath="experiments/{experiment}/train", within=config),
+        human=lookup(dpath="experiments/{experiment}/human", within=config),
+        seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+        data_seed=config["data_seed"],
+        context_tokens=context_tokens,
+        device=config["device"],
+        cpu_threads=config["cpu_threads"],
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(720),
+        gpu=1,
+    conda:
+        "../envs/pollination.yaml"
+    message:
+        "Training {wildcards.experiment}, generation {wildcards.gen}, member {wildcards.member}"
+    script:
+        "../workflow/scripts/train_member.py"

@@ -1,0 +1,135 @@
+"""Configs: defaults, merging, replicates, and one clear line for every mistake."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pollination.config import ConfigError, check_files, data_files, merge, resolve, schema
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def demo() -> dict:
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def mistake(raw: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(raw, "my.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("my.yaml: ")
+    return lines[0]
+
+
+def test_every_shipped_config_is_valid():
+    for path in sorted((ROOT / "config").rglob("*.yaml")):
+        assert resolve(yaml.safe_load(path.read_text()), str(path))["experiments"], path
+
+
+def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo):
+    config = resolve(demo)
+    line = config["experiments"]["line.s123"]
+    assert (line["seed"], line["population"], line["generate"]["top_p"]) == (123, 1, 0.9)
+    assert line["generate"]["tokens"] == demo["defaults"]["generate"]["tokens"]
+    assert config["experiments"]["population"]["select"] == {"task": "knowledge", "k": 2}
+    assert config["figures"] == {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
+
+
+def test_merge_leaves_its_inputs_alone():
+    base, change = {"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}}
+    assert merge(base, change) == {"a": {"b": 1, "c": [3]}}
+    assert base == {"a": {"b": 1, "c": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("defaults.generat", {}, ["defaults.generat", "unknown key", "did you mean 'generate'", "allowed: "]),
+        ("experiments.population.select.task", "knowlege", ["'knowlege'", "did you mean 'knowledge'"]),
+        ("experiments.population.population", 5, ["population: 5", "k*k = 4", "a square"]),
+        ("experiments.population.select.k", 3, ["population: 4", "k = 3"]),
+        ("experiments.population.founders", "humans", ["'humans'", "did you mean 'human'"]),
+        ("experiments.line.text", "parent", ["'parent' needs selection"]),
+        ("experiments.tasks", {}, []),
+        ("device", "gpu", ["device", "'gpu'", "allowed: auto, cpu, cuda"]),
+        ("founders.human.train.learning_rate", "1e-3", ["'1e-3'", "1.0e-3"]),
+        ("founders.human.train.tokens", None, ["founders.human.train.tokens", "missing"]),
+        ("corpora.world.kind", "file", ["'file'", "did you mean 'files'"]),
+        ("corpora.more", {"kind": "files"}, ["corpora.more.path", "missing"]),
+        ("corpora.world.held_out", {"test": 0.99}, ["corpora.world.held_out", "add up"]),
+        ("models.tiny.pretrained", "gpt2", ["either 'architecture'"]),
+        ("tasks.knowledge.corpus", "word", ["'word'", "did you mean 'world'"]),
+        ("evaluate.perplexity", [{"corpus": "wrld"}], ["'wrld'", "did you mean 'world'"]),
+        ("defaults.generate.decoding", "beam", ["one completion a prompt"]),
+        ("figures", {"line": "lin"}, ["figures.line", "did you mean 'line'"]),
+        ("run", "a/b", ["run", "'a/b'", "not a usable name"]),
+        ("defaults.generate.top_p", 1.5, ["top_p", "1.5", "<= 1"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_allowed_and_fix(demo, path, value, words):
+    raw = copy.deepcopy(demo)
+    if path == "experiments.tasks":  # a name that is a folder of every run
+        raw["experiments"]["tasks"] = raw["experiments"].pop("line")
+        assert "choose another name" in mistake(raw)
+        return
+    node = raw
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    if path == "defaults.generate.decoding":
+        del raw["experiments"]["line"]
+    line = mistake(raw)
+    for word in words:
+        assert word in line, line
+
+
+def test_a_missing_section_is_named():
+    assert "the key 'corpora' is missing" in mistake({"run": "x", "models": {"a": {}}, "founders": {"b": {"model": "a", "corpus": "c"}}, "experiments": {"e": {}}})
+
+
+def test_missing_data_is_named_before_anything_runs(demo, tmp_path):
+    demo["corpora"]["text"] = {"kind": "files", "path": str(tmp_path / "nothing.parquet")}
+    demo["tasks"]["quiz"] = {"kind": "lm_eval", "template": "mmlu", "data": {"test": str(tmp_path / "quiz.parquet")}}
+    with pytest.raises(ConfigError) as caught:
+        check_files(resolve(demo), "my.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "corpora.text.path" in lines[0] and "tasks.quiz.data.test" in lines[1]
+
+
+def test_data_files_takes_a_file_a_folder_a_glob_and_a_list(tmp_path):
+    for name in ("a.parquet", "b.txt", "c.jsonl", "d.md"):
+        (tmp_path / name).write_text("x")
+    names = lambda paths: [Path(path).name for path in paths]  # noqa: E731
+    assert names(data_files(str(tmp_path))) == ["a.parquet", "b.txt", "c.jsonl"]
+    assert names(data_files(str(tmp_path / "*.txt"))) == ["b.txt"]
+    assert names(data_files([str(tmp_path / "a.parquet"), str(tmp_path / "*.t*")])) == ["a.parquet", "b.txt"]
+
+
+def _keys(node: dict) -> set[str]:
+    found = set()
+    for key, child in node.get("properties", {}).items():
+        found |= {key} | _keys(child)
+    return found
+
+
+def test_the_documentation_names_every_key_with_its_default_and_no_other():
+    text = (ROOT / "config/README.md").read_text()
+    rows = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `") and len(cells) == 4:
+            rows.setdefault(cells[0].strip("`"), []).append(cells[1].strip("`"))
+    documents = [schema(), *schema()["$defs"].values()]
+    expected = set().union(*(_keys(document) for document in documents))
+    assert set(rows) == expected
+    for document in documents:
+        for key, child in document.get("properties", {}).items():
+            default = child.get("default")
+            if not isinstance(default, dict | list) and "default" in child:
+                written = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+                assert written in rows[key], f"{key}: default {written} is documented as {rows[key]}"

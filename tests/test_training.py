@@ -1,0 +1,171 @@
+"""Training: it learns, resumes bit for bit, and stops with a clear error when it cannot go on."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pollination import models
+from pollination.config import schema, with_defaults
+from pollination.job import Stopped
+from pollination.training import Slice, Trainer, founder_slice, learning_rate, mix
+from tests.test_models import SETTINGS, make_tokenizer, spec
+
+LOG = logging.getLogger("test")
+CPU = torch.device("cpu")
+
+
+class Array:
+    """Blocks held in memory."""
+
+    def __init__(self, tokens_NT):
+        self.tokens = np.asarray(tokens_NT)
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def blocks(self, indices):
+        return self.tokens[indices].copy()
+
+
+class StopAfter:
+    """Asks to stop once the trainer has looked `count` times."""
+
+    signal = "SIGTERM"
+
+    def __init__(self, count):
+        self.left = count
+
+    def __bool__(self):
+        self.left -= 1
+        return self.left <= 0
+
+
+def settings(**changes) -> dict:
+    base = {"batch_sequences": 4, "learning_rate": 3e-3, "warmup_steps": 3}
+    return with_defaults(base | changes, schema()["$defs"]["train"])
+
+
+def text(count=24, period=5) -> Array:
+    """Sequences that count upwards modulo a period: easy to learn, not constant."""
+    start = np.random.default_rng(0).integers(0, period, count)
+    return Array(2 + (start[:, None] + np.arange(12)) % period)
+
+
+@pytest.fixture(params=SETTINGS)
+def blueprint(request, tmp_path):
+    models.write_blueprint(spec(request.param), make_tokenizer(), tmp_path)
+    return tmp_path
+
+
+def trainer(blueprint, work, blocks=None, stop=None, key="k", validation=None, **changes) -> Trainer:
+    model = models.create_model(blueprint, seed=1)
+    return Trainer(model, blocks or text(), settings(**changes), 7, CPU, work, key, LOG, stop, validation)
+
+
+def weights(t: Trainer) -> dict:
+    return {name: p.detach().clone() for name, p in t.names.items()}
+
+
+def test_training_learns(blueprint, tmp_path):
+    metrics = trainer(blueprint, tmp_path / "w", epochs=30, learning_rate=1e-2).run()
+    assert metrics[0]["loss"] > 2.0
+    assert metrics[-1]["loss"] < 0.5
+    assert metrics[-1]["step"] == 180
+
+
+@pytest.mark.parametrize("stops", [[1], [5], [4, 3, 9]])
+def test_a_resumed_run_ends_bit_identical(blueprint, tmp_path, stops):
+    whole = trainer(blueprint, tmp_path / "a", epochs=3, validation=text(6), keep="best")
+    expected = whole.run()
+    for count in stops:
+        with pytest.raises(Stopped, match="goes on from there"):
+            trainer(blueprint, tmp_path / "b", stop=StopAfter(count), epochs=3, validation=text(6), keep="best").run()
+    resumed = trainer(blueprint, tmp_path / "b", epochs=3, validation=text(6), keep="best")
+    assert resumed.run() == expected
+    before, after = weights(whole), weights(resumed)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_both_keys(blueprint, tmp_path):
+    with pytest.raises(Stopped):
+        trainer(blueprint, tmp_path, stop=StopAfter(2), key="one").run()
+    with pytest.raises(ValueError, match=r"inputs one, this job has two"):
+        trainer(blueprint, tmp_path, key="two").run()
+
+
+def test_a_truncated_checkpoint_starts_anew(blueprint, tmp_path):
+    expected = trainer(blueprint, tmp_path / "a").run()
+    with pytest.raises(Stopped):
+        trainer(blueprint, tmp_path / "b", stop=StopAfter(2)).run()
+    path = tmp_path / "b" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    assert trainer(blueprint, tmp_path / "b").run() == expected
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(blueprint, tmp_path):
+    tokens = torch.from_numpy(text().blocks(np.arange(10)))
+    whole, parts = (trainer(blueprint, tmp_path, batch_sequences=10, micro_batch_sequences=m) for m in (None, 3))
+    assert torch.isclose(whole.gradients(tokens), parts.gradients(tokens), atol=1e-6)
+    for name, p in whole.names.items():
+        assert torch.allclose(p.grad, parts.names[name].grad, atol=1e-6), name
+
+
+def test_every_block_is_seen_once_an_epoch_in_an_order_of_the_epoch(blueprint, tmp_path):
+    t = trainer(blueprint, tmp_path, batch_sequences=7, epochs=2)
+    epochs = [[t.batch_of(e * t.epoch_steps + s).tolist() for s in range(t.epoch_steps)] for e in range(2)]
+    assert all(sorted(sum(epoch, [])) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_the_best_epoch_is_kept(blueprint, tmp_path):
+    # training text and validation text disagree, so validation gets worse from the first epoch on
+    t = trainer(blueprint, tmp_path, epochs=8, learning_rate=1e-2, keep="best", validation=Array(np.full((4, 12), 9)))
+    losses = [row["validation_loss"] for row in t.run() if "validation_loss" in row]
+    assert len(losses) == 8 and min(losses) < losses[-1]
+    assert math.isclose(t.validate(), min(losses), rel_tol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_or_diverges_stops_the_job(blueprint, tmp_path):
+    t = trainer(blueprint, tmp_path)
+    with pytest.raises(ValueError, match="the loss is nan"):
+        t.check(math.nan, 1.0)
+    with pytest.raises(ValueError, match="gradient's norm inf"):
+        t.check(1.0, math.inf)
+    t.state.step = 50
+    with pytest.raises(ValueError, match="diverged at step 50"):
+        t.check(40.0, 1.0)
+    wild = trainer(blueprint, tmp_path / "wild", epochs=40, learning_rate=1e4, warmup_steps=0)
+    with pytest.raises(ValueError, match="lower train.learning_rate"):
+        wild.run()
+
+
+def test_learning_rate_warms_up_and_falls_to_its_floor():
+    s = settings(learning_rate=1.0, warmup_steps=10, final_learning_rate=0.1)
+    rates = [learning_rate(step, 110, s) for step in range(110)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
+    assert math.isclose(rates[60], 0.55, abs_tol=1e-9)
+    assert 0.1 <= rates[-1] < 0.101
+    assert learning_rate(100, 110, s | {"schedule": "constant"}) == 1.0
+
+
+def test_founders_take_disjoint_slices_or_share_one_and_text_can_run_out():
+    blocks = Array(np.arange(40)[:, None])
+    rows = lambda s: s.blocks(np.arange(len(s)))[:, 0].tolist()  # noqa: E731
+    assert rows(founder_slice(blocks, 8, 80, 2, "disjoint", "p")) == list(range(20, 30))
+    assert rows(founder_slice(blocks, 8, 80, 2, "shared", "p")) == list(range(10))
+    with pytest.raises(ValueError, match=r"founder 4 needs blocks 40 to 50 of its corpus, which has 40"):
+        founder_slice(blocks, 8, 80, 4, "disjoint", "p")
+    with pytest.raises(ValueError, match="less than one block"):
+        founder_slice(blocks, 8, 7, 0, "disjoint", "p")
+
+
+def test_human_text_replaces_its_share():
+    synthetic, human = Array(np.zeros((20, 3), int)), Array(np.arange(1, 31)[:, None].repeat(3, 1))
+    mixed = mix(synthetic, human, 0.25, seed=3).blocks(np.arange(20))[:, 0]
+    assert (mixed > 0).sum() == 5 == len(set(mixed[mixed > 0]))
+    assert not np.array_equal(mixed, mix(synthetic, human, 0.25, seed=4).blocks(np.arange(20))[:, 0])
+    with pytest.raises(ValueError, match="human.fraction"):
+        mix(synthetic, Slice(human, 0, 2), 0.25, seed=3)

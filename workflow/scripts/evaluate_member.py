@@ -1,0 +1,8 @@
+"""Measure one member: benchmarks, perplexity, truth measures, samples."""
+
+from pollination.job import Job
+
+with Job(snakemake) as job:  # noqa: F821
+    from pollination import members
+
+    members.evaluate(job, job.file("weights").parent)

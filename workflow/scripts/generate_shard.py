@@ -1,0 +1,10 @@
+"""Let one parent write one shard of synthetic text."""
+
+from pathlib import Path
+
+from pollination.job import Job
+
+with Job(snakemake) as job:  # noqa: F821
+    from pollination import members
+
+    members.write_text(job, Path(job.output.shard))
