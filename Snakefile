@@ -11,14 +11,13 @@ from pollination.workflow import Plan
 
 min_version("9.0")
 
-
 # A config given on the command line replaces the demo's: merged, the demo's experiments would run along.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 
 
-given = ", ".join(map(str, workflow.overwrite_configfiles)) or "config/config.yaml"
+given = ", ".join(map(str, workflow.overwrite_configfiles or ["config/config.yaml"]))
 try:
     config = resolve(config, given)
     if workflow.is_main_process:
@@ -38,14 +37,17 @@ report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
+    **dict.fromkeys(("gen", "member", "rank", "shard"), r"\d+"),
     experiment="|".join(map(re.escape, config["experiments"])),
     pool="|".join(config["founders"]),
     place=r"founders/[\w-]+|[\w.-]+/gen\d+",
-    gen=r"\d+",
-    member=r"\d+",
-    rank=r"\d+",
-    shard=r"\d+",
     split="train|validation|test|prompts",
+
+
+rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
+    input:
+        plan.report_files() + ["<results>/config.yaml"],
+    localrule: True
 
 
 include: "rules/common.smk"

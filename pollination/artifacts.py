@@ -105,7 +105,5 @@ def check(path: str | Path) -> str:
     if record is not None:
         expected = read_json(record)["outputs"][path.name]
         if found != expected:
-            raise DamagedArtifact(
-                f"{path}: its digest {found[:12]} is not the recorded {expected[:12]} ({record.name}): damaged; {remedy}"
-            )
+            raise DamagedArtifact(f"{path}: its digest {found[:12]} is not the recorded {expected[:12]} ({record.name}): damaged; {remedy}")
     return found

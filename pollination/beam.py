@@ -85,19 +85,22 @@ def beam_search(
 
         # a prompt is done when its best running beam can no longer pass the worst ended one
         reach = max_new_tokens if early_stopping == "never" and length_penalty > 0 else length
-        best_P = scores_PN[:, 0] / reach**length_penalty
-        improvable_P &= (best_P > ended_scores_PN.amin(1)) | ~ended_PN.all(1)
+        best_P1 = scores_PN[:, :1] / reach**length_penalty
+        worst_PN = torch.where(ended_PN, ended_scores_PN.amin(1, keepdim=True), NEVER)
+        improvable_P &= (best_P1 > worst_PN).any(1)
         if early_stopping is True:
             improvable_P &= ~ended_PN.all(1)
-        going_P = improvable_P & (length < max_new_tokens)
-        for row in (~going_P).nonzero().squeeze(1).tolist():
-            results[index_P[row]] = cut_after(ended_ids_PNT[row, 0].tolist(), eos_id)
-        if not going_P.any():
+        going = int(improvable_P.sum()) if length < max_new_tokens else 0
+        leaving_P = ~improvable_P if going else torch.ones_like(improvable_P)
+        if going <= KEPT_SHARE * searched:
+            for prompt, ids in zip(index_P[leaving_P].tolist(), ended_ids_PNT[leaving_P, 0].tolist(), strict=True):
+                results[prompt] = cut_after(ids, eos_id)
+        if not going:
             break
         rows_PN = torch.arange(searched, device=device)[:, None] * beams + beam_PN
         decoder.swap(rows_PN.flatten())
-        if going_P.sum() <= KEPT_SHARE * searched:
-            keep = going_P.nonzero().squeeze(1)
+        if going <= KEPT_SHARE * searched:
+            keep = improvable_P.nonzero().squeeze(1)
             index_P, scores_PN, token_PN, improvable_P = index_P[keep], scores_PN[keep], token_PN[keep], improvable_P[keep]
             ended_scores_PN, ended_PN, ended_ids_PNT = ended_scores_PN[keep], ended_PN[keep], ended_ids_PNT[keep]
             decoder.select((keep[:, None] * beams + torch.arange(beams, device=device)).flatten())

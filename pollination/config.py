@@ -114,11 +114,15 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
             if key not in corpus:
                 mistakes.append(f"corpora.{name}.{key}: missing; a corpus of kind {corpus['kind']} needs it")
         if sum(corpus["held_out"].values()) >= 1:
-            mistakes.append(f"corpora.{name}.held_out: the shares add up to {sum(corpus['held_out'].values()):g}; they must leave text to train on (< 1)")
+            mistakes.append(
+                f"corpora.{name}.held_out: the shares add up to {sum(corpus['held_out'].values()):g}; they must leave text to train on (< 1)"
+            )
     for name, model in config["models"].items():
         tokenizer = model["tokenizer"]
         if (model["pretrained"] is None) == ("architecture" not in model):
-            mistakes.append(f"models.{name}: give either 'architecture' (a new model) or 'pretrained' (a folder or hub name), not both or neither")
+            mistakes.append(
+                f"models.{name}: give either 'architecture' (a new model) or 'pretrained' (a folder or hub name), not both or neither"
+            )
         if model["pretrained"] is None:
             for key in NEEDS["tokenizer"][tokenizer["kind"]]:
                 if key not in tokenizer:
@@ -134,9 +138,10 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
         for key in NEEDS["tasks"][task["kind"]]:
             if key not in task:
                 mistakes.append(f"tasks.{name}.{key}: missing; a task of kind {task['kind']} needs it")
-        if task["kind"] == "microworld" and _reference(mistakes, f"tasks.{name}.corpus", task.get("corpus"), corpora, "corpora"):
-            if corpora[task["corpus"]]["kind"] != "microworld":
-                mistakes.append(f"tasks.{name}.corpus: {task['corpus']!r} is of kind {corpora[task['corpus']]['kind']}; a microworld task needs a microworld")
+        if "corpus" in task and _reference(mistakes, f"tasks.{name}.corpus", task["corpus"], corpora, "corpora"):
+            kind = corpora[task["corpus"]]["kind"]
+            if kind != "microworld":
+                mistakes.append(f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}; a microworld task needs a microworld")
     for index, entry in enumerate(config["evaluate"]["perplexity"]):
         _reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora, "corpora")
     if config["evaluate"]["samples"]["corpus"] is not None:
@@ -172,11 +177,24 @@ def _check_experiment(name: str, experiment: dict, config: dict, mistakes: list[
                 f"{key}.population: {n} children cannot be all ordered pairs of k = {select['k']} parents (k*k = {select['k'] ** 2});"
                 f" allowed: a square, e.g. {near**2} or {(near + 1) ** 2}"
             )
-    if experiment["weights"] == "fresh" and config["models"].get(config["founders"].get(experiment.get("founders"), {}).get("model"), {}).get("pretrained"):
+    if experiment["weights"] == "fresh" and config["models"].get(
+        config["founders"].get(experiment.get("founders"), {}).get("model"), {}
+    ).get("pretrained"):
         mistakes.append(f"{key}.weights: 'fresh' with a pretrained model has no meaning; allowed: founder, own, parent")
     generate = experiment["generate"]
     if generate["tokens"] is not None and generate["decoding"] in ("greedy", "beam"):
-        mistakes.append(f"{key}.generate.tokens: {generate['decoding']} decoding writes one completion a prompt; set tokens: null (one pass over the prompts)")
+        mistakes.append(
+            f"{key}.generate.tokens: {generate['decoding']} decoding writes one completion a prompt; set tokens: null (one pass over the prompts)"
+        )
+
+
+def _placed(value: Any, data: str) -> Any:
+    """`value` with '{data}' in its strings replaced by the folder of local data."""
+    if isinstance(value, dict):
+        return {key: _placed(item, data) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, data) for item in value]
+    return value.replace("{data}", data) if isinstance(value, str) else value
 
 
 def _replicates(name: str, experiment: dict) -> dict[str, dict]:
@@ -224,6 +242,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
         experiment_node = schema()["$defs"]["experiment"]
         config = with_defaults({key: value for key, value in raw.items() if key not in ("defaults", "experiments")}, schema())
         del config["defaults"]
+        config |= {key: _placed(config[key], config["data"]) for key in ("corpora", "models", "tasks")}
         merged = {name: merge(raw.get("defaults", {}), change) for name, change in raw["experiments"].items()}
         config["experiments"] = {}
         _check_kinds(config, mistakes)

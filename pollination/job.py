@@ -101,8 +101,9 @@ class Job:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             text = f"{self.rule}: no space left on the disk that holds {error.filename or self.output[0]}; free some and run again"
         self.log.error("error: %s", " ".join(text.split()))
-        for path in self.output:
-            Path(path).unlink(missing_ok=True)
+        for path in map(Path, self.output):
+            if path.is_file():
+                path.unlink()
         raise SystemExit(1)
 
     def __exit__(self, kind, error, _traceback) -> None:
@@ -120,7 +121,7 @@ class Job:
 
     def write_record(self, path: str) -> None:
         """The record: what was done with what, from which files, giving which. No times: equal work gives equal records."""
-        outputs = [name for name in self.output if name != path]
+        outputs = [name for name in self.output if name != path and not Path(name).is_dir()]
         artifacts.write_json(
             path,
             {
@@ -129,8 +130,7 @@ class Job:
                 "params": json.loads(json.dumps(dict(self.params.items()), default=str)),
                 "inputs": self.digests,
                 "outputs": {Path(name).name: artifacts.digest(name) for name in outputs},
-                "versions": {"pollination": __version__, "python": sys.version.split()[0]}
-                | {name: version(name) for name in PACKAGES},
+                "versions": {"pollination": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
                 "commit": git_commit(Path(__file__).parent),
             },
         )

@@ -121,7 +121,9 @@ def write_text(job: Job, shard: Path) -> None:
     key = job_key(job, seed)
     name = f"shard{job.wildcards.shard}"
     work = work_folder(shard.parent, name, key)
-    write_shard(model, tokenizer, prompts, job.params.generate, seed, int(job.wildcards.shard), shard, job.log, job.stop, work=work, key=key)
+    write_shard(
+        model, tokenizer, prompts, job.params.generate, seed, int(job.wildcards.shard), shard, job.log, job.stop, work=work, key=key
+    )
     shutil.rmtree(work.parent, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """Models: a blueprint (configuration and tokenizer), new or loaded weights, saving, and mutation."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,22 +10,30 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from pollination.artifacts import DamagedArtifact, atomic
 from pollination.config import nearest
 from pollination.seeds import derive_seed
 
 
+disable_progress_bar()  # a log file is no terminal
+
+
 def pick_device(wanted: str) -> torch.device:
     """The device of a config's `device`; ValueError where a GPU was asked for, or allocated, and none can be used."""
-    import os
-
     usable = torch.cuda.is_available()
-    allocated = any(os.environ.get(name, "") not in ("", "-1", "NoDevFiles") for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_GPUS"))
+    allocated = any(
+        os.environ.get(name, "") not in ("", "-1", "NoDevFiles") for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_GPUS")
+    )
     if wanted == "cuda" and not usable:
-        raise ValueError("device: 'cuda' needs a usable GPU and there is none; allowed: auto, cpu, cuda; check nvidia-smi and that torch is a CUDA build")
+        raise ValueError(
+            "device: 'cuda' needs a usable GPU and there is none; allowed: auto, cpu, cuda; check nvidia-smi and that torch is a CUDA build"
+        )
     if wanted == "auto" and allocated and not usable:
-        raise ValueError("device: 'auto' inside a GPU allocation, but torch finds no usable GPU; check the node's driver, or set device: cpu")
+        raise ValueError(
+            "device: 'auto' inside a GPU allocation, but torch finds no usable GPU; check the node's driver, or set device: cpu"
+        )
     return torch.device("cuda" if usable and wanted != "cpu" else "cpu")
 
 
@@ -38,7 +47,9 @@ def make_config(spec: dict, tokenizer) -> AutoConfig:
     architecture = spec["architecture"]
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        raise ValueError(f"architecture: {architecture!r} is no causal language model of transformers{nearest(architecture, known)}; allowed: llama, gpt2, opt, ...")
+        raise ValueError(
+            f"architecture: {architecture!r} is no causal language model of transformers{nearest(architecture, known)}; allowed: llama, gpt2, opt, ..."
+        )
     default = AutoConfig.for_model(architecture)
     for key in spec["settings"]:
         if not hasattr(default, key):
@@ -81,7 +92,9 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
         )
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions and spec["context_tokens"] > positions:
-        raise ValueError(f"context_tokens: {spec['context_tokens']} is more than the {positions} positions of {spec['pretrained']!r}; allowed: at most that")
+        raise ValueError(
+            f"context_tokens: {spec['context_tokens']} is more than the {positions} positions of {spec['pretrained']!r}; allowed: at most that"
+        )
     save_model(model, folder)
 
 
@@ -103,7 +116,13 @@ def load_weights(model: PreTrainedModel, path: str | Path) -> None:
     wrong = [name for name in state if name in expected and state[name].shape != expected[name]]
     if missing or extra or wrong:
         name = (missing + extra + wrong)[0]
-        what = "is missing" if missing else "does not belong to this architecture" if extra else f"has shape {tuple(state[name].shape)}, not {tuple(expected[name])}"
+        what = (
+            "is missing"
+            if missing
+            else "does not belong to this architecture"
+            if extra
+            else f"has shape {tuple(state[name].shape)}, not {tuple(expected[name])}"
+        )
         raise DamagedArtifact(f"{path}: tensor {name!r} {what}; these are not the weights of this model")
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():

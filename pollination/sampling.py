@@ -1,8 +1,10 @@
 """Sampling from any causal language model of transformers, so that a row's text depends on its seed and prompt alone.
 
-Each row draws its uniforms from its own counter-based stream and inverts the distribution function over tokens sorted by
-probability (ties by token id). Rows may therefore be batched, padded and reordered in any way: up to rounding at
-near-ties, every row writes the same text.
+Each row has its own counter-based stream of noise, one number for every step and token, and the tokens that may be drawn
+race: token i arrives after Exponential(1) / p_i, and the first one is the draw (the Gumbel-max trick in another guise).
+Rows may therefore be batched, padded and reordered in any way and write the same text, unless two arrivals are equal up to
+rounding. (Inverting the distribution function with one uniform a step would be as exact, but rounding then changes a draw
+as often as a token is rare: on flat distributions over 32,000 tokens in one step of a hundred.)
 
 Shapes: B rows of the batch, T tokens, V vocabulary, K likeliest tokens of a row.
 """
@@ -192,73 +194,87 @@ def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torc
     return weights_BK, ids_BK.gather(1, order_BK)
 
 
-def _support(weights_BK: torch.Tensor, total_B: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, ...]:
-    """What is sampled from, given descending weights: their running sum (B, K), how many are kept (B), their mass (B).
+def _support(weights_BK: torch.Tensor, total_B: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.Tensor]:
+    """What may be drawn, given descending weights: how many tokens (B) and their mass (B), in float64.
 
     Order and edges are those of transformers' warpers: top-k keeps ties with the k-th token, and the nucleus the token
     that crosses `top_p`, its mass measured within the top k.
     """
     running_BK = weights_BK.double().cumsum(-1)
-    kept_B, mass_B = (weights_BK > 0).sum(-1), total_B.double()
+    kept_B, mass_B = (weights_BK > 0).sum(-1).clamp(min=1), total_B
     if decoding.top_k:
         last_B1 = weights_BK[:, min(decoding.top_k, weights_BK.shape[1]) - 1, None]
-        kept_B = torch.minimum(kept_B, (weights_BK >= last_B1).sum(-1))
+        kept_B = torch.minimum(kept_B, (weights_BK >= last_B1).sum(-1)).clamp(min=1)
         mass_B = running_BK.gather(1, kept_B[:, None] - 1).squeeze(1)
     if decoding.nucleus_mass < 1:
         inside_BK = running_BK - weights_BK < decoding.nucleus_mass * mass_B[:, None]
         kept_B = torch.minimum(kept_B, inside_BK.sum(-1).clamp(min=1))
         mass_B = running_BK.gather(1, kept_B[:, None] - 1).squeeze(1)
-    return running_BK, kept_B, mass_B
+    return kept_B, mass_B
 
 
 def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.Tensor:
     """The probabilities (B, V) that tokens are drawn with after temperature, top-k and nucleus cut: 0 outside of it."""
     weights_BV = _weights(logits_BV.float().clone(), decoding.temperature)
     sorted_BV, ids_BV = _likeliest(weights_BV, weights_BV.shape[1])
-    _, kept_B, mass_B = _support(sorted_BV, weights_BV.sum(-1), decoding)
+    kept_B, mass_B = _support(sorted_BV, weights_BV.sum(-1, dtype=torch.float64), decoding)
     inside_BV = torch.arange(sorted_BV.shape[1], device=sorted_BV.device) < kept_B[:, None]
     return torch.zeros_like(weights_BV).scatter(1, ids_BV, (sorted_BV / mass_B[:, None]).float() * inside_BV)
 
 
-def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.Tensor]:
+def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor) -> torch.Tensor:
+    """Place (B) of the token that wins each row's race; weight 0 never arrives.
+
+    A row's noise is the SplitMix64 stream (Steele, Lea and Flood 2014) that starts at its key, at position token id.
+    """
+    bits_BK = keys_B[:, None] + ids_BK * -0x61C8864680B583EB
+    bits_BK = (bits_BK ^ (bits_BK >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    bits_BK = (bits_BK ^ (bits_BK >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    bits_BK = (bits_BK ^ (bits_BK >> 31 & 0x1FFFFFFFF)) >> 12 & 0xFFFFFFFFFFFFF
+    uniforms_BK = (bits_BK.double() + 0.5) * 2.0**-52  # never 0 or 1
+    return (-uniforms_BK.log() / weights_BK).argmin(-1)
+
+
+def draw(logits_BV: torch.Tensor, keys_B: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row (B), and whether the row's logits were sound (B): not so with NaN, +inf, or nothing but -inf.
 
-    `uniforms_B` (float64, in [0, 1)) is where each row's distribution function is inverted. Overwrites the logits.
-    Only few of the likeliest tokens are sorted where they settle the draw, all of them where not: it is the same draw.
+    `keys_B` (int64) are the rows' noise of this step. Overwrites the logits. Only few of the likeliest tokens are sorted
+    where they settle what may be drawn, all of them where not: the draw is the same.
     """
     if decoding.decoding == "greedy":
         best_B, tokens_B = logits_BV.max(-1)
         return tokens_B, best_B.isfinite()
     weights_BV = _weights(logits_BV, decoding.temperature)
-    total_B = weights_BV.sum(-1)
+    total_B = weights_BV.sum(-1, dtype=torch.float64)
     vocabulary = weights_BV.shape[1]
+    if not decoding.top_k and decoding.nucleus_mass == 1:
+        ids_BV = torch.arange(vocabulary, device=weights_BV.device).expand_as(weights_BV)
+        return _first(weights_BV, ids_BV, keys_B), total_B.isfinite()
     # on a GPU a full sort costs less than waiting to learn which rows need it
     widths = [w for w in WIDTHS if decoding.top_k < w < vocabulary and weights_BV.device.type == "cpu"] + [vocabulary]
-    tokens_B = torch.zeros(len(weights_BV), dtype=torch.long, device=weights_BV.device)
-    open_B = None  # rows not settled yet; None: all
+    tokens_B = torch.empty_like(keys_B)
+    rows_R = None  # rows not settled yet; None: all
     for width in widths:
-        rows = slice(None) if open_B is None else open_B
-        sorted_BK, ids_BK = _likeliest(weights_BV[rows], width)
-        running_BK, kept_B, mass_B = _support(sorted_BK, total_B[rows], decoding)
-        place_B = (running_BK <= (uniforms_B[rows] * mass_B)[:, None]).sum(-1)
-        cut = decoding.top_k > 0 or decoding.nucleus_mass < 1
-        place_B = torch.minimum(place_B, kept_B - 1)
-        tokens_B[rows] = ids_BK.gather(1, place_B.clamp(min=0)[:, None]).squeeze(1)
+        weights_RV, total_R, keys_R = (x if rows_R is None else x[rows_R] for x in (weights_BV, total_B, keys_B))
+        sorted_RK, ids_RK = _likeliest(weights_RV, width)
+        kept_R, _ = _support(sorted_RK, total_R, decoding)
+        may_RK = torch.arange(width, device=kept_R.device) < kept_R[:, None]
+        chosen_R = ids_RK.gather(1, _first(sorted_RK * may_RK, ids_RK, keys_R)[:, None]).squeeze(1)
+        tokens_B[slice(None) if rows_R is None else rows_R] = chosen_R
         if width == vocabulary:
             break
-        # settled if neither the kept set nor the draw reaches the last candidate, with which unseen tokens may tie
-        deepest_B = kept_B - 1 if cut else place_B
-        unsettled_B = sorted_BK.gather(1, deepest_B[:, None]).squeeze(1) <= sorted_BK[:, -1]
-        if not unsettled_B.any():
+        # not settled where what may be drawn reaches the last candidate, with which tokens not looked at may tie
+        open_R = (sorted_RK.gather(1, kept_R[:, None] - 1) <= sorted_RK[:, -1:]).squeeze(1)
+        if not open_R.any():
             break
-        open_B = unsettled_B.nonzero().squeeze(1) if open_B is None else open_B[unsettled_B]
+        rows_R = open_R.nonzero().squeeze(1) if rows_R is None else rows_R[open_R]
     return tokens_B, total_B.isfinite()
 
 
-def row_uniforms(row_seeds: list[int], count: int) -> torch.Tensor:
-    """Each row's uniforms (B, count), float64, from its own Philox stream."""
-    streams = [np.random.Generator(np.random.Philox(key=seed)).random(count) for seed in row_seeds]
-    return torch.from_numpy(np.stack(streams))
+def row_keys(row_seeds: list[int], count: int) -> torch.Tensor:
+    """Each row's keys (B, count), int64, one a step, from its own Philox stream."""
+    streams = [np.random.Philox(key=seed).random_raw(count) for seed in row_seeds]
+    return torch.from_numpy(np.stack(streams).view(np.int64))
 
 
 def cut_after(ids: list[int], eos_id: int) -> list[int]:
@@ -270,8 +286,8 @@ def cut_after(ids: list[int], eos_id: int) -> list[int]:
 def _sample_batch(model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop) -> list[list[int]]:
     device, count = model.device, decoding.max_new_tokens
     decoder = Decoder(model, prompts, count)
-    uniforms_BT = row_uniforms(row_seeds, count).to(device)
-    written_BT = torch.full(uniforms_BT.shape, eos_id, device=device)
+    keys_BT = row_keys(row_seeds, count).to(device)
+    written_BT = torch.full_like(keys_BT, eos_id)
     rows_B = torch.arange(len(prompts), device=device)  # which rows of `written_BT` the decoder still holds
     ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     sound = torch.ones((), dtype=torch.bool, device=device)
@@ -280,7 +296,7 @@ def _sample_batch(model, prompts, row_seeds, decoding: Decoding, eos_id: int, st
         logits_BV = penalise(logits_BV, decoder.tokens_BT, decoding.repetition_penalty)
         if t < decoding.min_new_tokens:
             logits_BV[:, eos_id] = -torch.inf
-        tokens_B, sound_B = draw(logits_BV, uniforms_BT[rows_B, t], decoding)
+        tokens_B, sound_B = draw(logits_BV, keys_BT[rows_B, t], decoding)
         written_BT[rows_B, t] = tokens_B
         ended_B |= tokens_B == eos_id
         sound &= sound_B.all()

@@ -25,7 +25,6 @@ from pollination.artifacts import atomic
 from pollination.job import Stopped, StopRequest
 from pollination.seeds import derive_seed
 
-
 SAVE_EVERY_S = 600.0  # work in progress; no setting of the config, because it changes no result
 
 
@@ -74,7 +73,9 @@ def mix(synthetic: Blocks, other: Blocks, fraction: float, seed: int) -> Mixture
     """Replace a share of blocks by human blocks, both drawn without replacement. ValueError: not enough human text."""
     count = round(fraction * len(synthetic))
     if count > len(other):
-        raise ValueError(f"human.fraction: {fraction} of {len(synthetic)} blocks is {count}, but the corpus has {len(other)} training blocks; allowed: less, or add text")
+        raise ValueError(
+            f"human.fraction: {fraction} of {len(synthetic)} blocks is {count}, but the corpus has {len(other)} training blocks; allowed: less, or add text"
+        )
     generator = np.random.default_rng(seed)
     human = np.full(len(synthetic), -1, dtype=np.int64)
     human[generator.choice(len(synthetic), count, replace=False)] = generator.choice(len(other), count, replace=False)
@@ -86,7 +87,9 @@ def founder_slice(blocks: Blocks, context_tokens: int, tokens: int, member: int,
     count = tokens // context_tokens
     first = member * count if slices == "disjoint" else 0
     if count == 0:
-        raise ValueError(f"founders.{pool}.train.tokens: {tokens} is less than one block of {context_tokens} tokens; allowed: at least that")
+        raise ValueError(
+            f"founders.{pool}.train.tokens: {tokens} is less than one block of {context_tokens} tokens; allowed: at least that"
+        )
     if first + count > len(blocks):
         raise ValueError(
             f"founders.{pool}.train.tokens: founder {member} needs blocks {first} to {first + count} of its corpus, which has {len(blocks)}"
@@ -140,7 +143,9 @@ class Trainer:
         validation: Blocks | None = None,
     ) -> None:
         if len(blocks) == 0:
-            raise ValueError("there is not one whole block of text to train on; raise generate.tokens (or train.tokens), or shorten context_tokens")
+            raise ValueError(
+                "there is not one whole block of text to train on; raise generate.tokens (or train.tokens), or shorten context_tokens"
+            )
         self.model, self.blocks, self.settings, self.seed = model.to(device), blocks, settings, seed
         self.device, self.work, self.key, self.log, self.stop = device, work, key, log, stop
         self.validation = validation
@@ -191,7 +196,9 @@ class Trainer:
         with file:
             metadata = file.metadata()
             if metadata["key"] != self.key:
-                raise ValueError(f"{self.checkpoint}: it was saved with settings and inputs {metadata['key'][:12]}, this job has {self.key[:12]}; delete it to start anew")
+                raise ValueError(
+                    f"{self.checkpoint}: it was saved with settings and inputs {metadata['key'][:12]}, this job has {self.key[:12]}; delete it to start anew"
+                )
             with torch.no_grad():
                 for name, p in self.names.items():
                     p.copy_(file.get_tensor(f"weights.{name}"))
@@ -228,7 +235,9 @@ class Trainer:
                 return total
             except torch.OutOfMemoryError:
                 if self.micro == 1:
-                    raise ValueError("train.micro_batch_sequences: one sequence does not fit this GPU's memory; use a smaller context or model") from None
+                    raise ValueError(
+                        "train.micro_batch_sequences: one sequence does not fit this GPU's memory; use a smaller context or model"
+                    ) from None
                 self.micro = math.ceil(self.micro / 2)
                 self.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
@@ -254,7 +263,9 @@ class Trainer:
             raise ValueError(f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}; {advice}")
         self.state.smoothed = loss if math.isnan(self.state.smoothed) else 0.9 * self.state.smoothed + 0.1 * loss
         if self.state.smoothed > ceiling and step >= 20:
-            raise ValueError(f"training diverged at step {step}: the loss is {loss:.2f} nats (a uniform guess has {math.log(self.model.config.vocab_size):.2f}); {advice}")
+            raise ValueError(
+                f"training diverged at step {step}: the loss is {loss:.2f} nats (a uniform guess has {math.log(self.model.config.vocab_size):.2f}); {advice}"
+            )
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -272,10 +283,16 @@ class Trainer:
     def announce(self) -> None:
         parameters = sum(p.numel() for p in self.names.values())
         tokens = len(self.blocks) * self.context_tokens * self.settings["epochs"]
-        self.log.info("device %s, %s parameters, %s tokens (%.1f a parameter)", self.device, f"{parameters:,}", f"{tokens:,}", tokens / parameters)
-        self.log.info("%d steps of %d sequences x %d tokens; about %.2e FLOPs", self.steps, self.batch, self.context_tokens, 6.0 * parameters * tokens)
+        self.log.info(
+            "device %s, %s parameters, %s tokens (%.1f a parameter)", self.device, f"{parameters:,}", f"{tokens:,}", tokens / parameters
+        )
+        self.log.info(
+            "%d steps of %d sequences x %d tokens; about %.2e FLOPs", self.steps, self.batch, self.context_tokens, 6.0 * parameters * tokens
+        )
         if self.settings["warmup_steps"] >= self.steps:
-            self.log.warning("train.warmup_steps %d is not less than the %d steps: the peak is never reached", self.settings["warmup_steps"], self.steps)
+            self.log.warning(
+                "train.warmup_steps %d is not less than the %d steps: the peak is never reached", self.settings["warmup_steps"], self.steps
+            )
 
     def end_of_epoch(self) -> None:
         loss = self.validate()

@@ -13,7 +13,32 @@ from pollination.config import data_files
 SPLITS = ("train", "validation", "test", "prompts")
 MEMBER_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "samples.parquet")
-FIGURES = ("accuracy", "perplexity", "truth", "lineage", "selection", "difference", "training", "cost")
+FIGURES = {  # what the report shows: category and title
+    "difference": ("1 Outcome", "Final generation against generation 0, population against line"),
+    "accuracy": ("1 Outcome", "Accuracy over generations"),
+    "perplexity": ("1 Outcome", "Perplexity over generations"),
+    "truth": ("1 Outcome", "True facts over generations, by popularity"),
+    "lineage": ("3 Selection", "Ancestors of the final champion"),
+    "selection": ("3 Selection", "How sure the choice of parents is"),
+    "training": ("4 Run", "Training loss"),
+    "cost": ("4 Run", "What it cost"),
+}
+PAGES = {  # drawn as HTML
+    "continuations": ("2 Text", "The same prompts continued by every generation"),
+    "settings": ("4 Run", "Settings beside study A's, and choices that the papers leave open"),
+}
+FIGURE_FILES = {  # the files of members and generations that each reads
+    "difference": ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
+    "accuracy": ("scores.json", "answers.parquet", "selection.json"),
+    "perplexity": ("scores.json", "selection.json"),
+    "truth": ("scores.json",),
+    "continuations": ("scores.json", "samples.parquet", "selection.json"),
+    "lineage": ("scores.json", "selection.json"),
+    "selection": ("selection.json",),
+    "training": ("train.jsonl",),
+    "cost": ("scores.json",),  # to come after all jobs whose benchmark files it reads
+    "settings": ("scores.json", "config.json", "model.safetensors"),
+}
 
 
 @dataclass(frozen=True)
@@ -214,8 +239,42 @@ class Plan:
             files += dict.fromkeys(handed)
         return files
 
+    def figure_inputs(self, figure: str) -> dict[str, list[str]]:
+        """The artifacts that a figure reads, by kind: only of the experiments that play a role in the report."""
+        roles = self.config["figures"]
+        shown = {"selection": roles["population"]}.get(figure, roles["population"] + roles["line"])
+        if figure == "lineage":
+            shown = shown[:1]
+        last = min((self.experiment(name)["generations"] for name in shown), default=1) - 1
+        places = [(name, g) for name in shown for g in range(self.experiment(name)["generations"])]
+        if figure == "difference":
+            places = [(name, g) for name in shown for g in dict.fromkeys((0, last))]
+        if figure == "settings":
+            places = [(names[0], 0) for names in roles.values() if names]
+        inputs = {}
+        for file in FIGURE_FILES[figure]:
+            if file == "selection.json":
+                paths = [f"{self.results}/{name}/gen{g}/{file}" for name, g in places if self.selects(name)]
+            elif figure == "settings" or file == "answers.parquet" and figure == "accuracy":  # one model speaks for all
+                paths = [self.members(name, g, file)[0] for name, g in (places if figure == "settings" else places[:1])]
+            else:
+                paths = [path for name, g in places for path in self.members(name, g, file)]
+            inputs[file.split(".")[0]] = list(dict.fromkeys(paths))
+        return inputs
+
+    def figure_config(self, figure: str) -> dict:
+        """What a figure needs of the config: a change of anything else does not redraw it."""
+        if figure == "settings":
+            return self.config
+        keys = ("population", "generations", "founders", "select", "weights", "text", "mutate", "human")
+        experiments = {
+            name: {key: self.experiment(name)[key] for key in keys} | {"generate": {"shards": self.experiment(name)["generate"]["shards"]}}
+            for names in self.config["figures"].values()
+            for name in names
+        }
+        pools = {e["founders"]: {key: self.config["founders"][e["founders"]][key] for key in ("model", "corpus")} for e in experiments.values()}
+        return {"figures": self.config["figures"], "experiments": experiments, "founders": pools, "tasks": list(self.config["tasks"])}
+
     def report_files(self) -> list[str]:
-        return [f"{self.results}/report/{figure}.{end}" for figure in FIGURES for end in ("svg", "png", "csv")] + [
-            f"{self.results}/report/continuations.html",
-            f"{self.results}/report/settings.html",
-        ]
+        pictures = [f"{self.results}/report/{figure}.{end}" for figure in FIGURES for end in ("svg", "png", "csv")]
+        return pictures + [f"{self.results}/report/{page}.{end}" for page in PAGES for end in ("html", "csv")]

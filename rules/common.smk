@@ -29,7 +29,9 @@ def checked_tasks(wildcards):
 
 
 def blueprint(wildcards):
-    place = wildcards.get("place") or (f"founders/{wildcards.pool}" if "pool" in wildcards.keys() else f"{wildcards.experiment}/gen{wildcards.gen}")
+    place = wildcards.get("place") or (
+        f"founders/{wildcards.pool}" if "pool" in wildcards.keys() else f"{wildcards.experiment}/gen{wildcards.gen}"
+    )
     return [f"{plan.blueprint(place)}/{file}" for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
 
 

@@ -21,11 +21,11 @@ rule stage_corpus:
         "<benchmarks>/staged/{corpus}.tsv"
     wildcard_constraints:
         corpus=names("corpora", "kind", ["hub"]),
+    conda:
+        "../envs/pollination.yaml"
     params:
         recipe=1,
         corpus=lookup(dpath="corpora/{corpus}", within=config),
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Streaming corpus {wildcards.corpus} from the hub"
     script:
@@ -48,15 +48,15 @@ rule build_corpus:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
         corpus=names("corpora", "kind", ["files", "hub"]),
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(240),
     params:
         recipe=1,
         corpus=lookup(dpath="corpora/{corpus}", within=config),
         seed=config["data_seed"],
-    resources:
-        mem_mb=grows(8000),
-        runtime=grows(240),
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Splitting corpus {wildcards.corpus} into training text, held-out text and prompts"
     script:
@@ -82,15 +82,15 @@ rule build_microworld:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
         corpus=names("corpora", "kind", ["microworld"]),
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(60),
     params:
         recipe=1,
         corpus=lookup(dpath="corpora/{corpus}", within=config),
         seed=config["data_seed"],
-    resources:
-        mem_mb=grows(4000),
-        runtime=grows(60),
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Writing the microworld {wildcards.corpus}"
     script:
@@ -108,14 +108,14 @@ rule check_overlap:
         "<logs>/corpora/{corpus}.overlap.log",
     benchmark:
         "<benchmarks>/corpora/{corpus}.overlap.tsv"
-    params:
-        recipe=1,
-        max_overlap=lookup(dpath="corpora/{corpus}/max_overlap", within=config),
+    conda:
+        "../envs/pollination.yaml"
     resources:
         mem_mb=grows(8000),
         runtime=grows(240),
-    conda:
-        "../envs/pollination.yaml"
+    params:
+        recipe=1,
+        max_overlap=lookup(dpath="corpora/{corpus}/max_overlap", within=config),
     message:
         "Looking for benchmark questions in corpus {wildcards.corpus}"
     script:
@@ -136,12 +136,12 @@ rule prepare_model:
         "<benchmarks>/models/{model}.tsv"
     wildcard_constraints:
         model=names("models", "pretrained", [None]),
+    conda:
+        "../envs/pollination.yaml"
     params:
         recipe=1,
         model=lookup(dpath="models/{model}", within=config),
         seed=config["data_seed"],
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Making the tokenizer and configuration of model {wildcards.model}"
     script:
@@ -161,12 +161,12 @@ rule stage_model:
         "<benchmarks>/models/{model}.tsv"
     wildcard_constraints:
         model="|".join(re.escape(name) for name, spec in config["models"].items() if spec["pretrained"]) or "(?!)",
+    conda:
+        "../envs/pollination.yaml"
     params:
         recipe=1,
         model=lookup(dpath="models/{model}", within=config),
         seed=config["data_seed"],
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Staging the pretrained model {wildcards.model}"
     script:
@@ -186,14 +186,14 @@ rule pack_tokens:
         "<logs>/tokens/{model}.{corpus}.{split}.log",
     benchmark:
         "<benchmarks>/tokens/{model}.{corpus}.{split}.tsv"
-    params:
-        recipe=1,
-        context_tokens=lookup(dpath="models/{model}/context_tokens", within=config),
+    conda:
+        "../envs/pollination.yaml"
     resources:
         mem_mb=grows(8000),
         runtime=grows(240),
-    conda:
-        "../envs/pollination.yaml"
+    params:
+        recipe=1,
+        context_tokens=lookup(dpath="models/{model}/context_tokens", within=config),
     message:
         "Packing {wildcards.corpus}/{wildcards.split} for model {wildcards.model}"
     script:

@@ -14,19 +14,19 @@ rule stage_task:
         task_sources,
     output:
         task="<results>/tasks/{task}/task.json",
-        documents="<results>/tasks/{task}/documents.parquet",
+        splits=directory("<results>/tasks/{task}/splits"),
         questions="<results>/tasks/{task}/questions.parquet",
         run="<results>/tasks/{task}/run.json",
     log:
         "<logs>/tasks/{task}.log",
     benchmark:
         "<benchmarks>/tasks/{task}.tsv"
+    conda:
+        "../envs/pollination.yaml"
     params:
         recipe=1,
         task=lookup(dpath="tasks/{task}", within=config),
         seed=config["evaluation_seed"],
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Staging task {wildcards.task}"
     script:
@@ -49,6 +49,13 @@ rule evaluate_member:
         "<logs>/{place}/member{member}/evaluate.log",
     benchmark:
         "<benchmarks>/{place}/member{member}/evaluate.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(120),
+        gpu=1,
     params:
         recipe=1,
         evaluate=config["evaluate"],
@@ -58,13 +65,6 @@ rule evaluate_member:
         seed=config["evaluation_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
-    threads: config["cpu_threads"]
-    resources:
-        mem_mb=grows(16000),
-        runtime=grows(120),
-        gpu=1,
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Evaluating {wildcards.place}, member {wildcards.member}"
     script:

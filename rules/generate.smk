@@ -17,19 +17,19 @@ rule generate_shard:
         "<logs>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.log",
     benchmark:
         "<benchmarks>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(720),
+        gpu=1,
     params:
         recipe=1,
         generate=lookup(dpath="experiments/{experiment}/generate", within=config),
         seed=lookup(dpath="experiments/{experiment}/seed", within=config),
         device=config["device"],
         cpu_threads=config["cpu_threads"],
-    threads: config["cpu_threads"]
-    resources:
-        mem_mb=grows(16000),
-        runtime=grows(720),
-        gpu=1,
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}, writes shard {wildcards.shard}"
     script:
@@ -46,15 +46,15 @@ rule deal_pool:
         "<logs>/{experiment}/gen{gen}/deal{member}/deal.log",
     benchmark:
         "<benchmarks>/{experiment}/gen{gen}/deal{member}/deal.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
     params:
         recipe=1,
         population=lookup(dpath="experiments/{experiment}/population", within=config),
         seed=lookup(dpath="experiments/{experiment}/seed", within=config),
-    resources:
-        mem_mb=grows(8000),
-        runtime=grows(60),
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Dealing {wildcards.experiment}, generation {wildcards.gen}, to member {wildcards.member}"
     script:

@@ -16,15 +16,15 @@ rule select_parents:
         "<logs>/{experiment}/gen{gen}/select.log",
     benchmark:
         "<benchmarks>/{experiment}/gen{gen}/select.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
     params:
         recipe=1,
         select=lookup(dpath="experiments/{experiment}/select", within=config),
         seed=config["evaluation_seed"],
-    resources:
-        mem_mb=grows(4000),
-        runtime=grows(30),
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Selecting the parents of {wildcards.experiment}, generation {wildcards.gen}"
     script:
@@ -41,15 +41,15 @@ rule mutate_parent:
         "<logs>/{experiment}/gen{gen}/parent{rank}/mutate.log",
     benchmark:
         "<benchmarks>/{experiment}/gen{gen}/parent{rank}/mutate.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(30),
     params:
         recipe=1,
         mutate=lookup(dpath="experiments/{experiment}/mutate", within=config),
         seed=lookup(dpath="experiments/{experiment}/seed", within=config),
-    resources:
-        mem_mb=grows(8000),
-        runtime=grows(30),
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Mutating parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}"
     script:

@@ -20,19 +20,19 @@ rule train_founder:
         "<logs>/founders/{pool}/member{member}/train.log",
     benchmark:
         "<benchmarks>/founders/{pool}/member{member}/train.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(720),
+        gpu=1,
     params:
         recipe=1,
         train=lookup(dpath="founders/{pool}/train", within=config),
         slices=lookup(dpath="founders/{pool}/slices", within=config),
         device=config["device"],
         cpu_threads=config["cpu_threads"],
-    threads: config["cpu_threads"]
-    resources:
-        mem_mb=grows(16000),
-        runtime=grows(720),
-        gpu=1,
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Training founder {wildcards.member} of pool {wildcards.pool}"
     script:
@@ -54,6 +54,13 @@ rule train_child:
         "<logs>/{experiment}/gen{gen}/member{member}/train.log",
     benchmark:
         "<benchmarks>/{experiment}/gen{gen}/member{member}/train.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=grows(720),
+        gpu=1,
     params:
         recipe=1,
         train=lookup(dpath="experiments/{experiment}/train", within=config),
@@ -63,13 +70,6 @@ rule train_child:
         context_tokens=context_tokens,
         device=config["device"],
         cpu_threads=config["cpu_threads"],
-    threads: config["cpu_threads"]
-    resources:
-        mem_mb=grows(16000),
-        runtime=grows(720),
-        gpu=1,
-    conda:
-        "../envs/pollination.yaml"
     message:
         "Training {wildcards.experiment}, generation {wildcards.gen}, member {wildcards.member}"
     script:

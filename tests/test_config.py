@@ -88,7 +88,9 @@ def test_a_mistake_is_one_line_with_key_value_allowed_and_fix(demo, path, value,
 
 
 def test_a_missing_section_is_named():
-    assert "the key 'corpora' is missing" in mistake({"run": "x", "models": {"a": {}}, "founders": {"b": {"model": "a", "corpus": "c"}}, "experiments": {"e": {}}})
+    assert "the key 'corpora' is missing" in mistake(
+        {"run": "x", "models": {"a": {}}, "founders": {"b": {"model": "a", "corpus": "c"}}, "experiments": {"e": {}}}
+    )
 
 
 def test_missing_data_is_named_before_anything_runs(demo, tmp_path):

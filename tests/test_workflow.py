@@ -45,7 +45,10 @@ def test_whoever_may_hold_a_rank_is_an_input_of_what_the_rank_does():
 def test_operators_without_selection_use_slots():
     line = {"population": 3, "weights": "own", "text": "own"}
     p = plan(own=line, fresh={**line, "weights": "fresh"}, back={**line, "weights": "founder"}, noisy={**line, "mutate": {"scale": 0.1}})
-    assert p.child_inputs("own", 2, 1) == {"weights": ["r/own/gen1/member1/model.safetensors"], "text": ["r/own/gen1/synthetic1/shard0.parquet"]}
+    assert p.child_inputs("own", 2, 1) == {
+        "weights": ["r/own/gen1/member1/model.safetensors"],
+        "text": ["r/own/gen1/synthetic1/shard0.parquet"],
+    }
     assert p.weights("fresh", 2, 1) == []
     assert p.weights("back", 2, 1) == ["r/founders/human/member1/model.safetensors"]
     assert p.weights("noisy", 2, 1) == ["r/noisy/gen1/parent1/model.safetensors"]
@@ -65,6 +68,6 @@ def test_best_on_validation_reads_validation_text():
 
 
 def test_the_rules_floor_imports_nothing_heavy():
-    heavy = "torch transformers datasets lm_eval pandas matplotlib".split()
+    heavy = ["torch", "transformers", "datasets", "lm_eval", "pandas", "matplotlib"]
     code = f"import sys, pollination.workflow, pollination.config; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -19,7 +19,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from pollination import artifacts
-from pollination.scoring.tasks import gold, load_tasks, quiet
+from pollination.scoring.tasks import gold, load_tasks
+from pollination.scoring.templates import quiet
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -74,7 +75,7 @@ def evaluate_tasks(
     """
     training = model.training
     with quiet():
-        lm = lm or HarnessModel(model, tokenizer, evaluate["batch_size"])
+        lm = HarnessModel(model, tokenizer, evaluate["batch_size"]) if lm is None else lm
         try:
             parts = {name: _evaluate_task(lm, name, Path(folder), evaluation_seed) for name, folder in tasks.items()}
         finally:
@@ -197,17 +198,17 @@ def _lettered(choices: list[str]) -> bool:
 
 
 def match_answer(text: str, choices: list[str], spelled_out: list[str] | None = None) -> tuple[int, str]:
-    """Read a written answer as one of `choices`: (index, "exact" | "heuristic"), or (-1, "none"), which counts as wrong.
+    """Read a written answer's first line as one of `choices`: (index, "exact" | "heuristic"), or (-1, "none"), which counts as wrong.
 
     Study A (appendix D.3) maps "using exact match or heuristic matching where necessary" and leaves the heuristics open; ours:
-    exact: the answer is a choice's text, or its letter, but for case, spaces and surrounding punctuation.
+    exact: the line is a choice's text, or its letter, but for case, spaces and surrounding punctuation.
     heuristic, the first that finds something: (1) an option letter marked as one, "(B)", "b)" or "B." at the start, and where the
-    choices are letters also a capital that stands alone; (2) a choice's words within the answer, the earliest, then the longest;
-    (3) the one choice that shares most words with the answer (F1 of the word sets); a tie there is no answer.
+    choices are letters also a capital that stands alone; (2) a choice's words within the line, the earliest, then the longest;
+    (3) the one choice that shares most words with the line (F1 of the word sets); a tie there is no answer.
     `spelled_out`: texts that the letters stand for, if the choices are letters.
     """
-    count, answer = len(choices), _plain(text)
-    letters = LETTERS[:count]
+    line = next((part for part in text.splitlines() if part.strip()), "")
+    answer, letters = _plain(line), LETTERS[: len(choices)]
     for names in (choices, spelled_out or [], list(letters)):
         exact = [index for index, name in enumerate(names) if answer and _plain(name) == answer]
         if exact:
@@ -215,11 +216,11 @@ def match_answer(text: str, choices: list[str], spelled_out: list[str] | None = 
     if letters:
         marked = rf"(?<!\w)\(?([{letters}{letters.lower()}])\)|^\s*([{letters}])[.:]"
         bare = rf"|(?<!\w)([{letters}])(?![\w'’])" if _lettered(choices) else ""
-        if found := re.search(marked + bare, text):
+        if found := re.search(marked + bare, line):
             return LETTERS.index(next(filter(None, found.groups())).upper()), "heuristic"
     texts = spelled_out or ([] if _lettered(choices) else choices)
     words = [_words(name) for name in texts]
-    written = _words(text)
+    written = _words(line)
     joined = f" {' '.join(written)} "
     places = [(joined.find(f" {' '.join(name)} "), -len(name), index) for index, name in enumerate(words) if name]
     if inside := [place for place in places if place[0] >= 0]:

@@ -1,7 +1,7 @@
 """Held-out perplexity: the teacher-forced loss of every sequence, in nats, and what is reported of it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ LOGITS_BYTES = 2**30  # rows of a batch go through the model together only as fa
 POSITIONS = 1024  # positions whose log-softmax is taken at once
 
 
-@torch.inference_mode()
 def perplexity(model, sequences: Iterable[np.ndarray] | Any, batch_size: int, eos_id: int | None = None) -> pd.DataFrame:
     """Loss of each sequence: columns sequence (its place in `sequences`), tokens (predicted), nll (nats, summed over them).
 
@@ -25,47 +24,51 @@ def perplexity(model, sequences: Iterable[np.ndarray] | Any, batch_size: int, eo
     `batch_size` is an upper bound, lowered where a wide vocabulary's logits would fill the memory. The model is left as it was.
     ValueError: no sequence, ids that the model has no embedding for, a loss that is not finite.
     """
-    training, device, vocabulary = model.training, model.device, model.get_input_embeddings().num_embeddings
     if hasattr(sequences, "blocks"):
         count, lengths, read = len(sequences), None, lambda rows: np.asarray(sequences.blocks(rows))
     else:
-        documents = [_framed(ids, model, eos_id) for ids in sequences]
-        count, lengths, read = (
-            len(documents),
-            np.array([len(ids) for ids in documents]),
-            lambda rows: _pad(documents, rows),
-        )
+        eos_id, context = _eos(model, eos_id), _context(model)
+        documents = [np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64), [eos_id]])[:context] for ids in sequences]
+        count, lengths, read = len(documents), np.array([len(ids) for ids in documents]), lambda rows: _pad(documents, rows)
     if count == 0:
         raise ValueError("perplexity: there are no sequences to score: the split is empty, or shorter than one block")
-    order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     tokens, nll = np.zeros(count, dtype=np.int64), np.zeros(count)
-    model.eval()
-    try:
-        start = 0
-        while start < count:
-            width = read(order[start : start + 1]).shape[1]
-            rows = order[start : start + max(1, min(batch_size, LOGITS_BYTES // (4 * width * vocabulary)))]
-            ids_BT = read(rows).astype(np.int64)
-            if ids_BT.min() < 0 or ids_BT.max() >= vocabulary:
-                raise ValueError(f"perplexity: token id {ids_BT.max()} but the model knows {vocabulary}: its tokenizer is another one")
-            predicted = np.full(len(rows), width - 1) if lengths is None else lengths[rows] - 1
-            nll[rows] = _losses(model, torch.from_numpy(ids_BT).to(device), predicted)
-            tokens[rows] = predicted
-            start += len(rows)
-    finally:
-        model.train(training)
-    if not np.isfinite(nll).all():
-        first = int(np.flatnonzero(~np.isfinite(nll))[0])
-        raise ValueError(f"perplexity: the loss of sequence {first} is {nll[first]}: the model's weights are damaged or it diverged")
+    for row, losses in _losses(model, count, lengths, read, batch_size):
+        tokens[row], nll[row] = len(losses), losses.sum(dtype=np.float64)
     return pd.DataFrame({"sequence": np.arange(count), "tokens": tokens, "nll": nll})
 
 
-def _framed(ids: np.ndarray, model, eos_id: int | None) -> np.ndarray:
+def sequence_logprobs(model, sequences: list[list[int]], eos_id: int | None = None, batch_size: int = 32) -> list[np.ndarray]:
+    """Log-probability in nats of each token given those before it, with eos in front of each sequence: one array per sequence.
+
+    ValueError as in `perplexity`, and where eos and a sequence are longer than the model's context.
+    """
+    eos_id, context = _eos(model, eos_id), _context(model)
+    rows = [np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64)]) for ids in sequences]
+    lengths = np.array([len(ids) for ids in rows], dtype=np.int64)
+    if context is not None and len(rows) and lengths.max() > context:
+        raise ValueError(f"perplexity: a sequence of {lengths.max()} tokens, eos in front, exceeds the model's context_tokens {context}")
+    scored: list[np.ndarray] = [np.zeros(0)] * len(rows)
+    for row, losses in _losses(model, len(rows), lengths, lambda picked: _pad(rows, picked), batch_size):
+        scored[row] = -losses.astype(np.float64)
+    return scored
+
+
+def document_sequences(texts: Iterable[str], tokenizer, context_tokens: int | None = None) -> list[np.ndarray]:
+    """Token ids of documents for `perplexity`, without eos, no longer than can be predicted within `context_tokens`."""
+    stop = None if context_tokens is None else context_tokens - 1
+    return [np.array(tokenizer(text, add_special_tokens=False)["input_ids"][:stop], dtype=np.int64) for text in texts]
+
+
+def _eos(model, eos_id: int | None) -> int:
     eos_id = model.config.eos_token_id if eos_id is None else eos_id
     if not isinstance(eos_id, int):
         raise ValueError(f"perplexity: documents need one eos_id, not {eos_id!r}: pass the tokenizer's eos_token_id")
-    context = getattr(model.config, "max_position_embeddings", None)
-    return np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64), [eos_id]])[:context]
+    return eos_id
+
+
+def _context(model) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)
 
 
 def _pad(documents: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -76,20 +79,41 @@ def _pad(documents: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     return ids_BT
 
 
-def _losses(model, ids_BT: torch.Tensor, predicted: np.ndarray) -> list[float]:
-    logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-    sums = []
-    for logits_TV, ids_T, count in zip(logits_BTV, ids_BT, predicted, strict=True):
-        pieces = [
-            F.cross_entropy(
-                logits_TV[i : min(i + POSITIONS, count)].float(),
-                ids_T[i + 1 : min(i + POSITIONS, count) + 1],
-                reduction="none",
-            )
-            for i in range(0, count, POSITIONS)
-        ]
-        sums.append(float(torch.cat(pieces).double().sum()) if pieces else 0.0)
-    return sums
+@torch.inference_mode()
+def _losses(
+    model, count: int, lengths: np.ndarray | None, read: Callable[[np.ndarray], np.ndarray], batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, losses of its predicted tokens), longest rows first; `lengths` None: all rows are as long as `read` gives them."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
+    training, start = model.training, 0
+    model.eval()
+    try:
+        while start < count:
+            width = read(order[start : start + 1]).shape[1]
+            rows = order[start : start + max(1, min(batch_size, LOGITS_BYTES // (4 * width * vocabulary)))]
+            ids_BT = read(rows).astype(np.int64)
+            if ids_BT.min() < 0 or ids_BT.max() >= vocabulary:
+                raise ValueError(f"perplexity: token id {ids_BT.max()} but the model knows {vocabulary}: its tokenizer is another one")
+            ids_BT = torch.from_numpy(ids_BT).to(model.device)
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+            for row, logits_TV, ids_T in zip(rows, logits_BTV, ids_BT, strict=True):
+                stop = (width if lengths is None else int(lengths[row])) - 1
+                pieces = [
+                    F.cross_entropy(
+                        logits_TV[i : min(i + POSITIONS, stop)].float(), ids_T[i + 1 : min(i + POSITIONS, stop) + 1], reduction="none"
+                    )
+                    for i in range(0, stop, POSITIONS)
+                ]
+                losses = torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0, dtype=np.float32)
+                if not np.isfinite(losses).all():
+                    raise ValueError(
+                        f"perplexity: the loss of sequence {row} is not finite: the model's weights are damaged or it diverged"
+                    )
+                yield int(row), losses
+            start += len(rows)
+    finally:
+        model.train(training)
 
 
 def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:

@@ -1,0 +1,71 @@
+"""Data sets of the Hugging Face hub, streamed up to a budget into one local parquet file, so that jobs run offline."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pollination.artifacts import atomic
+
+SCHEMA = pa.schema([("text", pa.string())])
+ROW_GROUP_CHARACTERS = 8_000_000
+LOG_EVERY_S = 30.0
+
+
+def stage_hub(spec: dict, path: Path) -> None:
+    """Stream the text column of a data set (config kind hub) into `path`, column "text", whole documents in their order.
+
+    Stops before the document that would exceed max_tokens * characters_per_token characters; the first is always kept.
+    `name` may be a local data-set folder too. ValueError: no such data set, subset, split or column, or no text in it.
+    """
+    log = logging.getLogger("pollination")
+    budget = int(spec["max_tokens"] * spec.get("characters_per_token", 4.0))
+    log.info("streaming %s: up to %d tokens, taken to be %d characters", spec["name"], spec["max_tokens"], budget)
+    rows, held, documents, characters, spoke = [], 0, 0, 0, time.monotonic()
+    with atomic(Path(path)) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as file:
+        for text in _texts(spec):
+            if documents and characters + len(text) > budget:
+                break
+            rows.append(text)
+            held, documents, characters = held + len(text) + 100, documents + 1, characters + len(text)
+            if held >= ROW_GROUP_CHARACTERS:
+                file.write_table(pa.table({"text": rows}, schema=SCHEMA))
+                rows, held = [], 0
+            if time.monotonic() - spoke >= LOG_EVERY_S:
+                spoke = time.monotonic()
+                log.info("%d documents, %d characters, %.0f %% of the budget", documents, characters, 100 * characters / budget)
+        else:
+            log.warning("%s ended at %d of %d characters", spec["name"], characters, budget)
+        if not documents:
+            raise ValueError(f"name: {spec['name']!r}, split {spec.get('split', 'train')!r} holds no text in column {spec.get('column', 'text')!r}")
+        file.write_table(pa.table({"text": rows}, schema=SCHEMA))
+    log.info("staged %d documents, %d characters", documents, characters)
+
+
+def _texts(spec: dict) -> Iterator[str]:
+    import datasets
+
+    name, column = spec["name"], spec.get("column", "text")
+    source = os.path.expanduser(name)
+    try:
+        rows = datasets.load_dataset(
+            source if os.path.isdir(source) else name,
+            spec.get("subset"),
+            split=spec.get("split", "train"),
+            revision=spec.get("revision"),
+            streaming=True,
+        )
+        columns = rows.column_names or list(next(iter(rows), {column: None}))
+        if column in columns:
+            for row in rows.select_columns([column]):
+                if isinstance(row[column], str):
+                    yield row[column]
+    except Exception as error:  # a dozen libraries may fail here, each in its own way; to the user it is one thing
+        reason = " ".join(str(error).split())
+        raise ValueError(f"name: {name!r} cannot be streamed: {reason}; check name, subset, split and the network") from error
+    if column not in columns:
+        raise ValueError(f"column: {column!r} is not in {name!r}; allowed: {', '.join(columns)}")

@@ -1,0 +1,68 @@
+"""Accuracy over generations, a panel a task: the members' violins against the single line (study A, figure 6)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from pollination.figures import style
+from pollination.figures.data import Run
+from pollination.statistics import wilson_interval
+
+COLUMNS = ("task", "role", "experiment", "generation", "member", "selected", "accuracy", "stderr", "questions", "chance", "selects")
+
+
+def draw(run: Run, out: Path) -> None:
+    rows = run.accuracies()
+    if rows.empty:
+        return style.nothing("No tasks are evaluated in this run.", out, COLUMNS)
+    chance, task = run.chance(), run.task()
+    rows["chance"], rows["selects"] = rows.task.map(chance), rows.task == task
+    tasks = list(dict.fromkeys(rows.task))
+    figure, axes = style.grid(len(tasks), columns=2 if len(tasks) in (2, 4) else 3, width=4.1, height=3.0)
+    for axis, name in zip(axes, tasks, strict=True):
+        shown = rows[rows.task == name]
+        draw_population(axis, shown[shown.role == "population"], "accuracy")
+        draw_line(axis, shown[shown.role == "line"])
+        if name in chance:
+            axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
+        axis.set_title(f"{name}  ★ selects" if name == task else name, fontweight="bold" if name == task else "normal")
+        axis.set_ylabel("accuracy")
+        style.generation_axis(axis, int(rows.generation.max()))
+    style.legend(figure, keys(run, bool(chance), "accuracy"))
+    style.save(figure, rows[list(COLUMNS)].sort_values(list(COLUMNS[:5]), kind="stable"), out)
+
+
+def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = False) -> None:
+    groups = {int(g): part[value].to_numpy() for g, part in rows.groupby("generation")}
+    marked = {int(g): part.selected.to_numpy() for g, part in rows.groupby("generation")}
+    style.violins(axis, groups, marked, log)
+
+
+def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
+    """Replicates thin, their mean thick; the band is a t-interval over replicates, or of the questions where there is one model."""
+    for _, part in rows.groupby("experiment"):
+        axis.plot(part.generation, part.accuracy, color=style.VERMILLION, lw=0.6, alpha=0.6)
+    places, means, lows, highs = [], [], [], []
+    for generation, part in rows.groupby("generation"):
+        mean, half = style.mean_band(part.accuracy)
+        low, high = (mean - half, mean + half)
+        if np.isnan(half):
+            questions = int(part.questions.iloc[0])
+            low, high = wilson_interval(round(mean * questions), questions)
+        places, means, lows, highs = [*places, generation], [*means, mean], [*lows, max(0.0, low)], [*highs, min(1.0, high)]
+    style.band(axis, "line", places, means, lows, highs)
+
+
+def keys(run: Run, chance: bool, what: str) -> list:
+    handles = []
+    if run.roles["population"]:
+        handles = [style.violin_key(f"population and its mean {what}"), Line2D([], [], ls="", marker="o", color=style.BLUE, mfc="white", ms=4, label="member")]
+        if any(run.plan.selects(name) for name in run.roles["population"]):
+            handles.append(Line2D([], [], ls="", marker="^", color=style.BLUE, mec="black", ms=5.5, label="selected"))
+    if run.roles["line"]:
+        many = len(run.roles["line"])
+        handles.append(style.key("line", f"single line, mean of {many}" if many > 1 else "single line"))
+    return handles + ([Line2D([], [], color=style.BLACK, ls=":", label="chance")] if chance else [])

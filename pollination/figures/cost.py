@@ -1,0 +1,68 @@
+"""What a run cost, from Snakemake's benchmark files: time and memory by kind of job. They are read as they lie, and are no inputs."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from pollination.figures import style
+from pollination.figures.data import Run
+
+COLUMNS = ("job", "jobs", "wall_s", "cpu_s", "longest_s", "peak_memory_mib")
+KINDS = (  # where a job's benchmark lies says which rule it was
+    (r"/train\.tsv$", "train a model"),
+    (r"/evaluate\.tsv$", "evaluate a model"),
+    (r"/synthetic\d+/", "write synthetic text"),
+    (r"/deal\.tsv$", "deal the pool"),
+    (r"/select\.tsv$", "select parents"),
+    (r"/mutate\.tsv$", "mutate a parent"),
+    (r"^(corpora|staged|models|tokens)/", "prepare text and tokens"),
+    (r"^tasks/", "stage benchmarks"),
+    (r"^report/", "draw the report"),
+)
+
+
+def draw(run: Run, out: Path) -> None:
+    folder = Path(run.plan.results, "benchmarks")
+    tables = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.tsv"))}
+    parts = [pd.read_csv(path, sep="\t", na_values="-").assign(job=kind(name)) for name, path in tables.items()]
+    if not parts:
+        return style.nothing("No benchmark files of this run's jobs are here.", out, COLUMNS)
+    jobs = pd.concat(parts, ignore_index=True)
+    for column in ("s", "cpu_time", "max_rss"):
+        jobs[column] = pd.to_numeric(jobs[column], errors="coerce")
+    grouped = jobs.groupby("job")
+    rows = pd.DataFrame(
+        {"jobs": grouped.size(), "wall_s": grouped.s.sum(), "cpu_s": grouped.cpu_time.sum(), "longest_s": grouped.s.max()}
+        | {"peak_memory_mib": grouped.max_rss.max()}
+    )
+    rows = rows.sort_values("wall_s").reset_index()
+    figure, (time, memory) = style.grid(2, columns=2, width=5.0, height=max(1.8, 0.8 + 0.34 * len(rows)), sharey=True)
+    places = range(len(rows))
+    time.barh([p + 0.2 for p in places], rows.wall_s, height=0.38, color=style.BLUE, label="wall-clock, summed over jobs")
+    time.barh([p - 0.2 for p in places], rows.cpu_s, height=0.38, color=style.ORANGE, hatch="///", edgecolor="white", label="processor")
+    memory.barh(places, rows.peak_memory_mib, height=0.5, color=style.GREEN)
+    for place, row in zip(places, rows.itertuples(), strict=True):
+        time.annotate(duration(row.wall_s), (max(row.wall_s, row.cpu_s), place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        if row.peak_memory_mib > 0:
+            memory.annotate(f"{row.peak_memory_mib:,.0f}", (row.peak_memory_mib, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+    time.set_yticks(places, [f"{row.job} ({row.jobs:,})" for row in rows.itertuples()])
+    time.set_xlabel("seconds")
+    memory.set_xlabel("peak memory of a job, MiB")
+    for axis in (time, memory):
+        axis.grid(axis="y", visible=False)
+        axis.margins(x=0.16)
+    time.set_title(f"{rows.jobs.sum():,} jobs: {duration(rows.wall_s.sum())} in all, {duration(rows.cpu_s.sum())} of processor time", fontsize=9)
+    time.legend(loc="lower right")
+    style.save(figure, rows[::-1].reindex(columns=list(COLUMNS)), out)
+
+
+def kind(name: str) -> str:
+    """The kind of job behind a benchmark file, from its path below benchmarks/."""
+    return next((label for pattern, label in KINDS if re.search(pattern, name)), "other")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,160 @@
+"""The headline: final generation minus generation 0, population against line, and what lies between them at the end."""
+
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pollination.figures import style
+from pollination.figures.data import Run
+from pollination.seeds import derive_seed
+from pollination.statistics import change_difference, difference_interval
+
+COLUMNS = ("measure", "unit", "better", "comparison", "mean", "low", "high", "stderr", "models", "questions", "verdict", "sentence")
+POINTS, NATS = "percentage points", "nats a token"
+RESAMPLES = 4_000
+CHANGES = {"change of population": "population", "change of champion": "champion", "change of line": "line"}
+ENDS = {"population minus line": "population", "champion minus line": "champion"}
+
+
+def draw(run: Run, out: Path) -> None:
+    rows = pd.DataFrame(comparisons(run), columns=list(COLUMNS))
+    if rows.empty:
+        return style.nothing("Nothing is measured in this run.", out, COLUMNS)
+    units = [unit for unit in (POINTS, NATS) if unit in set(rows.unit)]
+    counts = [rows[rows.unit == unit].measure.nunique() for unit in units]
+    columns = [kinds for kinds in (CHANGES, ENDS) if rows.comparison.isin(kinds).any()]
+    figure = style.Figure(figsize=(4.1 * len(columns) + 2.9, 0.5 + 0.9 * len(units) + 0.62 * sum(counts)), layout="constrained")
+    ratios = {"height_ratios": [count + 0.8 for count in counts], "width_ratios": [1.0] * len(columns) + [0.55]}
+    axes = figure.subplots(len(units), len(columns) + 1, squeeze=False, gridspec_kw=ratios)
+    for unit, row in zip(units, axes, strict=True):
+        shown = rows[rows.unit == unit]
+        measures = list(dict.fromkeys(shown.measure))
+        for axis, kinds in zip(row, columns, strict=False):
+            forest(axis, shown, measures, kinds)
+            better = "higher" if shown.better.iloc[0] == "higher" else "lower"
+            axis.set_xlabel(f"{unit} ({better} is better)")
+        row[0].set_yticks(range(len(measures)), measures)
+        write_verdicts(row[-1], shown, measures)
+    for axis, kinds in zip(axes[0], columns, strict=False):
+        axis.set_title(f"generation {run.last} minus generation 0" if kinds is CHANGES else f"population minus line, generation {run.last}")
+    present = {role for kinds in columns for name, role in kinds.items() if (rows.comparison == name).any()}
+    labels = {"population": "population, all members", "champion": f"champion ({run.champion_rule()})", "line": "single line"}
+    style.legend(figure, [style.key(role, labels[role], line=False) for role in labels if role in present])
+    style.save(figure, rows, out)
+
+
+def forest(axis, rows: pd.DataFrame, measures: list[str], kinds: dict[str, str]) -> None:
+    """Point estimates with 95 % intervals, a line of the y axis a measure, its comparisons below each other."""
+    axis.axvline(0, color=style.BLACK, lw=1)
+    for index, (name, role) in enumerate(kinds.items()):
+        shown = rows[rows.comparison == name]
+        place = np.array([measures.index(measure) for measure in shown.measure]) + 0.22 * (index - (len(kinds) - 1) / 2)
+        axis.hlines(place, shown.low, shown.high, color=style.COLOUR[role], lw=2)
+        axis.plot(shown["mean"], place, ls="", marker=style.MARKER[role], color=style.COLOUR[role], ms=5.5, mec="white", mew=0.6)
+    axis.set_ylim(len(measures) - 0.4, -0.6)
+    axis.set_yticks(range(len(measures)), [""] * len(measures))
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.08)
+
+
+def write_verdicts(axis, rows: pd.DataFrame, measures: list[str]) -> None:
+    axis.set_axis_off()
+    axis.set_ylim(len(measures) - 0.4, -0.6)
+    for measure in measures:
+        shown = rows[rows.measure == measure].set_index("comparison")
+        name = next(name for name in ("population minus line", "change of population", "change of line") if name in shown.index)
+        row = shown.loc[name]
+        told = not row.verdict.startswith("no")
+        which = {"higher": " (better)", "lower": " (worse)"}[row.better] if "higher" in row.verdict else ""
+        axis.text(0, measures.index(measure) - 0.14, row.verdict + which, va="center", fontweight="bold" if told else "normal")
+        axis.text(0, measures.index(measure) + 0.16, numbers(row), va="center", fontsize=8, color="#444444")
+
+
+def numbers(row) -> str:
+    digits = 1 if row["unit"] == POINTS else 3
+    return f"{row['mean']:+.{digits}f} [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]".replace("-", "\u2212")
+
+
+def comparisons(run: Run) -> list[dict]:
+    """All rows of the CSV: for each measure the changes, the differences at the end, and the difference of the changes."""
+    read = cache(partial(vectors, run))
+    last, population, line = run.last, run.roles["population"], run.roles["line"]
+    groups = {
+        (role, g): [run.plan.member(name, g, 0) for name in run.roles[role]] if role == "line" else list(run.members(role, g).folder)
+        for role in ("population", "line")
+        for g in (0, last)
+    }
+    groups |= {("champion", g): [run.plan.member(name, g, run.champion(name, g)) for name in population] for g in (0, last)}
+    rows = []
+    some = next(folders for folders in groups.values() if folders)[0]
+    for measure in read(some):
+        stacks = {key: stack([read(folder)[measure] for folder in folders]) for key, folders in groups.items() if folders}
+        if len({values.shape[1] for values in stacks.values()}) > 1:  # another tokenizer: other sequences, so means alone compare
+            stacks = {key: values.mean(axis=1, keepdims=True) for key, values in stacks.items()}
+        unit, better = (NATS, "lower") if measure[1] else (POINTS, "higher")
+        options = {"seed": derive_seed("difference", measure[0]), "resamples": RESAMPLES}
+        found = {}
+        for name, role in CHANGES.items() if last > 0 else ():
+            if groups[role, 0]:
+                found[name] = difference_interval(stacks[role, last], stacks[role, 0], paired=role != "population", **options)
+        for name, role in ENDS.items() if population and line else ():
+            found[name] = difference_interval(stacks[role, last], stacks["line", last], **options)
+        if population and line and last > 0:
+            pairs = [(stacks[role, 0], stacks[role, last]) for role in ("population", "line")]
+            found["change of population minus change of line"] = change_difference(*pairs, **options)
+        for name, result in found.items():
+            role = CHANGES.get(name) or ENDS.get(name) or "population"
+            row = {"measure": measure[0], "unit": unit, "better": better, "comparison": name, **result}
+            row |= {"models": len(stacks[role, last]), "questions": stacks[role, last].shape[1]}
+            rows.append(row | {"verdict": verdict(name, result), "sentence": sentence(row, run.last)})
+    return rows
+
+
+def vectors(run: Run, folder: str) -> dict[tuple[str, bool], np.ndarray]:
+    """(measure, is it in nats?) -> a value a question, whose mean is the measure: right answers, known facts (in %), nats a token."""
+    found = {}
+    if run.plan.config["tasks"]:
+        answers = run.table(folder, "answers.parquet", ["task", "doc_id", "correct"])
+        for task, part in answers.groupby("task", sort=False):
+            found[f"{task}, accuracy", False] = 100.0 * part.sort_values("doc_id").correct.to_numpy(float)
+    facts = run.table(folder, "facts.parquet", ["corpus", "known"])
+    for corpus, part in facts.groupby("corpus", sort=False):
+        found[f"{corpus}, facts known", False] = 100.0 * part.known.to_numpy(float)
+    sequences = run.table(folder, "sequences.parquet", ["corpus", "split", "sequence", "tokens", "nll", "truth_nll"])
+    for (corpus, split), part in sequences.groupby(["corpus", "split"], sort=False):
+        truth = part.truth_nll.to_numpy(float)
+        known = not np.isnan(truth).any()
+        name = f"{corpus}/{split}, " + ("excess nats" if known else "log perplexity")
+        found[name, True] = (part.nll.to_numpy() - (truth if known else 0.0)) / part.tokens.mean()
+    return found
+
+
+def stack(values: list[np.ndarray]) -> np.ndarray:
+    """(groups, questions); (groups, 1) of means where models were not asked the same."""
+    if len({len(row) for row in values}) > 1:
+        values = [np.array([row.mean()]) for row in values]
+    return np.stack(values)
+
+
+def verdict(name: str, result: dict) -> str:
+    """What the interval allows to say."""
+    if name.startswith("change of") and "minus" not in name:
+        return "rises" if result["low"] > 0 else "falls" if result["high"] < 0 else "no change told"
+    first = name.split(" minus ")[0].removeprefix("change of ")
+    return f"{first} higher" if result["low"] > 0 else "line higher" if result["high"] < 0 else "not told apart"
+
+
+def sentence(row: dict, last: int) -> str:
+    """The result in plain words."""
+    digits, unit = (1, "points") if row["unit"] == POINTS else (3, "nats a token")
+    size, low, high = (f"{row[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    between = f"(95 % interval {low} to {high})"
+    if row["comparison"] in CHANGES:
+        who = row["comparison"].removeprefix("change of ")
+        return f"{row['measure']}: from generation 0 to {last} the {who} changes by {size} {unit} {between}."
+    if row["comparison"] in ENDS:
+        who = row["comparison"].split()[0]
+        return f"{row['measure']}: in generation {last} the {who} lies {size} {unit} above the line {between}."
+    return f"{row['measure']}: the population's change lies {size} {unit} above the line's {between}."

@@ -1,0 +1,62 @@
+"""Perplexity on held-out text over generations; for a microworld also the excess over the truth, in nats a token."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from pandas import DataFrame
+
+from pollination.figures import style
+from pollination.figures.accuracy import draw_population, keys
+from pollination.figures.data import Run
+
+EXCESS = "excess_nats_per_token"
+COLUMNS = ("text", "role", "experiment", "generation", "member", "selected", "perplexity", "nll_per_token", EXCESS, "tokens", "sequences")
+
+
+def draw(run: Run, out: Path) -> None:
+    rows = run.perplexities()
+    if rows.empty:
+        return style.nothing("No held-out text is measured in this run.", out, COLUMNS)
+    rows = rows.reindex(columns=list(COLUMNS))
+    texts = list(dict.fromkeys(rows.text))
+    measured = [text for text in texts if rows[rows.text == text][EXCESS].notna().all()]
+    figure, axes = style.grid(len(texts) + len(measured), columns=max(2, len(texts)), width=4.1, height=3.0)
+    for axis, text in zip(axes, texts, strict=False):
+        draw_panel(axis, rows[rows.text == text], "perplexity", log=True)
+        axis.set_title(f"{text}: perplexity")
+        axis.set_ylabel("perplexity (log scale)")
+    for axis, text in zip(axes[len(texts) :], measured, strict=True):
+        draw_panel(axis, rows[rows.text == text], EXCESS, log=False)
+        axis.axhline(0, color=style.BLACK, ls=":", lw=1)
+        axis.set_title(f"{text}: distance from the truth")
+        axis.set_ylabel("excess nats a token (KL)")
+    for axis in axes:
+        style.generation_axis(axis, int(rows.generation.max()))
+    style.legend(figure, keys(run, False, "over members"))
+    style.save(figure, rows.sort_values(list(COLUMNS[:5]), kind="stable"), out)
+
+
+def draw_panel(axis: Axes, rows: DataFrame, value: str, log: bool) -> None:
+    draw_population(axis, rows[rows.role == "population"], value, log)
+    line = rows[rows.role == "line"]
+    for _, part in line.groupby("experiment"):
+        axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=0.6)
+    by_generation = [(g, *interval(part[value], log)) for g, part in line.groupby("generation")]
+    if by_generation:
+        style.band(axis, "line", *zip(*by_generation, strict=True))
+    if log:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def interval(values, log: bool) -> tuple[float, float, float]:
+    """Mean over replicates (geometric on a log axis) and its 95 % t-interval; one replicate has none."""
+    import numpy as np
+
+    mean, half = style.mean_band(np.log(values) if log else values)
+    half = 0.0 if np.isnan(half) else half
+    limits = (mean, mean - half, mean + half)
+    return tuple(float(np.exp(x)) for x in limits) if log else limits

@@ -1,0 +1,146 @@
+"""The look of all figures: Okabe-Ito colours (told apart by the colour-blind) doubled by marker and line style, and equal files from equal results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from scipy.special import stdtrit
+
+from pollination.artifacts import atomic
+
+BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#8a8a8a",
+)  # fmt: skip
+COLOUR = {"population": BLUE, "line": VERMILLION, "champion": GREEN}
+MARKER = {"population": "o", "line": "s", "champion": "D"}
+DASH = {"population": "-", "line": "--", "champion": "-."}
+NAME = {"population": "population", "line": "single line", "champion": "champion"}
+
+matplotlib.rcParams.update(
+    {
+        "svg.hashsalt": "pollination",  # element ids in SVG files: the same in every run
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e4e4e4",
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "figure.dpi": 100,
+    }
+)
+
+
+def save(figure: Figure, rows: pd.DataFrame | list[dict], out: Path) -> None:
+    """Write `out`.svg, .png and .csv. No dates in them: equal figures are equal files."""
+    figure.draw_without_rendering()  # lays the panels out, once for both files
+    figure.set_layout_engine("none")
+    for end, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        with atomic(f"{out}.{end}") as temporary:
+            figure.savefig(temporary, format=end, metadata=metadata, dpi=150, facecolor="white")
+    write_csv(rows, out)
+
+
+def write_csv(rows: pd.DataFrame | list[dict], out: Path) -> None:
+    with atomic(f"{out}.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
+    """A figure that says in words why there is nothing to draw, and a CSV of headings alone."""
+    figure = Figure(figsize=(6, 1.2))
+    figure.text(0.5, 0.5, reason, ha="center", va="center", color="#444444", wrap=True)
+    save(figure, pd.DataFrame(columns=list(columns)), out)
+
+
+def grid(count: int, columns: int, width: float = 3.3, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of at most `columns`."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, list(axes[:count])
+
+
+def generation_axis(axis: Axes, last: int) -> None:
+    axis.set_xlim(-0.6, last + 0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.set_xlabel("generation")
+
+
+def legend(figure: Figure, handles: list) -> None:
+    """Keys above all panels, kept clear of what is drawn, in as many columns as fit."""
+    lengths = [len(handle.get_label()) for handle in handles]
+    for columns in range(len(handles), 0, -1):  # matplotlib fills column by column
+        inches = sum(0.7 + 0.066 * max(column) for column in np.array_split(lengths, columns))
+        if inches < figure.get_figwidth():
+            break
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6)
+
+
+def key(role: str, label: str, line: bool = True) -> Line2D:
+    return Line2D([], [], color=COLOUR[role], marker=MARKER[role], ls=DASH[role] if line else "", label=label, ms=4.5)
+
+
+def violin_key(label: str) -> Patch:
+    return Patch(facecolor=BLUE, alpha=0.25, edgecolor=BLUE, label=label)
+
+
+def density(values: np.ndarray, points: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian kernel density (Scott's rule) over the values' range, its peak scaled to 1: (places, heights)."""
+    places = np.linspace(values.min(), values.max(), points)
+    width = values.std(ddof=1) * len(values) ** -0.2
+    heights = np.exp(-0.5 * ((places[:, None] - values) / width) ** 2).sum(axis=1)
+    return places, heights / heights.max()
+
+
+def violins(axis: Axes, groups: dict[int, np.ndarray], marked: dict[int, np.ndarray], log: bool = False) -> None:
+    """One violin and its members a generation; `marked` are booleans beside each group: members drawn as parents (triangles)."""
+    many = len(groups) > 25
+    for place, values in groups.items():
+        values, chosen = np.asarray(values, dtype=float), np.asarray(marked[place], dtype=bool)
+        scale = np.log10(values) if log else values
+        if len(np.unique(scale)) > 1:
+            y, half = density(scale)
+            axis.fill_betweenx(10**y if log else y, place - 0.36 * half, place + 0.36 * half, color=BLUE, alpha=0.22, lw=0)
+        shift = np.zeros(len(values)) if many else 0.16 * spread_ties(scale)
+        dot = {"ls": "", "color": BLUE, "zorder": 3}
+        axis.plot(place + shift[~chosen], values[~chosen], marker="o", ms=2 if many else 3.4, mfc="white", mew=0.8, **dot)
+        axis.plot(place + shift[chosen], values[chosen], marker="^", ms=3 if many else 5.2, mew=0.6, mec="black", **dot)
+    means = {place: 10 ** np.log10(values).mean() if log else np.mean(values) for place, values in groups.items()}
+    axis.plot(list(means), list(means.values()), color=BLUE, lw=1.3, zorder=2)
+
+
+def spread_ties(values: np.ndarray) -> np.ndarray:
+    """Sideways places in [-1, 1]: members in order of value, left and right by turns, so that close ones do not hide each other."""
+    place = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return np.where(place % 2 == 0, 1, -1) * ((place + 1) // 2 % 3) / 2.0
+
+
+def mean_band(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half-width of a 95 % t-interval over replicates; the half-width of one is NaN."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    return float(values.mean()), float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def band(axis: Axes, role: str, places: Sequence, means: Sequence, low: Sequence, high: Sequence, **options) -> None:
+    """Means over generations with their interval, in the role's colour, marker and line style."""
+    axis.fill_between(places, low, high, color=COLOUR[role], alpha=0.16, lw=0)
+    style = {"color": COLOUR[role], "ls": DASH[role], "marker": MARKER[role], "ms": 4, "lw": 1.5, "zorder": 4}
+    axis.plot(places, means, **(style | options))

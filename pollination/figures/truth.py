@@ -1,0 +1,64 @@
+"""Where the truth is known: facts that a model knows, its mass on true and false facts, and how many it still states, by popularity."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from pollination.figures import style
+from pollination.figures.data import ROLES, Run
+
+COLUMNS = ("corpus", "band", "role", "experiment", "generation", "member", "facts", "known", "true_mass", "false_mass", "true_mass_truth", "distinct_facts", "distinct_facts_truth", "sentences")  # fmt: skip
+BANDS = {0: "most spoken-of quarter", 1: "second quarter", 2: "third quarter", 3: "least spoken-of quarter"}
+
+
+def draw(run: Run, out: Path) -> None:
+    rows = truths(run)
+    if rows.empty:
+        return style.nothing("No microworld is measured in this run: the truth of real text is not known.", out, COLUMNS)
+    corpora, bands = list(dict.fromkeys(rows.corpus)), sorted(rows.band.unique())
+    figure = style.Figure(figsize=(1.0 + 2.55 * len(bands), 6.9 * len(corpora)), layout="constrained")
+    axes = figure.subplots(3 * len(corpora), len(bands), squeeze=False, sharex=True, sharey="row")
+    for index, corpus in enumerate(corpora):
+        for column, band in enumerate(bands):
+            shown = rows[(rows.corpus == corpus) & (rows.band == band)]
+            panels = axes[3 * index : 3 * index + 3, column]
+            draw_band(panels, shown)
+            title = BANDS.get(band, f"band {band}")
+            panels[0].set_title(f"{title}\n({int(shown.facts.iloc[0])} facts)" if len(corpora) == 1 else f"{corpus}: {title}", fontsize=9)
+        names = ("share of facts known", "mass of facts stated\n(all true ones = 1)", f"distinct true facts in\n{int(rows.sentences.iloc[0]):,} sentences")
+        for axis, name in zip(axes[3 * index : 3 * index + 3, 0], names, strict=True):
+            axis.set_ylabel(name)
+    for axis in axes.ravel():
+        style.generation_axis(axis, int(rows.generation.max()))
+        axis.label_outer()
+        axis.set_ylim(bottom=-0.04 * axis.get_ylim()[1])
+    handles = [style.key(role, f"{style.NAME[role]}, mean (band: lowest to highest model)") for role in ROLES if run.roles[role]]
+    handles.append(Line2D([], [], color=style.GREY, marker="x", ls=":", label="mass of false facts, in the same colours"))
+    style.legend(figure, [*handles, Line2D([], [], color=style.BLACK, ls=":", lw=1, label="the truth")])
+    style.save(figure, rows, out)
+
+
+def truths(run: Run) -> pd.DataFrame:
+    """Rows of COLUMNS from the `truth` blocks of all scores."""
+    rows = []
+    for role in ROLES:
+        for member in run.members(role).itertuples(index=False):
+            for corpus, summary in run.scores(member.folder)["truth"].items():
+                shared = {**member._asdict(), "corpus": corpus, "sentences": summary["sentences"]}
+                rows += [shared | band for band in summary["bands"]]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def draw_band(axes, rows: pd.DataFrame) -> None:
+    """One popularity band: three panels from top to bottom."""
+    known, mass, distinct = axes
+    rows = rows.assign(true=rows.true_mass / rows.true_mass_truth, false=rows.false_mass / rows.true_mass_truth)
+    for role, shown in rows.groupby("role", sort=False):
+        for axis, column in ((known, "known"), (mass, "true"), (distinct, "distinct_facts")):
+            by = shown.groupby("generation")[column]
+            style.band(axis, role, by.mean().index, by.mean(), by.min(), by.max())
+        false = shown.groupby("generation")["false"].mean()
+        mass.plot(false.index, false, color=style.COLOUR[role], ls=":", marker="x", ms=4, lw=1.1)
+    for axis, level in ((known, 1.0), (mass, 1.0), (distinct, rows.distinct_facts_truth.iloc[0])):
+        axis.axhline(level, color=style.BLACK, ls=":", lw=1)

@@ -1,0 +1,276 @@
+"""The report's figures, on a small invented run whose artifacts have the documented format."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pollination import artifacts
+from pollination.config import resolve
+from pollination.corpora.microworld import expected_distinct_facts
+from pollination.figures import cost, page
+from pollination.figures.data import Run
+from pollination.lineage import ancestry, format_ancestry
+from pollination.selection import select
+from pollination.workflow import FIGURE_FILES, FIGURES, PAGES, Plan
+from tests.conftest import ROOT
+
+HOSTILE = '<script>alert("x")</script> $x_{1}$ \x00\u202e & "quoted"\n' + "z" * 400
+
+
+def settings(population=4, line_seeds=(42, 123, 456), generations=5, tasks=("knowledge", "social"), **change) -> dict:
+    """A config as a person writes it; population 0: none, no line seeds: no line."""
+    selects = "parent" if change.get("select", True) and tasks else "own"
+    experiments = {}
+    if population:
+        task = {"task": tasks[0]} if selects == "parent" else {}
+        experiments["population"] = {"population": population, "select": task, "weights": selects, "text": change.get("text", selects)}
+        experiments["population"] |= {"mutate": {"scale": 0.01}, "seeds": list(change.get("seeds", ()))}
+    if line_seeds:
+        experiments["line"] = {"population": 1, "seeds": list(line_seeds), "weights": "own", "text": "own"}
+    return {
+        "run": "invented",
+        "corpora": {"world": {"kind": "microworld"}},
+        "models": {"tiny": {"architecture": "llama", "context_tokens": 64, "tokenizer": {"kind": "word", "corpus": "world"}}},
+        "founders": {"human": {"model": "tiny", "corpus": "world", "train": {"tokens": 1000}}},
+        "tasks": {task: {"kind": "microworld", "corpus": "world", "benchmark": task} for task in tasks},
+        "evaluate": {"perplexity": [{"corpus": "world"}] if change.get("text_measured", True) else []},
+        "defaults": {"founders": "human", "generations": generations},
+        "experiments": experiments,
+    }
+
+
+def invent(folder: Path, microworld: bool = True, method: str = "loglikelihood", **change) -> Plan:
+    """Write the artifacts of a run: members grow worse with the generations, the line faster."""
+    plan = Plan(resolve(settings(**change)), str(folder / "results" / "invented"))
+    for name, experiment in plan.config["experiments"].items():
+        for g in range(experiment["generations"]):
+            for m in range(experiment["population"]):
+                member = Path(plan.member(name, g, m))
+                if not (member / "scores.json").exists():
+                    decay = g * (0.13 if experiment["population"] == 1 else 0.05)
+                    invent_member(member, plan, decay, microworld, method, np.random.default_rng([g, m, experiment["seed"] if g else 0]))
+            if plan.selects(name):
+                files = [[Path(path) for path in plan.members(name, g, file)] for file in ("scores.json", "answers.parquet")]
+                choice = select(*files, experiment["select"]["task"], experiment["select"]["k"], seed=g)
+                artifacts.write_json(f"{plan.results}/{name}/gen{g}/selection.json", choice)
+    return plan
+
+
+def invent_member(folder: Path, plan: Plan, decay: float, microworld: bool, method: str, rng: np.random.Generator) -> None:
+    scores, answers = {"tasks": {}, "perplexity": {}, "truth": {}}, []
+    for task in plan.config["tasks"]:
+        correct = rng.random(120) < 0.95 - decay + rng.normal(0, 0.02)
+        scores["tasks"][task] = {"accuracy": float(correct.mean()), "stderr": float(correct.std() / 120**0.5), "questions": 120}
+        scores["tasks"][task] |= {"questions_available": 200, "shots": 0, "method": method}
+        likelihoods = [0.0, -1.0, -2.0, -3.0] if method == "loglikelihood" else None
+        answers += [{"task": task, "doc_id": i, "correct": bool(c), "loglikelihoods": likelihoods} for i, c in enumerate(correct)]
+    sequences = pd.DataFrame({"corpus": "world", "split": "test", "sequence": range(40), "tokens": 20})
+    sequences["truth_nll"] = 20.0 if microworld else np.nan
+    sequences["nll"] = 20.0 * (1.02 + 2 * decay**1.5 + rng.normal(0, 0.03, 40))
+    rate = float(sequences.nll.sum() / sequences.tokens.sum())
+    if plan.config["evaluate"]["perplexity"]:
+        scores["perplexity"]["world/test"] = {"perplexity": float(np.exp(rate)), "nll_per_token": rate, "tokens": 800, "sequences": 40}
+        if microworld:
+            scores["perplexity"]["world/test"] |= {"excess_nats_per_token": rate - 1.0}
+    facts = pd.DataFrame({"corpus": "world", "band": np.repeat(range(4), 12), "known": rng.random(48) < np.repeat([1, 0.97, 0.9, 0.8], 12) - decay})
+    if microworld:
+        bands = [band_summary(band, part, decay) for band, part in facts.groupby("band")]
+        scores["truth"]["world"] = {"sentences": 10_000, "bands": bands}
+    artifacts.write_json(folder / "scores.json", scores)
+    artifacts.write_table(folder / "answers.parquet", pd.DataFrame(answers, columns=["task", "doc_id", "correct", "loglikelihoods"]))
+    artifacts.write_table(folder / "sequences.parquet", sequences if scores["perplexity"] else sequences[:0])
+    artifacts.write_table(folder / "facts.parquet", facts if microworld else facts[:0])
+    samples = [{"prompt_id": f"p{i}", "prompt": f"prompt {i}", "completion": HOSTILE if i else "", "seed": i} for i in range(3)]
+    artifacts.write_table(folder / "samples.parquet", pd.DataFrame(samples))
+    losses = [{"step": s, "tokens": 64 * s, "loss": float(4 * np.exp(-s / 20) + 1 + decay + rng.normal(0, 0.05))} for s in range(1, 61)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses), encoding="utf-8")
+    artifacts.write_json(folder / "config.json", {"num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 200})
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [200, 64], "data_offsets": [0, 0]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def band_summary(band: int, facts: pd.DataFrame, decay: float) -> dict:
+    truth = np.full(len(facts), 0.1 / 2**band / len(facts))
+    model = truth * (1 - decay) * facts.known
+    masses = {"true_mass": float(model.sum()), "true_mass_truth": float(truth.sum()), "false_mass": float(decay * truth.sum())}
+    distinct = {"distinct_facts": expected_distinct_facts(model, 10_000), "distinct_facts_truth": expected_distinct_facts(truth, 10_000)}
+    return {"band": int(band), "facts": len(facts), "known": float(facts.known.mean()), **masses, **distinct}
+
+
+def draw(figure: str, plan: Plan) -> tuple[Path, list[dict]]:
+    """Draw with what the rule hands over: the figure's part of the config. Returns the stem and the CSV's rows."""
+    out = Path(plan.results, "report", figure)
+    import_module(f"pollination.figures.{figure}").draw(Run(Plan(plan.figure_config(figure), plan.results)), out)
+    with open(f"{out}.csv", encoding="utf-8", newline="") as file:
+        return out, list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    return invent(tmp_path_factory.mktemp("run"))
+
+
+SHAPES = {
+    "no line": {"line_seeds": ()},
+    "no population": {"population": 0},
+    "no tasks": {"tasks": ()},
+    "nothing measured": {"tasks": (), "text_measured": False, "microworld": False},
+    "no selection": {"select": False},
+    "ecosystem": {"select": False, "text": "pool"},
+    "one generation": {"generations": 1},
+    "one member that selects": {"population": 1, "line_seeds": ()},
+    "sixteen members, replicates": {"population": 16, "seeds": (1, 2), "generations": 3},
+    "one line, real text, written answers": {"line_seeds": (7,), "microworld": False, "method": "generate", "generations": 2},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_figure_is_drawn_for_every_shape_of_run(shape, tmp_path):
+    plan = invent(tmp_path, **SHAPES[shape])
+    for figure in (*FIGURES, *PAGES):
+        draw(figure, plan)
+    made = {str(path) for path in Path(plan.results, "report").iterdir()}
+    assert made == set(plan.report_files())
+    assert all(Path(path).stat().st_size > 0 for path in made)
+
+
+def test_a_figure_reads_its_declared_inputs_only(plan, tmp_path):
+    """Each figure is drawn in a tree that holds nothing but its inputs."""
+    for figure in (*FIGURES, *PAGES):
+        bare = Plan(plan.config, str(tmp_path / figure))
+        for paths in plan.figure_inputs(figure).values():
+            for path in paths:
+                copy = Path(path.replace(plan.results, bare.results))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.hardlink_to(path)
+        draw(figure, bare)
+    assert set(FIGURE_FILES) == {*FIGURES, *PAGES}
+
+
+def test_equal_results_give_equal_files(plan):
+    for figure in ("accuracy", "difference", "lineage"):
+        out, _ = draw(figure, plan)
+        first = [Path(f"{out}.{end}").read_bytes() for end in ("svg", "png", "csv")]
+        draw(figure, plan)
+        assert first == [Path(f"{out}.{end}").read_bytes() for end in ("svg", "png", "csv")]
+
+
+def test_accuracy_marks_parents_and_knows_chance(plan):
+    _, rows = draw("accuracy", plan)
+    chosen = artifacts.read_json(f"{plan.results}/population/gen2/selection.json")["parents"]
+    here = [r for r in rows if (r["role"], r["generation"], r["task"]) == ("population", "2", "knowledge")]
+    assert [int(r["member"]) for r in here if r["selected"] == "True"] == sorted(chosen)
+    assert {r["chance"] for r in rows} == {"0.25"}
+    assert {r["task"] for r in rows if r["selects"] == "True"} == {"knowledge"}
+    founders = [r for r in rows if r["generation"] == "0" and r["task"] == "social"]
+    assert len(founders) == 4 + 1  # three replicates of the line share one founder
+
+
+def test_difference_finds_what_was_put_in(plan):
+    """Members lose 20 points, the line 52, and nats accordingly: told apart, with the right signs."""
+    _, rows = draw("difference", plan)
+    found = {(r["measure"], r["comparison"]): r for r in rows}
+    change = found["knowledge, accuracy", "change of population"]
+    assert float(change["low"]) < -20 < float(change["high"]) and change["verdict"] == "falls"
+    end = found["knowledge, accuracy", "population minus line"]
+    assert 20 < float(end["mean"]) < 42 and end["verdict"] == "population higher" and end["models"] == "4"
+    assert found["world/test, excess nats", "population minus line"]["verdict"] == "line higher"
+    assert "points above the line (95 % interval" in end["sentence"]
+    score = lambda name, m: artifacts.read_json(f"{plan.member(name, 4, m)}/scores.json")["perplexity"]["world/test"]  # noqa: E731
+    members = np.mean([score("population", m)["excess_nats_per_token"] for m in range(4)])
+    lines = np.mean([score(name, 0)["excess_nats_per_token"] for name in ("line.s42", "line.s123", "line.s456")])
+    assert float(found["world/test, excess nats", "population minus line"]["mean"]) == pytest.approx(members - lines, rel=1e-4)
+
+
+def test_equal_models_are_not_told_apart(tmp_path):
+    plan = invent(tmp_path, line_seeds=(42,), generations=1, population=1)
+    _, rows = draw("difference", Plan(plan.config | {"figures": {"population": ["line.s42"], "line": ["line.s42"]}}, plan.results))
+    assert {r["verdict"] for r in rows if r["comparison"] == "population minus line"} == {"not told apart"}
+
+
+def test_selection_rows_repeat_selection_json(plan):
+    _, rows = draw("selection", plan)
+    choice = artifacts.read_json(f"{plan.results}/population/gen3/selection.json")
+    here = [r for r in rows if r["generation"] == "3"]
+    assert [int(r["member"]) for r in here] == choice["parents"]
+    assert float(here[0]["same_set"]) == pytest.approx(choice["confidence"]["same_set"], rel=1e-5)
+    assert float(here[0]["same_set_by_chance"]) == pytest.approx(1 / 6, rel=1e-5)
+
+
+def test_lineage_draws_the_champion_and_its_parents(plan):
+    _, rows = draw("lineage", plan)
+    champion = next(r for r in rows if r["champion"] == "True")
+    choice = artifacts.read_json(f"{plan.results}/population/gen4/selection.json")
+    assert int(champion["member"]) == choice["ranking"][0]
+    parents = artifacts.read_json(f"{plan.results}/population/gen3/selection.json")["parents"]
+    i, j = divmod(int(champion["member"]), 2)
+    assert champion["weights_from"] == f"generation 3 member {parents[i]}"
+    assert champion["text_from"] == f"generation 3 member {parents[j]}"
+
+
+def test_pages_escape_what_models_write(plan):
+    out, rows = draw("continuations", plan)
+    html = Path(f"{out}.html").read_text(encoding="utf-8")
+    assert "<script" not in html and "&lt;script&gt;" in html and "\x00" not in html
+    assert "(nothing)" in html  # an empty completion is visible as such
+    assert not re.search(r'(src|href)="', html)
+    assert len(rows) == 3 * 5 * 2
+
+
+def test_settings_say_how_many_questions_and_where_we_differ(plan):
+    out, rows = draw("settings", plan)
+    found = {(r["section"], r["setting"]): r for r in rows}
+    assert found["Evaluation", "task knowledge"]["population"] == "120 of 200 questions, 0 shots, loglikelihood"
+    assert found["Model", "parameters"]["population"] == "12,800"
+    assert found["Evolution", "population N"]["population"] == "4" and found["Evolution", "population N"]["paper"] == "16"
+    assert '<span class="other"><bdi>4</bdi></span>' in Path(f"{out}.html").read_text(encoding="utf-8")
+
+
+def test_cost_adds_up_benchmarks(plan):
+    header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    for path, s, memory in (("founders/human/member0/train", 10, 300), ("population/gen1/member0/train", 30, 500), ("population/gen0/select", 1, "-")):
+        file = Path(plan.results, "benchmarks", f"{path}.tsv")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{header}{s}\t0:00:10\t{memory}\t-\t-\t-\t-\t-\t99.0\t{2 * s}\n")
+    _, rows = draw("cost", plan)
+    assert [(r["job"], r["jobs"], r["wall_s"], r["cpu_s"], r["peak_memory_mib"]) for r in rows] == [
+        ("train a model", "2", "40", "80", "500"),
+        ("select parents", "1", "1", "2", ""),
+    ]
+    assert cost.kind("line.s42/gen1/synthetic0/shard0.tsv") == "write synthetic text"
+
+
+def test_ancestry_follows_ranks_and_every_operator(plan, tmp_path):
+    tree = ancestry(plan, "population", 2, 3)
+    first = artifacts.read_json(f"{plan.results}/population/gen1/selection.json")["parents"]
+    child = tree["nodes"][0]
+    assert child["weights_from"] == (1, first[1]) and child["text_from"] == [(1, first[1])] and child["mutated"]
+    assert child["shards"] == [f"{plan.results}/population/gen1/synthetic1/shard0.parquet"]
+    assert {node["generation"] for node in tree["nodes"]} == {0, 1, 2} and tree["nodes"][-1]["human"] == "world"
+    text = format_ancestry(tree)
+    assert f"generation 2, member 3: weights from generation 1, member {first[1]}, mutated" in text and "synthetic1/shard0.parquet" in text
+    line = ancestry(plan, "line.s42", 4, 0)["nodes"]
+    assert [node["weights_from"] for node in line] == [(3, 0), (2, 0), (1, 0), (0, 0), None]
+    for weights, expected in (("fresh", None), ("founder", (0, 2)), ("own", (2, 2))):
+        raw = settings(select=False, text="pool")
+        raw["experiments"]["population"]["weights"] = weights
+        node = ancestry(Plan(resolve(raw), str(tmp_path)), "population", 3, 2)["nodes"][0]
+        assert node["weights_from"] == expected and node["text_from"] == [(2, m) for m in range(4)] and len(node["shards"]) == 4
+
+
+def test_text_is_escaped_and_control_characters_are_shown():
+    assert page.text("a<b\x07") == "<bdi>a&lt;b\ufffd</bdi>"
+
+
+def test_figures_and_lineage_import_no_torch():
+    names = ", ".join(f"pollination.figures.{figure}" for figure in (*FIGURES, *PAGES))
+    code = f"import pollination.lineage, {names}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

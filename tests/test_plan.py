@@ -1,0 +1,39 @@
+"""Dry runs: the paper's plan in full, hundreds of generations, and nothing heavy imported while planning."""
+
+import subprocess
+import sys
+
+import yaml
+
+from tests.conftest import ROOT
+from tests.test_loop import TOY, planned, snakemake
+
+
+def dry(tmp_path, configfile) -> dict[str, int]:
+    return planned(snakemake(tmp_path, "-n", "--quiet", "rules", configfile=configfile))
+
+
+def test_study_a_is_320_models_with_founders_of_their_own(tmp_path):
+    plan = dry(tmp_path, ROOT / "config/paper/data_pollination.yaml")
+    assert plan["train_founder"] == 64
+    assert plan["train_founder"] + plan["train_child"] == 320 == plan["evaluate_member"]
+
+
+def test_two_hundred_generations_plan(tmp_path):
+    raw = yaml.safe_load(TOY.read_text())
+    raw["experiments"] = {"line": raw["experiments"]["line"] | {"generations": 200}}
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    assert dry(tmp_path, path)["train_child"] == 199
+
+
+def test_planning_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from snakemake.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', [m for m in ('torch', 'transformers', 'datasets', 'lm_eval') if m in sys.modules])"
+    )
+    words = ["-n", "--quiet", "all", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--configfile", str(TOY)]
+    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    assert "heavy: []" in result.stdout, result.stdout + result.stderr
