@@ -61,7 +61,9 @@ def beam_search(
         totals_PV = scores_BV.view(searched, beams, vocabulary) + scores_PN[:, :, None]
         scores_PC, flat_PC = totals_PV.flatten(1).topk(2 * beams)
         if scores_PC.isnan().any():
-            raise ValueError(f"the model produced non-finite logits (NaN or infinity) at new token {length}: its weights are broken or diverged")
+            raise ValueError(
+                f"the model produced non-finite logits (NaN or infinity) at new token {length}: its weights are broken or diverged"
+            )
         if stop:
             raise Stopped("stopped while searching beams")
         beam_PC, token_PC = flat_PC // vocabulary, flat_PC % vocabulary

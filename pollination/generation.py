@@ -49,7 +49,9 @@ def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
     if context is None:
         return limit
     if new >= context:
-        raise ValueError(f"generate.max_new_tokens: {new} leaves no room for a prompt in a context of {context} tokens; allowed: 1 to {context - 1}")
+        raise ValueError(
+            f"generate.max_new_tokens: {new} leaves no room for a prompt in a context of {context} tokens; allowed: 1 to {context - 1}"
+        )
     if limit is None:
         return max(1, min(context // 2, context - new))
     if limit + new > context:
@@ -241,9 +243,13 @@ def write_shard(
     least, limit, eos_id = settings["min_tokens"], prompt_limit(model, settings), tokenizer.eos_token_id
     budget = None if settings["tokens"] is None else shard_budget(settings["tokens"], settings["shards"], shard)
     if len(rows.pool) == 0:
-        raise ValueError(f"generate.shards: shard {shard} of {settings['shards']} gets none of the {len(prompts)} prompts; allowed: at most one shard a prompt")
+        raise ValueError(
+            f"generate.shards: shard {shard} of {settings['shards']} gets none of the {len(prompts)} prompts; allowed: at most one shard a prompt"
+        )
     if least > settings["max_new_tokens"]:
-        raise ValueError(f"generate.min_tokens: {least} can never be reached with max_new_tokens {settings['max_new_tokens']}; allowed: at most that")
+        raise ValueError(
+            f"generate.min_tokens: {least} can never be reached with max_new_tokens {settings['max_new_tokens']}; allowed: at most that"
+        )
 
     progress = Progress(work, key)
     counts = progress.counts
@@ -290,7 +296,9 @@ def write_shard(
         except Stopped:
             progress.save()
             done = progress.counts["tokens"]
-            raise Stopped(f"shard {shard}: stopped on request, {done} tokens of whole windows {'kept' if work else 'lost'}; run again to go on") from None
+            raise Stopped(
+                f"shard {shard}: stopped on request, {done} tokens of whole windows {'kept' if work else 'lost'}; run again to go on"
+            ) from None
         progress.add(accepted, counts)
         progress.save(SAVE_S)
     if budget is not None and counts["tokens"] < budget:

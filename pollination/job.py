@@ -9,6 +9,7 @@ with one line on the terminal and in the log; anything else keeps its traceback,
 """
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -53,6 +54,11 @@ def git_commit(folder: Path) -> str:
         return "unknown"
 
 
+def work_folder(beside: Path, name: str, key: str) -> Path:
+    """Where a job keeps work in progress: beside its output, undeclared, so that Snakemake does not delete it."""
+    return beside / f".{name}.work" / key[:16]
+
+
 class Job:
     """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger; `stop` a StopRequest."""
 
@@ -95,6 +101,11 @@ class Job:
     def file(self, name: str) -> Path | None:
         """The one input file of a name, or None where this job has none."""
         return next(iter(self.files(name)), None)
+
+    def key(self, seed: int) -> str:
+        """Digest of all that the job's result depends on: rule, settings, seed and the bytes of its inputs."""
+        parts = [self.rule, dict(self.params.items()), seed, sorted(self.digests.items())]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def _fail(self, error: BaseException) -> None:
         text = f"{self.rule}: {error}"

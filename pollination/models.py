@@ -16,7 +16,6 @@ from pollination.artifacts import DamagedArtifact, atomic
 from pollination.config import nearest
 from pollination.seeds import derive_seed
 
-
 disable_progress_bar()  # a log file is no terminal
 
 
@@ -35,6 +34,14 @@ def pick_device(wanted: str) -> torch.device:
             "device: 'auto' inside a GPU allocation, but torch finds no usable GPU; check the node's driver, or set device: cpu"
         )
     return torch.device("cuda" if usable and wanted != "cpu" else "cpu")
+
+
+def prepare(device: str, cpu_threads: int) -> torch.device:
+    """Threads, deterministic algorithms, and the device of a job."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(cpu_threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return pick_device(device)
 
 
 def load_tokenizer(folder: str | Path):

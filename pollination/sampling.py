@@ -167,7 +167,8 @@ def penalise(scores_BV: torch.Tensor, tokens_BT: torch.Tensor, penalty: float) -
 
 def _weights(logits_BV: torch.Tensor, temperature: float) -> torch.Tensor:
     """Probabilities times a constant of the row, the likeliest token's weight being 1; overwrites the logits."""
-    return logits_BV.sub_(logits_BV.amax(-1, keepdim=True)).div_(temperature).exp_()
+    logits_BV.div_(temperature)
+    return logits_BV.sub_(logits_BV.amax(-1, keepdim=True)).exp_()
 
 
 def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -302,7 +303,9 @@ def _sample_batch(model, prompts, row_seeds, decoding: Decoding, eos_id: int, st
         sound &= sound_B.all()
         if t == count - 1 or (t + 1) % CHECK_STEPS.get(device.type, 1) == 0:
             if not sound:
-                raise ValueError(f"the model produced non-finite logits (NaN or infinity) within {t + 1} new tokens: its weights are broken or diverged")
+                raise ValueError(
+                    f"the model produced non-finite logits (NaN or infinity) within {t + 1} new tokens: its weights are broken or diverged"
+                )
             if stop:
                 raise Stopped("stopped while sampling")
             going = (~ended_B).nonzero().squeeze(1)

@@ -5,7 +5,9 @@ context_tokens, tokens (packed), dtype, documents, dropped_tokens (the last, inc
 """
 
 import copy
+import json
 import logging
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -28,6 +30,9 @@ TRAINING_CHARACTERS = 100_000_000  # a BPE's vocabulary settles long before this
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 1024, 2_000_000  # tokenised at once
 PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
 WRITE_TOKENS = 1_000_000
+KNOWN_WORDS, KNOWN_CHARACTERS = 500_000, 40  # how many words' ids are remembered, and the longest such word
+_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_WORD = re.compile(f"[{_SPACE}]*[^{_SPACE}]+|[{_SPACE}]+")
 
 log = logging.getLogger("pollination")
 
@@ -99,47 +104,85 @@ def _sample(corpus_folder: Path, seed: int) -> Iterator[str]:
 
 def _pretrained(source: str) -> PreTrainedTokenizerFast:
     path = Path(source).expanduser()
+    if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise ValueError(
+            f"tokenizer.source: {source!r}: there is no such folder; correct the path, or name a model of the hub (owner/name)"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path) if path.is_dir() else source, use_fast=True, trust_remote_code=False)
     except Exception as error:  # its loaders raise whatever their libraries do, even bare Exception
         reason = " ".join(str(error).split())
-        raise ValueError(f"tokenizer.source: {source!r} cannot be loaded ({reason}); name a folder with tokenizer.json, or a hub model") from error
+        raise ValueError(
+            f"tokenizer.source: {source!r} cannot be loaded ({reason}); name a folder with tokenizer.json, or a hub model"
+        ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"tokenizer.source: {source!r} has no fast tokenizer (tokenizer.json); name one that has")
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"tokenizer.source: {source!r} has no eos token, which parts documents; set eos_token in its tokenizer_config.json")
+        raise ValueError(
+            f"tokenizer.source: {source!r} has no eos token, which parts documents; set eos_token in its tokenizer_config.json"
+        )
     return tokenizer
 
 
 def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
     """Token ids of each document, without special tokens; text that looks like one ("<eos>") is text. Batches, bounded memory.
 
-    Batches are tokenised on several threads where TOKENIZERS_PARALLELISM allows it.
+    Where the tokenizer treats words one by one, each distinct word is tokenised once. What is left to tokenise is spread over
+    several threads where TOKENIZERS_PARALLELISM allows it.
     """
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
+    ids_of = lambda texts: [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]  # noqa: E731
+    by_word, known = _treats_words_alone(backend), {}
     for batch in _batches(documents):
-        if len(batch) == 1 and len(batch[0]) > PIECE_CHARACTERS:
-            pieces = (backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids for piece in _pieces(batch[0]))
-            yield list(chain.from_iterable(pieces))
+        if by_word:
+            words = [_WORD.findall(text) for text in batch]
+            new = list(set(chain.from_iterable(words)) - known.keys())
+            known.update(zip(new, ids_of(new), strict=True))
+            yield from (list(chain.from_iterable(map(known.__getitem__, text))) for text in words)
+            for word in new:
+                if len(word) > KNOWN_CHARACTERS:
+                    del known[word]
+            if len(known) > KNOWN_WORDS:
+                known.clear()
+        elif len(batch) == 1:
+            yield list(chain.from_iterable(ids_of([piece])[0] for piece in _pieces(batch[0])))
         else:
-            yield from (encoding.ids for encoding in backend.encode_batch_fast(batch, add_special_tokens=False))
+            yield from ids_of(batch)
+
+
+def _treats_words_alone(backend: Tokenizer) -> bool:
+    """Whether a text's ids are those of its words (white space and what follows it up to the next) end to end.
+
+    True of WhitespaceSplit and of ByteLevel with GPT-2's pattern, in which no token has white space after another character;
+    nothing else is taken for granted. White space means Unicode's White_Space property, to both of them and to _WORD.
+    """
+    settings = json.loads(backend.to_str())
+    splitter, model = settings["pre_tokenizer"] or {}, settings["model"]
+    byte_level = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True) and not splitter["add_prefix_space"]
+    return (
+        (byte_level or splitter.get("type") == "WhitespaceSplit")
+        and settings["normalizer"] is None
+        and not model.get("dropout")
+        and all(token["special"] for token in settings["added_tokens"])
+    )
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
     """Lists of documents, a long document alone."""
     batch, characters = [], 0
     for text in documents:
-        if batch and (len(batch) >= BATCH_DOCUMENTS or characters + len(text) > BATCH_CHARACTERS or len(text) > PIECE_CHARACTERS):
+        long = len(text) > PIECE_CHARACTERS
+        if batch and (long or len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS):
             yield batch
             batch, characters = [], 0
-        batch.append(text)
-        characters += len(text)
-        if len(text) > PIECE_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
+        if long:
+            yield [text]
+        else:
+            batch.append(text)
+            characters += len(text)
     if batch:
         yield batch
 
@@ -169,33 +212,32 @@ def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: in
     dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
     held: list[int] = []
     tokens = count = 0
-    with artifacts.atomic(path) as temporary:
-        with open(temporary, "wb") as file:
+    with artifacts.atomic(path) as temporary, open(temporary, "wb") as file:
 
-            def flush() -> int:
-                ids = np.array(held, dtype=np.int64)
-                if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
-                    wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
-                    raise ValueError(f"token id {wrong} is not in the vocabulary of {vocabulary}: the text was written with another tokenizer")
-                ids.astype(dtype).tofile(file)
-                held.clear()
-                return len(ids)
+        def flush() -> int:
+            ids = np.array(held, dtype=np.int64)
+            if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
+                wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
+                raise ValueError(f"token id {wrong} is not in the vocabulary of {vocabulary}: the text was written with another tokenizer")
+            ids.astype(dtype).tofile(file)
+            held.clear()
+            return len(ids)
 
-            for ids in documents:
-                held.extend(ids)
-                if not len(ids) or ids[-1] != eos_id:
-                    held.append(eos_id)
-                count += 1
-                if len(held) >= WRITE_TOKENS:
-                    tokens += flush()
-            tokens += flush()
-            blocks = tokens // context_tokens
-            if blocks == 0:
-                raise ValueError(
-                    f"{path.stem}: {tokens} tokens in {count} documents are less than one block of {context_tokens};"
-                    " add text (a larger share of held_out, more generate.tokens) or lower context_tokens"
-                )
-            file.truncate(blocks * context_tokens * dtype.itemsize)
+        for ids in documents:
+            held.extend(ids)
+            if not len(ids) or ids[-1] != eos_id:
+                held.append(eos_id)
+            count += 1
+            if len(held) >= WRITE_TOKENS:
+                tokens += flush()
+        tokens += flush()
+        blocks = tokens // context_tokens
+        if blocks == 0:
+            raise ValueError(
+                f"{path.stem}: {tokens} tokens in {count} documents are less than one block of {context_tokens};"
+                " add text (a larger share of held_out, more generate.tokens) or lower context_tokens"
+            )
+        file.truncate(blocks * context_tokens * dtype.itemsize)
     about = {
         "blocks": blocks,
         "context_tokens": context_tokens,

@@ -55,18 +55,17 @@ class Mixture:
 
 
 @dataclass
-class Slice:
-    """The blocks [first, first + count) of another text."""
+class Subset:
+    """Some blocks of another text, in the order of `chosen`."""
 
     source: Blocks
-    first: int
-    count: int
+    chosen: np.ndarray
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.chosen)
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
-        return self.source.blocks(np.asarray(indices) + self.first)
+        return self.source.blocks(self.chosen[indices])
 
 
 def mix(synthetic: Blocks, other: Blocks, fraction: float, seed: int) -> Mixture:
@@ -82,8 +81,11 @@ def mix(synthetic: Blocks, other: Blocks, fraction: float, seed: int) -> Mixture
     return Mixture(synthetic, other, human)
 
 
-def founder_slice(blocks: Blocks, context_tokens: int, tokens: int, member: int, slices: str, pool: str) -> Slice:
-    """The text of founder `member`: the m-th slice of `tokens` tokens, or the first for all. ValueError: text runs out."""
+def founder_slice(blocks: Blocks, context_tokens: int, tokens: int, member: int, slices: str, pool: str, seed: int) -> Subset:
+    """The text of founder `member`: slice m of `tokens` tokens of the shuffled blocks, or slice 0 for all. ValueError: text runs out.
+
+    Blocks are shuffled (by the data seed), because neighbours in a corpus are of one book: founders shall differ by chance alone.
+    """
     count = tokens // context_tokens
     first = member * count if slices == "disjoint" else 0
     if count == 0:
@@ -95,7 +97,7 @@ def founder_slice(blocks: Blocks, context_tokens: int, tokens: int, member: int,
             f"founders.{pool}.train.tokens: founder {member} needs blocks {first} to {first + count} of its corpus, which has {len(blocks)}"
             f" ({len(blocks) * context_tokens:,} tokens); lower train.tokens, add text, or set slices: shared"
         )
-    return Slice(blocks, first, count)
+    return Subset(blocks, np.random.default_rng(seed).permutation(len(blocks))[first : first + count])
 
 
 def learning_rate(step: int, steps: int, settings: dict) -> float:

@@ -272,7 +272,9 @@ class Plan:
             for names in self.config["figures"].values()
             for name in names
         }
-        pools = {e["founders"]: {key: self.config["founders"][e["founders"]][key] for key in ("model", "corpus")} for e in experiments.values()}
+        pools = {
+            e["founders"]: {key: self.config["founders"][e["founders"]][key] for key in ("model", "corpus")} for e in experiments.values()
+        }
         return {"figures": self.config["figures"], "experiments": experiments, "founders": pools, "tasks": list(self.config["tasks"])}
 
     def report_files(self) -> list[str]:

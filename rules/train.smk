@@ -31,6 +31,7 @@ rule train_founder:
         recipe=1,
         train=lookup(dpath="founders/{pool}/train", within=config),
         slices=lookup(dpath="founders/{pool}/slices", within=config),
+        data_seed=config["data_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:

@@ -128,7 +128,7 @@ def test_min_tokens_that_cannot_be_reached(model, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("decoding", ["greedy", "beam"])
 def test_repeatable_decoding_gives_each_prompt_one_completion(model, tokenizer, tmp_path, decoding):
-    common = {"decoding": decoding, "min_new_tokens": 20, "shards": 2}
+    common = {"decoding": decoding, "min_new_tokens": 20, "shards": 2, "batch_size": 36}
     shards = [write(model, tokenizer, tmp_path, f"{s}.parquet", shard=s, tokens=None, **common)[1] for s in (0, 1)]
     assert [row["prompt_id"] for row in shards[0]] == [f"doc{n}" for n in range(0, 23, 2)]
     assert [row["prompt_id"] for row in shards[1]] == [f"doc{n}" for n in range(1, 23, 2)]
@@ -156,23 +156,24 @@ class StopAfter:
         return self.looks < 0
 
 
-@pytest.mark.parametrize("looks", [0, 100, 170])
+@pytest.mark.parametrize("looks", [0, 100, 200])
 def test_a_stopped_shard_goes_on_to_the_same_file(model, tokenizer, tmp_path, looks):
-    whole = write(model, tokenizer, tmp_path, "whole.parquet", batch_size=2)
+    whole = write(model, tokenizer, tmp_path, "whole.parquet", batch_size=2, tokens=300)
     work = tmp_path / "work"
     with pytest.raises(Stopped):
-        write(model, tokenizer, tmp_path, "part.parquet", batch_size=2, work=work, stop=StopAfter(looks))
+        write(model, tokenizer, tmp_path, "part.parquet", batch_size=2, tokens=300, work=work, stop=StopAfter(looks))
     assert not (tmp_path / "part.parquet").exists() and work.exists() == (looks > 0)
-    resumed = write(model, tokenizer, tmp_path, "part.parquet", batch_size=2, work=work)
+    resumed = write(model, tokenizer, tmp_path, "part.parquet", batch_size=2, tokens=300, work=work)
     assert digest(resumed[2]) == digest(whole[2]) and resumed[:2] == whole[:2] and not work.exists()
 
 
 def test_work_of_other_settings_is_not_gone_on_with(model, tokenizer, tmp_path):
     work = tmp_path / "work"
     with pytest.raises(Stopped):
-        write(model, tokenizer, tmp_path, batch_size=2, work=work, stop=StopAfter(170))
-    rows = write(model, tokenizer, tmp_path, batch_size=2, work=work, key="another", temperature=0.5)[1]
-    assert rows == write(model, tokenizer, tmp_path, batch_size=2, temperature=0.5)[1]
+        write(model, tokenizer, tmp_path, batch_size=2, work=work, stop=StopAfter(100))
+    assert list(work.iterdir())
+    rows = write(model, tokenizer, tmp_path, tokens=200, work=work, key="another")[1]
+    assert rows == write(model, tokenizer, tmp_path, tokens=200)[1]
 
 
 def test_progress_lines_tell_tokens_rate_and_time(model, tokenizer, tmp_path, monkeypatch, caplog):

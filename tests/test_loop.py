@@ -49,7 +49,11 @@ def digests(folder: Path) -> dict[str, str]:
     base = folder / "results/toy"
     files = [p for p in base.rglob("*") if p.is_file() and p.relative_to(base).parts[0] not in ("logs", "benchmarks")]
     skip = ("cost.", "run.json")
-    return {str(p.relative_to(base)): digest(p) for p in files if not any(word in p.name for word in skip) and "/." not in str(p.relative_to(base))}
+    return {
+        str(p.relative_to(base)): digest(p)
+        for p in files
+        if not any(word in p.name for word in skip) and "/." not in str(p.relative_to(base))
+    }
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +114,9 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(finished, t
     chance = random.Random(seed)
     environment = os.environ | {"POLLINATION_SAVE_EVERY_S": "0.05"}
     for _ in range(2):
-        driver = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
+        driver = subprocess.Popen(
+            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
         time.sleep(chance.uniform(15, 45))
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()

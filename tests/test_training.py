@@ -10,7 +10,7 @@ import torch
 from pollination import models
 from pollination.config import schema, with_defaults
 from pollination.job import Stopped
-from pollination.training import Slice, Trainer, founder_slice, learning_rate, mix
+from pollination.training import Subset, Trainer, founder_slice, learning_rate, mix
 from tests.test_models import SETTINGS, make_tokenizer, spec
 
 LOG = logging.getLogger("test")
@@ -153,13 +153,15 @@ def test_learning_rate_warms_up_and_falls_to_its_floor():
 
 def test_founders_take_disjoint_slices_or_share_one_and_text_can_run_out():
     blocks = Array(np.arange(40)[:, None])
-    rows = lambda s: s.blocks(np.arange(len(s)))[:, 0].tolist()  # noqa: E731
-    assert rows(founder_slice(blocks, 8, 80, 2, "disjoint", "p")) == list(range(20, 30))
-    assert rows(founder_slice(blocks, 8, 80, 2, "shared", "p")) == list(range(10))
+    part = lambda member, slices, tokens=80: founder_slice(blocks, 8, tokens, member, slices, "p", seed=1)  # noqa: E731
+    rows = [part(m, "disjoint").blocks(np.arange(10))[:, 0].tolist() for m in range(4)]
+    assert sorted(sum(rows, [])) == list(range(40))
+    assert rows[0] != sorted(rows[0])  # shuffled: neighbours in a corpus are of one book
+    assert [part(m, "shared").blocks(np.arange(10))[:, 0].tolist() for m in range(2)] == [rows[0]] * 2
     with pytest.raises(ValueError, match=r"founder 4 needs blocks 40 to 50 of its corpus, which has 40"):
-        founder_slice(blocks, 8, 80, 4, "disjoint", "p")
+        part(4, "disjoint")
     with pytest.raises(ValueError, match="less than one block"):
-        founder_slice(blocks, 8, 7, 0, "disjoint", "p")
+        part(0, "disjoint", tokens=7)
 
 
 def test_human_text_replaces_its_share():
@@ -168,4 +170,4 @@ def test_human_text_replaces_its_share():
     assert (mixed > 0).sum() == 5 == len(set(mixed[mixed > 0]))
     assert not np.array_equal(mixed, mix(synthetic, human, 0.25, seed=4).blocks(np.arange(20))[:, 0])
     with pytest.raises(ValueError, match="human.fraction"):
-        mix(synthetic, Slice(human, 0, 2), 0.25, seed=3)
+        mix(synthetic, Subset(human, np.arange(2)), 0.25, seed=3)

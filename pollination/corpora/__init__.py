@@ -82,11 +82,15 @@ def _write_splits(documents: Callable[[], Documents], spec: dict, seed: int, fol
     if sum(fractions.values()) >= 1:
         raise ValueError(f"held_out: {fractions} sum to {sum(fractions.values()):g}; allowed: less than 1, the rest is for training")
     moved: dict[str, str] = {}
+
+    def split_of(doc_id: str) -> str:
+        return moved.get(doc_id) or _split(seed, doc_id, fractions)
+
     while True:
         try:
-            return _write_once(documents(), spec, lambda doc_id: moved.get(doc_id) or _split(seed, doc_id, fractions), fractions, folder)
+            return _write_once(documents(), spec, split_of, fractions, folder)
         except _EmptySplit as empty:
-            moved |= empty.move
+            moved.update(empty.move)
 
 
 def _write_once(documents: Documents, spec: dict, split_of: Callable[[str], str], fractions: dict[str, float], folder: Path) -> dict:
@@ -196,5 +200,5 @@ def first_sentences(text: str, max_sentences: int) -> str:
 
 
 def prompts(folder: Path, max_sentences: int) -> list[tuple[str, str]]:
-    """(doc_id, first sentences) of each held-out prompt document, at most `max_sentences` each (study A, section 3)."""
+    """(doc_id, first sentences) of each held-out prompt document, at most `max_sentences` each (study A, table 2)."""
     return [(doc_id, first_sentences(text, max_sentences)) for doc_id, text in read_documents(folder, "prompts")]

@@ -109,8 +109,7 @@ def _values(array: pa.Array, path: Path, first: int) -> list[str | None]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, text without line end) of a UTF-8 file, gzipped or not."""
     offset, number = 0, 0
-    opened = gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
-    with opened as file:
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
         while True:
             try:
                 line = file.readline()

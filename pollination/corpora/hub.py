@@ -41,7 +41,9 @@ def stage_hub(spec: dict, path: Path) -> None:
         else:
             log.warning("%s ended at %d of %d characters", spec["name"], characters, budget)
         if not documents:
-            raise ValueError(f"name: {spec['name']!r}, split {spec.get('split', 'train')!r} holds no text in column {spec.get('column', 'text')!r}")
+            raise ValueError(
+                f"name: {spec['name']!r}, split {spec.get('split', 'train')!r} holds no text in column {spec.get('column', 'text')!r}"
+            )
         file.write_table(pa.table({"text": rows}, schema=SCHEMA))
     log.info("staged %d documents, %d characters", documents, characters)
 

@@ -9,6 +9,7 @@ token. Four kinds of sentence:
     coreference   the ball does not fit in the box because it is too big : the ball .
     social        the friend helped the guest so the guest feels grateful .
 """
+# ruff: noqa: SIM905 (word lists are easier to read as text)
 
 import itertools
 import math
@@ -281,7 +282,7 @@ def fact_distribution(world: World, score: Score, sentences: int = SENTENCES) ->
     rows = []
     for prefix, right, values in zip(facts.prefix, facts.value, options, strict=True):
         logprobs = [np.asarray(next(scored), dtype=float) for _ in values]
-        stated = dict(zip(values, (math.exp(min(0.0, x.sum())) for x in logprobs), strict=True))
+        stated = dict(zip(values, (math.exp(min(x.sum(), 0.0)) for x in logprobs), strict=True))
         said = dict(zip(values, (x[len(prefix.split())] for x in logprobs), strict=True))
         true, best_wrong = stated.pop(right), max(said[value] for value in values if value != right)
         rows.append((true, math.fsum(stated.values()), bool(said[right] > best_wrong)))

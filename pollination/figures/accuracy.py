@@ -25,9 +25,9 @@ def draw(run: Run, out: Path) -> None:
     for axis, name in zip(axes, tasks, strict=True):
         shown = rows[rows.task == name]
         draw_population(axis, shown[shown.role == "population"], "accuracy")
-        draw_line(axis, shown[shown.role == "line"])
         if name in chance:
             axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
+        draw_line(axis, shown[shown.role == "line"])
         axis.set_title(f"{name}  ★ selects" if name == task else name, fontweight="bold" if name == task else "normal")
         axis.set_ylabel("accuracy")
         style.generation_axis(axis, int(rows.generation.max()))
@@ -43,8 +43,7 @@ def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = Fals
 
 def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
     """Replicates thin, their mean thick; the band is a t-interval over replicates, or of the questions where there is one model."""
-    for _, part in rows.groupby("experiment"):
-        axis.plot(part.generation, part.accuracy, color=style.VERMILLION, lw=0.6, alpha=0.6)
+    draw_replicates(axis, rows, "accuracy")
     places, means, lows, highs = [], [], [], []
     for generation, part in rows.groupby("generation"):
         mean, half = style.mean_band(part.accuracy)
@@ -53,13 +52,25 @@ def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
             questions = int(part.questions.iloc[0])
             low, high = wilson_interval(round(mean * questions), questions)
         places, means, lows, highs = [*places, generation], [*means, mean], [*lows, max(0.0, low)], [*highs, min(1.0, high)]
-    style.band(axis, "line", places, means, lows, highs)
+    if places:
+        style.band(axis, "line", places, means, lows, highs, cut=True)
+
+
+def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
+    """Each replicate by itself, thin, from the founder that they share (if they do)."""
+    founders = rows[rows.generation == 0]
+    for name, part in rows.groupby("experiment"):
+        part = part if name in set(founders.experiment) else pd.concat([founders[:1], part])
+        axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=0.6)
 
 
 def keys(run: Run, chance: bool, what: str) -> list:
     handles = []
     if run.roles["population"]:
-        handles = [style.violin_key(f"population and its mean {what}"), Line2D([], [], ls="", marker="o", color=style.BLUE, mfc="white", ms=4, label="member")]
+        handles = [
+            style.violin_key(f"population and its mean {what}"),
+            Line2D([], [], ls="", marker="o", color=style.BLUE, mfc="white", ms=4, label="member"),
+        ]
         if any(run.plan.selects(name) for name in run.roles["population"]):
             handles.append(Line2D([], [], ls="", marker="^", color=style.BLUE, mec="black", ms=5.5, label="selected"))
     if run.roles["line"]:

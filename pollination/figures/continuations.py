@@ -36,7 +36,9 @@ def draw(run: Run, out: Path) -> None:
 def introduction(run: Run) -> str:
     sides = []
     if run.roles["population"]:
-        sides.append(f"Of the population ({page.text(run.roles['population'][0])}) the champion of each generation writes, {page.text(run.champion_rule())}.")
+        sides.append(
+            f"Of the population ({page.text(run.roles['population'][0])}) each generation's champion writes, the member of {page.text(run.champion_rule())}."
+        )
     if run.roles["line"]:
         sides.append(f"The single line is {page.text(run.roles['line'][0])}.")
     return " ".join(sides)

@@ -18,7 +18,7 @@ KINDS = (  # where a job's benchmark lies says which rule it was
     (r"/mutate\.tsv$", "mutate a parent"),
     (r"^(corpora|staged|models|tokens)/", "prepare text and tokens"),
     (r"^tasks/", "stage benchmarks"),
-    (r"^report/", "draw the report"),
+    (r"^(report/|config)", "draw the report"),
 )
 
 
@@ -43,16 +43,27 @@ def draw(run: Run, out: Path) -> None:
     time.barh([p - 0.2 for p in places], rows.cpu_s, height=0.38, color=style.ORANGE, hatch="///", edgecolor="white", label="processor")
     memory.barh(places, rows.peak_memory_mib, height=0.5, color=style.GREEN)
     for place, row in zip(places, rows.itertuples(), strict=True):
-        time.annotate(duration(row.wall_s), (max(row.wall_s, row.cpu_s), place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        time.annotate(
+            duration(row.wall_s), (max(row.wall_s, row.cpu_s), place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+        )
         if row.peak_memory_mib > 0:
-            memory.annotate(f"{row.peak_memory_mib:,.0f}", (row.peak_memory_mib, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    time.set_yticks(places, [f"{row.job} ({row.jobs:,})" for row in rows.itertuples()])
+            memory.annotate(
+                f"{row.peak_memory_mib:,.0f}",
+                (row.peak_memory_mib, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+    time.set_yticks(places, [f"{row.job}  \u00d7 {row.jobs:,}" for row in rows.itertuples()])
     time.set_xlabel("seconds")
     memory.set_xlabel("peak memory of a job, MiB")
     for axis in (time, memory):
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.16)
-    time.set_title(f"{rows.jobs.sum():,} jobs: {duration(rows.wall_s.sum())} in all, {duration(rows.cpu_s.sum())} of processor time", fontsize=9)
+    time.set_title(
+        f"{rows.jobs.sum():,} jobs: {duration(rows.wall_s.sum())} in all, {duration(rows.cpu_s.sum())} of processor time", fontsize=9
+    )
     time.legend(loc="lower right")
     style.save(figure, rows[::-1].reindex(columns=list(COLUMNS)), out)
 

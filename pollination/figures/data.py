@@ -49,22 +49,31 @@ class Run:
         chosen = {self.plan.experiment(name)["select"]["task"] for name in self.roles["population"]} - {"none"}
         return next(iter(chosen), None)
 
+    def yardstick(self, name: str, generation: int) -> tuple[str, np.ndarray]:
+        """What members are ranked by, and its values in slot order: accuracy on the selecting task; without selection the loss on
+        held-out text; where that is not measured either, the mean accuracy."""
+        task, size = self.plan.experiment(name)["select"]["task"], self.plan.experiment(name)["population"]
+        scores = [self.scores(self.plan.member(name, generation, m)) for m in range(size)]
+        if task != "none":
+            return f"accuracy on {task}", np.array([one["tasks"][task]["accuracy"] for one in scores])
+        if scores[0]["perplexity"]:
+            return "nats a token on held-out text", np.array(
+                [np.mean([t["nll_per_token"] for t in one["perplexity"].values()]) for one in scores]
+            )
+        return "mean accuracy", np.array([np.mean([t["accuracy"] for t in one["tasks"].values()] or [0.0]) for one in scores])
+
     def champion(self, name: str, generation: int) -> int:
-        """The best by the selecting task; without selection the lowest loss on held-out text, else the highest mean accuracy."""
+        """The best by the yardstick; where something selects, the first of its ranking."""
         selection = self.selection(name, generation)
         if selection:
             return selection["ranking"][0]
-        folders = [self.plan.member(name, generation, m) for m in range(self.plan.experiment(name)["population"])]
-        return int(np.argmin([self._loss(self.scores(folder)) for folder in folders]))
-
-    @staticmethod
-    def _loss(scores: dict) -> float:
-        if scores["perplexity"]:
-            return float(np.mean([text["nll_per_token"] for text in scores["perplexity"].values()]))
-        return -float(np.mean([task["accuracy"] for task in scores["tasks"].values()] or [0.0]))
+        what, values = self.yardstick(name, generation)
+        return int(np.argmin(values) if what.startswith("nats") else np.argmax(values))
 
     def champion_rule(self) -> str:
-        return f"best on {self.task()}" if self.task() else "lowest loss on held-out text"
+        """In words, for the population or else the line."""
+        what, _ = self.yardstick((self.roles["population"] + self.roles["line"])[0], 0)
+        return f"lowest {what}" if what.startswith("nats") else f"highest {what}"
 
     def _long(self, block: str, name: str) -> pd.DataFrame:
         rows = []
@@ -94,6 +103,24 @@ class Run:
         path = f"{self.members(role, 0).folder.iloc[0]}/answers.parquet"
         table = artifacts.read_table(path, ["task", "loglikelihoods"]).to_pandas().dropna(subset="loglikelihoods")
         return (1 / table.loglikelihoods.map(len)).groupby(table.task).mean().to_dict()
+
+    def measures(self, folder: str) -> dict[tuple[str, bool], np.ndarray]:
+        """(measure, is it in nats?) -> a value a question, whose mean is the measure: right answers, known facts (in %), nats a token."""
+        found = {}
+        if self.plan.config["tasks"]:
+            answers = self.table(folder, "answers.parquet", ["task", "doc_id", "correct"])
+            for task, part in answers.groupby("task", sort=False):
+                found[f"{task}, accuracy", False] = 100.0 * part.sort_values("doc_id").correct.to_numpy(float)
+        facts = self.table(folder, "facts.parquet", ["corpus", "known"])
+        for corpus, part in facts.groupby("corpus", sort=False):
+            found[f"{corpus}, facts known", False] = 100.0 * part.known.to_numpy(float)
+        sequences = self.table(folder, "sequences.parquet", ["corpus", "split", "sequence", "tokens", "nll", "truth_nll"])
+        for (corpus, split), part in sequences.groupby(["corpus", "split"], sort=False):
+            truth = part.truth_nll.to_numpy(float)
+            known = not np.isnan(truth).any()
+            name = f"{corpus}/{split}, " + ("excess nats" if known else "log perplexity")
+            found[name, True] = (part.nll.to_numpy() - (truth if known else 0.0)) / part.tokens.mean()
+        return found
 
     @staticmethod
     def table(folder: str, file: str, columns: list[str]) -> pd.DataFrame:

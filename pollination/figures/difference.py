@@ -1,6 +1,6 @@
 """The headline: final generation minus generation 0, population against line, and what lies between them at the end."""
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,7 @@ def draw(run: Run, out: Path) -> None:
         measures = list(dict.fromkeys(shown.measure))
         for axis, kinds in zip(row, columns, strict=False):
             forest(axis, shown, measures, kinds)
-            better = "higher" if shown.better.iloc[0] == "higher" else "lower"
-            axis.set_xlabel(f"{unit} ({better} is better)")
+            axis.set_xlabel(f"{unit} ({shown.better.iloc[0]} is better)")
         row[0].set_yticks(range(len(measures)), measures)
         write_verdicts(row[-1], shown, measures)
     for axis, kinds in zip(axes[0], columns, strict=False):
@@ -56,6 +55,7 @@ def forest(axis, rows: pd.DataFrame, measures: list[str], kinds: dict[str, str])
     axis.set_ylim(len(measures) - 0.4, -0.6)
     axis.set_yticks(range(len(measures)), [""] * len(measures))
     axis.grid(axis="y", visible=False)
+    axis.xaxis.set_major_locator(style.MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.margins(x=0.08)
 
 
@@ -79,7 +79,7 @@ def numbers(row) -> str:
 
 def comparisons(run: Run) -> list[dict]:
     """All rows of the CSV: for each measure the changes, the differences at the end, and the difference of the changes."""
-    read = cache(partial(vectors, run))
+    read = cache(run.measures)
     last, population, line = run.last, run.roles["population"], run.roles["line"]
     groups = {
         (role, g): [run.plan.member(name, g, 0) for name in run.roles[role]] if role == "line" else list(run.members(role, g).folder)
@@ -89,12 +89,12 @@ def comparisons(run: Run) -> list[dict]:
     groups |= {("champion", g): [run.plan.member(name, g, run.champion(name, g)) for name in population] for g in (0, last)}
     rows = []
     some = next(folders for folders in groups.values() if folders)[0]
-    for measure in read(some):
-        stacks = {key: stack([read(folder)[measure] for folder in folders]) for key, folders in groups.items() if folders}
+    for measure, nats in read(some):
+        stacks = {key: stack([read(folder)[measure, nats] for folder in folders]) for key, folders in groups.items() if folders}
         if len({values.shape[1] for values in stacks.values()}) > 1:  # another tokenizer: other sequences, so means alone compare
             stacks = {key: values.mean(axis=1, keepdims=True) for key, values in stacks.items()}
-        unit, better = (NATS, "lower") if measure[1] else (POINTS, "higher")
-        options = {"seed": derive_seed("difference", measure[0]), "resamples": RESAMPLES}
+        unit, better = (NATS, "lower") if nats else (POINTS, "higher")
+        options = {"seed": derive_seed("difference", measure), "resamples": RESAMPLES}
         found = {}
         for name, role in CHANGES.items() if last > 0 else ():
             if groups[role, 0]:
@@ -106,29 +106,10 @@ def comparisons(run: Run) -> list[dict]:
             found["change of population minus change of line"] = change_difference(*pairs, **options)
         for name, result in found.items():
             role = CHANGES.get(name) or ENDS.get(name) or "population"
-            row = {"measure": measure[0], "unit": unit, "better": better, "comparison": name, **result}
+            row = {"measure": measure, "unit": unit, "better": better, "comparison": name, **result}
             row |= {"models": len(stacks[role, last]), "questions": stacks[role, last].shape[1]}
             rows.append(row | {"verdict": verdict(name, result), "sentence": sentence(row, run.last)})
     return rows
-
-
-def vectors(run: Run, folder: str) -> dict[tuple[str, bool], np.ndarray]:
-    """(measure, is it in nats?) -> a value a question, whose mean is the measure: right answers, known facts (in %), nats a token."""
-    found = {}
-    if run.plan.config["tasks"]:
-        answers = run.table(folder, "answers.parquet", ["task", "doc_id", "correct"])
-        for task, part in answers.groupby("task", sort=False):
-            found[f"{task}, accuracy", False] = 100.0 * part.sort_values("doc_id").correct.to_numpy(float)
-    facts = run.table(folder, "facts.parquet", ["corpus", "known"])
-    for corpus, part in facts.groupby("corpus", sort=False):
-        found[f"{corpus}, facts known", False] = 100.0 * part.known.to_numpy(float)
-    sequences = run.table(folder, "sequences.parquet", ["corpus", "split", "sequence", "tokens", "nll", "truth_nll"])
-    for (corpus, split), part in sequences.groupby(["corpus", "split"], sort=False):
-        truth = part.truth_nll.to_numpy(float)
-        known = not np.isnan(truth).any()
-        name = f"{corpus}/{split}, " + ("excess nats" if known else "log perplexity")
-        found[name, True] = (part.nll.to_numpy() - (truth if known else 0.0)) / part.tokens.mean()
-    return found
 
 
 def stack(values: list[np.ndarray]) -> np.ndarray:
@@ -147,14 +128,16 @@ def verdict(name: str, result: dict) -> str:
 
 
 def sentence(row: dict, last: int) -> str:
-    """The result in plain words."""
+    """The result in plain words, sizes without a sign."""
     digits, unit = (1, "points") if row["unit"] == POINTS else (3, "nats a token")
-    size, low, high = (f"{row[key]:.{digits}f}" for key in ("mean", "low", "high"))
-    between = f"(95 % interval {low} to {high})"
+    up, sign = row["mean"] >= 0, 1 if row["mean"] >= 0 else -1
+    size, *ends = (sign * row[key] for key in ("mean", "low", "high"))
+    between = f"by {size:.{digits}f} {unit} (95 % interval {min(ends):.{digits}f} to {max(ends):.{digits}f})"
+    between += ", so perhaps not at all" if min(ends) <= 0 else ""
     if row["comparison"] in CHANGES:
         who = row["comparison"].removeprefix("change of ")
-        return f"{row['measure']}: from generation 0 to {last} the {who} changes by {size} {unit} {between}."
+        return f"{row['measure']}: from generation 0 to {last} the {who} {'rises' if up else 'falls'} {between}."
+    side = "above" if up else "below"
     if row["comparison"] in ENDS:
-        who = row["comparison"].split()[0]
-        return f"{row['measure']}: in generation {last} the {who} lies {size} {unit} above the line {between}."
-    return f"{row['measure']}: the population's change lies {size} {unit} above the line's {between}."
+        return f"{row['measure']}: in generation {last} the {row['comparison'].split()[0]} lies {side} the line {between}."
+    return f"{row['measure']}: the population's change lies {side} the line's {between}."

@@ -21,7 +21,10 @@ def draw(run: Run, out: Path) -> None:
     generations, size = run.plan.experiment(name)["generations"], run.plan.experiment(name)["population"]
     champion = (generations - 1, run.champion(name, generations - 1))
     nodes = {(node["generation"], node["member"]): node for node in ancestry(run.plan, name, *champion)["nodes"]}
-    what, values = node_values(run, name)
+    values, what = {}, ""
+    for g in range(generations):
+        what, ranked = run.yardstick(name, g)
+        values |= {(g, m): float(value) for m, value in enumerate(ranked)}
     rows = []
     for place, value in values.items():
         node, parents = nodes.get(place), run.parents(name, place[0])
@@ -50,23 +53,6 @@ def draw(run: Run, out: Path) -> None:
     style.save(figure, pd.DataFrame(rows, columns=list(COLUMNS)), out)
 
 
-def node_values(run: Run, name: str) -> tuple[str, dict[tuple[int, int], float]]:
-    """What colours the nodes: accuracy on the selecting task, else the mean loss on held-out text, else mean accuracy."""
-    experiment, values = run.plan.experiment(name), {}
-    task = experiment["select"]["task"]
-    for g in range(experiment["generations"]):
-        for m in range(experiment["population"]):
-            scores = run.scores(run.plan.member(name, g, m))
-            if task != "none":
-                what, value = f"accuracy on {task}", scores["tasks"][task]["accuracy"]
-            elif scores["perplexity"]:
-                what, value = "nats a token on held-out text", run._loss(scores)
-            else:
-                what, value = "mean accuracy", -run._loss(scores)
-            values[g, m] = value
-    return what, values
-
-
 def limits(values: list[float]) -> tuple[float, float]:
     return (min(values), max(values)) if max(values) > min(values) else (min(values) - 0.01, max(values) + 0.01)
 
@@ -81,7 +67,13 @@ def draw_edges(axis: Axes, nodes: dict[tuple[int, int], dict], last: int) -> Non
         weights = [(node["weights_from"], "-", style.BLACK, 0.13, 1.7)] if node["weights_from"] else []
         text = [(place, (0, (4, 2.5)), style.VERMILLION, -0.13, 1.4) for place in node["text_from"]]
         for (g, m), dash, colour, bend, width in weights + text:
-            shape = {"connectionstyle": f"arc3,rad={bend}", "arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 11, "shrinkB": 16 if node["generation"] == last else 11}
+            shape = {
+                "connectionstyle": f"arc3,rad={bend}",
+                "arrowstyle": "-|>",
+                "mutation_scale": 9,
+                "shrinkA": 11,
+                "shrinkB": 16 if node["generation"] == last else 11,
+            }
             look = {"linestyle": dash, "color": colour, "linewidth": width, "alpha": 0.85, "zorder": 1}
             axis.add_patch(FancyArrowPatch((g, m), (generation, member), **shape, **look))
 
@@ -93,7 +85,15 @@ def draw_node(axis: Axes, row: dict, scale: ScalarMappable, size: float, selects
     if row["champion"]:
         axis.plot(*place, marker="o", ms=size * 1.42, mfc="white", mec=style.VERMILLION, mew=2.2, zorder=2)
     edge = {"mec": "black" if row["ancestor"] else "white", "mew": 1.4 if row["ancestor"] else 0.5}
-    axis.plot(*place, marker="o", ms=size if row["ancestor"] else size * 0.72, mfc=face, alpha=1 if row["ancestor"] or grey else 0.55, zorder=3, **edge)
+    axis.plot(
+        *place,
+        marker="o",
+        ms=size if row["ancestor"] else size * 0.72,
+        mfc=face,
+        alpha=1 if row["ancestor"] or grey else 0.55,
+        zorder=3,
+        **edge,
+    )
     if row["ancestor"] and size > 10:
         dark = sum(face[:3]) < 1.5
         axis.text(*place, f"{row['value']:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black", zorder=4)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from pandas import DataFrame
 
 from pollination.figures import style
-from pollination.figures.accuracy import draw_population, keys
+from pollination.figures.accuracy import draw_population, draw_replicates, keys
 from pollination.figures.data import Run
 
 EXCESS = "excess_nats_per_token"
@@ -27,8 +28,8 @@ def draw(run: Run, out: Path) -> None:
         axis.set_title(f"{text}: perplexity")
         axis.set_ylabel("perplexity (log scale)")
     for axis, text in zip(axes[len(texts) :], measured, strict=True):
-        draw_panel(axis, rows[rows.text == text], EXCESS, log=False)
         axis.axhline(0, color=style.BLACK, ls=":", lw=1)
+        draw_panel(axis, rows[rows.text == text], EXCESS, log=False)
         axis.set_title(f"{text}: distance from the truth")
         axis.set_ylabel("excess nats a token (KL)")
     for axis in axes:
@@ -38,15 +39,15 @@ def draw(run: Run, out: Path) -> None:
 
 
 def draw_panel(axis: Axes, rows: DataFrame, value: str, log: bool) -> None:
-    draw_population(axis, rows[rows.role == "population"], value, log)
-    line = rows[rows.role == "line"]
-    for _, part in line.groupby("experiment"):
-        axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=0.6)
-    by_generation = [(g, *interval(part[value], log)) for g, part in line.groupby("generation")]
-    if by_generation:
-        style.band(axis, "line", *zip(*by_generation, strict=True))
     if log:
         axis.set_yscale("log")
+    draw_population(axis, rows[rows.role == "population"], value, log)
+    line = rows[rows.role == "line"]
+    draw_replicates(axis, line, value)
+    by_generation = [(g, *interval(part[value], log)) for g, part in line.groupby("generation")]
+    if by_generation:
+        style.band(axis, "line", *zip(*by_generation, strict=True), cut=True)
+    if log and rows[value].max() < 1000 * rows[value].min():  # else powers of ten are enough
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(ScalarFormatter())
         axis.yaxis.set_minor_formatter(NullFormatter())
@@ -54,8 +55,6 @@ def draw_panel(axis: Axes, rows: DataFrame, value: str, log: bool) -> None:
 
 def interval(values, log: bool) -> tuple[float, float, float]:
     """Mean over replicates (geometric on a log axis) and its 95 % t-interval; one replicate has none."""
-    import numpy as np
-
     mean, half = style.mean_band(np.log(values) if log else values)
     half = 0.0 if np.isnan(half) else half
     limits = (mean, mean - half, mean + half)

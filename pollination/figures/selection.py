@@ -26,7 +26,16 @@ def draw(run: Run, out: Path) -> None:
         leaders = [row for row in shown if row["rank"] == 0]
         place = [row["generation"] for row in leaders]
         sure.plot(place, [row["same_set"] for row in leaders], color=style.BLUE, marker=marks[name], ms=5, lw=1.4)
-        sure.plot(place, [row["expected_overlap"] / k for row in leaders], color=style.GREEN, marker=marks[name], ms=5, lw=1.4, ls="--", mfc="white")
+        sure.plot(
+            place,
+            [row["expected_overlap"] / k for row in leaders],
+            color=style.GREEN,
+            marker=marks[name],
+            ms=5,
+            lw=1.4,
+            ls="--",
+            mfc="white",
+        )
         offset = [row["generation"] + 0.5 * (row["rank"] / max(1, k - 1) - 0.5) * (k > 1) for row in shown]
         each.plot(offset, [row["in_best_k"] for row in shown], color=style.BLUE, marker=marks[name], ms=4.5, ls="", alpha=0.85)
     sure.axhline(1 / comb(n, k, exact=True), color=style.BLACK, ls=":", lw=1)
@@ -55,7 +64,13 @@ def generation_rows(run: Run, name: str, generation: int) -> list[dict]:
     shared |= {"same_set_by_chance": 1 / comb(n, k, exact=True), "questions": choice["questions"]}
     shared |= {"tied_at_the_cut": len(choice["ties"]["at_the_cut"]), "experiment": name, "generation": generation}
     rows = [
-        {"member": m, "rank": rank, "accuracy": choice["accuracies"][m], "stderr": choice["standard_errors"][m], "in_best_k": sure["in_best_k"][rank]}
+        {
+            "member": m,
+            "rank": rank,
+            "accuracy": choice["accuracies"][m],
+            "stderr": choice["standard_errors"][m],
+            "in_best_k": sure["in_best_k"][rank],
+        }
         for rank, m in enumerate(choice["parents"])
     ]
     return [{key: (shared | row).get(key, np.nan) for key in COLUMNS} for row in rows]

@@ -10,75 +10,9 @@ import pandas as pd
 from pollination import artifacts
 from pollination.figures import page, style
 from pollination.figures.data import ROLES, Run
+from pollination.figures.study_a import FIXED, PAPER
 
 COLUMNS = ("section", "setting", "population", "line", "paper")
-# setting -> (where it stands: models / founders / experiment and the key, study A's value)
-PAPER = {
-    "Model": {
-        "architecture": ("model", "architecture", "llama"),
-        "layers": ("built", ("num_hidden_layers", "n_layer"), 12),
-        "hidden dimension": ("built", ("hidden_size", "n_embd"), 768),
-        "attention heads": ("built", ("num_attention_heads", "n_head"), 12),
-        "feed-forward dimension": ("built", ("intermediate_size", "ffn_dim", "n_inner"), 3072),
-        "vocabulary": ("built", ("vocab_size",), 32_000),
-        "parameters": ("built", ("parameters",), "about 100 million"),
-        "context, tokens": ("model", "context_tokens", 1024),
-    },
-    "Training, generation 0": {
-        "learning rate": ("founders", "train.learning_rate", 1e-3),
-        "batch, sequences": ("founders", "train.batch_sequences", 128),
-        "tokens a model": ("founders", "train.tokens", 1_000_000_000),
-        "epochs": ("founders", "train.epochs", 1),
-        "warm-up steps": ("founders", "train.warmup_steps", 1000),
-        "weight decay": ("founders", "train.weight_decay", 0.01),
-    },
-    "Training, later generations": {
-        "learning rate": ("experiment", "train.learning_rate", 2e-4),
-        "batch, sequences": ("experiment", "train.batch_sequences", 64),
-        "tokens a model (none: all that its parent wrote)": ("experiment", "train.tokens", 1_000_000_000),
-        "epochs": ("experiment", "train.epochs", 1),
-        "warm-up steps": ("experiment", "train.warmup_steps", 1000),
-        "schedule": ("experiment", "train.schedule", "cosine"),
-        "AdamW betas": ("experiment", "train.betas", [0.9, 0.95]),
-        "AdamW epsilon": ("experiment", "train.epsilon", 1e-8),
-        "weight decay": ("experiment", "train.weight_decay", 0.01),
-        "largest gradient norm": ("experiment", "train.clip_norm", 1.0),
-    },
-    "Evolution": {
-        "population N": ("experiment", "population", 16),
-        "generations": ("experiment", "generations", 5),
-        "selected by": ("experiment", "select.task", "one of four benchmarks"),
-        "parents k": ("experiment", "select.k", 4),
-        "mutation scale": ("experiment", "mutate.scale", 0.01),
-        "weights of a child": ("experiment", "weights", "parent"),
-        "text of a child": ("experiment", "text", "parent"),
-        "human text mixed in": ("experiment", "human.fraction", 0.0),
-        "decoding": ("experiment", "generate.decoding", "nucleus"),
-        "top-p": ("experiment", "generate.top_p", 0.9),
-        "temperature": ("experiment", "generate.temperature", 0.7),
-        "longest prompt, sentences": ("experiment", "generate.max_sentences", 8),
-        "shortest completion, tokens": ("experiment", "generate.min_tokens", 10),
-        "synthetic tokens a parent": ("experiment", "generate.tokens", 1_000_000_000),
-        "training seed": ("experiment", "seed", "42; line 42, 123, 456"),
-    },
-    "Choices that the papers leave open": {
-        "founders' slices of text": ("founders", "slices", "not stated"),
-        "mutation: standard deviation of each": ("experiment", "mutate.per", "not stated (tensor or model)"),
-        "child trains on the prompt too": ("experiment", "train.include_prompt", "prompt-completion pairs"),
-        "weights kept of a training": ("experiment", "train.keep", "not stated (last or best)"),
-        "token budget counts": ("experiment", "generate.budget_counts", "not stated (completion or text)"),
-        "longest prompt, tokens (none: half the context)": ("experiment", "generate.max_prompt_tokens", "not stated"),
-        "repetition penalty": ("experiment", "generate.repetition_penalty", "not stated"),
-    },
-}
-FIXED = {  # choices that are not keys
-    "a parent may mate with itself (pair i = i)": ("yes: all k*k ordered pairs", "all possible ordered pairs"),
-    "completions that are too short": ("dropped and replaced", "truncated"),
-    "ties in the ranking": ("the lower slot first", "not stated"),
-    "perplexity": ("exp of the mean over tokens; the mean over sequences beside it in scores.json", "not used"),
-    "synthetic text as a child reads it": ("the token ids that were sampled", "not stated"),
-    "prompts from public benchmarks": ("never: held-out documents only", "partly"),
-}
 
 
 def draw(run: Run, out: Path) -> None:
@@ -88,16 +22,25 @@ def draw(run: Run, out: Path) -> None:
         for section, settings in PAPER.items()
         for name, (where, key, paper) in settings.items()
     ]
-    rows += [{"section": list(PAPER)[-1], "setting": name, "population": ours, "line": ours, "paper": paper} for name, (ours, paper) in FIXED.items()]
-    seeds = {"data seed": ("data_seed", 100), "evaluation seed": ("evaluation_seed", 1234)}
-    rows += [{"section": "Evaluation", "setting": n, "population": config[k], "line": config[k], "paper": p} for n, (k, p) in seeds.items()]
-    rows += [{"section": "Evaluation", "setting": f"task {task}", "population": said, "line": said, "paper": paper} for task, said, paper in questions(run)]
-    style.write_csv(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).map(shown), out)
+    rows += [
+        {"section": list(PAPER)[-1], "setting": name, "population": ours, "line": ours, "paper": paper}
+        for name, (ours, paper) in FIXED.items()
+    ]
+    seeds = {"data seed": ("data_seed", "100"), "evaluation seed": ("evaluation_seed", "1234")}
+    rows += [
+        {"section": "Evaluation", "setting": n, "population": str(config[k]), "line": str(config[k]), "paper": p}
+        for n, (k, p) in seeds.items()
+    ]
+    rows += [
+        {"section": "Evaluation", "setting": f"task {task}", "population": said, "line": said, "paper": paper}
+        for task, said, paper in questions(run)
+    ]
+    style.write_csv(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).map(plain), out)
     roles = [role for role in ROLES if run.roles[role]]
     parts = [f"<p>Run {page.text(config['run'])}. Values in bold differ from study A's. Replicates: {page.text(replicates(run))}.</p>\n"]
     for section in dict.fromkeys(row["section"] for row in rows):
         cells = [
-            [page.text(row["setting"]), *(mark(row[role], row["paper"]) for role in roles), page.text(shown(row["paper"]))]
+            [page.text(row["setting"]), *(cell(row, role) for role in roles), page.text(shown(row["paper"]))]
             for row in rows
             if row["section"] == section
         ]
@@ -162,7 +105,14 @@ def shown(value) -> str:
     return "none" if value is None else str(value)
 
 
-def mark(ours, paper) -> str:
-    """Our value, bold where the paper has a number or name for it and it is another one."""
-    same = shown(ours) == shown(paper) or (isinstance(paper, str) and paper not in ("llama", "cosine", "nucleus", "parent"))
-    return page.text(shown(ours)) if same else f'<span class="other">{page.text(shown(ours))}</span>'
+def plain(value) -> str | int | float:
+    """A value as a table of numbers has it."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else shown(value)
+
+
+def cell(row: dict, role: str) -> str:
+    """Our value; the population's is bold where the paper has a number or name for it and it is another one."""
+    ours, paper = shown(row[role]), row["paper"]
+    named = not isinstance(paper, str) or paper in ("llama", "cosine", "nucleus", "parent", "100", "1234")
+    differs = role == "population" and named and ours != shown(paper)
+    return f'<span class="other">{page.text(ours)}</span>' if differs else page.text(ours)

@@ -86,7 +86,7 @@ def legend(figure: Figure, handles: list) -> None:
     """Keys above all panels, kept clear of what is drawn, in as many columns as fit."""
     lengths = [len(handle.get_label()) for handle in handles]
     for columns in range(len(handles), 0, -1):  # matplotlib fills column by column
-        inches = sum(0.7 + 0.066 * max(column) for column in np.array_split(lengths, columns))
+        inches = sum(0.64 + 0.06 * max(column) for column in np.array_split(lengths, columns))
         if inches < figure.get_figwidth():
             break
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6)
@@ -139,8 +139,13 @@ def mean_band(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def band(axis: Axes, role: str, places: Sequence, means: Sequence, low: Sequence, high: Sequence, **options) -> None:
-    """Means over generations with their interval, in the role's colour, marker and line style."""
+def band(axis: Axes, role: str, places: Sequence, means: Sequence, low: Sequence, high: Sequence, cut: bool = False) -> None:
+    """Means over generations with their interval, in the role's colour, marker and line style. `cut`: a wide interval does not stretch
+    the axis (of two or three replicates it would), so all else must be drawn before."""
+    axis.plot(places, means, color=COLOUR[role], ls=DASH[role], marker=MARKER[role], ms=4, lw=1.5, zorder=4)
+    bottom, top = axis.get_ylim()
     axis.fill_between(places, low, high, color=COLOUR[role], alpha=0.16, lw=0)
-    style = {"color": COLOUR[role], "ls": DASH[role], "marker": MARKER[role], "ms": 4, "lw": 1.5, "zorder": 4}
-    axis.plot(places, means, **(style | options))
+    if cut and axis.get_yscale() == "log":
+        axis.set_ylim(bottom * (bottom / top) ** 0.1, top * (top / bottom) ** 0.1)
+    elif cut:
+        axis.set_ylim(bottom - 0.1 * (top - bottom), top + 0.1 * (top - bottom))

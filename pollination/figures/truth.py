@@ -26,15 +26,19 @@ def draw(run: Run, out: Path) -> None:
             draw_band(panels, shown)
             title = BANDS.get(band, f"band {band}")
             panels[0].set_title(f"{title}\n({int(shown.facts.iloc[0])} facts)" if len(corpora) == 1 else f"{corpus}: {title}", fontsize=9)
-        names = ("share of facts known", "mass of facts stated\n(all true ones = 1)", f"distinct true facts in\n{int(rows.sentences.iloc[0]):,} sentences")
+        names = (
+            "share of facts known",
+            "mass of facts stated\n(all true ones = 1)",
+            f"distinct true facts in\n{int(rows.sentences.iloc[0]):,} sentences",
+        )
         for axis, name in zip(axes[3 * index : 3 * index + 3, 0], names, strict=True):
             axis.set_ylabel(name)
     for axis in axes.ravel():
         style.generation_axis(axis, int(rows.generation.max()))
         axis.label_outer()
         axis.set_ylim(bottom=-0.04 * axis.get_ylim()[1])
-    handles = [style.key(role, f"{style.NAME[role]}, mean (band: lowest to highest model)") for role in ROLES if run.roles[role]]
-    handles.append(Line2D([], [], color=style.GREY, marker="x", ls=":", label="mass of false facts, in the same colours"))
+    handles = [style.key(role, f"{style.NAME[role]}, mean (band: lowest to highest)") for role in ROLES if run.roles[role]]
+    handles.append(Line2D([], [], color=style.GREY, marker="x", ls=":", label="false facts, same colours"))
     style.legend(figure, [*handles, Line2D([], [], color=style.BLACK, ls=":", lw=1, label="the truth")])
     style.save(figure, rows, out)
 

@@ -3,6 +3,6 @@
 from pollination.job import Job
 
 with Job(snakemake) as job:  # noqa: F821
-    from pollination import members
+    from pollination.evaluation import evaluate
 
-    members.evaluate(job, job.file("weights").parent)
+    evaluate(job, job.file("weights").parent)

@@ -5,6 +5,6 @@ from pathlib import Path
 from pollination.job import Job
 
 with Job(snakemake) as job:  # noqa: F821
-    from pollination import members
+    from pollination.parents import write_text
 
-    members.write_text(job, Path(job.output.shard))
+    write_text(job, Path(job.output.shard))

@@ -5,10 +5,9 @@ from pathlib import Path
 from pollination.job import Job
 
 with Job(snakemake) as job:  # noqa: F821
-    from pollination.tokens import pack
-
     from pollination.corpora import read_documents
     from pollination.models import load_tokenizer
+    from pollination.tokens import pack
 
     documents = (text for _, text in read_documents(job.file("documents").parent, job.wildcards.split))
     tokenizer = load_tokenizer(job.file("tokenizer").parent)

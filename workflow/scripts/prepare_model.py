@@ -5,9 +5,8 @@ from pathlib import Path
 from pollination.job import Job
 
 with Job(snakemake, online=True) as job:  # noqa: F821
-    from pollination.tokens import make_tokenizer
-
     from pollination.models import load_tokenizer, write_blueprint
+    from pollination.tokens import make_tokenizer
 
     spec, folder = job.params.model, Path(job.output.config).parent
     source = {"kind": "pretrained", "source": spec["pretrained"]} if spec["pretrained"] else spec["tokenizer"]

@@ -1,0 +1,91 @@
+"""Measuring a member: benchmarks, perplexity, truth measures, samples."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pollination import artifacts, models
+from pollination.corpora import prompts as corpus_prompts
+from pollination.corpora import read_documents
+from pollination.corpora.microworld import World, fact_distribution
+from pollination.generation import continue_prompts
+from pollination.job import Job
+from pollination.scoring.answers import evaluate_tasks
+from pollination.scoring.perplexity import document_sequences, perplexity, sequence_logprobs, summarize
+from pollination.seeds import derive_seed
+from pollination.tokens import TokenBlocks
+
+
+def evaluate(job: Job, folder: Path) -> None:
+    """Write a member's scores.json and the tables behind it."""
+    device, settings, seed = models.prepare(job.params.device, job.params.cpu_threads), job.params.evaluate, job.params.seed
+    model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
+    tasks = {name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)}
+    scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed)
+    result = {"tasks": scores, "perplexity": {}, "truth": {}}
+    worlds = {name: World.from_json(artifacts.read_json(path)) for name, path in zip(job.params.worlds, job.files("worlds"), strict=True)}
+    frames = []
+    for entry, kind, path in zip(settings["perplexity"], job.params.sequences, job.files("text"), strict=True):
+        frame = _perplexity(model, tokenizer, entry, kind, path, worlds.get(entry["corpus"]), settings["batch_size"])
+        name = f"{entry['corpus']}/{entry['split']}"
+        result["perplexity"][name] = summarize(frame)
+        frames.append(frame.assign(corpus=entry["corpus"], split=entry["split"]))
+    facts = []
+    for name, world in worlds.items():
+        table, summary = fact_distribution(world, _word_scorer(model, tokenizer, settings["batch_size"]))
+        result["truth"][name] = summary
+        facts.append(table.assign(corpus=name))
+    sampling = settings["samples"]
+    opening = corpus_prompts(job.file("prompts").parent, sampling["max_sentences"])[: sampling["prompts"]]
+    samples = continue_prompts(model, tokenizer, opening, sampling, derive_seed(seed, "samples"))
+    artifacts.write_table(job.output.answers, answers)
+    artifacts.write_table(job.output.sequences, _concat(frames, SEQUENCE_COLUMNS))
+    artifacts.write_table(job.output.facts, _concat(facts, FACT_COLUMNS))
+    artifacts.write_table(job.output.samples, samples)
+    artifacts.write_json(job.output.scores, result)
+
+
+SEQUENCE_COLUMNS = {"corpus": "str", "split": "str", "sequence": "int64", "tokens": "int64", "nll": "float64", "truth_nll": "float64"}
+FACT_COLUMNS = {
+    "corpus": "str", "person": "str", "attribute": "str", "value": "str", "rank": "int64", "band": "int64",
+    "truth_probability": "float64", "model_probability": "float64", "false_probability": "float64", "known": "bool",
+}  # fmt: skip
+
+
+def _concat(frames: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:
+    if frames:
+        return pd.concat(frames, ignore_index=True)[list(columns)]
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+
+
+def _perplexity(model, tokenizer, entry: dict, kind: str, path: Path, world: World | None, batch_size: int) -> pd.DataFrame:
+    """Per-sequence NLL of one held-out text, with the truth's beside it where the truth is known."""
+    if kind == "blocks":
+        sequences = TokenBlocks(path)
+        if entry["max_tokens"]:
+            sequences = sequences.first(max(1, entry["max_tokens"] // sequences.context_tokens))
+        return perplexity(model, sequences, batch_size).assign(truth_nll=np.nan)
+    texts, budget = [], entry["max_tokens"] or float("inf")
+    for _, text in read_documents(path.parent, entry["split"]):
+        if budget <= 0:
+            break
+        texts.append(text)
+        budget -= len(text.split())
+    context = model.config.max_position_embeddings
+    sequences = document_sequences(texts, tokenizer, context)
+    frame = perplexity(model, sequences, batch_size)
+    truth = np.nan
+    if world is not None:  # the truth is scored on the very tokens that the model was
+        scored = frame["tokens"].to_numpy()
+        truth = [-world.token_logprobs(text.split())[:count].sum() for text, count in zip(texts, scored, strict=True)]
+    return frame.assign(truth_nll=truth)
+
+
+def _word_scorer(model, tokenizer, batch_size: int):
+    """A function from word sequences to the log-probability of each word after the ones before it, eos in front."""
+
+    def score(sequences: list[list[str]]) -> list[np.ndarray]:
+        return sequence_logprobs(model, [tokenizer.convert_tokens_to_ids(words) for words in sequences], tokenizer.eos_token_id, batch_size)
+
+    return score
