@@ -46,8 +46,8 @@ wildcard_constraints:
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.report_files() + ["<results>/config.yaml"],
-    localrule: True
+        plan.evaluations("scores.json") + plan.selections() + plan.report_files(),
+        "<results>/config.yaml",
 
 
 include: "rules/common.smk"

@@ -168,6 +168,10 @@ def _check_experiment(name: str, experiment: dict, config: dict, mistakes: list[
     else:
         _reference(mistakes, f"{key}.select.task", select["task"], config["tasks"] | {"none": 0}, "tasks")
         select["k"] = math.isqrt(n) if select["k"] is None else select["k"]
+        if experiment["text"] == "own":
+            mistakes.append(f"{key}.text: 'own' with selection has no text to read, only parents write; allowed: parent, pool, or select.task: none")
+        if experiment["weights"] == "own" and experiment["mutate"]["scale"] > 0:
+            mistakes.append(f"{key}.weights: 'own' with selection cannot be mutated, only parents are; set mutate.scale: 0, or weights: parent")
         by_parent = "parent" in (experiment["weights"], experiment["text"])
         if select["k"] > n:
             mistakes.append(f"{key}.select.k: {select['k']} parents cannot be chosen from population {n}; allowed: 1 to {n}")
@@ -211,8 +215,8 @@ def data_files(path: str | list[str]) -> list[str]:
         target = Path(pattern).expanduser()
         if target.is_dir():
             found += sorted(str(file) for end in ("parquet", "jsonl", "jsonl.gz", "txt") for file in target.rglob(f"*.{end}"))
-        else:
-            found += sorted(glob(str(target), recursive=True))
+        else:  # a name with brackets in it is a file's name first, and a pattern only where there is no such file
+            found += [str(target)] if target.is_file() else sorted(glob(str(target), recursive=True))
     return list(dict.fromkeys(found))
 
 

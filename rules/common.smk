@@ -1,5 +1,7 @@
 """What all rules share: the input functions, which ask the plan (pollination/workflow.py), and sizes that grow with `attempt`."""
 
+import os
+
 
 def grows(size):
     """A resource that doubles, trebles, ... when the profile submits a failed job again."""
@@ -69,6 +71,11 @@ def prompts(wildcards):
 
 def pooled_shards(wildcards):
     return plan.all_shards(wildcards.experiment, int(wildcards.gen))
+
+
+def figure_source(figure):
+    """A figure's own code is an input, so that a changed plot is drawn again; relative, so that a project can be moved."""
+    return os.path.relpath(f"{workflow.basedir}/pollination/figures/{figure}.py")
 
 
 def figure_inputs(wildcards):

@@ -43,7 +43,7 @@ for figure, (category, title) in FIGURES.items():
             f"draw_{figure}"
         input:
             unpack(figure_inputs),
-            code=f"{workflow.basedir}/pollination/figures/{figure}.py",
+            code=figure_source(figure),
         output:
             numbers=report(
                 "<results>/report/{figure}.csv",
@@ -85,7 +85,7 @@ for figure, (category, title) in PAGES.items():
             f"draw_{figure}"
         input:
             unpack(figure_inputs),
-            code=f"{workflow.basedir}/pollination/figures/{figure}.py",
+            code=figure_source(figure),
         output:
             numbers=report(
                 "<results>/report/{figure}.csv",

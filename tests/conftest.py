@@ -1,11 +1,23 @@
-"""Shared fixtures: where real data lies."""
+"""Shared fixtures: where real data lies, and real Snakemake runs of the toy config."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+
+from pollination.config import resolve
+from pollination.workflow import Plan
 
 ROOT = Path(__file__).parent.parent
+TOY = ROOT / "config/test/toy.yaml"
+TOY_PLAN = Plan(resolve(yaml.safe_load(TOY.read_text())), "results/toy")
+
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
 
 def shared(relative: str) -> Path:
@@ -14,3 +26,41 @@ def shared(relative: str) -> Path:
         if base and (path := Path(base) / relative).exists():
             return path
     pytest.skip(f"real data {relative!r} is not here: set POLLINATION_DATA to the folder that holds it")
+
+
+def command(folder: Path, *words: str, configfile: Path = TOY) -> list[str]:
+    """snakemake in `folder`, with the project's copy there if it has one."""
+    project = folder / "project" if (folder / "project").exists() else ROOT
+    base = [sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile"), "--directory", str(folder)]
+    return [*base, "--profile", str(ROOT / "profiles/local"), "--cores", "2", "--configfile", str(configfile), *words]
+
+
+def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True) -> str:
+    """What a call of snakemake prints; its exit status is checked."""
+    result = subprocess.run(command(folder, *words, configfile=configfile), capture_output=True, text=True, timeout=900)
+    output = result.stdout + result.stderr
+    assert (result.returncode == 0) == ok, output[-5000:]
+    return output
+
+
+def planned(output: str) -> dict[str, int]:
+    """Rule -> jobs, from the table of a dry run."""
+    lines, counts = output.splitlines(), {}
+    start = lines.index("Job stats:") + 3 if "Job stats:" in lines else len(lines)
+    for line in lines[start:]:
+        if not line.strip():
+            break
+        rule, count = line.split()
+        counts[rule] = int(count)
+    return counts
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A finished run of the toy config, made by a copy of the project that a test may change."""
+    folder = tmp_path_factory.mktemp("toy")
+    for name in ("rules", "workflow", "pollination", "profiles", "envs"):
+        shutil.copytree(ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "Snakefile", folder / "project")
+    snakemake(folder)
+    return folder

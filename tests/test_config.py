@@ -53,6 +53,8 @@ def test_merge_leaves_its_inputs_alone():
         ("experiments.population.select.k", 3, ["population: 4", "k = 3"]),
         ("experiments.population.founders", "humans", ["'humans'", "did you mean 'human'"]),
         ("experiments.line.text", "parent", ["'parent' needs selection"]),
+        ("experiments.population.text", "own", ["'own' with selection", "only parents write"]),
+        ("experiments.population.weights", "own", ["'own' with selection cannot be mutated"]),
         ("experiments.tasks", {}, []),
         ("device", "gpu", ["device", "'gpu'", "allowed: auto, cpu, cuda"]),
         ("founders.human.train.learning_rate", "1e-3", ["'1e-3'", "1.0e-3"]),

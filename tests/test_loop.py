@@ -5,68 +5,30 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from pollination.artifacts import digest
-from pollination.config import resolve
-from pollination.workflow import Plan
-from tests.conftest import ROOT
-
-TOY = ROOT / "config/test/toy.yaml"
-PLAN = Plan(resolve(yaml.safe_load(TOY.read_text())), "results/toy")
-
-
-def command(folder: Path, *words: str, configfile: Path = TOY) -> list[str]:
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    return [*base, "--profile", str(ROOT / "profiles/local"), "--cores", "2", "--configfile", str(configfile), *words]
-
-
-def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True) -> str:
-    result = subprocess.run(command(folder, *words, configfile=configfile), capture_output=True, text=True, timeout=900)
-    output = result.stdout + result.stderr
-    assert (result.returncode == 0) == ok, output[-5000:]
-    return output
-
-
-def planned(output: str) -> dict[str, int]:
-    """Rule -> jobs, from the table of a dry run."""
-    counts, lines = {}, output.splitlines()
-    for line in lines[lines.index("Job stats:") + 3 :] if "Job stats:" in lines else []:
-        if not line.strip() or line.startswith("total"):
-            break
-        rule, count = line.split()
-        counts[rule] = int(count)
-    return counts
+from tests.conftest import TOY, TOY_PLAN, command, planned, snakemake
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Digest of every artifact of a run: what rules write, without logs, timings and work in progress."""
-    base = folder / "results/toy"
-    files = [p for p in base.rglob("*") if p.is_file() and p.relative_to(base).parts[0] not in ("logs", "benchmarks")]
-    skip = ("cost.", "run.json")
-    return {
-        str(p.relative_to(base)): digest(p)
-        for p in files
-        if not any(word in p.name for word in skip) and "/." not in str(p.relative_to(base))
-    }
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    snakemake(folder)
-    return folder
+    """Digest of every artifact of a run: all but logs, timings, the figure of them, and records (which name the commit)."""
+    base, found = folder / "results/toy", {}
+    for path in sorted(base.rglob("*")):
+        name = str(path.relative_to(base))
+        if path.is_file() and not name.startswith(("logs/", "benchmarks/", "report/cost")) and not name.endswith("run.json"):
+            found[name] = digest(path)
+    return found
 
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Path:
-    shutil.copytree(finished, tmp_path / "run", copy_function=shutil.copy2)
-    return tmp_path / "run"
+    return Path(shutil.copytree(finished, tmp_path / "run", copy_function=shutil.copy2))
 
 
 def change(tmp_path: Path, **experiment) -> Path:
@@ -78,48 +40,70 @@ def change(tmp_path: Path, **experiment) -> Path:
 
 
 def test_a_finished_run_has_every_file_and_a_second_call_does_nothing(finished):
-    for path in PLAN.evaluations("scores.json") + PLAN.selections() + PLAN.report_files():
+    for path in TOY_PLAN.evaluations("scores.json") + TOY_PLAN.selections() + TOY_PLAN.report_files():
         assert (finished / path).stat().st_size > 0, path
+    assert not [path for path in finished.rglob("*") if path.name.endswith((".tmp", ".work"))]
     assert "Nothing to be done" in snakemake(finished)
+
+
+def test_the_report_is_one_file_with_every_figure(finished, tmp_path):
+    snakemake(finished, "--report", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    for path in TOY_PLAN.report_files():
+        assert path.endswith(".png") or Path(path).name in page, path
 
 
 def test_another_mutation_scale_reruns_only_what_depends_on_it(finished, tmp_path):
     plan = planned(snakemake(finished, "-n", configfile=change(tmp_path, mutate={"scale": 0.02})))
-    assert (plan["mutate_parent"], plan["train_child"]) == (4, 8)  # two parents and four children of two generations
-    assert plan["evaluate_member"] == 8 and plan["generate_shard"] == 4  # generation 0 has written already
-    assert "train_founder" not in plan and "build_microworld" not in plan
+    assert (plan["mutate_parent"], plan["train_child"], plan["evaluate_member"]) == (4, 8, 8)  # two generations of children
+    assert (plan["generate_shard"], plan["select_parents"]) == (4, 2)  # the founders have written and been chosen already
+    assert not {"train_founder", "build_microworld", "stage_task"} & set(plan)
 
 
-def test_a_changed_plot_redraws_only_that_plot(copy, tmp_path):
-    plot = copy / "results/toy/report/accuracy.svg"
-    plot.unlink()
-    assert planned(snakemake(copy, "-n", str(plot.relative_to(copy)))) == {"draw_figure": 1, "total": 1} or planned(
-        snakemake(copy, "-n", str(plot.relative_to(copy)))
-    ) == {"draw_figure": 1}
+def test_a_changed_plot_redraws_only_that_plot(finished):
+    source = finished / "project/pollination/figures/accuracy.py"
+    text = source.read_text()
+    try:
+        source.write_text(text + "\n# changed\n")
+        assert set(planned(snakemake(finished, "-n"))) == {"draw_accuracy", "all", "total"}
+    finally:
+        source.write_text(text)
+    assert "Nothing to be done" in snakemake(finished, "-n")
 
 
 def test_one_generation_rebuilds_bit_for_bit_and_nothing_later_is_scheduled(copy):
     before = digests(copy)
-    files = PLAN.generation_files("population", 1)
+    files = TOY_PLAN.generation_files("population", 1)
     for path in files:
         (copy / path).unlink()
-    output = snakemake(copy, *files)
+    output = snakemake(copy, "--", *files)
+    assert "Training population, generation 1, member 3" in output
+    assert "generation 2" not in output
     assert digests(copy) == before
-    assert "gen2" not in output.replace("gen2/member", "gen2/member") or "train_child" in output
     assert "Nothing to be done" in snakemake(copy, "-n")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(finished, tmp_path, seed):
-    chance = random.Random(seed)
+def kill_a_job(driver: psutil.Process) -> None:
+    """SIGKILL one job of a running driver, as an out-of-memory killer would."""
+    jobs = [p for p in driver.children(recursive=True) if ".snakemake/scripts" in " ".join(p.cmdline())]
+    if jobs:
+        jobs[0].kill()
+
+
+def test_a_run_whose_driver_and_jobs_are_killed_ends_like_an_undisturbed_one(finished, tmp_path):
+    chance = random.Random(0)
+    shutil.copytree(finished / "project", tmp_path / "project")
     environment = os.environ | {"POLLINATION_SAVE_EVERY_S": "0.05"}
-    for _ in range(2):
-        driver = subprocess.Popen(
+    for kill in ("driver", "job", "driver"):
+        process = subprocess.Popen(
             command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
         )
-        time.sleep(chance.uniform(15, 45))
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
+        time.sleep(chance.uniform(10, 35))
+        if kill == "job":
+            kill_a_job(psutil.Process(process.pid))
+            time.sleep(chance.uniform(1, 10))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         snakemake(tmp_path, "--unlock")
     snakemake(tmp_path)
     assert digests(tmp_path) == digests(finished)

@@ -5,8 +5,7 @@ import sys
 
 import yaml
 
-from tests.conftest import ROOT
-from tests.test_loop import TOY, planned, snakemake
+from tests.conftest import ROOT, TOY, planned, snakemake
 
 
 def dry(tmp_path, configfile) -> dict[str, int]:

@@ -36,8 +36,7 @@ def resolve_files(path: str | list[str]) -> list[Path]:
     """The files that the config key `path` names, in order. ValueError: nothing there, or a kind of file that is not read."""
     files = []
     for pattern in [path] if isinstance(path, str) else path:
-        found = [pattern] if Path(pattern).is_file() else data_files(pattern)
-        found = [name for name in found if Path(name).is_file()]
+        found = [name for name in data_files(pattern) if Path(name).is_file()]
         if not found:
             raise ValueError(f"path: {pattern!r}: no {', '.join(SUFFIXES)} file is there; correct the path")
         for name in found:
