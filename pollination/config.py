@@ -169,9 +169,13 @@ def _check_experiment(name: str, experiment: dict, config: dict, mistakes: list[
         _reference(mistakes, f"{key}.select.task", select["task"], config["tasks"] | {"none": 0}, "tasks")
         select["k"] = math.isqrt(n) if select["k"] is None else select["k"]
         if experiment["text"] == "own":
-            mistakes.append(f"{key}.text: 'own' with selection has no text to read, only parents write; allowed: parent, pool, or select.task: none")
+            mistakes.append(
+                f"{key}.text: 'own' with selection has no text to read, only parents write; allowed: parent, pool, or select.task: none"
+            )
         if experiment["weights"] == "own" and experiment["mutate"]["scale"] > 0:
-            mistakes.append(f"{key}.weights: 'own' with selection cannot be mutated, only parents are; set mutate.scale: 0, or weights: parent")
+            mistakes.append(
+                f"{key}.weights: 'own' with selection cannot be mutated, only parents are; set mutate.scale: 0, or weights: parent"
+            )
         by_parent = "parent" in (experiment["weights"], experiment["text"])
         if select["k"] > n:
             mistakes.append(f"{key}.select.k: {select['k']} parents cannot be chosen from population {n}; allowed: 1 to {n}")

@@ -66,19 +66,11 @@ def _perplexity(model, tokenizer, entry: dict, kind: str, path: Path, world: Wor
         if entry["max_tokens"]:
             sequences = sequences.first(max(1, entry["max_tokens"] // sequences.context_tokens))
         return perplexity(model, sequences, batch_size).assign(truth_nll=np.nan)
-    texts, budget = [], entry["max_tokens"] or float("inf")
-    for _, text in read_documents(path.parent, entry["split"]):
-        if budget <= 0:
-            break
-        texts.append(text)
-        budget -= len(text.split())
-    context = model.config.max_position_embeddings
-    sequences = document_sequences(texts, tokenizer, context)
-    frame = perplexity(model, sequences, batch_size)
+    texts = lambda: (text for _, text in read_documents(path.parent, entry["split"]))  # noqa: E731
+    frame = perplexity(model, document_sequences(texts(), tokenizer, model.config.max_position_embeddings, entry["max_tokens"]), batch_size)
     truth = np.nan
     if world is not None:  # the truth is scored on the very tokens that the model was
-        scored = frame["tokens"].to_numpy()
-        truth = [-world.token_logprobs(text.split())[:count].sum() for text, count in zip(texts, scored, strict=True)]
+        truth = [-world.token_logprobs(text.split())[:count].sum() for text, count in zip(texts(), frame["tokens"], strict=False)]
     return frame.assign(truth_nll=truth)
 
 

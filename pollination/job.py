@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def work_folder(beside: Path, name: str, key: str) -> Path:
 
 
 class Job:
-    """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger; `stop` a StopRequest."""
+    """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger."""
 
     def __init__(self, snakemake, online: bool = False) -> None:
         self.input, self.output = snakemake.input, snakemake.output
         self.params, self.wildcards = snakemake.params, snakemake.wildcards
-        self.rule = snakemake.rule
+        self.rule, self.threads = snakemake.rule, snakemake.threads
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online = online
 
@@ -73,7 +74,7 @@ class Job:
         threads = str(self.params.get("cpu_threads", 1))
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = threads
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ |= {"TOKENIZERS_PARALLELISM": str(self.threads > 1).lower(), "RAYON_NUM_THREADS": str(self.threads)}
         if not self.online:
             os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
         self.log = logging.getLogger("pollination")
@@ -86,12 +87,16 @@ class Job:
             file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             self.log.handlers.append(file)
-        self.stop = StopRequest()
         try:
             self.digests = {str(path): artifacts.check(path) for path in self.input if not Path(path).is_dir()}
         except (ValueError, OSError) as error:
             self._fail(error)
         return self
+
+    @cached_property
+    def stop(self) -> StopRequest:
+        """Asked for by jobs that can save and go on later; in all others a signal ends the process as ever."""
+        return StopRequest()
 
     def files(self, name: str) -> list[Path]:
         """The input files of one name; Snakemake unwraps a list of one, and an absent name is an empty list."""

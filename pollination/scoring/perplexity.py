@@ -54,10 +54,21 @@ def sequence_logprobs(model, sequences: list[list[int]], eos_id: int | None = No
     return scored
 
 
-def document_sequences(texts: Iterable[str], tokenizer, context_tokens: int | None = None) -> list[np.ndarray]:
-    """Token ids of documents for `perplexity`, without eos, no longer than can be predicted within `context_tokens`."""
+def document_sequences(
+    texts: Iterable[str], tokenizer, context_tokens: int | None = None, max_tokens: int | None = None
+) -> list[np.ndarray]:
+    """Token ids of documents for `perplexity`, without eos, no longer than can be predicted within `context_tokens`.
+
+    The first documents only, up to the one that reaches `max_tokens` predicted tokens.
+    """
     stop = None if context_tokens is None else context_tokens - 1
-    return [np.array(tokenizer(text, add_special_tokens=False)["input_ids"][:stop], dtype=np.int64) for text in texts]
+    sequences, left = [], math.inf if max_tokens is None else max_tokens
+    for text in texts:
+        if left <= 0:
+            break
+        sequences.append(np.array(tokenizer(text, add_special_tokens=False)["input_ids"][:stop], dtype=np.int64))
+        left -= len(sequences[-1]) + 1
+    return sequences
 
 
 def _eos(model, eos_id: int | None) -> int:
