@@ -188,6 +188,7 @@ rule pack_tokens:
         "<benchmarks>/tokens/{model}.{corpus}.{split}.tsv"
     conda:
         "../envs/pollination.yaml"
+    threads: 4
     resources:
         mem_mb=grows(8000),
         runtime=grows(240),
