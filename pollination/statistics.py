@@ -4,6 +4,7 @@ All bootstrap intervals are percentile intervals (Efron 1979). With few units to
 narrow, by about sqrt((n - 1) / n) and more in the tails; they say how far the result would move, not that it is right to 95 %.
 """
 
+import math
 from collections.abc import Iterator
 from statistics import NormalDist
 
@@ -118,14 +119,14 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 def selection_confidence(correct: np.ndarray, chosen: list[int], k: int, seed: int, resamples: int = 2_000) -> dict:
     """How sure the choice of `chosen` as the best k members is, given `correct` (members, questions) as booleans.
 
-    Questions are drawn with replacement, the same for all members (their answers are paired), and the members ranked anew:
-    higher accuracy first, then the lower index. Returned: same_set, the share of draws whose best k are the chosen; in_best_k, that share for each chosen member;
-    expected_overlap, the mean number of chosen members among the best k; expected_regret, how much higher the mean accuracy of the best
-    k is than that of the chosen, on average over draws; k, questions, resamples.
+    Questions are drawn with replacement, the same for all members (their answers are paired), and the members ranked anew; a tie at the
+    cut counts as an even chance for each that ties. Returned: same_set, the probability that the best k are the chosen; in_best_k,
+    that each chosen member is among them; expected_overlap, the mean number that are; expected_regret, how much higher the mean
+    accuracy of the best k is than that of the chosen, on average over draws; k, questions, resamples.
 
     These are bootstrap confidences, read as P(truly best) as one reads a flat-prior posterior: questions are taken as a sample of the
     skill meant, and only they are taken as noise (not the training seed). The regret is picked and measured on the same draw, so it is
-    an upper estimate. Ties within a draw go to the lower index, which favours what the same rule chose.
+    an upper estimate.
     """
     correct = np.asarray(correct, dtype=float)
     if correct.ndim != 2 or correct.shape[1] == 0:
@@ -133,16 +134,20 @@ def selection_confidence(correct: np.ndarray, chosen: list[int], k: int, seed: i
     members, questions = correct.shape
     if not (0 < k <= members and len(set(chosen)) == len(chosen) == k and all(0 <= member < members for member in chosen)):
         raise ValueError(f"selection_confidence: chosen {list(chosen)} must be {k} different members of 0..{members - 1}")
-    generator, best = np.random.default_rng(seed), np.zeros((resamples, members), dtype=bool)
-    regret = np.empty(resamples)
+    generator, inside = np.random.default_rng(seed), np.empty((resamples, k))
+    same, regret = np.empty(resamples), np.empty(resamples)
     for chunk in _chunks(resamples, questions):
         right = _counts(generator, questions, chunk.stop - chunk.start) @ correct.T  # whole numbers, so ties are exact
-        first = np.argsort(-right, axis=1, kind="stable")[:, :k]
-        np.put_along_axis(best[chunk], first, True, axis=1)
-        regret[chunk] = (np.take_along_axis(right, first, axis=1).mean(axis=1) - right[:, chosen].mean(axis=1)) / questions
-    inside = best[:, chosen]
+        best = -np.sort(-right, axis=1)[:, :k]
+        cut = best[:, -1:]
+        above, tied = right > cut, right == cut
+        places, rivals = k - above.sum(axis=1), tied.sum(axis=1)  # places at the cut, and how many members tie for them
+        inside[chunk] = above[:, chosen] + tied[:, chosen] * (places / rivals)[:, None]
+        possible = (above | tied)[:, chosen].all(axis=1) & (above[:, chosen].sum(axis=1) == above.sum(axis=1))
+        same[chunk] = [ok / math.comb(n, r) for ok, n, r in zip(possible, rivals, places, strict=True)]
+        regret[chunk] = (best.mean(axis=1) - right[:, chosen].mean(axis=1)) / questions
     return {
-        "same_set": float(inside.all(axis=1).mean()),
+        "same_set": float(same.mean()),
         "in_best_k": [float(share) for share in inside.mean(axis=0)],
         "expected_overlap": float(inside.sum(axis=1).mean()),
         "expected_regret": float(regret.mean()),

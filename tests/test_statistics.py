@@ -84,16 +84,18 @@ def test_a_clear_choice_is_certain_and_a_coin_toss_is_not():
 
 def test_two_members_match_the_exact_probability():
     # Member 0 alone is right on 3 questions, member 1 alone on 1 of 4: best unless a draw of 4 holds question 3 three times or four
-    # (a tie of two and two goes to member 0): P = 1 - 4 * (1/4)^3 * (3/4) - (1/4)^4
+    # (probability 13 / 256); two and two (6 * (1/4)^2 * (3/4)^2 = 54 / 256) is a tie, an even chance
     correct = np.array([[1, 1, 1, 0], [0, 0, 0, 1]], dtype=bool)
     result = statistics.selection_confidence(correct, [0], 1, seed=0, resamples=200_000)
-    assert result["same_set"] == pytest.approx(1 - 13 / 256, abs=0.002)
+    assert result["same_set"] == pytest.approx(1 - 13 / 256 - 27 / 256, abs=0.002)
 
 
-def test_equal_members_are_ranked_by_index():
-    correct = np.ones((3, 10), dtype=bool)
-    assert statistics.selection_confidence(correct, [0], 1, seed=0, resamples=50)["same_set"] == 1.0
-    assert statistics.selection_confidence(correct, [2], 1, seed=0, resamples=50)["same_set"] == 0.0
+def test_a_choice_among_equals_is_a_draw_by_lot():
+    result = statistics.selection_confidence(np.ones((4, 10), dtype=bool), [0, 1], 2, seed=0, resamples=50)
+    assert result["same_set"] == pytest.approx(1 / 6)
+    assert result["in_best_k"] == [0.5, 0.5] and result["expected_overlap"] == 1.0 and result["expected_regret"] == 0.0
+    one_better = np.vstack([np.ones(10), np.zeros((3, 10))]).astype(bool)
+    assert statistics.selection_confidence(one_better, [0, 2], 2, seed=0, resamples=50)["same_set"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("chosen, k", [([0, 0], 2), ([0], 2), ([5], 1), ([], 0)])
