@@ -1,0 +1,115 @@
+"""Nucleus sampling and beam search against transformers' `generate`, on a small real model with 32,000 tokens."""
+
+import time
+
+from benchmarks.data import model_and_text, prompts
+from benchmarks.harness import OURS, Row, call
+
+SAMPLED, SAMPLED_PROMPT_TOKENS, SAMPLED_NEW_TOKENS = 128, 8, 56
+SEARCHED, BLOCK_TOKENS, BEAMS = 24, 128, 5  # study B: a block is continued by as many tokens as it has
+
+
+def _peer(folder: str):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _ours(folder: str):
+    from pollination.models import load_model, load_tokenizer
+
+    return load_model(folder), load_tokenizer(folder)
+
+
+def _timed(complete, rows: list[list[int]]) -> dict:
+    """Time `complete(rows)` -> new token ids a row, after a short first call."""
+    complete(rows[:2])
+    begun_s = time.perf_counter()
+    new = complete(rows)
+    return {"seconds": time.perf_counter() - begun_s, "amount": sum(map(len, new)), "result": new}
+
+
+def _generate(model, eos_id: int, batch: int, new_tokens: int, **choices):
+    """`generate` in batches of `batch`; always `new_tokens` new ones, so that both sides do the same work."""
+    import torch
+
+    def complete(rows: list[list[int]]) -> list[list[int]]:
+        written = []
+        for start in range(0, len(rows), batch):
+            ids_BT = torch.tensor(rows[start : start + batch])
+            lengths = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
+            out_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), pad_token_id=eos_id, **lengths, **choices)
+            written += out_BT[:, ids_BT.shape[1] :].tolist()
+        return written
+
+    return complete
+
+
+def sample_ours(folder: str, text: str) -> dict:
+    from pollination.sampling import Decoding, sample
+
+    model, tokenizer = _ours(folder)
+    decoding = Decoding("nucleus", min_new_tokens=SAMPLED_NEW_TOKENS, max_new_tokens=SAMPLED_NEW_TOKENS, temperature=0.7, top_p=0.9)
+    complete = lambda rows: list(sample(model, rows, list(range(len(rows))), decoding, tokenizer.eos_token_id, SAMPLED))  # noqa: E731
+    return _timed(complete, prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)) | {"result": None}
+
+
+def sample_peer(folder: str, text: str, batch: str) -> dict:
+    import torch
+
+    torch.manual_seed(0)
+    model, tokenizer = _peer(folder)
+    choices = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    complete = _generate(model, tokenizer.eos_token_id, int(batch), SAMPLED_NEW_TOKENS, **choices)
+    return _timed(complete, prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)) | {"result": None}
+
+
+def search_ours(folder: str, text: str) -> dict:
+    from pollination.beam import beam_search
+
+    model, tokenizer = _ours(folder)
+    complete = lambda rows: beam_search(model, rows, BEAMS, BLOCK_TOKENS, BLOCK_TOKENS, 1.0, tokenizer.eos_token_id)  # noqa: E731
+    return _timed(complete, prompts(text, tokenizer, SEARCHED, BLOCK_TOKENS))
+
+
+def search_peer(folder: str, text: str, batch: str) -> dict:
+    model, tokenizer = _peer(folder)
+    choices = {"do_sample": False, "num_beams": BEAMS}
+    complete = _generate(model, tokenizer.eos_token_id, int(batch), BLOCK_TOKENS, **choices)
+    return _timed(complete, prompts(text, tokenizer, SEARCHED, BLOCK_TOKENS))
+
+
+def sampling_sides() -> dict:
+    found = model_and_text()
+    peers = {f"transformers generate, batch {batch}": call(sample_peer, *found, batch) for batch in (64, SAMPLED)}
+    return {OURS: call(sample_ours, *found)} | peers
+
+
+def beam_sides() -> dict:
+    found = model_and_text()
+    peers = {f"transformers generate, batch {batch}": call(search_peer, *found, batch) for batch in (SEARCHED // 3, SEARCHED)}
+    return {OURS: call(search_ours, *found)} | peers
+
+
+def same_rows(ours: list, theirs: list) -> str:
+    return f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {len(ours)} texts equal"
+
+
+ROWS = [
+    Row(
+        "sampling",
+        f"nucleus sampling (p 0.9, T 0.7), stories15M, {SAMPLED_PROMPT_TOKENS} + {SAMPLED_NEW_TOKENS} tokens, {SAMPLED} rows",
+        "tokens",
+        5.0,
+        sampling_sides,
+    ),
+    Row(
+        "beam",
+        f"{BEAMS}-beam search, stories15M, {BLOCK_TOKENS} + {BLOCK_TOKENS} tokens, {SEARCHED} prompts",
+        "tokens",
+        2.0,
+        beam_sides,
+        same_rows,
+    ),
+]

@@ -1,0 +1,139 @@
+"""How a row is measured: ours and its peers in alternation, every measurement in a fresh process, medians and ratios.
+
+A side of a row is a command. One that prints a last line of JSON with `seconds` and `amount` (what `call` makes) has timed
+itself, without start and loading; of any other the whole process is timed, as one unit of work. Peak memory is always the
+process's own: interpreter, libraries, model and all. (A process counts from its parent's size, so nothing heavy is imported here.)
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+OURS = "pollination"
+
+
+class Absent(Exception):
+    """What a row needs is not here; the message says what and where it is looked for."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path and its peers. `sides` gives their commands, ours under OURS; it raises Absent where a row cannot be measured."""
+
+    name: str
+    work: str
+    unit: str  # of the amount of work: tokens, jobs, starts
+    target: float  # wanted at least: our rate over the best peer's
+    sides: Callable[[], dict[str, list[str]]]
+    agreement: Callable[[Any, Any], str] | None = None  # says how our result and the peer's compare
+
+
+@dataclass
+class Measurement:
+    """One run of one side: `amount` units of work in `seconds`; `result` is what the row's agreement looks at."""
+
+    seconds: float
+    peak_mib: float
+    amount: float = 1.0
+    result: Any = None
+
+    @property
+    def rate(self) -> float:
+        return self.amount / self.seconds
+
+
+@dataclass
+class Outcome:
+    """A row's measurements by side and round; or the reason why there are none, `failed` where that is an error."""
+
+    row: Row
+    measured: dict[str, list[Measurement]] = field(default_factory=dict)
+    reason: str = ""
+    failed: bool = False
+
+    def rate(self, side: str) -> float:
+        return median(m.rate for m in self.measured[side])
+
+    @property
+    def peer(self) -> str:
+        """The peer at its best: the one with the highest median rate."""
+        return max((side for side in self.measured if side != OURS), key=self.rate)
+
+    @property
+    def ratio(self) -> float:
+        """Our median rate over the best peer's: above 1, we are faster."""
+        return self.rate(OURS) / self.rate(self.peer)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The smallest and the largest ratio of one round."""
+        ratios = [a.rate / b.rate for a, b in zip(self.measured[OURS], self.measured[self.peer], strict=True)]
+        return min(ratios), max(ratios)
+
+    @property
+    def agreement(self) -> str:
+        compare = self.row.agreement
+        return compare(self.measured[OURS][-1].result, self.measured[self.peer][-1].result) if compare else ""
+
+
+def call(function: Callable[..., dict], *arguments: Any) -> list[str]:
+    """The command that runs `function(*arguments)` (arguments as text) in a process and prints the dict that it returns."""
+    return [sys.executable, "-m", "benchmarks.worker", function.__module__, function.__qualname__, *map(str, arguments)]
+
+
+def measure(command: list[str], threads: int) -> Measurement:
+    """Run one side in a fresh process and an empty folder. RuntimeError with its last words where it fails."""
+    with tempfile.TemporaryDirectory(prefix="benchmark.") as folder:
+        offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
+        # a cache of its own: nothing that an earlier run has kept is read
+        caches = {"HF_HOME": f"{folder}/huggingface", "TOKENIZERS_PARALLELISM": "true", "PYTHONPATH": str(ROOT)}
+        work = Path(folder) / "work"
+        work.mkdir()
+        with open(f"{folder}/out", "w+") as out, open(f"{folder}/err", "w+") as err:
+            begun_s = time.perf_counter()
+            process = subprocess.Popen(command, cwd=work, env=os.environ | offline | limits | caches, stdout=out, stderr=err)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)  # its peak memory, and that of its largest child process
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            seconds = time.perf_counter() - begun_s
+            process.returncode = os.waitstatus_to_exitcode(status)
+            lines, errors = (file.seek(0) or file.read().splitlines() for file in (out, err))
+    if process.returncode:
+        raise RuntimeError(f"exit status {process.returncode}: {next((line for line in reversed(errors) if line.strip()), 'no message')}")
+    peak_mib = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    if lines and lines[-1].startswith('{"seconds"'):
+        return Measurement(peak_mib=peak_mib, **json.loads(lines[-1]))
+    return Measurement(seconds, peak_mib, result=lines)
+
+
+def run(row: Row, rounds: int, measure_side: Callable[[list[str]], Measurement], say: Callable[[str], None] = print) -> Outcome:
+    """Measure a row: every side once a round, in the opposite order every other round, so that drift cancels out."""
+    outcome = Outcome(row)
+    try:
+        sides = row.sides()
+        for turn in range(rounds):
+            for side in list(sides)[:: -1 if turn % 2 else 1]:
+                measurement = measure_side(sides[side])
+                outcome.measured.setdefault(side, []).append(measurement)
+                rate = f"{measurement.rate:,.3g} {row.unit}/s"
+                say(
+                    f"{row.name}, round {turn + 1} of {rounds}, {side}: {measurement.seconds:.2f} s, {rate}, {measurement.peak_mib:,.0f} MiB"
+                )
+    except Absent as reason:
+        outcome.reason = str(reason)
+    except RuntimeError as error:
+        outcome.reason, outcome.failed = str(error), True
+    return outcome

@@ -1,0 +1,9 @@
+"""One measurement: `python -m benchmarks.worker MODULE FUNCTION ARGUMENT...` prints what the function returns as JSON."""
+
+import importlib
+import json
+import sys
+
+module, function, *arguments = sys.argv[1:]
+timed = getattr(importlib.import_module(module), function)(*arguments)
+print(json.dumps({"seconds": timed.pop("seconds"), **timed}), flush=True)
