@@ -41,16 +41,24 @@ def _definition(node: dict) -> dict:
 
 
 def with_defaults(value: Any, node: dict) -> Any:
-    """`value` with the schema's defaults filled in, recursively; the input is left alone."""
+    """`value` with the schema's defaults filled in, recursively; the input is left alone.
+
+    Keys come in the schema's order (free ones sorted), because Snakemake compares settings as text: another order in the file is
+    no other setting.
+    """
     node = _definition(node)
     if isinstance(value, dict) and node.get("type") == "object":
-        filled = {key: value[key] for key in value}
-        for key, child in node.get("properties", {}).items():
-            if key in value or "default" in child:
-                filled[key] = with_defaults(value.get(key, copy.deepcopy(child.get("default"))), child)
-        if isinstance(node.get("additionalProperties"), dict):
-            filled = {key: with_defaults(item, node["additionalProperties"]) for key, item in filled.items()}
-        return filled
+        children = node.get("properties", {})
+        filled = {
+            key: with_defaults(value.get(key, copy.deepcopy(child.get("default"))), child)
+            for key, child in children.items()
+            if key in value or "default" in child
+        }
+        named = node.get("additionalProperties")
+        if isinstance(named, dict):
+            order = value if "$ref" in named else sorted(value)  # the first experiment and its like count; other orders do not
+            return filled | {key: with_defaults(value[key], named) for key in order if key not in children}
+        return filled | {key: value[key] for key in sorted(value) if key not in children}
     if isinstance(value, list) and "items" in node:
         return [with_defaults(item, node["items"]) for item in value]
     return value

@@ -190,7 +190,7 @@ class Plan:
         ]
         worlds = [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds]
         return {
-            "tasks": [f"{self.results}/tasks/{task}/task.json" for task in self.config["tasks"]],
+            "tasks": [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])],
             "text": text,
             "worlds": worlds,
             "prompts": [self.prompts(self.sample_corpus(place))],

@@ -27,7 +27,9 @@ def task_sources(wildcards):
 
 
 def checked_tasks(wildcards):
-    return [f"{plan.results}/tasks/{task}/questions.parquet" for task, spec in config["tasks"].items() if spec["kind"] != "microworld"]
+    return [
+        f"{plan.results}/tasks/{task}/questions.parquet" for task, spec in sorted(config["tasks"].items()) if spec["kind"] != "microworld"
+    ]
 
 
 def blueprint(wildcards):

@@ -61,7 +61,7 @@ rule evaluate_member:
         evaluate=config["evaluate"],
         sequences=[plan.sequences(entry) for entry in config["evaluate"]["perplexity"]],
         worlds=plan.measured_worlds,
-        tasks=list(config["tasks"]),
+        tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],

@@ -38,6 +38,16 @@ def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo
     assert config["figures"] == {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
 
 
+def test_another_order_of_keys_is_no_other_setting(demo):
+    def reverse(value):
+        return {key: reverse(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+    for section in ("corpora", "models", "founders", "tasks", "evaluate"):
+        one, other = resolve(demo)[section], resolve(reverse(demo))[section]
+        assert {name: str(entry) for name, entry in one.items()} == {name: str(entry) for name, entry in other.items()}
+    assert str(resolve(demo)["experiments"]["line.s42"]) == str(resolve(reverse(demo))["experiments"]["line.s42"])
+
+
 def test_merge_leaves_its_inputs_alone():
     base, change = {"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}}
     assert merge(base, change) == {"a": {"b": 1, "c": [3]}}
