@@ -10,6 +10,7 @@ from pollination import __version__
 from pollination.config import check_files, resolve
 from pollination.lease import kept_copies
 from pollination.lineage import ancestry, format_ancestry
+from pollination.status import report
 from pollination.workflow import Plan
 
 
@@ -58,11 +59,17 @@ def check(arguments: argparse.Namespace) -> None:
     print(f"{arguments.configfile}: fine. {len(plan.config['experiments'])} experiments, {models} models, {founders} of them founders.")
 
 
+def status(arguments: argparse.Namespace) -> None:
+    """Show how a run fares: what is done, running, failed or waiting, and why."""
+    print(report(read_plan(arguments.configfile)))
+
+
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pollination", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for function, positions in ((check, ()), (files, ("experiment", "generation")), (lineage, ("experiment", "generation", "member"))):
+    generation = ("experiment", "generation")
+    for function, positions in ((check, ()), (status, ()), (files, generation), (lineage, (*generation, "member"))):
         command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         for name in positions:
             command.add_argument(name, type=str if name == "experiment" else int)

@@ -1,6 +1,5 @@
 """The workflow through profiles/slurm on a real Slurm of four virtual nodes: same files, one GPU a model, and every accident survived."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
