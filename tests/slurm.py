@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -104,6 +103,19 @@ def call(*words: str, timeout_s: float = 30) -> str:
     return result.stdout
 
 
+def ended(process: psutil.Process, timeout_s: float) -> bool:
+    """Whether a process ends in time; one that its parent has not asked after (a zombie) has ended."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 class Cluster:
     """Nodes gpu1..gpuN with two "a100" each; partitions `gpu` (the default), and `scavenge`, whose jobs those of `gpu` preempt."""
 
@@ -185,10 +197,8 @@ class Cluster:
         for name in ("slurmctld", *(f"slurmd-{node}" for node in self.names), "munged"):
             with suppress(OSError, ValueError, psutil.NoSuchProcess):
                 process = psutil.Process(int((self.folder / f"{name}.pid").read_text()))
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(15)
-                except psutil.TimeoutExpired:
+                process.terminate()
+                if not ended(process, 15):
                     process.kill()
         for name in ("slurm.conf", "gres.conf", "cgroup.conf"):
             (ETC / name).unlink(missing_ok=True)
