@@ -189,3 +189,12 @@ def test_a_job_that_fails_twice_is_submitted_a_third_time(slurm, local, child):
     assert [one["JobState"] for one in new(slurm)] == ["FAILED", "FAILED", "COMPLETED"]
     same_as(local, child, CHILDREN)
     assert log(child).count("ERROR error: train_child: ") == 2
+
+
+def test_a_gpu_job_on_a_node_without_a_usable_gpu_fails_in_one_line(slurm, local, child, tmp_path):
+    config = tmp_path / "auto.yaml"
+    config.write_text(CONFIG.read_text().replace("device: cpu", "device: auto"))
+    process = start(child, "--configfile", str(config), "--retries", "0", "--rerun-triggers", "mtime")
+    assert process.wait(LIMIT_S) == 1
+    assert log(child).splitlines()[-1].endswith("check the node's driver, or set device: cpu") and "Traceback" not in log(child)
+    assert [one["JobState"] for one in new(slurm)] == ["FAILED"]
