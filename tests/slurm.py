@@ -43,7 +43,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=1,sched_interval=2,bf_interval=2,sched_min_interval=0
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=1
 MinJobAge=300
 KillWait=5
 SlurmdTimeout=10
@@ -183,10 +183,8 @@ class Cluster:
         """Cancel everything, wake nodes that are down, and wait until all is quiet."""
         call("scancel", "--user=root")
         until(lambda: not call("squeue", "-h").strip(), 60, "no job is left")
-        for line in call("sinfo", "-hN", "-o", "%N %T").splitlines():
-            name, state = line.split()
-            if state.startswith(("down", "drain")):
-                call("scontrol", "update", f"nodename={name}", "state=resume")
+        for name in self.names:  # refused where there is nothing to resume
+            subprocess.run(("scontrol", "update", f"nodename={name}", "state=resume"), capture_output=True)
         self.until_idle()
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pollination import artifacts
 from pollination.lease import Lease, keep, kept_copies, newest, restore
-from pollination.slurm import parse_duration, seconds_left
+from pollination.slurm import Deadline, parse_duration, seconds_left
 from tests.conftest import ROOT
 
 LOG = logging.getLogger("test")
@@ -154,3 +154,11 @@ def test_the_time_left_is_unknown_outside_slurm(monkeypatch):
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 100))
     assert 90 < seconds_left() < 101
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 1))
+    deadline = Deadline()
+    assert not deadline
+    time.sleep(1)  # it stops a tenth of its time before the end
+    assert deadline
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 100))
+    deadline.at_s = time.monotonic()
+    assert not deadline  # the limit was extended

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pollination.artifacts import digest
+from pollination.lease import newest
+from pollination.slurm import parse_duration
 from tests.conftest import ROOT, snakemake
 from tests.slurm import Cluster, call, missing, until
 
@@ -20,7 +22,9 @@ CHILDREN = [f"results/slurm/lines/gen1/member{m}/model.safetensors" for m in (0,
 TARGETS = [*CHILDREN, "results/slurm/founders/human/member0/scores.json"]
 MEMBER, LOG = "results/slurm/lines/gen1/member0", "results/slurm/logs/lines/gen1/member0/train.log"
 STEPS = 2200
+WARNING = "'--signal=TERM@5'"  # Slurm's own look at the clock may come 60 s early; here the job's is tried
 LIMIT_S = 240
+started: list[subprocess.Popen] = []  # drivers of the test that runs
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 pytestmark = pytest.mark.slow
@@ -83,14 +87,20 @@ def child(slurm, local, tmp_path, monkeypatch) -> Iterator[Path]:
     folder = Path(shutil.copytree(local, tmp_path / "run", copy_function=shutil.copy2))
     shutil.rmtree(folder / MEMBER)
     (folder / LOG).unlink()
+    started.clear()
     slurm.clear()
     slurm.first = max((int(job["JobId"]) for job in slurm.jobs()), default=0)
     yield folder
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
     slurm.clear()
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
-    return driver(folder, *words, targets=CHILDREN[:1])
+    started.append(driver(folder, *words, targets=CHILDREN[:1]))
+    return started[-1]
 
 
 def log(folder: Path) -> str:
@@ -158,11 +168,17 @@ def site(*defaults: str) -> list[str]:
     return ["--default-resources", "mem_mb=4000", "runtime=60", *defaults]
 
 
-def test_a_job_longer_than_its_time_limit_stops_in_time_and_goes_on(slurm, local, child, monkeypatch):
-    # A minute is too short for the profile's warning of 180 s: the job looks at its limit itself.
-    process = start(child, "--set-resources", "train_child:runtime=1", "train_child:gpu_model=a100")
+def test_a_job_longer_than_its_time_limit_stops_in_time_and_goes_on(slurm, local, child):
+    process = start(child, "--set-resources", "train_child:runtime=1", "train_child:gpu_model=a100", f"train_child:slurm_extra={WARNING}")
+    job = until_saved(slurm, child)
+    trainer = newest(child / MEMBER / ".train.work")[1]["pid"]
+    os.kill(trainer, signal.SIGSTOP)  # makes a minute-long job of one that takes seconds
+    left = lambda: parse_duration(call("squeue", "-h", "-j", job["JobId"], "-o", "%L"))  # noqa: E731
+    until(lambda: left() <= 4, 90, "the time is nearly up")
+    os.kill(trainer, signal.SIGCONT)
     ends_well(process, child)
     check(local, child)
+    assert [one["JobState"] for one in new(slurm)] == ["FAILED", "COMPLETED"]
 
 
 def test_a_killed_driver_started_again_waits_for_the_running_job(slurm, local, child):
