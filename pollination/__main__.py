@@ -8,7 +8,9 @@ import yaml
 
 from pollination import __version__
 from pollination.config import check_files, resolve
+from pollination.lease import kept_copies
 from pollination.lineage import ancestry, format_ancestry
+from pollination.status import report
 from pollination.workflow import Plan
 
 
@@ -31,10 +33,11 @@ def find_experiment(plan: Plan, name: str, generation: int) -> None:
 
 
 def files(arguments: argparse.Namespace) -> None:
-    """List the files that one generation consists of (to delete them, or to ask snakemake for them)."""
+    """List the files that one generation consists of (to delete them, with --kept; or to ask snakemake for them)."""
     plan = read_plan(arguments.configfile)
     find_experiment(plan, arguments.experiment, arguments.generation)
-    print("\n".join(plan.generation_files(arguments.experiment, arguments.generation)))
+    paths = plan.generation_files(arguments.experiment, arguments.generation)
+    print("\n".join(paths + [copy for path in paths for copy in kept_copies(path) if arguments.kept]))
 
 
 def lineage(arguments: argparse.Namespace) -> None:
@@ -56,15 +59,23 @@ def check(arguments: argparse.Namespace) -> None:
     print(f"{arguments.configfile}: fine. {len(plan.config['experiments'])} experiments, {models} models, {founders} of them founders.")
 
 
+def status(arguments: argparse.Namespace) -> None:
+    """Show how a run fares: what is done, running, failed or waiting, and why."""
+    print(report(read_plan(arguments.configfile)))
+
+
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pollination", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for function, positions in ((check, ()), (files, ("experiment", "generation")), (lineage, ("experiment", "generation", "member"))):
+    generation = ("experiment", "generation")
+    for function, positions in ((check, ()), (status, ()), (files, generation), (lineage, (*generation, "member"))):
         command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         for name in positions:
             command.add_argument(name, type=str if name == "experiment" else int)
         command.add_argument("--configfile", default="config/config.yaml", help="the config file (default: %(default)s)")
+        if function is files:
+            command.add_argument("--kept", action="store_true", help="their kept second names too: what is linked again is not made again")
         command.set_defaults(function=function)
     arguments = parser.parse_args(words)
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 class DamagedArtifact(ValueError):
@@ -28,7 +29,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success fsync it and rename it to `path`, else remove it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -19,6 +19,8 @@ from pollination.tokens import TokenBlocks
 
 def evaluate(job: Job, folder: Path) -> None:
     """Write a member's scores.json and the tables behind it."""
+    if job.claim("evaluate", job.key(job.params.seed), at_once=True) is None:
+        return
     device, settings, seed = models.prepare(job.params.device, job.params.cpu_threads), job.params.evaluate, job.params.seed
     model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
     tasks = {name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)}

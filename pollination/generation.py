@@ -294,7 +294,8 @@ def write_shard(
                     )
                 meter.show(counts)
         except Stopped:
-            progress.save()
+            if stop.may_save:
+                progress.save()
             done = progress.counts["tokens"]
             raise Stopped(
                 f"shard {shard}: stopped on request, {done} tokens of whole windows {'kept' if work else 'lost'}; run again to go on"

@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pollination import __version__, artifacts
+from pollination.lease import Lease, keep, restore
+from pollination.slurm import Deadline
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy", "pandas", "pyarrow", "snakemake")
 
@@ -31,19 +33,36 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Set by SIGTERM, SIGUSR1 or SIGINT; long loops ask it at a step or shard boundary, save, and raise Stopped."""
+    """Truthy after SIGTERM, SIGUSR1 or SIGINT, when the time limit is near, or when another copy of the job has taken over.
+
+    Long loops ask it at a step or shard boundary, save if `may_save`, and raise Stopped with `reason`.
+    """
 
     def __init__(self) -> None:
-        self.signal: str | None = None
+        self.reason: str | None = None
+        self.lease: Lease | None = None
+        self.deadline = Deadline()
+        self.at_once = False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
                 signal.signal(number, self._set)
 
     def _set(self, number: int, _frame: object) -> None:
-        self.signal = signal.Signals(number).name
+        self.reason = signal.Signals(number).name
+        if self.at_once:
+            raise Stopped(f"stopped by {self.reason}; the next start begins anew")
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        if not self.may_save:
+            self.reason = "another copy of this job, which took over"
+        elif self.reason is None and self.deadline:
+            self.reason = f"the time limit of Slurm job {os.environ['SLURM_JOB_ID']}"
+        return self.reason is not None
+
+    @property
+    def may_save(self) -> bool:
+        """False where the work in progress is another copy's by now."""
+        return self.lease is None or not self.lease.lost()
 
 
 def git_commit(folder: Path) -> str:
@@ -55,11 +74,6 @@ def git_commit(folder: Path) -> str:
         return "unknown"
 
 
-def work_folder(beside: Path, name: str, key: str) -> Path:
-    """Where a job keeps work in progress: beside its output, undeclared, so that Snakemake does not delete it."""
-    return beside / f".{name}.work" / key[:16]
-
-
 class Job:
     """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger."""
 
@@ -69,6 +83,9 @@ class Job:
         self.rule, self.threads = snakemake.rule, snakemake.threads
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online = online
+        self.lease: Lease | None = None
+        self.work: Path | None = None
+        self.done = False
 
     def __enter__(self) -> "Job":
         threads = str(self.params.get("cpu_threads", 1))
@@ -112,26 +129,60 @@ class Job:
         parts = [self.rule, dict(self.params.items()), seed, sorted(self.digests.items())]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
+    def claim(self, name: str, key: str, at_once: bool = False) -> Path | None:
+        """The job's work folder (see lease.py), once no other copy of the job is at work; None: it is done, its files are in place.
+
+        It lies beside the outputs and is undeclared, so that Snakemake does not delete it. Stopped: asked to while waiting;
+        with `at_once` (a job that has nothing to save) at any time.
+        """
+        outputs = self._outputs()
+        work = outputs[0].parent / f".{name}.work"
+        self.lease, self.stop.at_once = Lease(work, self.log), at_once
+        if not self.lease.wait(self.stop):
+            raise Stopped(f"stopped by {self.stop.reason} while waiting for another copy of this job")
+        self.stop.lease, self.work = self.lease, work / key[:16]
+        if restore(self.work, outputs):
+            self.log.info("finished before, by a copy of this job with the same settings and inputs: its files are linked again")
+            self.done = True
+            return None
+        self.work.mkdir(exist_ok=True)
+        return self.work
+
+    def _outputs(self) -> list[Path]:
+        """The output files, the record last."""
+        record = self.output.get("run")
+        return [Path(path) for path in sorted(self.output, key=lambda path: path == record)]
+
     def _fail(self, error: BaseException) -> None:
         text = f"{self.rule}: {error}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             text = f"{self.rule}: no space left on the disk that holds {error.filename or self.output[0]}; free some and run again"
         self.log.error("error: %s", " ".join(text.split()))
-        for path in map(Path, self.output):
+        ours = self.lease is None or (self.work is not None and not self.lease.lost())
+        for path in map(Path, self.output) if ours else []:
             if path.is_file():
                 path.unlink()
         raise SystemExit(1)
 
     def __exit__(self, kind, error, _traceback) -> None:
+        try:
+            self._finish(kind, error)
+        finally:
+            if self.lease:
+                self.lease.release()
+
+    def _finish(self, kind, error) -> None:
         if isinstance(error, (ValueError, OSError, Stopped)):
             self._fail(error)
         if error is not None:
             self.log.error("%s: %s", kind.__name__, error, exc_info=error)
             return
         record = self.output.get("run")
-        if record:
+        if record and not self.done:
             try:
                 self.write_record(record)
+                if self.work:
+                    keep(self.work, self._outputs())
             except OSError as failure:
                 self._fail(failure)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pollination import artifacts, models
-from pollination.job import Job, work_folder
+from pollination.job import Job
 from pollination.seeds import derive_seed
 from pollination.tokens import TokenBlocks, pack_ids
 from pollination.training import Trainer, founder_slice, mix, write_metrics
@@ -33,7 +33,6 @@ def _train(job: Job, folder: Path, model, blocks, seed: int, work: Path, key: st
         with artifacts.atomic(folder / name) as temporary:
             shutil.copyfile(job.file("blueprint").parent / name, temporary)
     write_metrics(Path(job.output.metrics), metrics)
-    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def _start(job: Job, seed: int):
@@ -49,10 +48,13 @@ def train_founder(job: Job, folder: Path) -> None:
     pool, member = job.wildcards.pool, int(job.wildcards.member)
     seed = derive_seed("founder", pool, member)
     key = job.key(seed)
+    work = job.claim("train", key)
+    if work is None:
+        return
     whole = TokenBlocks(job.file("blocks"))
     shuffle = derive_seed(job.params.data_seed, "slices")
     blocks = founder_slice(whole, whole.context_tokens, job.params.train["tokens"], member, job.params.slices, pool, shuffle)
-    _train(job, folder, _start(job, seed), blocks, seed, work_folder(folder, "train", key), key)
+    _train(job, folder, _start(job, seed), blocks, seed, work, key)
 
 
 def train_child(job: Job, folder: Path) -> None:
@@ -60,7 +62,10 @@ def train_child(job: Job, folder: Path) -> None:
     generation, member = int(job.wildcards.gen), int(job.wildcards.member)
     seed = derive_seed(job.params.seed, "train", generation, member)
     key = job.key(seed)
-    model, work, settings = _start(job, seed), work_folder(folder, "train", key), job.params.train
+    work = job.claim("train", key)
+    if work is None:
+        return
+    model, settings = _start(job, seed), job.params.train
     ids = synthetic_ids(job.files("text"), settings["include_prompt"], settings["tokens"])
     pack_ids(ids, model.config.vocab_size, job.params.context_tokens, model.config.eos_token_id, work / "text.bin")
     blocks = TokenBlocks(work / "text.bin")

@@ -23,7 +23,8 @@ def pick_device(wanted: str) -> torch.device:
     """The device of a config's `device`; ValueError where a GPU was asked for, or allocated, and none can be used."""
     usable = torch.cuda.is_available()
     allocated = any(
-        os.environ.get(name, "") not in ("", "-1", "NoDevFiles") for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_GPUS")
+        os.environ.get(name, "") not in ("", "-1", "NoDevFiles")
+        for name in ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS")
     )
     if wanted == "cuda" and not usable:
         raise ValueError(

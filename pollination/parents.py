@@ -1,12 +1,11 @@
 """What a parent hands on: its weights, mutated, and the text that it writes."""
 
-import shutil
 from pathlib import Path
 
 from pollination import models
 from pollination.corpora import prompts as corpus_prompts
 from pollination.generation import write_shard
-from pollination.job import Job, work_folder
+from pollination.job import Job
 from pollination.seeds import derive_seed
 from pollination.selection import parent_of
 
@@ -19,19 +18,19 @@ def parent_weights(job: Job) -> Path:
 
 def write_text(job: Job, shard: Path) -> None:
     """Let the holder of a rank, as evaluated, write one shard."""
-    device = models.prepare(job.params.device, job.params.cpu_threads)
     rank, generation = int(job.wildcards.rank), int(job.wildcards.gen)
+    seed = derive_seed(job.params.seed, "generate", generation, rank)
+    key = job.key(seed)
+    work = job.claim(f"shard{job.wildcards.shard}", key)
+    if work is None:
+        return
+    device = models.prepare(job.params.device, job.params.cpu_threads)
     folder = parent_weights(job).parent
     model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
     prompts = corpus_prompts(job.file("prompts").parent, job.params.generate["max_sentences"])
-    seed = derive_seed(job.params.seed, "generate", generation, rank)
-    key = job.key(seed)
-    name = f"shard{job.wildcards.shard}"
-    work = work_folder(shard.parent, name, key)
     write_shard(
         model, tokenizer, prompts, job.params.generate, seed, int(job.wildcards.shard), shard, job.log, job.stop, work=work, key=key
     )
-    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def hand_on_weights(job: Job, target: Path) -> None:

@@ -330,8 +330,9 @@ class Trainer:
             if self.validation is not None and step % self.epoch_steps == 0:
                 self.end_of_epoch()
             if self.stop:
-                self.save()
-                raise Stopped(f"stopped by {self.stop.signal} at step {step} of {self.steps}; saved, the next start goes on from there")
+                if self.stop.may_save:
+                    self.save()
+                raise Stopped(f"stopped by {self.stop.reason} at step {step} of {self.steps}; saved, the next start goes on from there")
             if now - saved > float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_EVERY_S)):
                 self.save()
                 saved = now

@@ -146,7 +146,7 @@ def test_more_shards_than_prompts(model, tokenizer, tmp_path):
 class StopAfter:
     """False the first `looks` times it is asked."""
 
-    signal = "SIGTERM"
+    reason, may_save = "SIGTERM", True
 
     def __init__(self, looks: int) -> None:
         self.looks = looks

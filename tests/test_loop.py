@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pollination.artifacts import digest
+from pollination.lease import kept_copies
 from tests.conftest import TOY, TOY_PLAN, command, planned, snakemake
 
 
@@ -21,7 +22,12 @@ def digests(folder: Path) -> dict[str, str]:
     base, found = folder / "results/toy", {}
     for path in sorted(base.rglob("*")):
         name = str(path.relative_to(base))
-        if path.is_file() and not name.startswith(("logs/", "benchmarks/", "report/cost")) and not name.endswith("run.json"):
+        if (
+            path.is_file()
+            and "/." not in name
+            and not name.startswith(("logs/", "benchmarks/", "report/cost"))
+            and not name.endswith("run.json")
+        ):
             found[name] = digest(path)
     return found
 
@@ -42,7 +48,12 @@ def change(tmp_path: Path, **experiment) -> Path:
 def test_a_finished_run_has_every_file_and_a_second_call_does_nothing(finished):
     for path in TOY_PLAN.evaluations("scores.json") + TOY_PLAN.selections() + TOY_PLAN.report_files():
         assert (finished / path).stat().st_size > 0, path
-    assert not [path for path in finished.rglob("*") if path.name.endswith((".tmp", ".work"))]
+    assert not list(finished.rglob("*.tmp"))
+    for work in finished.rglob(".*.work"):  # of work in progress nothing is left: a free lease, and second names of finished files
+        files = {path for path in work.rglob("*") if path.is_file()}
+        (lease,) = work.glob("lease.*")
+        assert '"released": true' in lease.read_text()
+        assert all(path.parent.name == "finished" and path.stat().st_nlink == 2 for path in files - {lease}), work
     assert "Nothing to be done" in snakemake(finished)
 
 
@@ -75,9 +86,12 @@ def test_one_generation_rebuilds_bit_for_bit_and_nothing_later_is_scheduled(copy
     before = digests(copy)
     files = TOY_PLAN.generation_files("population", 1)
     for path in files:
-        (copy / path).unlink()
+        for name in (path, *kept_copies(str(copy / path))):
+            (copy / name).unlink()
     output = snakemake(copy, "--", *files)
     assert "Training population, generation 1, member 3" in output
+    log = copy / "results/toy/logs/population/gen1/member3/train.log"
+    assert "linked again" not in log.read_text()  # really trained
     assert "generation 2" not in output
     assert digests(copy) == before
     assert "Nothing to be done" in snakemake(copy, "-n")

@@ -33,7 +33,7 @@ class Array:
 class StopAfter:
     """Asks to stop once the trainer has looked `count` times."""
 
-    signal = "SIGTERM"
+    reason, may_save = "SIGTERM", True
 
     def __init__(self, count):
         self.left = count

@@ -1,0 +1,199 @@
+"""How a run fares, by its files alone: on any node, at any time, whether it runs, has stopped or has not begun.
+
+A job is done where its output is; running while its lease is alive (or, in rules without one, while its log is young); failed
+or stopped where the last line of its log says so; and waiting otherwise.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pollination.lease import MISSED, describe, newest
+from pollination.workflow import FIGURES, PAGES, Plan
+
+YOUNG_S = 600.0  # a job without a lease whose log is older than this is not running any more
+SHOWN = 12  # jobs listed one by one, at most, of each kind
+TAIL_BYTES = 4096
+STATES = ("done", "running", "failed", "stopped", "waiting")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job of the plan. `output` and `log` are paths; `lease` names its work folder beside the output, if it has one."""
+
+    group: str
+    generation: int | None
+    stage: str
+    output: str
+    log: str
+    lease: str | None = None
+
+
+def jobs(plan: Plan) -> Iterator[Work]:
+    """Every job of a run, each once: preparation, founder pools, generations, report."""
+    logs, needed = f"{plan.results}/logs", set()
+    trained = []
+    for pool, size in plan.pool_sizes.items():
+        needed.update(path for paths in plan.founder_inputs(pool).values() for path in paths)
+        trained += [("founders " + pool, None, f"founders/{pool}", size)]
+    for name, experiment in plan.config["experiments"].items():
+        trained += [(name, g, plan.place(name, g), experiment["population"]) for g in range(1, experiment["generations"])]
+        if experiment["generations"] > 1:
+            needed.add(plan.prompts(plan.prompt_corpus(name)))
+    for _, _, place, _ in trained:
+        needed.update(path for paths in plan.evaluation_inputs(place).values() for path in paths)
+        needed.add(f"{plan.blueprint(place)}/tokenizer.json")
+    yield from _preparation(plan, needed)
+    for group, generation, place, size in trained:
+        for m in range(size):
+            folder, log = f"{plan.results}/{place}/member{m}", f"{logs}/{place}/member{m}"
+            yield Work(group, generation, "train", f"{folder}/model.safetensors", f"{log}/train.log", ".train.work")
+            yield Work(group, generation, "evaluate", f"{folder}/scores.json", f"{log}/evaluate.log", ".evaluate.work")
+    for name, experiment in plan.config["experiments"].items():
+        for g in range(experiment["generations"]):
+            folder, log = f"{plan.results}/{name}/gen{g}", f"{logs}/{name}/gen{g}"
+            if plan.selects(name):
+                yield Work(name, g, "select", f"{folder}/selection.json", f"{log}/select.log")
+            if g + 1 == experiment["generations"]:
+                continue
+            for path in plan.all_shards(name, g):
+                shard = path.removeprefix(f"{folder}/").removesuffix(".parquet")
+                yield Work(name, g, "write", path, f"{log}/{shard}.log", f".{Path(path).stem}.work")
+            members = range(experiment["population"])
+            parents = dict.fromkeys(path for m in members for path in plan.weights(name, g + 1, m) if "/parent" in path)
+            for path in parents:
+                yield Work(name, g, "mutate", path, f"{log}/{Path(path).parent.name}/mutate.log")
+            for m in members if experiment["text"] == "pool" else ():
+                yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
+    for figure in [*FIGURES, *PAGES]:
+        if any(f"/{figure}." in path for path in plan.report_files()):
+            yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
+
+
+def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
+    """The jobs behind inputs that no member makes: corpora, models, tokens, tasks."""
+    base, seen = plan.results, set()
+    needed = {path.removeprefix(f"{base}/") for path in needed}
+    needed |= {f"corpora/{path.split('/')[2]}/train.parquet" for path in needed if path.startswith("tokens/")}
+    for model in {path.split("/")[1] for path in needed if path.startswith("models/")}:
+        needed |= {path.removeprefix(f"{base}/") for path in plan.tokenizer_corpus(model)}
+    for task in {path.split("/")[1] for path in needed if path.startswith("tasks/")}:
+        needed |= {path.removeprefix(f"{base}/") for path in plan.task_sources(task) if path.startswith(f"{base}/")}
+    for path in sorted(needed):
+        kind, name, *rest = path.split("/")
+        if kind == "tokens":
+            stem = f"{name}.{rest[0]}.{Path(path).stem}"
+            work = Work("preparation", None, "pack", f"{base}/{path}", f"{base}/logs/tokens/{stem}.log")
+        elif path.endswith("/overlap.json"):
+            work = Work("preparation", None, "overlap", f"{base}/{path}", f"{base}/logs/corpora/{name}.overlap.log")
+        else:
+            file = {"corpora": "run.json", "models": "run.json", "tasks": "task.json"}.get(kind)
+            if file is None:
+                continue
+            work = Work("preparation", None, kind, f"{base}/{kind}/{name}/{file}", f"{base}/logs/{kind}/{name}.log")
+        if work not in seen:
+            seen.add(work)
+            yield work
+
+
+@cache
+def _names(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in Path(folder).iterdir())
+    except OSError:
+        return frozenset()
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that tells something, without its time; "" where there is none."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    # A traceback follows the line that names the error: lines that begin with a time are the job's own.
+    told = [line for line in lines if re.match(r"\d{4}-\d\d-\d\d ", line)]
+    return told[-1].split(" ", 2)[-1] if told else ""
+
+
+def state(work: Work, now_s: float) -> tuple[str, str]:
+    """(one of STATES, what there is to say of it)."""
+    folder, name = work.output.rsplit("/", 1)
+    names = _names(folder)
+    if name in names:
+        return "done", ""
+    log_folder, log_name = work.log.rsplit("/", 1)
+    if log_name not in _names(log_folder):
+        return "waiting", ""
+    told = last_line(work.log)
+    level, _, text = told.partition(" ")
+    if work.lease in names:
+        number, holder = newest(Path(folder) / work.lease)
+        if holder and not holder["released"]:
+            try:
+                silent_s = now_s - (Path(folder) / work.lease / f"lease.{number}").stat().st_mtime
+            except OSError:  # passed on at this moment
+                silent_s = 0.0
+            if silent_s < 2 * MISSED * holder["beat_s"]:
+                return "running", f"{text if level == 'INFO' else 'starting'} ({describe(holder)})"
+            return "stopped", f"{describe(holder)} has ended without a word; last: {text}"
+    elif level != "ERROR" and now_s - Path(work.log).stat().st_mtime < YOUNG_S:
+        return "running", text
+    if level == "ERROR":
+        return "stopped" if ": stopped by " in text else "failed", text.removeprefix("error: ")
+    return "stopped", text
+
+
+def _spans(rows: dict[int | None, Counter]) -> list[tuple[str, Counter]]:
+    """Rows by generation; neighbours that are wholly done, or wholly waiting, become one."""
+    spans: list[tuple[list, Counter]] = []
+    for generation, counts in sorted(rows.items(), key=lambda item: -1 if item[0] is None else item[0]):
+        if spans and len(counts) == 1 and spans[-1][1].keys() == counts.keys() and next(iter(counts))[1] in ("done", "waiting"):
+            spans[-1] = (spans[-1][0] + [generation], spans[-1][1] + counts)
+        else:
+            spans.append(([generation], counts))
+    return [("" if g[0] is None else f"gen {g[0]}" + (f"-{g[-1]}" if len(g) > 1 else ""), counts) for g, counts in spans]
+
+
+def report(plan: Plan) -> str:
+    """One screen: counts by experiment and generation, then what runs, what has failed and what has stopped."""
+    _names.cache_clear()
+    now_s = time.time()
+    rows: dict[str, dict] = {}
+    stages: dict[tuple, Counter] = {}
+    total, listed = Counter(), {name: [] for name in ("running", "failed", "stopped")}
+    for work in jobs(plan):
+        found, text = state(work, now_s)
+        total[found] += 1
+        rows.setdefault(work.group, {}).setdefault(work.generation, Counter())[(None, found)] += 1
+        stages.setdefault((work.group, work.generation), Counter())[(work.stage, found == "done")] += 1
+        if found in listed:
+            where = work.log if found != "running" else work.output.removeprefix(f"{plan.results}/").rsplit("/", 1)[0]
+            listed[found].append(f"{where}: {work.stage}: {text}" if found == "running" else f"{where}: {text}")
+    lines = [f"{plan.results}: {sum(total.values())} jobs, " + ", ".join(f"{total[name]} {name}" for name in STATES), ""]
+    lines.append(f"{'':<34}" + "".join(f"{name:>9}" for name in STATES))
+    for group, generations in rows.items():
+        for span, counts in _spans(generations):
+            line = f"{group:<25} {span:<8}" + "".join(f"{counts[(None, name)] or '.':>9}" for name in STATES)
+            if len(counts) > 1 or (None, "running") in counts and "-" not in span:
+                generation = int(span.split()[1]) if span else None
+                by_stage = stages[(group, generation)]
+                names = dict.fromkeys(stage for stage, _ in by_stage)
+                line += "   " + ", ".join(f"{s} {by_stage[(s, True)]}/{by_stage[(s, True)] + by_stage[(s, False)]}" for s in names)
+            lines.append(line.rstrip())
+    titles = {
+        "running": "running:",
+        "failed": "failed (log: last error):",
+        "stopped": "stopped, will go on when snakemake runs (log: last words):",
+    }
+    for name, entries in listed.items():
+        if entries:
+            more = [f"  ... and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+            lines += ["", titles[name], *(f"  {entry}" for entry in entries[:SHOWN]), *more]
+    return "\n".join(lines)
