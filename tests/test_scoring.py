@@ -235,8 +235,10 @@ def test_staging_is_bit_identical(tmp_path):
     spec = mmlu(tmp_path / "data", questions=10)
     for name in ("a", "b"):
         staged(spec, tmp_path / name)
-    for path in (tmp_path / "a").iterdir():
-        assert artifacts.digest(path) == artifacts.digest(tmp_path / "b" / path.name)
+    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) == 4  # the asked split, the examples, the questions, task.json
+    for name in files:
+        assert artifacts.digest(tmp_path / "a" / name) == artifacts.digest(tmp_path / "b" / name)
 
 
 def test_answers_of_a_group_are_one_accuracy(tmp_path, unigram_model, word_tokenizer):
