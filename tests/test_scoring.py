@@ -411,3 +411,11 @@ def test_a_gap_in_a_sentence_is_asked_by_its_beginning(stories, tmp_path):
     assert len(questions) == 12 and not questions["question"].str.contains("_").any()  # both fillings of each sentence
     read = answers["matched"] != "none"
     assert (answers["choice"] >= 0).tolist() == read.tolist() and len(answers) == 6
+
+
+def test_a_damaged_split_of_a_staged_task_is_named_before_anything_is_asked(tmp_path):
+    staged(mmlu(tmp_path / "data", questions=10), tmp_path / "task")
+    path = tmp_path / "task" / "splits" / "test.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(artifacts.DamagedArtifact, match="test.parquet: it is not what task.json says"):
+        load_tasks({"mmlu": tmp_path / "task"}, 1234)
