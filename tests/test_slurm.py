@@ -29,6 +29,9 @@ started: list[subprocess.Popen] = []  # drivers of the test that runs
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 pytestmark = pytest.mark.slow
+accident = pytest.mark.skipif(
+    os.environ.get("POLLINATION_SLURM") != "all", reason="minutes of waiting for Slurm's own delays: set POLLINATION_SLURM=all"
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,7 @@ def test_a_cancelled_job_saves_and_its_successor_goes_on(slurm, local, child):
     assert [one["JobState"] for one in new(slurm)] == ["CANCELLED", "COMPLETED"]
 
 
+@accident
 def test_a_job_whose_node_goes_down_is_queued_again_and_goes_on(slurm, local, child):
     process = start(child)
     job = until_saved(slurm, child)
@@ -153,6 +157,7 @@ def hurry(slurm: Cluster, job: dict[str, str]) -> None:
     call("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
 
 
+@accident
 def test_a_preempted_job_is_queued_again_and_goes_on(slurm, local, child):
     process = start(child, *site("slurm_partition=scavenge"))
     job = until_saved(slurm, child)
@@ -168,6 +173,7 @@ def site(*defaults: str) -> list[str]:
     return ["--default-resources", "mem_mb=4000", "runtime=60", *defaults]
 
 
+@accident
 def test_a_job_longer_than_its_time_limit_stops_in_time_and_goes_on(slurm, local, child):
     process = start(child, "--set-resources", "train_child:runtime=1", "train_child:gpu_model=a100", f"train_child:slurm_extra={WARNING}")
     job = until_saved(slurm, child)
@@ -182,6 +188,7 @@ def test_a_job_longer_than_its_time_limit_stops_in_time_and_goes_on(slurm, local
     assert [one["JobState"] for one in new(slurm)] == ["FAILED", "COMPLETED"]
 
 
+@accident
 def test_a_killed_driver_started_again_waits_for_the_running_job(slurm, local, child):
     process = start(child)
     until_saved(slurm, child)
@@ -195,6 +202,7 @@ def test_a_killed_driver_started_again_waits_for_the_running_job(slurm, local, c
     assert "linked again" in log(child) and "steps of" not in log(child)
 
 
+@accident
 def test_a_job_that_fails_twice_is_submitted_a_third_time(slurm, local, child):
     work = child / MEMBER / ".train.work"
     work.parent.mkdir()
@@ -209,6 +217,7 @@ def test_a_job_that_fails_twice_is_submitted_a_third_time(slurm, local, child):
     assert len([text for text in told if "\nerror: train_child: " in text]) == 2
 
 
+@accident
 def test_a_gpu_job_on_a_node_without_a_usable_gpu_fails_in_one_line(slurm, local, child, tmp_path):
     config = tmp_path / "auto.yaml"
     config.write_text(CONFIG.read_text().replace("device: cpu", "device: auto"))
