@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from pollination import artifacts, models
 from pollination.job import Job
 from pollination.seeds import derive_seed
@@ -79,8 +81,7 @@ def synthetic_ids(shards: list[Path], include_prompt: bool, tokens: int | None) 
     """Token ids of the texts of shards, in order, until `tokens` are reached (null: all)."""
     left = float("inf") if tokens is None else tokens
     for path in shards:
-        table = artifacts.read_table(path, ["token_ids", "prompt_tokens"])
-        for batch in table.to_batches(max_chunksize=4096):
+        for batch in pq.ParquetFile(path).iter_batches(4096, columns=["token_ids", "prompt_tokens"]):  # a shard need not fit the memory
             for ids, start in zip(batch["token_ids"].to_pylist(), batch["prompt_tokens"].to_pylist(), strict=True):
                 if left <= 0:
                     return
