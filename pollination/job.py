@@ -105,7 +105,8 @@ class Job:
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             self.log.handlers.append(file)
         try:
-            self.digests = {str(path): artifacts.check(path) for path in self.input if not Path(path).is_dir()}
+            order = self.input.get("staged")  # an empty file that only says what comes first
+            self.digests = {str(path): artifacts.check(path) for path in self.input if path != order and not Path(path).is_dir()}
         except (ValueError, OSError) as error:
             self._fail(error)
         return self

@@ -99,6 +99,21 @@ class Plan:
             return [f"{self.results}/staged/{corpus}.parquet"]
         return data_files(spec["path"]) if spec["kind"] == "files" else []
 
+    def staged(self) -> list[str]:
+        """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models and tokenizers, benchmarks."""
+        models, corpora = set(), {entry["corpus"] for entry in self.config["evaluate"]["perplexity"]}
+        for name, experiment in self.config["experiments"].items():
+            pool = self.config["founders"][experiment["founders"]]
+            models.add(pool["model"])
+            corpora |= {pool["corpus"], self.prompt_corpus(name), self.sample_corpus(f"founders/{experiment['founders']}")}
+        sources = {name: self.config["models"][name] for name in sorted(models)}
+        fetched = [name for name, model in sources.items() if model["pretrained"] or model["tokenizer"]["kind"] == "pretrained"]
+        return [
+            *(f"{self.results}/staged/{name}.parquet" for name in sorted(corpora) if self.config["corpora"][name]["kind"] == "hub"),
+            *(f"{self.results}/models/{name}/config.json" for name in fetched),
+            *(f"{self.results}/tasks/{name}/task.json" for name, task in self.config["tasks"].items() if task["kind"] == "lm_eval"),
+        ]
+
     def tokenizer_corpus(self, model: str) -> list[str]:
         """The corpus that a model's tokenizer is made from, if any."""
         tokenizer = self.config["models"][model]["tokenizer"]

@@ -3,9 +3,14 @@
 import os
 
 
-def grows(size):
-    """A resource that doubles, trebles, ... when the profile submits a failed job again."""
-    return lambda wildcards, attempt: size * attempt
+def grows(size, most=float("inf")):
+    """A resource that doubles, trebles, ... up to `most` when the profile submits a failed job again."""
+    return lambda wildcards, attempt: min(size * attempt, most)
+
+
+def minutes(size):
+    """Time that grows with each attempt, to a day at most: a job over its partition's limit would be queued for ever."""
+    return grows(size, most=24 * 60)
 
 
 def names(kind, key, value):

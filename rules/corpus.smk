@@ -6,9 +6,19 @@ OUTPUTS  <results>/corpora/{corpus}/, <results>/models/{model}/, <results>/token
 
 
 localrules:
+    stage,
     stage_corpus,
     stage_model,
     prepare_model,
+
+
+rule stage:  # no founder trains before: what is missing on the hub is named before a GPU is asked for
+    input:
+        plan.staged(),
+    output:
+        touch("<results>/staged/complete"),
+    message:
+        "All that the run {config[run]} takes from the hub is there"
 
 
 rule stage_corpus:
@@ -52,7 +62,7 @@ rule build_corpus:
         "../envs/pollination.yaml"
     resources:
         mem_mb=grows(8000),
-        runtime=grows(240),
+        runtime=minutes(240),
     params:
         recipe=1,
         corpus=lookup(dpath="corpora/{corpus}", within=config),
@@ -86,7 +96,7 @@ rule build_microworld:
         "../envs/pollination.yaml"
     resources:
         mem_mb=grows(4000),
-        runtime=grows(60),
+        runtime=minutes(60),
     params:
         recipe=1,
         corpus=lookup(dpath="corpora/{corpus}", within=config),
@@ -112,7 +122,7 @@ rule check_overlap:
         "../envs/pollination.yaml"
     resources:
         mem_mb=grows(8000),
-        runtime=grows(240),
+        runtime=minutes(240),
     params:
         recipe=1,
         max_overlap=lookup(dpath="corpora/{corpus}/max_overlap", within=config),
@@ -191,7 +201,7 @@ rule pack_tokens:
     threads: 4
     resources:
         mem_mb=grows(8000),
-        runtime=grows(240),
+        runtime=minutes(240),
     params:
         recipe=1,
         context_tokens=lookup(dpath="models/{model}/context_tokens", within=config),

@@ -54,7 +54,7 @@ rule evaluate_member:
     threads: config["cpu_threads"]
     resources:
         mem_mb=grows(16000),
-        runtime=grows(120),
+        runtime=minutes(120),
         gpu=1,
     params:
         recipe=1,

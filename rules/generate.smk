@@ -22,7 +22,7 @@ rule generate_shard:
     threads: config["cpu_threads"]
     resources:
         mem_mb=grows(16000),
-        runtime=grows(720),
+        runtime=minutes(720),
         gpu=1,
     params:
         recipe=1,
@@ -50,7 +50,7 @@ rule deal_pool:
         "../envs/pollination.yaml"
     resources:
         mem_mb=grows(8000),
-        runtime=grows(60),
+        runtime=minutes(60),
     params:
         recipe=1,
         population=lookup(dpath="experiments/{experiment}/population", within=config),

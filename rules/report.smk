@@ -68,7 +68,7 @@ for figure, (category, title) in FIGURES.items():
             "../envs/pollination.yaml"
         resources:
             mem_mb=grows(4000),
-            runtime=grows(30),
+            runtime=minutes(30),
         params:
             recipe=1,
             config=plan.figure_config(figure),
@@ -109,7 +109,7 @@ for figure, (category, title) in PAGES.items():
             "../envs/pollination.yaml"
         resources:
             mem_mb=grows(4000),
-            runtime=grows(30),
+            runtime=minutes(30),
         params:
             recipe=1,
             config=plan.figure_config(figure),

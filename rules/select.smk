@@ -20,7 +20,7 @@ rule select_parents:
         "../envs/pollination.yaml"
     resources:
         mem_mb=grows(4000),
-        runtime=grows(30),
+        runtime=minutes(30),
     params:
         recipe=1,
         select=lookup(dpath="experiments/{experiment}/select", within=config),
@@ -45,7 +45,7 @@ rule mutate_parent:
         "../envs/pollination.yaml"
     resources:
         mem_mb=grows(8000),
-        runtime=grows(30),
+        runtime=minutes(30),
     params:
         recipe=1,
         mutate=lookup(dpath="experiments/{experiment}/mutate", within=config),

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -117,10 +118,14 @@ def ended(process: psutil.Process, timeout_s: float) -> bool:
 
 
 class Cluster:
-    """Nodes gpu1..gpuN with two "a100" each; partitions `gpu` (the default), and `scavenge`, whose jobs those of `gpu` preempt."""
+    """Nodes with two "a100" each: four in the default partition `gpu`, and two more in each of `partitions`.
 
-    def __init__(self, nodes: int = 4) -> None:
-        self.names = [f"gpu{n}" for n in range(1, nodes + 1)]
+    Jobs of partition `{name}-urgent` preempt those of `{name}`.
+    """
+
+    def __init__(self, partitions: Sequence[str] = ()) -> None:
+        self.partitions = {"gpu": [f"gpu{n}" for n in range(1, 5)]} | {name: [f"{name}{n}" for n in (1, 2)] for name in partitions}
+        self.names = [node for nodes in self.partitions.values() for node in nodes]
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-test."))
         self.folder.chmod(0o755)  # munge refuses a socket that not everybody can reach
         self.overlaps: list[str] = []
@@ -129,15 +134,16 @@ class Cluster:
     def start(self) -> None:
         port, *ports = free_ports(1 + len(self.names))
         host = socket.gethostname().split(".")[0]
-        every = ",".join(self.names)
         lines = [SLURM_CONF.format(host=host, port=port, folder=self.folder)]
         for name, node_port in zip(self.names, ports, strict=True):
             (self.folder / f"spool-{name}").mkdir()
             lines.append(
                 f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=8 RealMemory=64000 Gres=gpu:a100:{len(DEVICES)}\n"
             )
-        lines.append(f"PartitionName=gpu Nodes={every} Default=YES DefaultTime=10 MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF\n")
-        lines.append(f"PartitionName=scavenge Nodes={every} DefaultTime=10 MaxTime=1-00:00:00 PriorityTier=1 PreemptMode=REQUEUE\n")
+        for name, nodes in self.partitions.items():
+            common = f"Nodes={','.join(nodes)} DefaultTime=10 MaxTime=1-00:00:00"
+            lines.append(f"PartitionName={name} {common} Default={'YES' if name == 'gpu' else 'NO'} PriorityTier=1 PreemptMode=REQUEUE\n")
+            lines.append(f"PartitionName={name}-urgent {common} PriorityTier=10 PreemptMode=OFF\n")
         ETC.mkdir(exist_ok=True)
         (ETC / "slurm.conf").write_text("".join(lines))
         (ETC / "gres.conf").write_text(f"Name=gpu Type=a100 File={','.join(DEVICES)}\n")
@@ -176,7 +182,7 @@ class Cluster:
                 held = Counter()
                 for line in call("scontrol", "-o", "-d", "show", "job").splitlines():
                     if "JobState=RUNNING" in line:
-                        held.update(re.findall(r"Nodes=(gpu\d+) \S+ \S+ GRES=gpu:a100:1\(IDX:(\d+)\)", line))
+                        held.update(re.findall(r"Nodes=(\w+) \S+ \S+ GRES=gpu:a100:1\(IDX:(\d+)\)", line))
                 self.overlaps += [f"{node}: GPU {index} held {count} times" for (node, index), count in held.items() if count > 1]
 
     def clear(self) -> None:

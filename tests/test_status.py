@@ -24,7 +24,7 @@ def write(path, text: str) -> None:
 
 def test_it_counts_the_jobs_that_snakemake_plans(tmp_path):
     plan = planned(snakemake(tmp_path, "-n"))
-    assert len(list(jobs(TOY_PLAN))) == plan["total"] - plan["all"] - plan["write_config"]
+    assert len(list(jobs(TOY_PLAN))) == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
 
 
 def test_a_run_that_has_not_begun_waits_and_a_finished_one_is_done(finished, tmp_path, monkeypatch, capsys):
