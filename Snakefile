@@ -40,7 +40,7 @@ wildcard_constraints:
     **dict.fromkeys(("gen", "member", "rank", "shard"), r"\d+"),
     experiment="|".join(map(re.escape, config["experiments"])),
     pool="|".join(config["founders"]),
-    place=r"founders/[\w-]+|[\w.-]+/gen\d+",
+    place=r"(founders|base)/[\w-]+|[\w.-]+/gen\d+",
     split="train|validation|test|prompts",
 
 

@@ -54,7 +54,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Check a config file: every mistake in one line; else print how many models it makes."""
     plan = read_plan(arguments.configfile)
     check_files(plan.config, arguments.configfile)
-    models = len(plan.evaluations("scores.json"))
+    models = len(plan.evaluations("scores.json")) - len(plan.bases)
     founders = sum(plan.pool_sizes.values())
     print(f"{arguments.configfile}: fine. {len(plan.config['experiments'])} experiments, {models} models, {founders} of them founders.")
 

@@ -17,10 +17,10 @@ from jsonschema.exceptions import ValidationError
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-RESERVED = ("founders", "corpora", "models", "tokens", "tasks", "staged", "report", "logs", "benchmarks")
+RESERVED = ("base", "founders", "corpora", "models", "tokens", "tasks", "staged", "report", "logs", "benchmarks")
 
 NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
-    "corpora": {"microworld": [], "files": ["path"], "hub": ["name", "max_tokens"]},
+    "corpora": {"microworld": [], "files": ["path"], "hub": ["name", "max_tokens"], "union": ["corpora"]},
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
     "tokenizer": {"word": ["corpus"], "bpe": ["corpus"], "pretrained": ["source"]},
 }
@@ -114,17 +114,64 @@ def _reference(mistakes: list[str], key: str, name: Any, table: dict, where: str
     return False
 
 
-def _check_kinds(config: dict, mistakes: list[str]) -> None:
-    """Keys that a kind needs or does not read, and names that point nowhere, outside the experiments."""
-    corpora = config["corpora"]
+def listed(value: str | list[str] | None) -> list[str]:
+    """The names that a key holds which takes one name or a list by member."""
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+def by_member(value: Any, member: int) -> Any:
+    """The member's entry of a key which takes one name or a list by member."""
+    return value[member] if isinstance(value, list) else value
+
+
+def _check_corpora(corpora: dict, mistakes: list[str]) -> None:
     for name, corpus in corpora.items():
+        splits = corpus["splits"]
         for key in NEEDS["corpora"][corpus["kind"]]:
-            if key not in corpus:
+            if key not in corpus and not (key == "path" and splits):
                 mistakes.append(f"corpora.{name}.{key}: missing; a corpus of kind {corpus['kind']} needs it")
+        if splits is not None and (corpus["kind"] not in ("files", "hub") or set(splits) != {"train", "validation", "test"}):
+            mistakes.append(
+                f"corpora.{name}.splits: {sorted(splits)}; allowed: train, validation and test together, for kinds files and hub"
+            )
+        for part in corpus.get("corpora", []):
+            if _reference(mistakes, f"corpora.{name}.corpora", part, corpora, "corpora") and corpora[part]["kind"] == "union":
+                mistakes.append(f"corpora.{name}.corpora: {part!r} is a union itself; name its corpora")
         if sum(corpus["held_out"].values()) >= 1:
             mistakes.append(
                 f"corpora.{name}.held_out: the shares add up to {sum(corpus['held_out'].values()):g}; they must leave text to train on (< 1)"
             )
+
+
+def _check_founders(config: dict, mistakes: list[str]) -> None:
+    for name, pool in config["founders"].items():
+        key = f"founders.{name}"
+        for model in listed(pool["model"]):
+            _reference(mistakes, f"{key}.model", model, config["models"], "models")
+        for kind in ("corpus", "validation"):
+            for corpus in listed(pool[kind]):
+                _reference(mistakes, f"{key}.{kind}", corpus, config["corpora"], "corpora")
+        if pool["train"]["tokens"] is None and pool["of"] is None:
+            mistakes.append(f"{key}.train.tokens: missing; state how many tokens of human text each founder trains on, or {key}.of")
+        if pool["of"] and isinstance(pool["segments"], list) and max(pool["segments"]) >= pool["of"]:
+            mistakes.append(f"{key}.segments: {max(pool['segments'])} is none of {pool['of']} segments; allowed: 0 to {pool['of'] - 1}")
+    for name, model in config["models"].items():
+        source = model["pretrained"]
+        if isinstance(source, dict) and _reference(
+            mistakes, f"models.{name}.pretrained.founders", source["founders"], config["founders"], "founders"
+        ):
+            before = [config["models"].get(base, {}) for base in listed(config["founders"][source["founders"]]["model"])[:1]]
+            if any(isinstance(base.get("pretrained"), dict) for base in before):
+                mistakes.append(
+                    f"models.{name}.pretrained.founders: {source['founders']!r} starts from another pool itself; name a pool that does not"
+                )
+
+
+def _check_kinds(config: dict, mistakes: list[str]) -> None:
+    """Keys that a kind needs or does not read, and names that point nowhere, outside the experiments."""
+    corpora = config["corpora"]
+    _check_corpora(corpora, mistakes)
+    _check_founders(config, mistakes)
     for name, model in config["models"].items():
         tokenizer = model["tokenizer"]
         if (model["pretrained"] is None) == ("architecture" not in model):
@@ -137,11 +184,6 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
                     mistakes.append(f"models.{name}.tokenizer.{key}: missing; a tokenizer of kind {tokenizer['kind']} needs it")
         if "corpus" in tokenizer:
             _reference(mistakes, f"models.{name}.tokenizer.corpus", tokenizer["corpus"], corpora, "corpora")
-    for name, pool in config["founders"].items():
-        _reference(mistakes, f"founders.{name}.model", pool["model"], config["models"], "models")
-        _reference(mistakes, f"founders.{name}.corpus", pool["corpus"], corpora, "corpora")
-        if pool["train"]["tokens"] is None:
-            mistakes.append(f"founders.{name}.train.tokens: missing; state how many tokens of human text each founder trains on")
     for name, task in config["tasks"].items():
         for key in NEEDS["tasks"][task["kind"]]:
             if key not in task:
@@ -161,10 +203,12 @@ def _check_experiment(name: str, experiment: dict, config: dict, mistakes: list[
     key = f"experiments.{name}"
     if name in RESERVED:
         mistakes.append(f"{key}: {name!r} is a folder of every run; choose another name")
+    pool = None
     if "founders" not in experiment:
         mistakes.append(f"{key}.founders: missing; name a pool of founders: {', '.join(config['founders'])}")
-    else:
-        _reference(mistakes, f"{key}.founders", experiment["founders"], config["founders"], "founders")
+    elif _reference(mistakes, f"{key}.founders", experiment["founders"], config["founders"], "founders"):
+        pool = config["founders"][experiment["founders"]]
+        _check_members(key, experiment, pool, config, mistakes)
     prompts = experiment["generate"]["prompts"]
     if prompts is not None:
         _reference(mistakes, f"{key}.generate.prompts", prompts, config["corpora"], "corpora")
@@ -193,14 +237,38 @@ def _check_experiment(name: str, experiment: dict, config: dict, mistakes: list[
                 f"{key}.population: {n} children cannot be all ordered pairs of k = {select['k']} parents (k*k = {select['k'] ** 2});"
                 f" allowed: a square, e.g. {near**2} or {(near + 1) ** 2}"
             )
-    if experiment["weights"] == "fresh" and config["models"].get(
-        config["founders"].get(experiment.get("founders"), {}).get("model"), {}
-    ).get("pretrained"):
-        mistakes.append(f"{key}.weights: 'fresh' with a pretrained model has no meaning; allowed: founder, own, parent")
+    if experiment["text_of"] is not None and experiment["text"] != "pool":
+        mistakes.append(f"{key}.text_of: only with text: pool, not {experiment['text']!r}; set {key}.text: pool")
+    human = experiment["human"]
+    if human["accumulate"] != "none" and (human["fraction"] > 0 or experiment["text"] == "human" or experiment["text_of"]):
+        mistakes.append(f"{key}.human.accumulate: {human['accumulate']!r} goes with text parent, own or pool of its own, and fraction: 0")
     generate = experiment["generate"]
     if generate["tokens"] is not None and generate["decoding"] in ("greedy", "beam"):
         mistakes.append(
             f"{key}.generate.tokens: {generate['decoding']} decoding writes one completion a prompt; set tokens: null (one pass over the prompts)"
+        )
+
+
+def _check_members(key: str, experiment: dict, pool: dict, config: dict, mistakes: list[str]) -> None:
+    """Does the pool have what every member of an experiment needs?"""
+    n = experiment["population"]
+    for name in ("model", "corpus", "validation", "segments"):
+        if isinstance(pool[name], list) and len(pool[name]) < n:
+            where = f"founders.{experiment['founders']}.{name}"
+            mistakes.append(f"{key}.population: {n}, but {where} lists {len(pool[name])} members; lower it or lengthen the list")
+    if pool["segments"] == "distinct" and pool["of"] and pool["of"] < n:
+        mistakes.append(
+            f"{key}.population: {n} members cannot have distinct segments of {pool['of']}; set founders.{experiment['founders']}.of: {n}"
+        )
+    families = {model for model in listed(pool["model"])[:n] if model in config["models"]}
+    pretrained = {bool(config["models"][model]["pretrained"]) for model in families}
+    if experiment["weights"] == "fresh" and True in pretrained:
+        mistakes.append(f"{key}.weights: 'fresh' with a pretrained model has no meaning; allowed: base, founder, own, parent")
+    if experiment["weights"] == "base" and False in pretrained:
+        mistakes.append(f"{key}.weights: 'base' needs a pretrained model; allowed: fresh, founder, own, parent")
+    if experiment["weights"] == "parent" and len(families) > 1:
+        mistakes.append(
+            f"{key}.weights: 'parent' with several models ({', '.join(sorted(families))}): a child's model would be known only after selection; allowed: base, founder, fresh, own"
         )
 
 
@@ -236,8 +304,12 @@ def check_files(config: dict, source: str = "config") -> None:
     """ConfigError where local data, models or tokenizers that a config names are not there."""
     mistakes = []
     for name, corpus in config["corpora"].items():
-        if corpus["kind"] == "files" and not data_files(corpus["path"]):
-            mistakes.append(f"corpora.{name}.path: {corpus['path']!r}: no parquet, jsonl or txt file is there; correct the path")
+        paths = (
+            {"path": corpus.get("path")} if not corpus["splits"] else {f"splits.{split}": path for split, path in corpus["splits"].items()}
+        )
+        for key, path in paths.items() if corpus["kind"] == "files" else ():
+            if not data_files(path):
+                mistakes.append(f"corpora.{name}.{key}: {path!r}: no parquet, jsonl or txt file is there; correct the path")
     for name, task in config["tasks"].items():
         for split, path in (task["data"] or {}).items():
             if not Path(path).expanduser().is_file():
@@ -266,10 +338,30 @@ def resolve(raw: dict, source: str = "config") -> dict:
             experiment = with_defaults(change, experiment_node)
             _check_experiment(name, experiment, config, mistakes)
             config["experiments"] |= _replicates(name, experiment)
+        _check_text_of(config, mistakes)
         config["figures"] = _roles(config, raw["experiments"], mistakes)
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))
     return config
+
+
+def _check_text_of(config: dict, mistakes: list[str]) -> None:
+    """Whose text is read: a replicate reads the replicate of the same seed, where there is one."""
+    experiments = config["experiments"]
+    for name, experiment in experiments.items():
+        source = experiment["text_of"]
+        if source is None:
+            continue
+        twin = f"{source}.s{experiment['seed']}"
+        source = experiment["text_of"] = twin if twin in experiments else source
+        if _reference(mistakes, f"experiments.{name}.text_of", source, experiments, "experiments"):
+            other = experiments[source]
+            if source == name:
+                mistakes.append(f"experiments.{name}.text_of: {source!r} is the experiment itself; name another, or leave it out")
+            elif other["generations"] < experiment["generations"]:
+                mistakes.append(
+                    f"experiments.{name}.generations: {experiment['generations']} are more than the {other['generations']} of {source!r}, whose text it reads"
+                )
 
 
 def _roles(config: dict, named: dict, mistakes: list[str]) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ from pollination.beam import beam_search
 from pollination.job import Stopped
 from pollination.sampling import Decoding, sample
 from pollination.seeds import derive_seed
+from pollination.tokens import vocabulary_id
 
 SCHEMA = pa.schema(
     [
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.int32())),
         ("prompt_tokens", pa.int32()),
         ("seed", pa.int64()),
+        ("vocabulary", pa.string()),
     ]
 )
 WINDOW_BATCHES = 4  # batches drawn at once: their prompts are sorted by length, and work in progress is kept after them
@@ -106,14 +108,23 @@ def complete(model, prompts_ids: list[list[int]], seeds: list[int], settings: di
         )
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int | None) -> list[list[int]]:
-    return [ids[:limit] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]] if texts else []
+def _encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str] | list[list[int]], limit: int | None) -> list[list[int]]:
+    if prompts and isinstance(prompts[0], str):
+        prompts = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [list(ids[:limit]) for ids in prompts]
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], eos_id: int) -> str:
     """The text of token ids, without a final end of sequence."""
     ids = ids[:-1] if ids and ids[-1] == eos_id else ids
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _texts(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int], eos_id: int) -> dict[str, str]:
+    """Prompt and completion as text: end to end they are what all the ids say, for a reader with another tokenizer."""
+    opening, whole = tokenizer.decode(prompt, clean_up_tokenization_spaces=False), _decode(tokenizer, prompt + new, eos_id)
+    rest = whole[len(opening) :] if whole.startswith(opening) else _decode(tokenizer, new, eos_id)
+    return {"prompt": opening, "completion": rest}
 
 
 def continue_prompts(
@@ -219,7 +230,7 @@ class Progress:
 def write_shard(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[tuple[str, str]],
+    prompts: list[tuple[str, str]] | list[tuple[str, list[int]]],
     settings: dict,
     seed: int,
     shard: int,
@@ -231,7 +242,7 @@ def write_shard(
 ) -> dict:
     """Write shard number `shard` of a parent's text to `out`; return its counts of rows and tokens.
 
-    `prompts` are (prompt_id, text), `settings` a whole `generate` block. The budget counts ends of sequence that the model
+    `prompts` are (prompt_id, text or token ids), `settings` a whole `generate` block. The budget counts ends of sequence that the model
     wrote, and prompts if `budget_counts` is "text". Without a budget (`tokens` null) each of the shard's prompts (number
     shard, shard + shards, ...) is continued once. `stop` (truthy: asked to stop) ends the work with Stopped; with a folder
     `work`, what is done stays there and a later call with the same `key` (of settings, seed and model) goes on from it.
@@ -251,7 +262,7 @@ def write_shard(
             f"generate.min_tokens: {least} can never be reached with max_new_tokens {settings['max_new_tokens']}; allowed: at most that"
         )
 
-    progress = Progress(work, key)
+    vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
     counts = progress.counts
     if counts["rows_drawn"]:
         log.info("shard %d: going on after %d rows, %d tokens", shard, counts["rows_drawn"], counts["tokens"])
@@ -279,11 +290,11 @@ def write_shard(
                     accepted.append(
                         {
                             "prompt_id": prompt_id,
-                            "prompt": tokenizer.decode(ids, clean_up_tokenization_spaces=False),
-                            "completion": _decode(tokenizer, new, eos_id),
+                            **_texts(tokenizer, ids, new, eos_id),
                             "token_ids": ids + new,
                             "prompt_tokens": len(ids),
                             "seed": row_seed,
+                            "vocabulary": vocabulary,
                         }
                     )
                 drawn, kept = counts["rows_drawn"], counts["rows_kept"]

@@ -14,7 +14,7 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
     """All ancestors of a model, by weights and by text, itself included.
 
     Returns {experiment, generation, member, nodes}; nodes from the youngest generation to the founders, each {generation, member, model,
-    weights_from, mutated, text_from, shards, human}: weights_from is (generation, member) or None (a founder, or a fresh start);
+    weights_from, pretrained, mutated, text_from, shards, human}: weights_from is (generation, member) or None (a founder, a fresh start, or the model `pretrained`);
     text_from the writers, a list of (generation, member); shards the synthetic text that it read; human the corpus of human text that
     it read, or None. Reads the selections of earlier generations; FileNotFoundError where one is not made yet.
     """
@@ -36,23 +36,28 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
 def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
     experiment, k, before = plan.experiment(name), plan.k(name), generation - 1
     node = {"generation": generation, "member": member, "model": plan.member(name, generation, member), "weights_from": None}
-    node |= {"mutated": False, "text_from": [], "shards": [], "human": None}
+    node |= {"pretrained": None, "mutated": False, "text_from": [], "shards": [], "human": None}
+    place = plan.place(name, generation)
+    weights, text, human = experiment["weights"], experiment["text"], experiment["human"]
+    model = plan.model(place, member)
+    if generation == 0 or weights == "base":
+        node["pretrained"] = model if plan.config["models"][model]["pretrained"] else None
     if generation == 0:
-        return node | {"human": plan.pool(plan.place(name, 0))["corpus"]}
-    weights, text = experiment["weights"], experiment["text"]
-    if weights != "fresh":
+        return node | {"human": plan.corpus(place, member)}
+    if weights not in ("fresh", "base"):
         places = {"founder": (0, member), "own": (before, member)}
         node["weights_from"] = places[weights] if weights in places else (before, slot(before, member // k))
         node["mutated"] = weights == "parent" and experiment["mutate"]["scale"] > 0
         node["mutated"] |= weights == "own" and experiment["mutate"]["scale"] > 0
-    if text == "own":
-        node["text_from"] = [(before, member)]
-    else:
-        ranks = range(k) if text == "pool" else [member % k]
-        node["text_from"] = [(before, slot(before, rank)) for rank in ranks]
-    node["shards"] = plan.all_shards(name, before) if text == "pool" else plan.text(name, generation, member)
-    if experiment["human"]["fraction"] > 0:
-        node["human"] = plan.pool(plan.place(name, generation))["corpus"]
+    if text != "human":
+        ranks = {"own": [member], "parent": [member % k]}.get(text, range(k))
+        rounds = range(generation) if human["accumulate"] != "none" else [before]
+        node["text_from"] = [] if experiment["text_of"] else [(g, slot(g, rank)) for g in rounds for rank in ranks]
+        node["shards"] = [
+            path for g in rounds for path in (plan.pooled(name, g) if text == "pool" else plan.round_text(name, g + 1, member))
+        ]
+    if human["fraction"] > 0 or human["accumulate"] != "none" or text == "human":
+        node["human"] = plan.corpus(place, member)
     return node
 
 
@@ -64,6 +69,8 @@ def format_ancestry(tree: dict) -> str:
         source = "initialised anew"
         if node["weights_from"]:
             source = f"weights from {name(node['weights_from'])}" + (", mutated" if node["mutated"] else "")
+        elif node["pretrained"]:
+            source = f"pretrained model {node['pretrained']}"
         elif node["generation"] == 0:
             source = "founder"
         writers = "; ".join(name(place) for place in node["text_from"])

@@ -4,13 +4,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pollination import artifacts, models
 from pollination.job import Job
 from pollination.seeds import derive_seed
-from pollination.tokens import TokenBlocks, pack_ids
-from pollination.training import Trainer, founder_slice, mix, write_metrics
+from pollination.tokens import TokenBlocks, encode, pack_ids, vocabulary_id
+from pollination.training import Blocks, Subset, Trainer, join, mix, sample, segment, write_metrics
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -46,45 +48,72 @@ def _start(job: Job, seed: int):
 
 
 def train_founder(job: Job, folder: Path) -> None:
-    """Train founder `member` of a pool on its slice of human text; its seed is that of (pool, member)."""
+    """Train founder `member` of a pool on its segment of human text; its seed is that of (pool, member)."""
     pool, member = job.wildcards.pool, int(job.wildcards.member)
     seed = derive_seed("founder", pool, member)
     key = job.key(seed)
     work = job.claim("train", key)
     if work is None:
         return
-    whole = TokenBlocks(job.file("blocks"))
-    shuffle = derive_seed(job.params.data_seed, "slices")
-    blocks = founder_slice(whole, whole.context_tokens, job.params.train["tokens"], member, job.params.slices, pool, shuffle)
-    _train(job, folder, _start(job, seed), blocks, seed, work, key)
+    _train(job, folder, _start(job, seed), own_segment(job, job.file("blocks"), member), seed, work, key)
+
+
+def own_segment(job: Job, packed: Path, member: int) -> Subset:
+    """The human text that a member's founder has read."""
+    whole = TokenBlocks(packed)
+    return segment(whole, whole.context_tokens, job.params.segment, member, derive_seed(job.params.data_seed, "slices"))
 
 
 def train_child(job: Job, folder: Path) -> None:
-    """Train child `member` on synthetic shards, from the weights that its operators give it."""
+    """Train child `member` on the text that its operators give it, from the weights that they give it."""
     generation, member = int(job.wildcards.gen), int(job.wildcards.member)
     seed = derive_seed(job.params.seed, "train", generation, member)
     key = job.key(seed)
     work = job.claim("train", key)
     if work is None:
         return
-    model, settings = _start(job, seed), job.params.train
-    ids = synthetic_ids(job.files("text"), settings["include_prompt"], settings["tokens"])
-    pack_ids(ids, model.config.vocab_size, job.params.context_tokens, model.config.eos_token_id, work / "text.bin")
-    blocks = TokenBlocks(work / "text.bin")
-    if job.file("human"):
-        human = derive_seed(job.params.data_seed, "human", generation, member)
-        blocks = mix(blocks, TokenBlocks(job.file("human")), job.params.human["fraction"], human)
-    _train(job, folder, model, blocks, seed, work, key)
+    model = _start(job, seed)
+    _train(job, folder, model, _text(job, model, work, generation, member), seed, work, key)
 
 
-def synthetic_ids(shards: list[Path], include_prompt: bool, tokens: int | None) -> Iterator[list[int]]:
-    """Token ids of the texts of shards, in order, until `tokens` are reached (null: all)."""
-    left = float("inf") if tokens is None else tokens
+def _text(job: Job, model, work: Path, generation: int, member: int) -> Blocks:
+    """Synthetic text packed into blocks, with what human text the operators add to it; or the founder's segment alone."""
+    human = TokenBlocks(job.file("human")) if job.file("human") else None
+    if job.params.text == "human":
+        return own_segment(job, job.file("human"), member)
+    settings, mixing, seed = job.params.train, job.params.human, derive_seed(job.params.data_seed, "human", generation, member)
+    tokenizer = models.load_tokenizer(job.file("blueprint").parent)
+    rounds = 1 if mixing["accumulate"] == "none" else generation
+    packed = []
+    for number, shards in enumerate(np.array_split(np.array(job.files("text"), dtype=object), rounds)):
+        ids = synthetic_ids(list(shards), settings["include_prompt"], settings["tokens"], tokenizer)
+        path = work / f"text{number}.bin"
+        pack_ids(ids, model.config.vocab_size, job.params.context_tokens, tokenizer.eos_token_id, path, job.params.separator)
+        packed.append(TokenBlocks(path))
+    if mixing["accumulate"] != "none":
+        everything = join([own_segment(job, job.file("human"), member), *packed])
+        return everything if mixing["accumulate"] == "all" else sample(everything, len(packed[-1]), seed)
+    return mix(packed[0], human, mixing["fraction"], seed) if human else packed[0]
+
+
+def synthetic_ids(shards: list[Path], include_prompt: bool, tokens: int | None, tokenizer) -> Iterator[list[int]]:
+    """Token ids of the texts of shards, in order, until `tokens` are reached (null: all).
+
+    Ids are taken as they were written where `tokenizer` gives them the same meaning; else the text is tokenised anew.
+    """
+    left, mine = float("inf") if tokens is None else tokens, vocabulary_id(tokenizer)
     for path in shards:
-        for batch in pq.ParquetFile(path).iter_batches(4096, columns=["token_ids", "prompt_tokens"]):  # a shard need not fit the memory
-            for ids, start in zip(batch["token_ids"].to_pylist(), batch["prompt_tokens"].to_pylist(), strict=True):
+        foreign = set(pc.unique(artifacts.read_table(path, ["vocabulary"])["vocabulary"]).to_pylist()) != {mine}
+        columns = ["token_ids", "prompt_tokens"] + (["vocabulary", "prompt", "completion"] if foreign else [])
+        for batch in pq.ParquetFile(path).iter_batches(4096, columns=columns):  # a shard need not fit the memory
+            rows = batch.to_pylist()
+            others = [row for row in rows if row.get("vocabulary", mine) != mine]
+            anew = encode(((row["prompt"] if include_prompt else "") + row["completion"] for row in others), tokenizer)
+            for row in rows:
                 if left <= 0:
                     return
-                ids = ids if include_prompt else ids[start:]
+                ids = (
+                    next(anew) if row.get("vocabulary", mine) != mine else row["token_ids"][0 if include_prompt else row["prompt_tokens"] :]
+                )
                 left -= len(ids)
                 yield ids

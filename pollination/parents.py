@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from pollination import models
 from pollination.corpora import prompts as corpus_prompts
 from pollination.generation import write_shard
 from pollination.job import Job
+from pollination.members import own_segment
 from pollination.seeds import derive_seed
 from pollination.selection import parent_of
+from pollination.training import Subset
 
 
-def parent_weights(job: Job) -> Path:
-    """The weights of the member that holds the job's rank, as evaluated."""
-    members = job.files("members")
-    return members[parent_of(job.file("selection"), int(job.wildcards.rank))] if job.file("selection") else members[0]
+def holder(job: Job) -> int:
+    """Which of the job's candidates (`members`, `prompts`, `blocks`) holds its rank."""
+    return parent_of(job.file("selection"), int(job.wildcards.rank)) if job.file("selection") else 0
 
 
 def write_text(job: Job, shard: Path) -> None:
@@ -24,16 +27,24 @@ def write_text(job: Job, shard: Path) -> None:
     work = job.claim(f"shard{job.wildcards.shard}", key)
     if work is None:
         return
-    device = models.prepare(job.params.device, job.params.cpu_threads)
-    folder = parent_weights(job).parent
+    device, settings = models.prepare(job.params.device, job.params.cpu_threads), job.params.generate
+    folder = job.files("members")[holder(job)].parent
     model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
-    prompts = corpus_prompts(job.file("prompts").parent, job.params.generate["max_sentences"])
-    write_shard(
-        model, tokenizer, prompts, job.params.generate, seed, int(job.wildcards.shard), shard, job.log, job.stop, work=work, key=key
-    )
+    if job.file("blocks"):
+        slot = holder(job) if job.file("selection") else rank
+        prompts = block_prompts(own_segment(job, job.files("blocks")[holder(job)], slot))
+    else:
+        prompts = corpus_prompts(job.files("prompts")[holder(job)].parent, settings["max_sentences"])
+    write_shard(model, tokenizer, prompts, settings, seed, int(job.wildcards.shard), shard, job.log, job.stop, work=work, key=key)
+
+
+def block_prompts(blocks: Subset) -> list[tuple[str, list[int]]]:
+    """(number of the block in its corpus, token ids) of each block of a segment: the generation set of study B, section 3.2."""
+    every = blocks.blocks(np.arange(len(blocks)))
+    return [(f"block{number}", ids) for number, ids in zip(blocks.chosen.tolist(), every.tolist(), strict=True)]
 
 
 def hand_on_weights(job: Job, target: Path) -> None:
     """Write the weights that the children of the job's rank inherit."""
     seed = derive_seed(job.params.seed, "mutate", int(job.wildcards.gen), int(job.wildcards.rank))
-    models.write_parent(parent_weights(job), target, **job.params.mutate, seed=seed)
+    models.write_parent(job.files("members")[holder(job)], target, **job.params.mutate, seed=seed)

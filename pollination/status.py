@@ -36,34 +36,39 @@ class Work:
 def jobs(plan: Plan) -> Iterator[Work]:
     """Every job of a run, each once: preparation, founder pools, generations, report."""
     logs, needed = f"{plan.results}/logs", set()
-    trained = []
-    for pool, size in plan.pool_sizes.items():
-        needed.update(path for paths in plan.founder_inputs(pool).values() for path in paths)
-        trained += [("founders " + pool, None, f"founders/{pool}", size)]
+    trained = [("founders " + pool, None, f"founders/{pool}", size) for pool, size in plan.pool_sizes.items()]
     for name, experiment in plan.config["experiments"].items():
         trained += [(name, g, plan.place(name, g), experiment["population"]) for g in range(1, experiment["generations"])]
-        if experiment["generations"] > 1:
-            needed.add(plan.prompts(plan.prompt_corpus(name)))
-    for _, _, place, _ in trained:
-        needed.update(path for paths in plan.evaluation_inputs(place).values() for path in paths)
-        needed.add(f"{plan.blueprint(place)}/tokenizer.json")
+        for g in range(experiment["generations"]):
+            for rank in range(plan.k(name)) if plan.writes(name, g) else ():
+                needed.update(path for paths in plan.prompt_inputs(name, g, rank).values() for path in paths)
+            for m in range(experiment["population"]) if g else ():
+                inputs = plan.child_inputs(name, g, m)
+                needed.update(path for kind in ("validation", "human") for path in inputs.get(kind, []))
+    for pool, size in plan.pool_sizes.items():
+        needed.update(path for m in range(size) for paths in plan.founder_inputs(pool, m).values() for path in paths)
+    measured = [(place, m) for _, _, place, size in trained for m in range(size)] + [(f"base/{model}", 0) for model in plan.bases]
+    for place, m in measured:
+        needed.update(path for paths in plan.evaluation_inputs(place, m).values() for path in paths)
+        needed.add(f"{plan.blueprint(place, m)}/tokenizer.json")
     yield from _preparation(plan, needed)
     for group, generation, place, size in trained:
         for m in range(size):
             folder, log = f"{plan.results}/{place}/member{m}", f"{logs}/{place}/member{m}"
             yield Work(group, generation, "train", f"{folder}/model.safetensors", f"{log}/train.log", ".train.work")
             yield Work(group, generation, "evaluate", f"{folder}/scores.json", f"{log}/evaluate.log", ".evaluate.work")
+    for model in plan.bases:
+        folder, log = f"base/{model}/member0", f"{logs}/base/{model}/member0/evaluate.log"
+        yield Work("base " + model, None, "evaluate", f"{plan.results}/{folder}/scores.json", log, ".evaluate.work")
     for name, experiment in plan.config["experiments"].items():
         for g in range(experiment["generations"]):
             folder, log = f"{plan.results}/{name}/gen{g}", f"{logs}/{name}/gen{g}"
             if plan.selects(name):
                 yield Work(name, g, "select", f"{folder}/selection.json", f"{log}/select.log")
-            if g + 1 == experiment["generations"]:
-                continue
-            for path in plan.all_shards(name, g):
+            for path in plan.all_shards(name, g) if plan.writes(name, g) else ():
                 shard = path.removeprefix(f"{folder}/").removesuffix(".parquet")
                 yield Work(name, g, "write", path, f"{log}/{shard}.log", f".{Path(path).stem}.work")
-            members = range(experiment["population"])
+            members = range(experiment["population"]) if g + 1 < experiment["generations"] else ()
             parents = dict.fromkeys(path for m in members for path in plan.weights(name, g + 1, m) if "/parent" in path)
             for path in parents:
                 yield Work(name, g, "mutate", path, f"{log}/{Path(path).parent.name}/mutate.log")
@@ -81,6 +86,8 @@ def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
     needed |= {f"corpora/{path.split('/')[2]}/train.parquet" for path in needed if path.startswith("tokens/")}
     for model in {path.split("/")[1] for path in needed if path.startswith("models/")}:
         needed |= {path.removeprefix(f"{base}/") for path in plan.tokenizer_corpus(model)}
+    for corpus in {path.split("/")[1] for path in needed if path.startswith("corpora/")}:
+        needed |= {path.removeprefix(f"{base}/") for path in plan.corpus_sources(corpus) if path.startswith(f"{base}/corpora")}
     for task in {path.split("/")[1] for path in needed if path.startswith("tasks/")}:
         needed |= {path.removeprefix(f"{base}/") for path in plan.task_sources(task) if path.startswith(f"{base}/")}
     for path in sorted(needed):

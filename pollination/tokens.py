@@ -5,6 +5,7 @@ context_tokens, tokens (packed), dtype, documents, dropped_tokens (the last, inc
 """
 
 import copy
+import hashlib
 import json
 import logging
 import re
@@ -124,6 +125,12 @@ def _pretrained(source: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def vocabulary_id(tokenizer) -> str:
+    """Names what token ids mean: tokenizers that agree in every id have the same."""
+    words = sorted((index, word) for word, index in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
+
+
 def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
     """Token ids of each document, without special tokens; text that looks like one ("<eos>") is text. Batches, bounded memory.
 
@@ -198,13 +205,15 @@ def _pieces(text: str) -> Iterator[str]:
         start = stop
 
 
-def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, context_tokens: int, path: Path) -> dict:
+def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, context_tokens: int, path: Path, separator: str = "eos") -> dict:
     """Tokenise documents and pack them (see pack_ids); returns what `<stem>.json` says."""
-    return pack_ids(encode(documents, tokenizer), len(tokenizer), context_tokens, tokenizer.eos_token_id, path)
+    return pack_ids(encode(documents, tokenizer), len(tokenizer), context_tokens, tokenizer.eos_token_id, path, separator)
 
 
-def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: int, eos_id: int, path: Path) -> dict:
-    """Write documents end to end, one eos after each that has none yet, cut into blocks; returns what `<stem>.json` says.
+def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: int, eos_id: int, path: Path, separator: str = "eos") -> dict:
+    """Write documents end to end, cut into blocks; returns what `<stem>.json` says.
+
+    `separator` "eos": one eos after each document that has none yet; "none": nothing between them.
 
     Streams; the last, incomplete block is dropped. ValueError: an id outside the vocabulary, or not one whole block.
     """
@@ -225,7 +234,7 @@ def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: in
 
         for ids in documents:
             held.extend(ids)
-            if not len(ids) or ids[-1] != eos_id:
+            if separator == "eos" and (not len(ids) or ids[-1] != eos_id):
                 held.append(eos_id)
             count += 1
             if len(held) >= WRITE_TOKENS:

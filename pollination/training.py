@@ -68,6 +68,26 @@ class Subset:
         return self.source.blocks(self.chosen[indices])
 
 
+@dataclass
+class Joined:
+    """Texts one after another."""
+
+    parts: list[Blocks]
+
+    def __post_init__(self) -> None:
+        self.ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        where = np.searchsorted(self.ends, indices, side="right")
+        rows = [
+            self.parts[i].blocks(np.array([index - (self.ends[i] - len(self.parts[i]))])) for i, index in zip(where, indices, strict=True)
+        ]
+        return np.concatenate(rows)
+
+
 def mix(synthetic: Blocks, other: Blocks, fraction: float, seed: int) -> Mixture:
     """Replace a share of blocks by human blocks, both drawn without replacement. ValueError: not enough human text."""
     count = round(fraction * len(synthetic))
@@ -81,23 +101,38 @@ def mix(synthetic: Blocks, other: Blocks, fraction: float, seed: int) -> Mixture
     return Mixture(synthetic, other, human)
 
 
-def founder_slice(blocks: Blocks, context_tokens: int, tokens: int, member: int, slices: str, pool: str, seed: int) -> Subset:
-    """The text of founder `member`: slice m of `tokens` tokens of the shuffled blocks, or slice 0 for all. ValueError: text runs out.
+def join(parts: list[Blocks]) -> Blocks:
+    """Several texts as one, end to end."""
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def sample(blocks: Blocks, count: int, seed: int) -> Subset:
+    """`count` of the blocks (all, where there are fewer), drawn without replacement."""
+    return Subset(blocks, np.random.default_rng(seed).permutation(len(blocks))[:count])
+
+
+def segment(blocks: Blocks, context_tokens: int, spec: dict, member: int, seed: int) -> Subset:
+    """The human text of founder `member`. `spec`: pool, tokens, segments, of (config keys of a pool). ValueError: text runs out.
 
     Blocks are shuffled (by the data seed), because neighbours in a corpus are of one book: founders shall differ by chance alone.
+    Without `of`, segment m is the m-th `tokens` tokens; with it, the first `tokens` (None: all) are cut into `of` segments whose
+    lengths differ by one block at most (study B, section 3: n = N / M).
     """
-    count = tokens // context_tokens
-    first = member * count if slices == "disjoint" else 0
-    if count == 0:
+    pool, tokens, of, order = spec["pool"], spec["tokens"], spec["of"], np.random.default_rng(seed).permutation(len(blocks))
+    number = {"distinct": member, "same": 0}[spec["segments"]] if isinstance(spec["segments"], str) else spec["segments"][member]
+    count = len(blocks) if tokens is None else tokens // context_tokens
+    first, last = (0, count) if of else (number * count, (number + 1) * count)
+    if last > len(blocks):
         raise ValueError(
-            f"founders.{pool}.train.tokens: {tokens} is less than one block of {context_tokens} tokens; allowed: at least that"
+            f"founders.{pool}.train.tokens: founder {member} needs blocks {first} to {last} of its corpus, which has {len(blocks)}"
+            f" ({len(blocks) * context_tokens:,} tokens); lower train.tokens, add text, or set segments: same"
         )
-    if first + count > len(blocks):
+    chosen = np.array_split(order[:count], of)[number] if of else order[first:last]
+    if len(chosen) == 0:
         raise ValueError(
-            f"founders.{pool}.train.tokens: founder {member} needs blocks {first} to {first + count} of its corpus, which has {len(blocks)}"
-            f" ({len(blocks) * context_tokens:,} tokens); lower train.tokens, add text, or set slices: shared"
+            f"founders.{pool}.train.tokens: {tokens} give founder {member} less than one block of {context_tokens} tokens; allowed: at least that"
         )
-    return Subset(blocks, np.random.default_rng(seed).permutation(len(blocks))[first : first + count])
+    return Subset(blocks, chosen)
 
 
 def learning_rate(step: int, steps: int, settings: dict) -> float:

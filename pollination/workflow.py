@@ -8,7 +8,7 @@ to the run's folder, `results/{run}/`, which rules spell `<results>`.
 from dataclasses import dataclass
 from functools import cached_property
 
-from pollination.config import data_files
+from pollination.config import by_member, data_files, listed
 
 SPLITS = ("train", "validation", "test", "prompts")
 MEMBER_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -61,16 +61,46 @@ class Plan:
 
     @cached_property
     def pool_sizes(self) -> dict[str, int]:
-        """Founders of each pool: as many as its largest experiment takes."""
+        """Founders of each pool: as many as its largest experiment takes, or one that a pretrained model of the run is."""
         sizes = dict.fromkeys(self.config["founders"], 0)
         for experiment in self.config["experiments"].values():
             sizes[experiment["founders"]] = max(sizes[experiment["founders"]], experiment["population"])
+        for name in [name for name, size in sizes.items() if size]:
+            for model in listed(self.config["founders"][name]["model"]):
+                source = self.config["models"][model]["pretrained"]
+                if isinstance(source, dict):
+                    sizes[source["founders"]] = max(sizes[source["founders"]], 1)
         return sizes
 
     def pool(self, place: str) -> dict:
         """The founder pool behind a place: 'founders/{pool}' or '{experiment}/gen{g}'."""
         first, second = place.split("/")
         return self.config["founders"][second if first == "founders" else self.experiment(first)["founders"]]
+
+    def model(self, place: str, member: int) -> str:
+        """The model of a member; `place` may be 'base/{model}' too, the untouched pretrained model."""
+        return place.split("/")[1] if place.startswith("base/") else by_member(self.pool(place)["model"], member)
+
+    def corpus(self, place: str, member: int) -> str:
+        """The corpus whose text a member's founder has read; the untouched model's is that of the first pool it is in."""
+        if place.startswith("base/"):
+            model = place.split("/")[1]
+            place, member = next(
+                (f"founders/{name}", listed(pool["model"]).index(model))
+                for name, pool in self.used_pools.items()
+                if model in listed(pool["model"])
+            )
+        return by_member(self.pool(place)["corpus"], member)
+
+    @property
+    def used_pools(self) -> dict[str, dict]:
+        return {name: pool for name, pool in self.config["founders"].items() if self.pool_sizes[name]}
+
+    @cached_property
+    def bases(self) -> list[str]:
+        """The pretrained models that founders start from: generation -1."""
+        named = [by_member(pool["model"], m) for name, pool in self.used_pools.items() for m in range(self.pool_sizes[name])]
+        return [model for model in dict.fromkeys(named) if self.config["models"][model]["pretrained"]]
 
     # --- members -----------------------------------------------------------------------------------------------
 
@@ -85,29 +115,43 @@ class Plan:
         """One file of every member of a generation, in slot order."""
         return [f"{self.member(name, generation, m)}/{file}" for m in range(self.experiment(name)["population"])]
 
-    def blueprint(self, place: str) -> str:
-        return f"{self.results}/models/{self.pool(place)['model']}"
+    def blueprint(self, place: str, member: int) -> str:
+        return f"{self.results}/models/{self.model(place, member)}"
 
-    def context_tokens(self, place: str) -> int:
-        return self.config["models"][self.pool(place)["model"]]["context_tokens"]
+    def model_files(self, place: str, member: int) -> list[str]:
+        """The files of a model folder, weights first: a member's, or the untouched pretrained model's."""
+        folder = self.blueprint(place, member) if place.startswith("base/") else f"{self.results}/{place}/member{member}"
+        return [f"{folder}/{file}" for file in MEMBER_FILES]
+
+    def pretrained_from(self, model: str) -> list[str]:
+        """The founder that a model of this run starts from, if it is one."""
+        source = self.config["models"][model]["pretrained"]
+        return self.model_files(f"founders/{source['founders']}", 0) if isinstance(source, dict) else []
 
     # --- what each step reads ----------------------------------------------------------------------------------
 
     def corpus_sources(self, corpus: str) -> list[str]:
+        """The files that a corpus is built from; with splits of its own, those of train, then validation, then test."""
         spec = self.config["corpora"][corpus]
+        if spec["kind"] == "union":
+            return [f"{self.results}/corpora/{part}/{split}.parquet" for part in spec["corpora"] for split in SPLITS]
         if spec["kind"] == "hub":
             return [f"{self.results}/staged/{corpus}.parquet"]
-        return data_files(spec["path"]) if spec["kind"] == "files" else []
+        if spec["kind"] == "files":
+            paths = [spec["splits"][split] for split in SPLITS[:3]] if spec["splits"] else [spec["path"]]
+            return [file for path in paths for file in data_files(path)]
+        return []
 
     def staged(self) -> list[str]:
         """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models and tokenizers, benchmarks."""
-        models, corpora = set(), {entry["corpus"] for entry in self.config["evaluate"]["perplexity"]}
-        for name, experiment in self.config["experiments"].items():
-            pool = self.config["founders"][experiment["founders"]]
-            models.add(pool["model"])
-            corpora |= {pool["corpus"], self.prompt_corpus(name), self.sample_corpus(f"founders/{experiment['founders']}")}
-        sources = {name: self.config["models"][name] for name in sorted(models)}
-        fetched = [name for name, model in sources.items() if model["pretrained"] or model["tokenizer"]["kind"] == "pretrained"]
+        places = [(f"founders/{name}", m) for name in self.used_pools for m in range(self.pool_sizes[name])]
+        corpora = {entry["corpus"] for entry in self.config["evaluate"]["perplexity"]}
+        for place, m in places:
+            corpora |= {self.corpus(place, m), self.validation(place, m), self.sample_corpus(place, m)}
+        corpora |= {self.prompt_corpus(name, m) for name, e in self.config["experiments"].items() for m in range(e["population"])}
+        corpora |= {part for name in corpora for part in self.config["corpora"][name].get("corpora", [])}
+        models = {name: self.config["models"][name] for name in sorted({self.model(place, m) for place, m in places})}
+        fetched = [name for name, model in models.items() if isinstance(model["pretrained"] or model["tokenizer"].get("source"), str)]
         return [
             *(f"{self.results}/staged/{name}.parquet" for name in sorted(corpora) if self.config["corpora"][name]["kind"] == "hub"),
             *(f"{self.results}/models/{name}/config.json" for name in fetched),
@@ -116,6 +160,8 @@ class Plan:
 
     def tokenizer_corpus(self, model: str) -> list[str]:
         """The corpus that a model's tokenizer is made from, if any."""
+        if self.config["models"][model]["pretrained"]:
+            return []
         tokenizer = self.config["models"][model]["tokenizer"]
         return [f"{self.results}/corpora/{tokenizer['corpus']}/train.parquet"] if "corpus" in tokenizer else []
 
@@ -125,19 +171,27 @@ class Plan:
             return [f"{self.results}/corpora/{spec['corpus']}/tasks/{spec['benchmark']}.parquet"]
         return list((spec["data"] or {}).values())
 
-    def packed(self, place: str, split: str) -> str:
-        """The packed tokens of a pool's corpus by its model's tokenizer."""
-        pool = self.pool(place)
-        return f"{self.results}/tokens/{pool['model']}/{pool['corpus']}/{split}.bin"
+    def packed(self, place: str, member: int, split: str = "train") -> str:
+        """The packed tokens of a split by a member's tokenizer: the training text of its corpus, or the validation text that chooses."""
+        corpus = self.validation(place, member) if split == "validation" else self.corpus(place, member)
+        return f"{self.results}/tokens/{self.model(place, member)}/{corpus}/{split}.bin"
 
-    def founder_inputs(self, pool: str) -> dict[str, list[str]]:
+    def validation(self, place: str, member: int) -> str:
+        return by_member(self.pool(place)["validation"], member) or self.corpus(place, member)
+
+    def founder_inputs(self, pool: str, member: int) -> dict[str, list[str]]:
         place = f"founders/{pool}"
-        inputs = {"blocks": [self.packed(place, "train")]}
+        inputs = {"blocks": [self.packed(place, member)]}
         if self.pool(place)["train"]["keep"] == "best":
-            inputs["validation"] = [self.packed(place, "validation")]
-        if self.config["models"][self.pool(place)["model"]]["pretrained"]:
-            inputs["weights"] = [f"{self.blueprint(place)}/model.safetensors"]
+            inputs["validation"] = [self.packed(place, member, "validation")]
+        if self.config["models"][self.model(place, member)]["pretrained"]:
+            inputs["weights"] = [f"{self.blueprint(place, member)}/model.safetensors"]
         return inputs
+
+    def segment(self, pool: str) -> dict:
+        """What says which blocks of its corpus a member's founder reads: keys pool, tokens, segments, of."""
+        spec = self.config["founders"][pool]
+        return {"pool": pool, "tokens": spec["train"]["tokens"], "segments": spec["segments"], "of": spec["of"]}
 
     def weights(self, name: str, generation: int, member: int) -> list[str]:
         """The weights that a child starts from (none for a fresh one)."""
@@ -145,6 +199,8 @@ class Plan:
         source = experiment["weights"]
         if source == "fresh":
             return []
+        if source == "base":
+            return [f"{self.blueprint(self.place(name, generation), member)}/model.safetensors"]
         if source == "founder":
             return [f"{self.member(name, 0, member)}/model.safetensors"]
         rank = member // self.k(name) if source == "parent" else member
@@ -153,11 +209,19 @@ class Plan:
         return [f"{self.member(name, generation - 1, rank)}/model.safetensors"]
 
     def text(self, name: str, generation: int, member: int) -> list[str]:
-        """The synthetic text that a child reads, written by the generation before."""
-        before = f"{self.results}/{name}/gen{generation - 1}"
+        """The synthetic text that a child reads, written by the generation before (or, accumulated, by all before)."""
+        source, accumulate = self.experiment(name)["text"], self.experiment(name)["human"]["accumulate"] != "none"
+        if source == "human":
+            return []
+        if accumulate and generation > 1:
+            return self.text(name, generation - 1, member) + self.round_text(name, generation, member)
+        return self.round_text(name, generation, member)
+
+    def round_text(self, name: str, generation: int, member: int) -> list[str]:
+        """The part of a child's text that the generation before has written."""
         source = self.experiment(name)["text"]
         if source == "pool":
-            return [f"{before}/deal{member}/text.parquet"]
+            return [f"{self.results}/{name}/gen{generation - 1}/deal{member}/text.parquet"]
         return self.shards(name, generation - 1, member % self.k(name) if source == "parent" else member)
 
     def shards(self, name: str, generation: int, rank: int) -> list[str]:
@@ -167,15 +231,33 @@ class Plan:
     def all_shards(self, name: str, generation: int) -> list[str]:
         return [path for rank in range(self.k(name)) for path in self.shards(name, generation, rank)]
 
+    def pooled(self, name: str, generation: int) -> list[str]:
+        """What is pooled and dealt out: all that the generation wrote, or that of another experiment (text_of)."""
+        return self.all_shards(self.experiment(name)["text_of"] or name, generation)
+
+    def writes(self, name: str, generation: int) -> bool:
+        """Whether a generation's parents write: its own next generation reads it, or another experiment does."""
+        own = self.experiment(name)
+        readers = [e for e in self.config["experiments"].values() if e["text_of"] == name]
+        readers += [own] if own["text"] != "human" and not own["text_of"] else []
+        return any(generation + 1 < reader["generations"] for reader in readers)
+
     def child_inputs(self, name: str, generation: int, member: int) -> dict[str, list[str]]:
         """Child (i, j) of slot m = i*k + j: weights of parent i, text of parent j (study A, section 3)."""
         inputs = {"weights": self.weights(name, generation, member), "text": self.text(name, generation, member)}
-        place = self.place(name, generation)
-        if self.experiment(name)["train"]["keep"] == "best":
-            inputs["validation"] = [self.packed(place, "validation")]
-        if self.experiment(name)["human"]["fraction"] > 0:
-            inputs["human"] = [self.packed(place, "train")]
+        place, experiment = self.place(name, generation), self.experiment(name)
+        if experiment["train"]["keep"] == "best":
+            inputs["validation"] = [self.packed(place, member, "validation")]
+        if experiment["human"]["fraction"] > 0 or experiment["human"]["accumulate"] != "none" or experiment["text"] == "human":
+            inputs["human"] = [self.packed(place, member)]
         return inputs
+
+    def prompt_inputs(self, name: str, generation: int, rank: int) -> dict[str, list[str]]:
+        """What a parent continues: held-out documents, or its own segment, of whichever member may hold the rank."""
+        members = range(self.experiment(name)["population"]) if self.selects(name) else [rank]
+        if self.experiment(name)["generate"]["prompt"] == "blocks":
+            return {"blocks": [self.packed(self.place(name, generation), m) for m in members]}
+        return {"prompts": [self.prompts(self.prompt_corpus(name, m)) for m in members]}
 
     def parent_inputs(self, name: str, generation: int, rank: int) -> dict[str, list[str]]:
         """Who may hold a rank: with selection any member (selection.json says which), else the slot's own."""
@@ -184,41 +266,46 @@ class Plan:
             return {"selection": [f"{folder}/selection.json"], "members": self.members(name, generation, "model.safetensors")}
         return {"members": [f"{self.member(name, generation, rank)}/model.safetensors"]}
 
-    def prompt_corpus(self, name: str) -> str:
-        experiment = self.experiment(name)
-        return experiment["generate"]["prompts"] or self.config["founders"][experiment["founders"]]["corpus"]
+    def prompt_corpus(self, name: str, member: int) -> str:
+        return self.experiment(name)["generate"]["prompts"] or self.corpus(self.place(name, 0), member)
 
     def prompts(self, corpus: str) -> str:
         return f"{self.results}/corpora/{corpus}/prompts.parquet"
 
-    def sample_corpus(self, place: str) -> str:
-        return self.config["evaluate"]["samples"]["corpus"] or self.pool(place)["corpus"]
+    def sample_corpus(self, place: str, member: int) -> str:
+        return self.config["evaluate"]["samples"]["corpus"] or self.corpus(place, member)
 
-    def evaluation_inputs(self, place: str) -> dict[str, list[str]]:
+    def measures(self, place: str) -> dict:
+        """`evaluate` as it concerns a place's generation: the other generations' texts are left out."""
+        generation = {"base": -1, "founders": 0}.get(place.split("/")[0])
+        generation = int(place.rsplit("/gen")[-1]) if generation is None else generation
+        entries = [dict(entry) for entry in self.config["evaluate"]["perplexity"]]
+        kept = [entry for entry in entries if (chosen := entry.pop("generations")) is None or generation in chosen]
+        return self.config["evaluate"] | {"perplexity": kept}
+
+    def evaluation_inputs(self, place: str, member: int) -> dict[str, list[str]]:
         """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""
-        model, entries = self.pool(place)["model"], self.config["evaluate"]["perplexity"]
+        model = self.model(place, member)
         text = [
             f"{self.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
             if self.sequences(entry) == "blocks"
             else f"{self.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
-            for entry in entries
+            for entry in self.measures(place)["perplexity"]
         ]
-        worlds = [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds]
         return {
             "tasks": [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])],
             "text": text,
-            "worlds": worlds,
-            "prompts": [self.prompts(self.sample_corpus(place))],
-            "overlap": [f"{self.results}/corpora/{self.pool(place)['corpus']}/overlap.json"],
+            "worlds": [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds(place)],
+            "prompts": [self.prompts(self.sample_corpus(place, member))],
+            "overlap": [f"{self.results}/corpora/{self.corpus(place, member)}/overlap.json"],
         }
 
     def sequences(self, entry: dict) -> str:
         """A microworld is always scored by document: only then is the truth's likelihood of every token known."""
         return "documents" if self.config["corpora"][entry["corpus"]]["kind"] == "microworld" else entry["sequences"]
 
-    @cached_property
-    def measured_worlds(self) -> list[str]:
-        named = dict.fromkeys(entry["corpus"] for entry in self.config["evaluate"]["perplexity"])
+    def measured_worlds(self, place: str) -> list[str]:
+        named = dict.fromkeys(entry["corpus"] for entry in self.measures(place)["perplexity"])
         return [name for name in named if self.config["corpora"][name]["kind"] == "microworld"]
 
     # --- what a run makes --------------------------------------------------------------------------------------
@@ -231,7 +318,7 @@ class Plan:
             for generation in range(experiment["generations"])
             for path in self.members(name, generation, file)
         ]
-        return list(dict.fromkeys(paths))
+        return list(dict.fromkeys(paths + [f"{self.results}/base/{model}/member0/{file}" for model in self.bases]))
 
     def selections(self) -> list[str]:
         """The selections of all generations, the last one too: it names the champion."""
@@ -247,8 +334,9 @@ class Plan:
         files = [path for file in MEMBER_FILES + EVALUATION_FILES for path in self.members(name, generation, file)]
         if self.selects(name):
             files.append(f"{self.results}/{name}/gen{generation}/selection.json")
-        if generation + 1 < self.experiment(name)["generations"]:
+        if self.writes(name, generation):
             files += self.all_shards(name, generation)
+        if generation + 1 < self.experiment(name)["generations"]:
             n = self.experiment(name)["population"]
             handed = [path for m in range(n) for path in self.weights(name, generation + 1, m) if f"/gen{generation}/parent" in path]
             files += dict.fromkeys(handed)
@@ -281,7 +369,7 @@ class Plan:
         """What a figure needs of the config: a change of anything else does not redraw it."""
         if figure == "settings":
             return self.config
-        keys = ("population", "generations", "founders", "select", "weights", "text", "mutate", "human")
+        keys = ("population", "generations", "founders", "select", "weights", "text", "text_of", "mutate", "human")
         experiments = {
             name: {key: self.experiment(name)[key] for key in keys} | {"generate": {"shards": self.experiment(name)["generate"]["shards"]}}
             for names in self.config["figures"].values()
@@ -290,7 +378,9 @@ class Plan:
         pools = {
             e["founders"]: {key: self.config["founders"][e["founders"]][key] for key in ("model", "corpus")} for e in experiments.values()
         }
-        return {"figures": self.config["figures"], "experiments": experiments, "founders": pools, "tasks": list(self.config["tasks"])}
+        models = {name: {"pretrained": self.config["models"][name]["pretrained"]} for p in pools.values() for name in listed(p["model"])}
+        shown = {"figures": self.config["figures"], "tasks": list(self.config["tasks"])}
+        return shown | {"experiments": experiments, "founders": pools, "models": models}
 
     def report_files(self) -> list[str]:
         pictures = [f"{self.results}/report/{figure}.{end}" for figure in FIGURES for end in ("svg", "png", "csv")]

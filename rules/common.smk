@@ -37,19 +37,36 @@ def checked_tasks(wildcards):
     ]
 
 
+def place(wildcards):
+    if "place" in wildcards.keys():
+        return wildcards.place
+    return f"founders/{wildcards.pool}" if "pool" in wildcards.keys() else f"{wildcards.experiment}/gen{wildcards.gen}"
+
+
 def blueprint(wildcards):
-    place = wildcards.get("place") or (
-        f"founders/{wildcards.pool}" if "pool" in wildcards.keys() else f"{wildcards.experiment}/gen{wildcards.gen}"
-    )
-    return [f"{plan.blueprint(place)}/{file}" for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    folder = plan.blueprint(place(wildcards), int(wildcards.member))
+    return [f"{folder}/{file}" for file in ("config.json", "tokenizer.json", "tokenizer_config.json")]
 
 
 def context_tokens(wildcards):
-    return plan.context_tokens(f"{wildcards.experiment}/gen{wildcards.gen}")
+    return config["models"][plan.model(place(wildcards), int(wildcards.member))]["context_tokens"]
+
+
+def separator(wildcards):
+    return config["models"][plan.model(place(wildcards), int(wildcards.member))]["separator"]
+
+
+def segment(wildcards):
+    """Which blocks of its corpus a founder reads, for the jobs that read them."""
+    return plan.segment(wildcards.pool if "pool" in wildcards.keys() else config["experiments"][wildcards.experiment]["founders"])
+
+
+def pretrained_from(wildcards):
+    return plan.pretrained_from(wildcards.model)
 
 
 def founder_inputs(wildcards):
-    return plan.founder_inputs(wildcards.pool)
+    return plan.founder_inputs(wildcards.pool, int(wildcards.member))
 
 
 def child_inputs(wildcards):
@@ -57,7 +74,12 @@ def child_inputs(wildcards):
 
 
 def evaluation_inputs(wildcards):
-    return plan.evaluation_inputs(wildcards.place)
+    return plan.evaluation_inputs(wildcards.place, int(wildcards.member))
+
+
+def evaluated_model(wildcards):
+    weights, *others = plan.model_files(wildcards.place, int(wildcards.member))
+    return {"weights": weights, "model": others}
 
 
 def generation_scores(wildcards):
@@ -72,12 +94,12 @@ def parent_inputs(wildcards):
     return plan.parent_inputs(wildcards.experiment, int(wildcards.gen), int(wildcards.rank))
 
 
-def prompts(wildcards):
-    return plan.prompts(plan.prompt_corpus(wildcards.experiment))
+def prompt_inputs(wildcards):
+    return plan.prompt_inputs(wildcards.experiment, int(wildcards.gen), int(wildcards.rank))
 
 
 def pooled_shards(wildcards):
-    return plan.all_shards(wildcards.experiment, int(wildcards.gen))
+    return plan.pooled(wildcards.experiment, int(wildcards.gen))
 
 
 def figure_source(figure):

@@ -34,7 +34,7 @@ rule stage_corpus:
     conda:
         "../envs/pollination.yaml"
     params:
-        recipe=1,
+        recipe=2,
         corpus=lookup(dpath="corpora/{corpus}", within=config),
     message:
         "Streaming corpus {wildcards.corpus} from the hub"
@@ -57,7 +57,7 @@ rule build_corpus:
     benchmark:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
-        corpus=names("corpora", "kind", ["files", "hub"]),
+        corpus=names("corpora", "kind", ["files", "hub", "union"]),
     conda:
         "../envs/pollination.yaml"
     resources:
@@ -159,6 +159,8 @@ rule prepare_model:
 
 
 rule stage_model:
+    input:
+        pretrained_from,
     output:
         weights="<results>/models/{model}/model.safetensors",
         config="<results>/models/{model}/config.json",
@@ -205,6 +207,7 @@ rule pack_tokens:
     params:
         recipe=1,
         context_tokens=lookup(dpath="models/{model}/context_tokens", within=config),
+        separator=lookup(dpath="models/{model}/separator", within=config),
     message:
         "Packing {wildcards.corpus}/{wildcards.split} for model {wildcards.model}"
     script:

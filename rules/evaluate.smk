@@ -1,7 +1,8 @@
 """Every member of every generation: all benchmarks, perplexity, truth measures and a few samples, in one job.
 
 INPUTS   a member's model folder; staged tasks; held-out text; prompts; the overlap check of its corpus
-OUTPUTS  <results>/tasks/{task}/, <results>/{place}/member{m}/scores.json and the tables behind it
+OUTPUTS  <results>/tasks/{task}/, <results>/{place}/member{m}/scores.json and the tables behind it; the place of an untouched
+         pretrained model is base/{model}
 """
 
 
@@ -36,8 +37,7 @@ rule stage_task:
 rule evaluate_member:
     input:
         unpack(evaluation_inputs),
-        weights="<results>/{place}/member{member}/model.safetensors",
-        model=multiext("<results>/{place}/member{member}/", "config.json", "tokenizer.json", "tokenizer_config.json"),
+        unpack(evaluated_model),
     output:
         scores="<results>/{place}/member{member}/scores.json",
         answers="<results>/{place}/member{member}/answers.parquet",
@@ -58,9 +58,9 @@ rule evaluate_member:
         gpu=1,
     params:
         recipe=1,
-        evaluate=config["evaluate"],
-        sequences=[plan.sequences(entry) for entry in config["evaluate"]["perplexity"]],
-        worlds=plan.measured_worlds,
+        evaluate=lambda wildcards: plan.measures(wildcards.place),
+        sequences=lambda wildcards: [plan.sequences(entry) for entry in plan.measures(wildcards.place)["perplexity"]],
+        worlds=lambda wildcards: plan.measured_worlds(wildcards.place),
         tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
         device=config["device"],

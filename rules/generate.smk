@@ -8,8 +8,7 @@ OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet, <results>/
 rule generate_shard:
     input:
         unpack(parent_inputs),
-        blueprint=blueprint,
-        prompts=prompts,
+        unpack(prompt_inputs),
     output:
         shard="<results>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.parquet",
         run="<results>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.run.json",
@@ -25,9 +24,11 @@ rule generate_shard:
         runtime=minutes(720),
         gpu=1,
     params:
-        recipe=1,
+        recipe=2,
         generate=lookup(dpath="experiments/{experiment}/generate", within=config),
+        segment=segment,
         seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+        data_seed=config["data_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:

@@ -29,9 +29,9 @@ rule train_founder:
         runtime=minutes(720),
         gpu=1,
     params:
-        recipe=1,
+        recipe=2,
         train=lookup(dpath="founders/{pool}/train", within=config),
-        slices=lookup(dpath="founders/{pool}/slices", within=config),
+        segment=segment,
         data_seed=config["data_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
@@ -64,12 +64,15 @@ rule train_child:
         runtime=minutes(720),
         gpu=1,
     params:
-        recipe=1,
+        recipe=2,
         train=lookup(dpath="experiments/{experiment}/train", within=config),
+        text=lookup(dpath="experiments/{experiment}/text", within=config),
         human=lookup(dpath="experiments/{experiment}/human", within=config),
+        segment=segment,
         seed=lookup(dpath="experiments/{experiment}/seed", within=config),
         data_seed=config["data_seed"],
         context_tokens=context_tokens,
+        separator=separator,
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:

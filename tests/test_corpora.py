@@ -212,6 +212,27 @@ def test_a_data_set_is_streamed_up_to_its_budget_and_becomes_a_corpus(tmp_path, 
     assert pq.read_table(tmp_path / "all.parquet")["text"].to_pylist() == rows
 
 
+def test_a_data_sets_own_splits_are_kept_and_a_union_puts_corpora_together(tmp_path, data_set):
+    folder, rows = data_set
+    for split in ("validation", "test"):
+        pq.write_table(pa.table({"text": [f"{split} {n}" for n in range(4)]}), folder / f"{split}-00000-of-00001.parquet")
+    splits = {"train": "train", "validation": "validation", "test": "test"}
+    spec = {"kind": "hub", "name": str(folder), "max_tokens": 10**6, "splits": splits, "max_documents": 3}
+    stage_hub(spec, tmp_path / "staged.parquet")
+    build_corpus(spec, 1, tmp_path / "hub", tmp_path / "staged.parquet")
+    files = {split: str(min(folder.glob(f"{split}-*"))) for split in splits}
+    build_corpus({"kind": "files", "splits": files, "max_documents": 3}, 1, tmp_path / "files")
+    for name in ("hub", "files"):
+        read = {split: [text for _, text in read_documents(tmp_path / name, split)] for split in SPLITS}
+        assert read["train"] == rows[:3] and read["test"] == [f"test {n}" for n in range(3)]
+        assert read["validation"] == read["prompts"] == [f"validation {n}" for n in range(3)]
+    build_corpus({"kind": "union", "corpora": ["hub", "files"]}, 1, tmp_path / "both")
+    for split in SPLITS:
+        parts = [text for name in ("hub", "files") for _, text in read_documents(tmp_path / name, split)]
+        assert [text for _, text in read_documents(tmp_path / "both", split)] == parts
+    assert len({doc_id for doc_id, _ in read_documents(tmp_path / "both", "train")}) == 6
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -10,7 +10,7 @@ import torch
 from pollination import models
 from pollination.config import schema, with_defaults
 from pollination.job import Stopped
-from pollination.training import Subset, Trainer, founder_slice, learning_rate, mix
+from pollination.training import Subset, Trainer, join, learning_rate, mix, sample, segment
 from tests.test_models import SETTINGS, make_tokenizer, spec
 
 LOG = logging.getLogger("test")
@@ -151,17 +151,46 @@ def test_learning_rate_warms_up_and_falls_to_its_floor():
     assert learning_rate(100, 110, s | {"schedule": "constant"}) == 1.0
 
 
-def test_founders_take_disjoint_slices_or_share_one_and_text_can_run_out():
+def first_ids(blocks) -> list[int]:
+    return blocks.blocks(np.arange(len(blocks)))[:, 0].tolist()
+
+
+def test_founders_take_distinct_segments_or_share_one_and_text_can_run_out():
     blocks = Array(np.arange(40)[:, None])
-    part = lambda member, slices, tokens=80: founder_slice(blocks, 8, tokens, member, slices, "p", seed=1)  # noqa: E731
-    rows = [part(m, "disjoint").blocks(np.arange(10))[:, 0].tolist() for m in range(4)]
+    part = lambda member, segments, tokens=80: segment(  # noqa: E731
+        blocks, 8, {"pool": "p", "tokens": tokens, "segments": segments, "of": None}, member, seed=1
+    )
+    rows = [first_ids(part(m, "distinct")) for m in range(4)]
     assert sorted(sum(rows, [])) == list(range(40))
     assert rows[0] != sorted(rows[0])  # shuffled: neighbours in a corpus are of one book
-    assert [part(m, "shared").blocks(np.arange(10))[:, 0].tolist() for m in range(2)] == [rows[0]] * 2
+    assert [first_ids(part(m, "same")) for m in range(2)] == [rows[0]] * 2
     with pytest.raises(ValueError, match=r"founder 4 needs blocks 40 to 50 of its corpus, which has 40"):
-        part(4, "disjoint")
+        part(4, "distinct")
     with pytest.raises(ValueError, match="less than one block"):
-        part(0, "disjoint", tokens=7)
+        part(0, "distinct", tokens=7)
+
+
+def test_members_share_one_budget_in_segments_equal_to_a_block():
+    blocks = Array(np.arange(40)[:, None])
+    part = lambda member, of, tokens=248, segments="distinct": segment(  # noqa: E731
+        blocks, 8, {"pool": "p", "tokens": tokens, "segments": segments, "of": of}, member, seed=1
+    )
+    whole = first_ids(part(0, 1))
+    assert len(whole) == 31
+    four = [first_ids(part(m, 4)) for m in range(4)]
+    assert [len(rows) for rows in four] == [8, 8, 8, 7] and sum(four, []) == whole
+    assert first_ids(part(0, 1, tokens=None)) == first_ids(part(0, 1, tokens=320))
+    assert first_ids(part(1, 2, segments=[0, 0])) == first_ids(part(0, 2))  # twins, and no expansion
+    with pytest.raises(ValueError, match="needs blocks 0 to 41"):
+        part(0, 2, tokens=8 * 41)
+
+
+def test_joined_texts_are_read_end_to_end_and_sampled_without_repeats():
+    texts = join([Array(np.arange(3)[:, None]), Array(np.arange(10, 14)[:, None]), Array(np.arange(20, 21)[:, None])])
+    assert first_ids(texts) == [0, 1, 2, 10, 11, 12, 13, 20]
+    assert texts.blocks(np.array([7, 0, 3]))[:, 0].tolist() == [20, 0, 10]
+    drawn = first_ids(sample(texts, 5, seed=3))
+    assert len(set(drawn)) == 5 and set(drawn) <= set(first_ids(texts)) and drawn != first_ids(sample(texts, 5, seed=4))
 
 
 def test_human_text_replaces_its_share():

@@ -71,3 +71,78 @@ def test_the_rules_floor_imports_nothing_heavy():
     heavy = ["torch", "transformers", "datasets", "lm_eval", "pandas", "matplotlib"]
     code = f"import sys, pollination.workflow, pollination.config; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+ECOSYSTEM = {"population": 2, "generations": 3, "weights": "own", "text": "pool", "founders": "pair"}
+
+
+def ecosystems(pool: dict, models: dict | None = None, **experiments) -> Plan:
+    """Experiments on a pool `pair` of segments; "student" starts from the demo's founder 0 of pool "human"."""
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw["models"] |= {"student": {"pretrained": {"founders": "human"}, "context_tokens": 64}} | (models or {})
+    raw["corpora"]["other"] = {"kind": "microworld", "people": 8}
+    raw["founders"]["pair"] = {"model": "student", "corpus": "world", "of": 2, "train": {}} | pool
+    raw["experiments"] = experiments
+    return Plan(resolve(raw), "r")
+
+
+def test_a_model_may_start_from_a_founder_of_the_run_and_the_untouched_one_is_generation_minus_1():
+    p = ecosystems({}, eco=ECOSYSTEM, anew={**ECOSYSTEM, "weights": "base"})
+    assert p.pool_sizes == {"human": 1, "pair": 2} and p.bases == ["student"]
+    assert p.pretrained_from("student")[0] == "r/founders/human/member0/model.safetensors"
+    assert p.founder_inputs("pair", 1)["weights"] == p.weights("anew", 2, 1) == ["r/models/student/model.safetensors"]
+    assert "r/base/student/member0/scores.json" in p.evaluations("scores.json")
+    assert p.model_files("base/student", 0)[0] == "r/models/student/model.safetensors"
+    assert p.staged() == []  # nothing of it comes from a hub
+
+
+def test_models_and_corpora_may_be_lists_by_member():
+    p = ecosystems(
+        {"model": ["student", "tiny"], "corpus": ["world", "other"], "validation": "world", "train": {"keep": "best"}}, eco=ECOSYSTEM
+    )
+    assert p.founder_inputs("pair", 1) == {
+        "blocks": ["r/tokens/tiny/other/train.bin"],
+        "validation": ["r/tokens/tiny/world/validation.bin"],
+    }
+    assert p.evaluation_inputs("eco/gen2", 0)["overlap"] == ["r/corpora/world/overlap.json"]
+    assert p.evaluation_inputs("eco/gen2", 1)["overlap"] == ["r/corpora/other/overlap.json"]
+    assert p.blueprint("eco/gen1", 1) == "r/models/tiny"
+
+
+def test_text_of_human_again_of_all_rounds_and_of_another_experiment():
+    p = ecosystems(
+        {},
+        eco=ECOSYSTEM,
+        again={**ECOSYSTEM, "text": "human"},
+        heap={**ECOSYSTEM, "human": {"accumulate": "all"}},
+        reader={**ECOSYSTEM, "population": 1, "weights": "base", "text_of": "eco"},
+    )
+    human = ["r/tokens/student/world/train.bin"]
+    assert p.child_inputs("again", 2, 1)["human"] == human and p.child_inputs("again", 2, 1)["text"] == []
+    assert not p.writes("again", 0) and not p.writes("reader", 0) and p.writes("eco", 1) and not p.writes("eco", 2)
+    inputs = p.child_inputs("heap", 2, 1)
+    assert inputs["text"] == ["r/heap/gen0/deal1/text.parquet", "r/heap/gen1/deal1/text.parquet"] and inputs["human"] == human
+    assert p.child_inputs("reader", 2, 0)["text"] == ["r/reader/gen1/deal0/text.parquet"]
+    assert p.pooled("reader", 1) == p.all_shards("eco", 1)
+
+
+def test_a_writer_is_prompted_by_its_own_segment():
+    p = ecosystems({"corpus": ["world", "other"]}, eco={**ECOSYSTEM, "generate": {"prompt": "blocks", "tokens": None}})
+    assert p.prompt_inputs("eco", 1, 1) == {"blocks": ["r/tokens/student/other/train.bin"]}
+    assert p.segment("pair") == {"pool": "pair", "tokens": None, "segments": "distinct", "of": 2}
+
+
+def test_texts_are_measured_in_the_generations_that_they_name():
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw["evaluate"]["perplexity"] = [{"corpus": "world"}, {"corpus": "world", "split": "train", "generations": [0, 4]}]
+    p = Plan(resolve(raw), "r")
+    splits = {
+        place: [entry["split"] for entry in p.measures(place)["perplexity"]]
+        for place in ("base/x", "founders/human", "line.s42/gen3", "line.s42/gen4")
+    }
+    assert splits == {
+        "base/x": ["test"],
+        "founders/human": ["test", "train"],
+        "line.s42/gen3": ["test"],
+        "line.s42/gen4": ["test", "train"],
+    }

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pollination import artifacts
 from pollination.corpora.contamination import overlap
-from pollination.corpora.files import read_documents, read_files, read_parquet, resolve_files
+from pollination.corpora.files import read_documents, read_files, read_staged, resolve_files
 from pollination.corpora.microworld import World
 from pollination.seeds import derive_seed
 
@@ -31,7 +31,8 @@ def build_corpus(spec: dict, seed: int, folder: Path, source: Path | None = None
     """Write {train,validation,test,prompts}.parquet (doc_id, text) and corpus.json; a microworld's world.json and tasks/ too.
 
     `spec` is the config's `corpora.{name}`; `source` the staged parquet of kind hub. A document's split is a hash of (seed,
-    doc_id), so other documents do not move it; where that leaves a wanted split empty, one document is moved into it.
+    doc_id), so other documents do not move it; where that leaves a wanted split empty, one document is moved into it. Where the
+    corpus has splits of its own (`splits`, or a union's) its doc_ids begin with "{split}/".
     ValueError: no documents, fewer than splits wanted, unreadable or absent files.
     """
     folder = Path(folder)
@@ -40,11 +41,15 @@ def build_corpus(spec: dict, seed: int, folder: Path, source: Path | None = None
         about = write_world(world, folder) | {"mean_sentences": world.mean_sentences}
         documents = lambda: _world_documents(world, spec["documents"], derive_seed(seed, "documents"))  # noqa: E731
     elif spec["kind"] == "files":
-        about = {"files": len(resolve_files(spec["path"]))}
-        documents = lambda: read_files(spec)  # noqa: E731
+        paths = spec.get("splits") or {"": spec.get("path")}
+        about = {"files": sum(len(resolve_files(path)) for path in paths.values())}
+        documents = lambda: _named({split: read_files(spec | {"path": path}) for split, path in paths.items()})  # noqa: E731
+    elif spec["kind"] == "union":
+        about = {"corpora": spec["corpora"]}
+        documents = lambda: _union([folder.parent / part for part in spec["corpora"]])  # noqa: E731
     else:
         about = {}
-        documents = lambda: ((str(n), text) for n, text in enumerate(read_parquet(source, "text")))  # noqa: E731
+        documents = lambda: read_staged(source)  # noqa: E731
     about |= _write_splits(documents, spec, seed, folder)
     artifacts.write_json(folder / "corpus.json", {"kind": spec["kind"], "seed": seed} | about)
 
@@ -69,6 +74,18 @@ def _world_documents(world: World, count: int, seed: int) -> Documents:
         yield from ((str(first + n), text) for n, text in enumerate(texts[: count - first]))
 
 
+def _named(parts: dict[str, Documents]) -> Documents:
+    """The documents of several splits, told by their doc_ids; of one without a name, as they are."""
+    for split, documents in parts.items():
+        yield from ((f"{split}/{doc_id}" if split else doc_id, text) for doc_id, text in documents)
+
+
+def _union(folders: list[Path]) -> Documents:
+    for split in SPLITS:
+        for folder in folders:
+            yield from ((f"{split}/{folder.name}/{doc_id}", text) for doc_id, text in read_documents(folder, split))
+
+
 class _EmptySplit(Exception):
     """A wanted split got no document: `doc_id` is to be moved into it."""
 
@@ -78,29 +95,35 @@ class _EmptySplit(Exception):
 
 def _write_splits(documents: Callable[[], Documents], spec: dict, seed: int, folder: Path) -> dict:
     """Write the four files, all or none; small corpora may be read more than once. Returns counts for corpus.json."""
+    if spec["kind"] == "union":
+        return _write_once(documents(), spec, lambda doc_id: (doc_id.split("/")[0],), ["train"], folder)
+    if spec.get("splits"):  # no text of its own is left for prompts: those that are validated on are not trained on either
+        own = {"train": ("train",), "validation": ("validation", "prompts"), "test": ("test",)}
+        return _write_once(documents(), spec, lambda doc_id: own[doc_id.split("/")[0]], ["train"], folder)
     fractions = {"validation": 0.02, "test": 0.02, "prompts": 0.05} | spec.get("held_out", {})
     if sum(fractions.values()) >= 1:
         raise ValueError(f"held_out: {fractions} sum to {sum(fractions.values()):g}; allowed: less than 1, the rest is for training")
     moved: dict[str, str] = {}
 
-    def split_of(doc_id: str) -> str:
-        return moved.get(doc_id) or _split(seed, doc_id, fractions)
+    def splits_of(doc_id: str) -> tuple[str]:
+        return (moved.get(doc_id) or _split(seed, doc_id, fractions),)
 
+    wanted = ["train", *(split for split in SPLITS[1:] if fractions[split] > 0)]
     while True:
         try:
-            return _write_once(documents(), spec, split_of, fractions, folder)
+            return _write_once(documents(), spec, splits_of, wanted, folder)
         except _EmptySplit as empty:
             moved.update(empty.move)
 
 
-def _write_once(documents: Documents, spec: dict, split_of: Callable[[str], str], fractions: dict[str, float], folder: Path) -> dict:
-    wanted = ["train", *(split for split in SPLITS[1:] if fractions[split] > 0)]
+def _write_once(documents: Documents, spec: dict, splits_of: Callable[[str], tuple[str, ...]], wanted: list[str], folder: Path) -> dict:
     with ExitStack() as stack:
         paths = {split: stack.enter_context(artifacts.atomic(folder / f"{split}.parquet")) for split in SPLITS}
         writers = {split: stack.enter_context(_Writer(path)) for split, path in paths.items()}
         skipped: Counter = Counter()
         for doc_id, text in _kept(documents, spec, skipped):
-            writers[split_of(doc_id)].add(doc_id, text)
+            for split in splits_of(doc_id):
+                writers[split].add(doc_id, text)
         counts = {split: writer.documents for split, writer in writers.items()}
         total = sum(counts.values())
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "nothing was there"
@@ -118,18 +141,19 @@ def _write_once(documents: Documents, spec: dict, split_of: Callable[[str], str]
 
 def _kept(documents: Documents, spec: dict, skipped: Counter) -> Iterator[tuple[str, str]]:
     """The documents that are used; the others are counted in `skipped` by reason."""
-    least = spec.get("min_characters", 1)
-
-    def used() -> Iterator[tuple[str, str]]:
-        for doc_id, text in documents:
-            if text is None:
-                skipped["without text"] += 1
-            elif len(text.strip()) < least:
-                skipped["shorter than min_characters"] += 1
-            else:
-                yield doc_id, text
-
-    return islice(used(), spec.get("max_documents"))
+    least, most, used = spec.get("min_characters", 1), spec.get("max_documents") or float("inf"), Counter()
+    for doc_id, text in documents:
+        split = doc_id.split("/")[0] if spec.get("splits") else ""
+        if used[split] >= most:
+            if not split:
+                return
+        elif text is None:
+            skipped["without text"] += 1
+        elif len(text.strip()) < least:
+            skipped["shorter than min_characters"] += 1
+        else:
+            used[split] += 1
+            yield doc_id, text
 
 
 def _split(seed: int, doc_id: str, fractions: dict[str, float]) -> str:

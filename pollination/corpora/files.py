@@ -32,6 +32,16 @@ def read_documents(folder: Path, split: str) -> Iterator[tuple[str, str]]:
         raise DamagedArtifact(f"{path}: not a readable corpus ({reason}); delete it and run snakemake again") from None
 
 
+def read_staged(path: Path) -> Iterator[tuple[str, str]]:
+    """(doc_id, text) of a data set that hub.stage_hub wrote; doc_ids begin with "{split}/" where it has splits."""
+    with pq.ParquetFile(path) as file:
+        number = 0
+        for batch in file.iter_batches(ROWS):
+            for split, text in zip(batch["split"].to_pylist(), batch["text"].to_pylist(), strict=True):
+                yield f"{split}/{number}" if split else str(number), text
+                number += 1
+
+
 def resolve_files(path: str | list[str]) -> list[Path]:
     """The files that the config key `path` names, in order. ValueError: nothing there, or a kind of file that is not read."""
     files = []

@@ -11,41 +11,49 @@ import pyarrow.parquet as pq
 
 from pollination.artifacts import atomic
 
-SCHEMA = pa.schema([("text", pa.string())])
+SCHEMA = pa.schema([("split", pa.string()), ("text", pa.string())])
 ROW_GROUP_CHARACTERS = 8_000_000
 LOG_EVERY_S = 30.0
 
 
 def stage_hub(spec: dict, path: Path) -> None:
-    """Stream the text column of a data set (config kind hub) into `path`, column "text", whole documents in their order.
+    """Stream the text column of a data set (config kind hub) into `path`, columns "split" and "text", whole documents in their order.
 
-    Stops before the document that would exceed max_tokens * characters_per_token characters; the first is always kept.
-    `name` may be a local data-set folder too. ValueError: no such data set, subset, split or column, or no text in it.
+    Stops before the document that would exceed max_tokens * characters_per_token characters; the first is always kept. With
+    `splits` ({ours: the hub's}) it does so for each; without, "split" is "". `name` may be a local data-set folder too. ValueError: no such data set, subset, split or column, or no text in it.
     """
     log = logging.getLogger("pollination")
     budget = int(spec["max_tokens"] * spec.get("characters_per_token", 4.0))
     log.info("streaming %s: up to %d tokens, taken to be %d characters", spec["name"], spec["max_tokens"], budget)
-    rows, held, documents, characters, spoke = [], 0, 0, 0, time.monotonic()
     with atomic(Path(path)) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as file:
-        for text in _texts(spec):
-            if documents and characters + len(text) > budget:
-                break
-            rows.append(text)
-            held, documents, characters = held + len(text) + 100, documents + 1, characters + len(text)
-            if held >= ROW_GROUP_CHARACTERS:
-                file.write_table(pa.table({"text": rows}, schema=SCHEMA))
-                rows, held = [], 0
-            if time.monotonic() - spoke >= LOG_EVERY_S:
-                spoke = time.monotonic()
-                log.info("%d documents, %d characters, %.0f %% of the budget", documents, characters, 100 * characters / budget)
-        else:
-            log.warning("%s ended at %d of %d characters", spec["name"], characters, budget)
-        if not documents:
-            raise ValueError(
-                f"name: {spec['name']!r}, split {spec.get('split', 'train')!r} holds no text in column {spec.get('column', 'text')!r}"
-            )
-        file.write_table(pa.table({"text": rows}, schema=SCHEMA))
-    log.info("staged %d documents, %d characters", documents, characters)
+        for split, name in (spec.get("splits") or {"": spec.get("split", "train")}).items():
+            _stage_split(spec | {"split": name}, split, budget, file, log)
+
+
+def _stage_split(spec: dict, split: str, budget: int, file: pq.ParquetWriter, log: logging.Logger) -> None:
+    rows, held, documents, characters, spoke = [], 0, 0, 0, time.monotonic()
+
+    def flush() -> None:
+        file.write_table(pa.table({"split": [split] * len(rows), "text": rows}, schema=SCHEMA))
+        rows.clear()
+
+    for text in _texts(spec):
+        if documents and characters + len(text) > budget:
+            break
+        rows.append(text)
+        held, documents, characters = held + len(text) + 100, documents + 1, characters + len(text)
+        if held >= ROW_GROUP_CHARACTERS:
+            flush()
+            held = 0
+        if time.monotonic() - spoke >= LOG_EVERY_S:
+            spoke = time.monotonic()
+            log.info("%d documents, %d characters, %.0f %% of the budget", documents, characters, 100 * characters / budget)
+    else:
+        log.warning("%s ended at %d of %d characters", spec["name"], characters, budget)
+    if not documents:
+        raise ValueError(f"name: {spec['name']!r}, split {spec['split']!r} holds no text in column {spec.get('column', 'text')!r}")
+    flush()
+    log.info("staged %d documents, %d characters of split %s", documents, characters, spec["split"])
 
 
 def _texts(spec: dict) -> Iterator[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pollination import artifacts
+from pollination.config import by_member
 from pollination.figures import page, style
 from pollination.figures.data import ROLES, Run
 from pollination.figures.study_a import FIXED, PAPER
@@ -59,7 +60,7 @@ def value(run: Run, role: str, where: str, key):
     name = run.roles[role][0]
     experiment, config = run.plan.experiment(name), run.plan.config
     pool = config["founders"][experiment["founders"]]
-    model = config["models"][pool["model"]]
+    model = config["models"][by_member(pool["model"], 0)]
     if where == "built":
         return built(run.plan.member(name, 0, 0), key)
     if key == "architecture" and model["pretrained"]:

@@ -50,7 +50,7 @@ PAPER = {
         "training seed": ("experiment", "seed", "42; line 42, 123, 456"),
     },
     "Choices that the papers leave open": {
-        "founders' slices of text": ("founders", "slices", "not stated"),
+        "founders' segments of text": ("founders", "segments", "not stated"),
         "mutation: standard deviation of each": ("experiment", "mutate.per", "not stated (tensor or model)"),
         "child trains on the prompt too": ("experiment", "train.include_prompt", "prompt-completion pairs"),
         "weights kept of a training": ("experiment", "train.keep", "not stated (last or best)"),

@@ -11,4 +11,4 @@ with Job(snakemake) as job:  # noqa: F821
 
     documents = (text for _, text in read_documents(job.file("documents").parent, job.wildcards.split))
     tokenizer = load_tokenizer(job.file("tokenizer").parent)
-    job.log.info("%s", pack(documents, tokenizer, job.params.context_tokens, Path(job.output.blocks)))
+    job.log.info("%s", pack(documents, tokenizer, job.params.context_tokens, Path(job.output.blocks), job.params.separator))

@@ -9,6 +9,9 @@ with Job(snakemake, online=True) as job:  # noqa: F821
     from pollination.tokens import make_tokenizer
 
     spec, folder = job.params.model, Path(job.output.config).parent
+    given = Path(job.input[0]).parent if job.input else None  # the tokenizer's corpus, or the founder to start from
+    if spec["pretrained"]:
+        spec = spec | {"pretrained": str(given or spec["pretrained"])}
     source = {"kind": "pretrained", "source": spec["pretrained"]} if spec["pretrained"] else spec["tokenizer"]
-    make_tokenizer(source, Path(job.input[0]).parent if job.input else None, folder, job.params.seed)
+    make_tokenizer(source, None if spec["pretrained"] else given, folder, job.params.seed)
     write_blueprint(spec, load_tokenizer(folder), folder)
