@@ -1,5 +1,6 @@
 """Measuring a member: benchmarks, perplexity, truth measures, samples."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +72,31 @@ def _perplexity(model, tokenizer, entry: dict, kind: str, path: Path, world: Wor
     texts = lambda: (text for _, text in read_documents(path.parent, entry["split"]))  # noqa: E731
     frame = perplexity(model, document_sequences(texts(), tokenizer, model.config.max_position_embeddings, entry["max_tokens"]), batch_size)
     truth = np.nan
-    if world is not None:  # the truth is scored on the very tokens that the model was
-        truth = [-world.token_logprobs(text.split())[:count].sum() for text, count in zip(texts(), frame["tokens"], strict=False)]
+    if world is not None:
+        truth = [_truth_nll(world, text, count, tokenizer) for text, count in zip(texts(), frame["tokens"], strict=False)]
     return frame.assign(truth_nll=truth)
+
+
+def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
+    """The truth's cost in nats of the very tokens that the model was scored on; NaN where they end inside a word."""
+    words, tokens = text.split(), len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    logprobs = world.token_logprobs(words)
+    if tokens == len(words):  # a token a word, so that a document may be cut
+        return -logprobs[:count].sum()
+    return -logprobs.sum() if count == tokens + 1 else math.nan
 
 
 def _word_scorer(model, tokenizer, batch_size: int):
     """A function from word sequences to the log-probability of each word after the ones before it, eos in front."""
 
     def score(sequences: list[list[str]]) -> list[np.ndarray]:
-        return sequence_logprobs(model, [tokenizer.convert_tokens_to_ids(words) for words in sequences], tokenizer.eos_token_id, batch_size)
+        read = tokenizer([" ".join(words) for words in sequences], add_special_tokens=False, return_offsets_mapping=True)
+        logprobs = sequence_logprobs(model, read["input_ids"], tokenizer.eos_token_id, batch_size)
+        words = []
+        for sequence, offsets, values in zip(sequences, read["offset_mapping"], logprobs, strict=True):
+            ends = np.cumsum([len(word) + 1 for word in sequence]) - 1  # a word of several tokens has the sum of theirs
+            places = np.searchsorted(ends, [end for _, end in offsets])
+            words.append(np.bincount(places, weights=values, minlength=len(sequence)))
+        return words
 
     return score

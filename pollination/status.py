@@ -47,16 +47,20 @@ def jobs(plan: Plan) -> Iterator[Work]:
                 needed.update(path for kind in ("validation", "human") for path in inputs.get(kind, []))
     for pool, size in plan.pool_sizes.items():
         needed.update(path for m in range(size) for paths in plan.founder_inputs(pool, m).values() for path in paths)
-    measured = [(place, m) for _, _, place, size in trained for m in range(size)] + [(f"base/{model}", 0) for model in plan.bases]
+        needed.update(f"{plan.blueprint(f'founders/{pool}', m)}/tokenizer.json" for m in range(size))
+    scored = {f"founders/{experiment['founders']}" for experiment in plan.config["experiments"].values()}
+    measured = [(place, m) for _, g, place, size in trained for m in range(size) if g is not None or place in scored] + [
+        (f"base/{model}", 0) for model in plan.bases
+    ]
     for place, m in measured:
         needed.update(path for paths in plan.evaluation_inputs(place, m).values() for path in paths)
-        needed.add(f"{plan.blueprint(place, m)}/tokenizer.json")
     yield from _preparation(plan, needed)
     for group, generation, place, size in trained:
         for m in range(size):
             folder, log = f"{plan.results}/{place}/member{m}", f"{logs}/{place}/member{m}"
             yield Work(group, generation, "train", f"{folder}/model.safetensors", f"{log}/train.log", ".train.work")
-            yield Work(group, generation, "evaluate", f"{folder}/scores.json", f"{log}/evaluate.log", ".evaluate.work")
+            if generation is not None or place in scored:  # a pool that is only a pretrained model's source is measured as that
+                yield Work(group, generation, "evaluate", f"{folder}/scores.json", f"{log}/evaluate.log", ".evaluate.work")
     for model in plan.bases:
         folder, log = f"base/{model}/member0", f"{logs}/base/{model}/member0/evaluate.log"
         yield Work("base " + model, None, "evaluate", f"{plan.results}/{folder}/scores.json", log, ".evaluate.work")
