@@ -91,7 +91,7 @@ def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
     for model in {path.split("/")[1] for path in needed if path.startswith("models/")}:
         needed |= {path.removeprefix(f"{base}/") for path in plan.tokenizer_corpus(model)}
     for corpus in {path.split("/")[1] for path in needed if path.startswith("corpora/")}:
-        needed |= {path.removeprefix(f"{base}/") for path in plan.corpus_sources(corpus) if path.startswith(f"{base}/corpora")}
+        needed |= {path.removeprefix(f"{base}/") for path in plan.corpus_sources(corpus) if path.startswith(f"{base}/")}
     for task in {path.split("/")[1] for path in needed if path.startswith("tasks/")}:
         needed |= {path.removeprefix(f"{base}/") for path in plan.task_sources(task) if path.startswith(f"{base}/")}
     for path in sorted(needed):
@@ -101,6 +101,8 @@ def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
             work = Work("preparation", None, "pack", f"{base}/{path}", f"{base}/logs/tokens/{stem}.log")
         elif path.endswith("/overlap.json"):
             work = Work("preparation", None, "overlap", f"{base}/{path}", f"{base}/logs/corpora/{name}.overlap.log")
+        elif kind == "staged":
+            work = Work("preparation", None, "fetch", f"{base}/{path}", f"{base}/logs/staged/{Path(path).stem}.log")
         else:
             file = {"corpora": "run.json", "models": "run.json", "tasks": "task.json"}.get(kind)
             if file is None:

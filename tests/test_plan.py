@@ -3,9 +3,15 @@
 import subprocess
 import sys
 
+import pytest
 import yaml
 
+from pollination.config import resolve
+from pollination.status import jobs
+from pollination.workflow import Plan
 from tests.conftest import ROOT, TOY, planned, snakemake
+
+PAPER = ROOT / "config/paper"
 
 
 def dry(tmp_path, configfile) -> dict[str, int]:
@@ -13,9 +19,16 @@ def dry(tmp_path, configfile) -> dict[str, int]:
 
 
 def test_study_a_is_320_models_with_founders_of_their_own(tmp_path):
-    plan = dry(tmp_path, ROOT / "config/paper/data_pollination.yaml")
+    plan = dry(tmp_path, PAPER / "data_pollination.yaml")
     assert plan["train_founder"] == 64
     assert plan["train_founder"] + plan["train_child"] == 320 == plan["evaluate_member"]
+
+
+@pytest.mark.parametrize("config", sorted(PAPER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_status_lists_every_job_of_the_full_plans(tmp_path, config):
+    plan = dry(tmp_path, config)
+    listed = len(list(jobs(Plan(resolve(yaml.safe_load(config.read_text())), f"results/{config.stem}"))))
+    assert listed == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
 
 
 def test_two_hundred_generations_plan(tmp_path):

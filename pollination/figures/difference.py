@@ -88,8 +88,9 @@ def comparisons(run: Run) -> list[dict]:
     }
     groups |= {("champion", g): [run.plan.member(name, g, run.champion(name, g)) for name in population] for g in (0, last)}
     rows = []
-    some = next(folders for folders in groups.values() if folders)[0]
-    for measure, nats in read(some):
+    first, *others = [folder for folders in groups.values() for folder in folders]
+    common = [key for key in read(first) if all(key in read(folder) for folder in others)]  # texts of one generation alone, other families
+    for measure, nats in common:
         stacks = {key: stack([read(folder)[measure, nats] for folder in folders]) for key, folders in groups.items() if folders}
         if len({values.shape[1] for values in stacks.values()}) > 1:  # another tokenizer: other sequences, so means alone compare
             stacks = {key: values.mean(axis=1, keepdims=True) for key, values in stacks.items()}
