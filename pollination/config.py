@@ -194,6 +194,8 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
                 mistakes.append(f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}; a microworld task needs a microworld")
     for index, entry in enumerate(config["evaluate"]["perplexity"]):
         _reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora, "corpora")
+        for pool in entry["founders"] or []:
+            _reference(mistakes, f"evaluate.perplexity.{index}.founders", pool, config["founders"], "founders")
     if config["evaluate"]["samples"]["corpus"] is not None:
         _reference(mistakes, "evaluate.samples.corpus", config["evaluate"]["samples"]["corpus"], corpora, "corpora")
 

@@ -276,11 +276,17 @@ class Plan:
         return self.config["evaluate"]["samples"]["corpus"] or self.corpus(place, member)
 
     def measures(self, place: str) -> dict:
-        """`evaluate` as it concerns a place's generation: the other generations' texts are left out."""
-        generation = {"base": -1, "founders": 0}.get(place.split("/")[0])
-        generation = int(place.rsplit("/gen")[-1]) if generation is None else generation
-        entries = [dict(entry) for entry in self.config["evaluate"]["perplexity"]]
-        kept = [entry for entry in entries if (chosen := entry.pop("generations")) is None or generation in chosen]
+        """`evaluate` as it concerns a place: texts for other generations or founders are left out; the untouched model's are those
+        of any founders."""
+        kind, name = place.split("/")
+        generation = {"base": -1, "founders": 0}.get(kind)
+        generation = int(name.removeprefix("gen")) if generation is None else generation
+        pool = {"base": None, "founders": name}.get(kind) if generation < 1 else self.experiment(kind)["founders"]
+        kept = []
+        for entry in map(dict, self.config["evaluate"]["perplexity"]):
+            generations, founders = entry.pop("generations"), entry.pop("founders")
+            if (generations is None or generation in generations) and (founders is None or pool is None or pool in founders):
+                kept.append(entry)
         return self.config["evaluate"] | {"perplexity": kept}
 
     def evaluation_inputs(self, place: str, member: int) -> dict[str, list[str]]:
