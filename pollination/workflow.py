@@ -72,6 +72,12 @@ class Plan:
         first, second = place.split("/")
         return self.config["founders"][second if first == "founders" else self.experiment(first)["founders"]]
 
+    def kinds(self, name: str) -> list[tuple]:
+        """What each member is, by slot: members that share model, corpus and segment of human text are one kind (pollination/ecosystems.py)."""
+        pool = self.pool(self.place(name, 0))
+        members = range(self.experiment(name)["population"])
+        return [(pool["model"], pool["corpus"], m if pool["slices"] == "disjoint" else 0) for m in members]
+
     # --- members -----------------------------------------------------------------------------------------------
 
     def place(self, name: str, generation: int) -> str:
