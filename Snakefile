@@ -46,7 +46,7 @@ wildcard_constraints:
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.report_files(),
+        plan.evaluations("scores.json") + plan.selections() + plan.measures() + plan.report_files(),
         "<results>/config.yaml",
 
 
@@ -54,6 +54,7 @@ include: "rules/common.smk"
 include: "rules/corpus.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/measure.smk"
 include: "rules/select.smk"
 include: "rules/generate.smk"
 include: "rules/report.smk"

@@ -47,7 +47,7 @@ def with_defaults(value: Any, node: dict) -> Any:
     no other setting.
     """
     node = _definition(node)
-    if isinstance(value, dict) and node.get("type") == "object":
+    if isinstance(value, dict) and node.get("type") in ("object", ["object", "null"]):
         children = node.get("properties", {})
         filled = {
             key: with_defaults(value.get(key, copy.deepcopy(child.get("default"))), child)
@@ -152,6 +152,14 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
                 mistakes.append(f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}; a microworld task needs a microworld")
     for index, entry in enumerate(config["evaluate"]["perplexity"]):
         _reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora, "corpora")
+    if config["evaluate"]["disagreement"] is not None:
+        _reference(mistakes, "evaluate.disagreement.corpus", config["evaluate"]["disagreement"]["corpus"], corpora, "corpora")
+    measured = [entry["corpus"] for entry in config["evaluate"]["perplexity"]]
+    for name, pool in config["founders"].items() if config["evaluate"]["quality"] else ():
+        if pool["corpus"] not in measured:
+            mistakes.append(
+                f"evaluate.quality: true needs the loss on founders.{name}.corpus, {pool['corpus']!r}; add an entry of evaluate.perplexity for it"
+            )
     if config["evaluate"]["samples"]["corpus"] is not None:
         _reference(mistakes, "evaluate.samples.corpus", config["evaluate"]["samples"]["corpus"], corpora, "corpora")
 

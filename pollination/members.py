@@ -37,7 +37,7 @@ def _train(job: Job, folder: Path, model, blocks, seed: int, work: Path, key: st
     write_metrics(Path(job.output.metrics), metrics)
 
 
-def _start(job: Job, seed: int):
+def start(job: Job, seed: int):
     """The model that training starts from: given weights, or a new initialisation."""
     model = models.create_model(job.file("blueprint").parent, derive_seed(seed, "weights"))
     if job.file("weights"):
@@ -56,7 +56,7 @@ def train_founder(job: Job, folder: Path) -> None:
     whole = TokenBlocks(job.file("blocks"))
     shuffle = derive_seed(job.params.data_seed, "slices")
     blocks = founder_slice(whole, whole.context_tokens, job.params.train["tokens"], member, job.params.slices, pool, shuffle)
-    _train(job, folder, _start(job, seed), blocks, seed, work, key)
+    _train(job, folder, start(job, seed), blocks, seed, work, key)
 
 
 def train_child(job: Job, folder: Path) -> None:
@@ -67,7 +67,7 @@ def train_child(job: Job, folder: Path) -> None:
     work = job.claim("train", key)
     if work is None:
         return
-    model, settings = _start(job, seed), job.params.train
+    model, settings = start(job, seed), job.params.train
     ids = synthetic_ids(job.files("text"), settings["include_prompt"], settings["tokens"])
     pack_ids(ids, model.config.vocab_size, job.params.context_tokens, model.config.eos_token_id, work / "text.bin")
     blocks = TokenBlocks(work / "text.bin")

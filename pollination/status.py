@@ -44,7 +44,13 @@ def jobs(plan: Plan) -> Iterator[Work]:
         trained += [(name, g, plan.place(name, g), experiment["population"]) for g in range(1, experiment["generations"])]
         if experiment["generations"] > 1:
             needed.add(plan.prompts(plan.prompt_corpus(name)))
+    compared = set(plan.disagreements())
+    for name, g in {(path.split("/")[-3], int(path.split("/")[-2].removeprefix("gen"))) for path in compared}:
+        needed.update(plan.disagreement_inputs(name, g)["text"])
     for _, _, place, _ in trained:
+        if plan.config["evaluate"]["quality"]:
+            inputs = plan.quality_inputs(place, 0)
+            needed.update(path for key in ("world", "held_out", "train", "reference", "prompts") for path in inputs.get(key, []))
         needed.update(path for paths in plan.evaluation_inputs(place).values() for path in paths)
         needed.add(f"{plan.blueprint(place)}/tokenizer.json")
     yield from _preparation(plan, needed)
@@ -53,9 +59,13 @@ def jobs(plan: Plan) -> Iterator[Work]:
             folder, log = f"{plan.results}/{place}/member{m}", f"{logs}/{place}/member{m}"
             yield Work(group, generation, "train", f"{folder}/model.safetensors", f"{log}/train.log", ".train.work")
             yield Work(group, generation, "evaluate", f"{folder}/scores.json", f"{log}/evaluate.log", ".evaluate.work")
+            if plan.config["evaluate"]["quality"]:
+                yield Work(group, generation, "quality", f"{folder}/quality.json", f"{log}/quality.log", ".quality.work")
     for name, experiment in plan.config["experiments"].items():
         for g in range(experiment["generations"]):
             folder, log = f"{plan.results}/{name}/gen{g}", f"{logs}/{name}/gen{g}"
+            if f"{folder}/disagreement.json" in compared:
+                yield Work(name, g, "compare", f"{folder}/disagreement.json", f"{log}/disagreement.log", ".disagreement.work")
             if plan.selects(name):
                 yield Work(name, g, "select", f"{folder}/selection.json", f"{log}/select.log")
             if g + 1 == experiment["generations"]:

@@ -107,7 +107,8 @@ class Plan:
 
     def staged(self) -> list[str]:
         """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models and tokenizers, benchmarks."""
-        models, corpora = set(), {entry["corpus"] for entry in self.config["evaluate"]["perplexity"]}
+        entries = [*self.config["evaluate"]["perplexity"], *filter(None, [self.config["evaluate"]["disagreement"]])]
+        models, corpora = set(), {entry["corpus"] for entry in entries}
         for name, experiment in self.config["experiments"].items():
             pool = self.config["founders"][experiment["founders"]]
             models.add(pool["model"])
@@ -203,12 +204,7 @@ class Plan:
     def evaluation_inputs(self, place: str) -> dict[str, list[str]]:
         """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""
         model, entries = self.pool(place)["model"], self.config["evaluate"]["perplexity"]
-        text = [
-            f"{self.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
-            if self.sequences(entry) == "blocks"
-            else f"{self.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
-            for entry in entries
-        ]
+        text = [self.held_out(model, entry) for entry in entries]
         worlds = [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds]
         return {
             "tasks": [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])],
@@ -221,6 +217,48 @@ class Plan:
     def sequences(self, entry: dict) -> str:
         """A microworld is always scored by document: only then is the truth's likelihood of every token known."""
         return "documents" if self.config["corpora"][entry["corpus"]]["kind"] == "microworld" else entry["sequences"]
+
+    def held_out(self, model: str, entry: dict) -> str:
+        """The text of an entry of `evaluate` as a model reads it: packed blocks, or documents."""
+        if self.sequences(entry) == "blocks":
+            return f"{self.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
+        return f"{self.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
+
+    def disagreement_inputs(self, name: str, generation: int) -> dict[str, list[str]]:
+        """Weights, tokenizer and text, each by slot: only members that read the same are compared."""
+        files = {"weights": "model.safetensors", "configs": "config.json", "tokenizers": "tokenizer.json"}
+        inputs = {key: self.members(name, generation, file) for key, file in files.items()}
+        text = self.held_out(self.pool(self.place(name, generation))["model"], self.config["evaluate"]["disagreement"])
+        return inputs | {"text": [text] * self.experiment(name)["population"]}
+
+    def training(self, place: str) -> dict:
+        """The settings that say what the members of a place train on."""
+        first, second = place.split("/")
+        if first == "founders":
+            return {key: self.config["founders"][second][key] for key in ("train", "slices")}
+        return {key: self.experiment(first)[key] for key in ("train", "human", "seed")}
+
+    def quality_entry(self, place: str) -> dict:
+        """The held-out text on which a training's effect is measured: the first entry of `evaluate.perplexity` on its corpus."""
+        corpus = self.pool(place)["corpus"]
+        return next(entry for entry in self.config["evaluate"]["perplexity"] if entry["corpus"] == corpus)
+
+    def quality_inputs(self, place: str, member: int) -> dict[str, list[str]]:
+        """What a training read and started from, held-out text, and the truth: a grammar, or (a proxy) human text."""
+        first, second = place.split("/")
+        founder, pool = first == "founders", self.pool(place)
+        inputs = self.founder_inputs(second) if founder else self.child_inputs(first, int(second.removeprefix("gen")), member)
+        inputs = {key: paths for key, paths in inputs.items() if key != "validation"}
+        inputs["held_out"] = [self.held_out(pool["model"], self.quality_entry(place))]
+        if self.config["corpora"][pool["corpus"]]["kind"] == "microworld":
+            return inputs | {"world": [f"{self.results}/corpora/{pool['corpus']}/world.json"]}
+        human = {"train": [self.packed(place, "train")], "reference": [self.packed(place, "test")]}
+        return inputs | human | {"prompts": [self.prompts(pool["corpus"])]}
+
+    @property
+    def disagreement_sequences(self) -> str | None:
+        entry = self.config["evaluate"]["disagreement"]
+        return self.sequences(entry) if entry else None
 
     @cached_property
     def measured_worlds(self) -> list[str]:
@@ -247,6 +285,19 @@ class Plan:
             if self.selects(name)
             for generation in range(experiment["generations"])
         ]
+
+    def disagreements(self) -> list[str]:
+        """Where it is asked for: one a generation of every experiment with members that can disagree."""
+        return [
+            f"{self.results}/{name}/gen{generation}/disagreement.json"
+            for name, experiment in self.config["experiments"].items()
+            if self.config["evaluate"]["disagreement"] and experiment["population"] > 1
+            for generation in range(experiment["generations"])
+        ]
+
+    def measures(self) -> list[str]:
+        """All that is measured beside each member's scores."""
+        return self.disagreements() + (self.evaluations("quality.json") if self.config["evaluate"]["quality"] else [])
 
     def generation_files(self, name: str, generation: int) -> list[str]:
         """All that one generation consists of: the members, their scores, the choice, and what they hand on."""

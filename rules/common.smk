@@ -60,6 +60,26 @@ def evaluation_inputs(wildcards):
     return plan.evaluation_inputs(wildcards.place)
 
 
+def disagreement_inputs(wildcards):
+    return plan.disagreement_inputs(wildcards.experiment, int(wildcards.gen))
+
+
+def quality_inputs(wildcards):
+    return plan.quality_inputs(wildcards.place, int(wildcards.member))
+
+
+def training(wildcards):
+    return plan.training(wildcards.place)
+
+
+def quality_entry(wildcards):
+    return plan.quality_entry(wildcards.place)
+
+
+def quality_sequences(wildcards):
+    return plan.sequences(plan.quality_entry(wildcards.place))
+
+
 def generation_scores(wildcards):
     return plan.members(wildcards.experiment, int(wildcards.gen), "scores.json")
 
