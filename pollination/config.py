@@ -280,18 +280,39 @@ def resolve(raw: dict, source: str = "config") -> dict:
     return config
 
 
-def _roles(config: dict, named: dict, mistakes: list[str]) -> dict[str, list[str]]:
-    """Role -> replicates of the experiment that plays it (an empty list where nobody does)."""
+def _roles(config: dict, named: dict, mistakes: list[str]) -> dict:
+    """Roles with their experiments: population and line -> replicates; ecosystems and comparisons -> {title: {label: replicates}}.
+
+    An empty list or mapping where nobody plays a role; `text` and `distribution_text` with their defaults filled in.
+    """
     replicates = {name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")] for name in named}
     sizes = {name: config["experiments"][names[0]]["population"] for name, names in replicates.items()}
     first = {
         "population": next((name for name, size in sizes.items() if size > 1), None),
         "line": next((name for name, size in sizes.items() if size == 1), None),
     }
-    roles = {}
-    for role, chosen in config["figures"].items():
-        chosen = chosen or first[role]
+    given, roles = config["figures"], {}
+    for role in ("population", "line"):
+        chosen = given[role] or first[role]
         if chosen is not None and not _reference(mistakes, f"figures.{role}", chosen, replicates, "experiments"):
             chosen = None
         roles[role] = replicates.get(chosen, [])
+    for role in ("ecosystems", "comparisons"):
+        roles[role] = {}
+        for title, chosen in given[role].items():
+            labels = chosen if isinstance(chosen, dict) else {name: name for name in chosen}
+            known = {
+                label: name
+                for label, name in labels.items()
+                if _reference(mistakes, f"figures.{role}.{title}", name, replicates, "experiments")
+            }
+            roles[role][title] = {label: replicates[name] for label, name in known.items()}
+    texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
+    if not texts and (given["ecosystems"] or given["comparisons"]):
+        mistakes.append("evaluate.perplexity: empty; figures.ecosystems and figures.comparisons are about it: add an entry, or drop them")
+    default = next(iter(texts), None)
+    for key in ("text", "distribution_text"):
+        roles[key] = default = given[key] or default
+        if given[key] is not None:
+            _reference(mistakes, f"figures.{key}", given[key], texts, "evaluate.perplexity")
     return roles

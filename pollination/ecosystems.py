@@ -1,7 +1,8 @@
-"""Ecosystems of models: diversity, perplexity over rounds, and the diversity that is best after T rounds (study B, section 3).
+"""Ecosystems of models: diversity, perplexity over rounds, and the diversity that is best after T rounds (study B, section 3);
+and whether effective data quality tells harm from help (section 5).
 
 A round is a generation; T counts rounds, and the round on human text, t = 0, is the first of them. Letters: M models, T rounds,
-B blocks of the test text, R resamples, D ecosystems of rising diversity. Numpy only, and every draw has its seed.
+B blocks of the test text, R resamples, D ecosystems of rising diversity. Every draw has its seed.
 """
 
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 Members = Sequence[np.ndarray]  # of one replicate: each member's perplexities (T, B); with another tokenizer, another B
 
@@ -115,3 +117,49 @@ def _member_shares(sizes: list[int], rng: np.random.Generator, resamples: int) -
             hit = chosen == replicate
             shares[hit, replicate, :size] += rng.multinomial(size, np.full(size, 1 / size), hit.sum()) / size / len(sizes)
     return np.concatenate([shares[:, replicate, :size] for replicate, size in enumerate(sizes)], axis=1)
+
+
+def regimes(
+    delta: np.ndarray, change: np.ndarray, lineages: Sequence[Hashable], seed: int, resamples: int = 1000, level: float = 0.95
+) -> dict:
+    """Does text that is nearer to the truth than its reader help, and text that is farther harm (study B, section 5)?
+
+    delta (n,): distance of a training's text minus that of the model before it; change (n,): what the training did to the loss, above
+    zero is harm. Returned: rank_correlation (Spearman) with low, high; same_sign, the share of trainings where both have one sign;
+    boundary, the delta that best parts harm from help (NaN where all were harmed, or none), with its low and high, and parted, the
+    share that it parts rightly; n, lineages. Intervals: lineages (a slot of an experiment, all its rounds) are drawn with replacement.
+    """
+    names, of = np.unique([repr(lineage) for lineage in lineages], return_inverse=True)
+    groups, rng, drawn = [np.flatnonzero(of == g) for g in range(len(names))], np.random.default_rng(seed), []
+    for _ in range(resamples):
+        some = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
+        drawn.append((_spearman(delta[some], change[some]), _boundary(delta[some], change[some])[0]))
+    ends = (
+        np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        if np.isfinite(drawn).any(axis=0).all()
+        else np.full((2, 2), np.nan)
+    )
+    boundary, parted = _boundary(delta, change)
+    result = {"rank_correlation": _spearman(delta, change), "low": ends[0, 0], "high": ends[1, 0]}
+    result |= {"boundary": boundary, "boundary_low": ends[0, 1], "boundary_high": ends[1, 1], "parted": parted}
+    return result | {"same_sign": float((np.sign(delta) == np.sign(change)).mean()), "n": len(delta), "lineages": len(names)}
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    if len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return float("nan")
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def _boundary(delta: np.ndarray, change: np.ndarray) -> tuple[float, float]:
+    """(the middle of the gap in delta that parts change > 0 above from the rest below with the fewest errors, share parted rightly)."""
+    harmed = change[np.argsort(delta, kind="stable")] > 0
+    if harmed.all() or not harmed.any():
+        return float("nan"), float("nan")
+    values = np.sort(delta)
+    right = np.cumsum(~harmed)[:-1] + np.cumsum(harmed[::-1])[::-1][1:]  # help below and harm above a cut after value 0, 1, ...
+    right = np.where(np.diff(values) > 0, right, -1)
+    cut = int(right.argmax())
+    if right[cut] < 0:
+        return float("nan"), float("nan")
+    return float(values[cut : cut + 2].mean()), float(right[cut] / len(delta))

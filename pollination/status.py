@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from pollination.lease import MISSED, describe, newest
-from pollination.workflow import FIGURES, PAGES, Plan
+from pollination.workflow import Plan
 
 YOUNG_S = 600.0  # a job without a lease whose log is older than this is not running any more
 SHOWN = 12  # jobs listed one by one, at most, of each kind
@@ -79,9 +79,8 @@ def jobs(plan: Plan) -> Iterator[Work]:
                 yield Work(name, g, "mutate", path, f"{log}/{Path(path).parent.name}/mutate.log")
             for m in members if experiment["text"] == "pool" else ():
                 yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
-    for figure in [*FIGURES, *PAGES]:
-        if any(f"/{figure}." in path for path in plan.report_files()):
-            yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
+    for figure in plan.figures():
+        yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
 
 
 def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:

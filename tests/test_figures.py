@@ -136,7 +136,7 @@ def test_every_figure_is_drawn_for_every_shape_of_run_from_its_declared_inputs(s
     """Each is drawn in a tree that holds nothing but what its rule declares."""
     plan = invent(tmp_path, **{"generations": 3} | SHAPES[shape])
     made = set()
-    for figure in (*FIGURES, *PAGES):
+    for figure in plan.figures():
         bare = Plan(plan.config, str(tmp_path / figure))
         for path in [path for paths in plan.figure_inputs(figure).values() for path in paths]:
             copy = Path(path.replace(plan.results, bare.results))
@@ -187,7 +187,8 @@ def test_difference_finds_what_was_put_in(plan):
 
 def test_equal_models_are_not_told_apart(tmp_path):
     plan = invent(tmp_path, line_seeds=(42,), generations=1, population=1)
-    _, rows = draw("difference", Plan(plan.config | {"figures": {"population": ["line.s42"], "line": ["line.s42"]}}, plan.results))
+    roles = plan.config["figures"] | {"population": ["line.s42"], "line": ["line.s42"]}
+    _, rows = draw("difference", Plan(plan.config | {"figures": roles}, plan.results))
     assert {r["verdict"] for r in rows if r["comparison"] == "population minus line"} == {"not told apart"}
 
 
