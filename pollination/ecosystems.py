@@ -134,15 +134,17 @@ def regimes(
     for _ in range(resamples):
         some = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
         drawn.append((_spearman(delta[some], change[some]), _boundary(delta[some], change[some])[0]))
-    ends = (
-        np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        if np.isfinite(drawn).any(axis=0).all()
-        else np.full((2, 2), np.nan)
-    )
+    low, high = np.transpose([_ends(values, level) for values in np.transpose(drawn)])
     boundary, parted = _boundary(delta, change)
-    result = {"rank_correlation": _spearman(delta, change), "low": ends[0, 0], "high": ends[1, 0]}
-    result |= {"boundary": boundary, "boundary_low": ends[0, 1], "boundary_high": ends[1, 1], "parted": parted}
+    result = {"rank_correlation": _spearman(delta, change), "low": low[0], "high": high[0]}
+    result |= {"boundary": boundary, "boundary_low": low[1], "boundary_high": high[1], "parted": parted}
     return result | {"same_sign": float((np.sign(delta) == np.sign(change)).mean()), "n": len(delta), "lineages": len(names)}
+
+
+def _ends(values: np.ndarray, level: float) -> np.ndarray:
+    """Percentile interval of the values that are numbers."""
+    known = values[np.isfinite(values)]
+    return np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) if len(known) else np.full(2, np.nan)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
