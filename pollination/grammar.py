@@ -103,12 +103,13 @@ class Grammar:
     def distances(self, q_E: np.ndarray) -> dict[str, float]:
         """Total variation from the truth of next-word distributions (E,), 0 to 1, and `outside`, the mass on no sentence at all.
 
-        sentences: between distributions over sentences. next_token: between distributions over the next word, the mean over nodes as
-        often as the truth passes them; a node of which nothing is known counts as 1.
+        sentences: between distributions over sentences; where nothing is known of what follows a node, because every text that came there
+        was cut, the truth follows. next_token: between distributions over the next word, the mean over nodes as often as the truth passes
+        them; a node of which nothing is known counts as 1.
         """
-        known_E = np.nan_to_num(q_E)
+        known_E, q_E = np.nan_to_num(q_E), np.where(np.isnan(q_E), self.p_E, q_E)
         with np.errstate(divide="ignore"):
-            q_S = np.exp(np.add.reduceat(np.log(known_E)[self.path], self.starts))
+            q_S = np.exp(np.add.reduceat(np.log(q_E)[self.path], self.starts))
         outside = max(0.0, 1 - q_S.sum())
         count = len(self.children)
         differ_V = np.bincount(self.node_E, np.abs(known_E - self.p_E), count) + 1 - np.bincount(self.node_E, known_E, count)

@@ -314,6 +314,9 @@ class Plan:
     def generation_files(self, name: str, generation: int) -> list[str]:
         """All that one generation consists of: the members, their scores, the choice, and what they hand on."""
         files = [path for file in MEMBER_FILES + EVALUATION_FILES for path in self.members(name, generation, file)]
+        files += [path for path in self.disagreements() if path.startswith(f"{self.results}/{name}/gen{generation}/")]
+        if self.config["evaluate"]["quality"]:
+            files += self.members(name, generation, "quality.json")
         if self.selects(name):
             files.append(f"{self.results}/{name}/gen{generation}/selection.json")
         if generation + 1 < self.experiment(name)["generations"]:

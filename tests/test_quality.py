@@ -56,6 +56,13 @@ def test_words_outside_the_grammar_count_where_they_stand():
     assert grammar.distances(grammar.of_text(counts))["outside"] == pytest.approx(4 / 5 * 2 / 3)
 
 
+def test_what_is_cut_is_no_distance():
+    """Half of the sentences begin with "a", of which nothing else is known: "a b ." and "a c ." share it as the truth has it."""
+    grammar = Grammar(small())
+    found = grammar.distances(grammar.of_text(grammar.read([("d . a".split(), 0, True)], EOS)))
+    assert found["sentences"] == pytest.approx(0.25) and found["outside"] == pytest.approx(0)
+
+
 def test_only_the_completion_counts_and_an_unknown_beginning_is_skipped():
     grammar = Grammar(small())
     assert read(grammar, "d . a b . d .", first=3).edges.sum() == 4  # b . d . ; that b follows a is known from the prompt
