@@ -283,7 +283,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
 def _roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     """Roles with their experiments: population and line -> replicates; ecosystems and comparisons -> {title: {label: replicates}}.
 
-    An empty list or mapping where nobody plays a role; `text` and `distribution_text` with their defaults filled in.
+    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where nobody plays a role; `text` and `distribution_text` with their defaults filled in.
     """
     replicates = {name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")] for name in named}
     sizes = {name: config["experiments"][names[0]]["population"] for name, names in replicates.items()}
@@ -300,13 +300,15 @@ def _roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     for role in ("ecosystems", "comparisons"):
         roles[role] = {}
         for title, chosen in given[role].items():
-            labels = chosen if isinstance(chosen, dict) else {name: name for name in chosen}
-            known = {
-                label: name
-                for label, name in labels.items()
-                if _reference(mistakes, f"figures.{role}.{title}", name, replicates, "experiments")
-            }
-            roles[role][title] = {label: replicates[name] for label, name in known.items()}
+            roles[role][title] = {}
+            for label, name in (chosen if isinstance(chosen, dict) else dict(zip(chosen, chosen, strict=True))).items():
+                name, _, member = name.partition(":")
+                if not _reference(mistakes, f"figures.{role}.{title}", name, replicates, "experiments"):
+                    continue
+                if member and not (member.isdigit() and int(member) < sizes[name] and role == "comparisons"):
+                    allowed = f"members 0 to {sizes[name] - 1}, in comparisons"
+                    mistakes.append(f"figures.{role}.{title}: {name}:{member} is no member to compare; allowed: {allowed}")
+                roles[role][title][label] = [f"{replicate}:{member}" if member else replicate for replicate in replicates[name]]
     texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
     if not texts and (given["ecosystems"] or given["comparisons"]):
         mistakes.append("evaluate.perplexity: empty; figures.ecosystems and figures.comparisons are about it: add an entry, or drop them")

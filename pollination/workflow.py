@@ -331,7 +331,7 @@ class Plan:
         roles, evaluate = self.config["figures"], self.config.get("evaluate", {})
         both = roles["population"] + roles["line"]
         several = {
-            role: [name for entry in roles[role].values() for names in entry.values() for name in names]
+            role: [name.split(":")[0] for entry in roles[role].values() for names in entry.values() for name in names]
             for role in ("ecosystems", "comparisons")
         }
         special = dict.fromkeys(ECOSYSTEM_FIGURES, several["ecosystems"])

@@ -80,6 +80,7 @@ def test_merge_leaves_its_inputs_alone():
         ("figures", {"line": "lin"}, ["figures.line", "did you mean 'line'"]),
         ("figures", {"ecosystems": {"tiny": ["line", "poplation"]}}, ["figures.ecosystems.tiny", "did you mean 'population'"]),
         ("figures", {"comparisons": {"both": {"one": "lin"}}}, ["figures.comparisons.both", "did you mean 'line'"]),
+        ("figures", {"comparisons": {"both": ["line", "population:4"]}}, ["population:4", "allowed: members 0 to 3"]),
         ("figures", {"text": "world/tst"}, ["figures.text", "did you mean 'world/test'"]),
         ("evaluate.disagreement", {"corpus": "wrld"}, ["evaluate.disagreement.corpus", "did you mean 'world'"]),
         ("run", "a/b", ["run", "'a/b'", "not a usable name"]),

@@ -27,7 +27,7 @@ def config(**change) -> dict:
         f"m{n}": {"population": n, "founders": f"f{n}", **shared} | ({"seeds": [1, 2]} if n == 1 else {}) for n in (1, 2, 4)
     }
     raw["evaluate"] |= {"disagreement": {"corpus": "world"}, "quality": True} | change.pop("evaluate", {})
-    comparisons = {"sizes": {"one model": "m1", "four": "m4"}, "two": ["m2"]}
+    comparisons = {"sizes": {"one model": "m1", "four": "m4"}, "two": ["m2", "m4:3"]}
     return raw | {"figures": change.pop("figures", {"ecosystems": {"tiny": ["m1", "m2", "m4"]}, "comparisons": comparisons})}
 
 
@@ -88,7 +88,9 @@ def test_trajectories_aggregates_and_comparisons_say_the_same(plan):
     (aggregate,) = [row for row in draw("aggregates", plan) if row["diversity"] == "2"]
     assert float(aggregate["mu"]) == pytest.approx(np.mean([float(row["mu"]) for row in mine]), rel=1e-5)
     compared = draw("comparisons", plan)
-    assert {(row["title"], row["experiment"], row["replicates"]) for row in compared} == {("sizes", "one model", "2"), ("sizes", "four", "1"), ("two", "m2", "1")}  # fmt: skip
+    assert {(row["title"], row["experiment"], row["replicates"]) for row in compared} == {("sizes", "one model", "2"), ("sizes", "four", "1"), ("two", "m2", "1"), ("two", "m4:3", "1")}  # fmt: skip
+    alone = [np.exp(Run(plan).blocks(plan.member("m4", t, 3), "world", "test")[0]).mean() for t in range(GENERATIONS)]
+    assert [float(row["mu"]) for row in compared if row["experiment"] == "m4:3"] == pytest.approx(alone, rel=1e-5)
     assert {row["aggregate"] for row in compared if row["experiment"] == "m2"} == {aggregate["mu"]}
 
 

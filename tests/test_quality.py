@@ -59,7 +59,7 @@ def test_words_outside_the_grammar_count_where_they_stand():
 def test_what_is_cut_is_no_distance():
     """Half of the sentences begin with "a", of which nothing else is known: "a b ." and "a c ." share it as the truth has it."""
     grammar = Grammar(small())
-    found = grammar.distances(grammar.of_text(grammar.read([("d . a".split(), 0, True)], EOS)))
+    found = grammar.distances(grammar.of_text(grammar.read([(["d", ".", "a"], 0, True)], EOS)))
     assert found["sentences"] == pytest.approx(0.25) and found["outside"] == pytest.approx(0)
 
 

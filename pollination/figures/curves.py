@@ -49,7 +49,8 @@ class Ecosystem:
 
 def read(run: Run, entry: dict[str, list[str]], text: str) -> list[Ecosystem]:
     """The ecosystems of one entry of a role (label -> replicates), over the rounds that all of them have."""
-    rounds = min(run.plan.experiment(name)["generations"] for names in entry.values() for name in names)
+    parts = {label: [(name.split(":")[0], name.partition(":")[2]) for name in names] for label, names in entry.items()}
+    rounds = min(run.plan.experiment(name)["generations"] for part in parts.values() for name, _ in part)
     corpus, split = text.split("/")
 
     def member(name: str, m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,9 +58,10 @@ def read(run: Run, entry: dict[str, list[str]], text: str) -> list[Ecosystem]:
         return np.stack([nats for nats, _ in tables]), tables[0][1]
 
     found = []
-    for label, names in entry.items():
-        losses = [[member(name, m) for m in range(run.plan.experiment(name)["population"])] for name in names]
-        found.append(Ecosystem(label, ecosystems.diversity(run.plan.kinds(names[0])), losses))
+    for label, part in parts.items():
+        sizes = [[int(one)] if one else range(run.plan.experiment(name)["population"]) for name, one in part]
+        losses = [[member(name, m) for m in members] for (name, _), members in zip(part, sizes, strict=True)]
+        found.append(Ecosystem(label, ecosystems.diversity(run.plan.kinds(part[0][0])), losses))
     return found
 
 

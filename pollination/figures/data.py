@@ -127,6 +127,10 @@ class Run:
         """(mean nats of a token, tokens), each a value a sequence of one held-out text."""
         rows = self.sequences(folder)
         rows = rows[(rows.corpus == corpus) & (rows.split == split) & (rows.tokens > 0)]
+        if rows.empty:
+            raise ValueError(
+                f"figures.text: {corpus}/{split} is not measured on {folder}; allowed: a text that all members are measured on"
+            )
         return rows.nll.to_numpy() / rows.tokens.to_numpy(), rows.tokens.to_numpy()
 
     @staticmethod
