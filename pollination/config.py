@@ -283,7 +283,8 @@ def resolve(raw: dict, source: str = "config") -> dict:
 def _roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     """Roles with their experiments: population and line -> replicates; ecosystems and comparisons -> {title: {label: replicates}}.
 
-    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where nobody plays a role; `text` and `distribution_text` with their defaults filled in.
+    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where nobody plays a role; `text` and
+    `distribution_text` with their defaults filled in.
     """
     replicates = {name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")] for name in named}
     sizes = {name: config["experiments"][names[0]]["population"] for name, names in replicates.items()}
