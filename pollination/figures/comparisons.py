@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from pollination.figures import curves, style
 from pollination.figures.data import Run
 
@@ -32,5 +30,5 @@ def draw(run: Run, out: Path) -> None:
         aggregated.set_yticks(range(len(found)), [one.label for one in found])
         aggregated.set_ylim(len(found) - 0.5, -0.5)
         aggregated.set_xlabel(f"aggregated perplexity of {last + 1} rounds, 95 % interval")
-        aggregated.margins(x=np.float64(0.1))
+        aggregated.margins(x=0.1)
     style.save(figure, rows, out)

@@ -37,7 +37,7 @@ def draw(run: Run, out: Path) -> None:
 
 
 def draw_panel(axis, children: pd.DataFrame, experiments: list[str], found: dict) -> None:
-    """Children by experiment; the harm on a symmetric log axis, because a collapse spans orders of magnitude."""
+    """Children by experiment, and the boundary where there is one."""
     for place, name in enumerate(experiments):
         mine = children[children.experiment == name]
         axis.plot(mine.delta, mine.change, ms=4, alpha=0.75, **(curves.look(place) | {"ls": ""}))
