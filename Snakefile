@@ -46,7 +46,7 @@ wildcard_constraints:
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.report_files(),
+        plan.evaluations("scores.json") + plan.selections() + plan.measured_beside() + plan.report_files(),
         "<results>/config.yaml",
 
 

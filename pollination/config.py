@@ -47,7 +47,7 @@ def with_defaults(value: Any, node: dict) -> Any:
     no other setting.
     """
     node = _definition(node)
-    if isinstance(value, dict) and node.get("type") == "object":
+    if isinstance(value, dict) and node.get("type") in ("object", ["object", "null"]):
         children = node.get("properties", {})
         filled = {
             key: with_defaults(value.get(key, copy.deepcopy(child.get("default"))), child)
@@ -196,6 +196,14 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
         _reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora, "corpora")
         for pool in entry["founders"] or []:
             _reference(mistakes, f"evaluate.perplexity.{index}.founders", pool, config["founders"], "founders")
+    if config["evaluate"]["disagreement"] is not None:
+        _reference(mistakes, "evaluate.disagreement.corpus", config["evaluate"]["disagreement"]["corpus"], corpora, "corpora")
+    measured = [entry["corpus"] for entry in config["evaluate"]["perplexity"]]
+    for name, pool in config["founders"].items() if config["evaluate"]["quality"] else ():
+        for corpus in sorted(set(listed(pool["corpus"])) - set(measured)):
+            mistakes.append(
+                f"evaluate.quality: true needs the loss on founders.{name}.corpus, {corpus!r}; add an entry of evaluate.perplexity for it"
+            )
     if config["evaluate"]["samples"]["corpus"] is not None:
         _reference(mistakes, "evaluate.samples.corpus", config["evaluate"]["samples"]["corpus"], corpora, "corpora")
 
@@ -366,18 +374,42 @@ def _check_text_of(config: dict, mistakes: list[str]) -> None:
                 )
 
 
-def _roles(config: dict, named: dict, mistakes: list[str]) -> dict[str, list[str]]:
-    """Role -> replicates of the experiment that plays it (an empty list where nobody does)."""
+def _roles(config: dict, named: dict, mistakes: list[str]) -> dict:
+    """Roles with their experiments: population and line -> replicates; ecosystems and comparisons -> {title: {label: replicates}}.
+
+    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where nobody plays a role; `text` and
+    `distribution_text` with their defaults filled in.
+    """
     replicates = {name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")] for name in named}
     sizes = {name: config["experiments"][names[0]]["population"] for name, names in replicates.items()}
     first = {
         "population": next((name for name, size in sizes.items() if size > 1), None),
         "line": next((name for name, size in sizes.items() if size == 1), None),
     }
-    roles = {}
-    for role, chosen in config["figures"].items():
-        chosen = chosen or first[role]
+    given, roles = config["figures"], {}
+    for role in ("population", "line"):
+        chosen = given[role] or first[role]
         if chosen is not None and not _reference(mistakes, f"figures.{role}", chosen, replicates, "experiments"):
             chosen = None
         roles[role] = replicates.get(chosen, [])
+    for role in ("ecosystems", "comparisons"):
+        roles[role] = {}
+        for title, chosen in given[role].items():
+            roles[role][title] = {}
+            for label, name in (chosen if isinstance(chosen, dict) else dict(zip(chosen, chosen, strict=True))).items():
+                name, _, member = name.partition(":")
+                if not _reference(mistakes, f"figures.{role}.{title}", name, replicates, "experiments"):
+                    continue
+                if member and not (member.isdigit() and int(member) < sizes[name] and role == "comparisons"):
+                    allowed = f"members 0 to {sizes[name] - 1}, in comparisons"
+                    mistakes.append(f"figures.{role}.{title}: {name}:{member} is no member to compare; allowed: {allowed}")
+                roles[role][title][label] = [f"{replicate}:{member}" if member else replicate for replicate in replicates[name]]
+    texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
+    if not texts and (given["ecosystems"] or given["comparisons"]):
+        mistakes.append("evaluate.perplexity: empty; figures.ecosystems and figures.comparisons are about it: add an entry, or drop them")
+    default = next(iter(texts), None)
+    for key in ("text", "distribution_text"):
+        roles[key] = default = given[key] or default
+        if given[key] is not None:
+            _reference(mistakes, f"figures.{key}", given[key], texts, "evaluate.perplexity")
     return roles

@@ -30,13 +30,13 @@ def evaluate(job: Job, folder: Path) -> None:
     worlds = {name: World.from_json(artifacts.read_json(path)) for name, path in zip(job.params.worlds, job.files("worlds"), strict=True)}
     frames = []
     for entry, kind, path in zip(settings["perplexity"], job.params.sequences, job.files("text"), strict=True):
-        frame = _perplexity(model, tokenizer, entry, kind, path, worlds.get(entry["corpus"]), settings["batch_size"])
+        frame = score_text(model, tokenizer, entry, kind, path, worlds.get(entry["corpus"]), settings["batch_size"])
         name = f"{entry['corpus']}/{entry['split']}"
         result["perplexity"][name] = summarize(frame)
         frames.append(frame.assign(corpus=entry["corpus"], split=entry["split"]))
     facts = []
     for name, world in worlds.items():
-        table, summary = fact_distribution(world, _word_scorer(model, tokenizer, settings["batch_size"]))
+        table, summary = fact_distribution(world, word_scorer(model, tokenizer, settings["batch_size"]))
         result["truth"][name] = summary
         facts.append(table.assign(corpus=name))
     sampling = settings["samples"]
@@ -62,7 +62,7 @@ def _concat(frames: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
 
 
-def _perplexity(model, tokenizer, entry: dict, kind: str, path: Path, world: World | None, batch_size: int) -> pd.DataFrame:
+def score_text(model, tokenizer, entry: dict, kind: str, path: Path, world: World | None, batch_size: int) -> pd.DataFrame:
     """Per-sequence NLL of one held-out text, with the truth's beside it where the truth is known."""
     if kind == "blocks":
         sequences = TokenBlocks(path)
@@ -86,7 +86,7 @@ def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
     return -logprobs.sum() if count == tokens + 1 else math.nan
 
 
-def _word_scorer(model, tokenizer, batch_size: int):
+def word_scorer(model, tokenizer, batch_size: int):
     """A function from word sequences to the log-probability of each word after the ones before it, eos in front."""
 
     def score(sequences: list[list[str]]) -> list[np.ndarray]:

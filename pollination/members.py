@@ -39,7 +39,7 @@ def _train(job: Job, folder: Path, model, blocks, seed: int, work: Path, key: st
     write_metrics(Path(job.output.metrics), metrics)
 
 
-def _start(job: Job, seed: int):
+def start(job: Job, seed: int):
     """The model that training starts from: given weights, or a new initialisation."""
     model = models.create_model(job.file("blueprint").parent, derive_seed(seed, "weights"))
     if job.file("weights"):
@@ -55,7 +55,7 @@ def train_founder(job: Job, folder: Path) -> None:
     work = job.claim("train", key)
     if work is None:
         return
-    _train(job, folder, _start(job, seed), own_segment(job, job.file("blocks"), member), seed, work, key)
+    _train(job, folder, start(job, seed), own_segment(job, job.file("blocks"), member), seed, work, key)
 
 
 def own_segment(job: Job, packed: Path, member: int) -> Subset:
@@ -72,7 +72,7 @@ def train_child(job: Job, folder: Path) -> None:
     work = job.claim("train", key)
     if work is None:
         return
-    model = _start(job, seed)
+    model = start(job, seed)
     _train(job, folder, model, _text(job, model, work, generation, member), seed, work, key)
 
 
@@ -97,7 +97,12 @@ def _text(job: Job, model, work: Path, generation: int, member: int) -> Blocks:
 
 
 def synthetic_ids(shards: list[Path], include_prompt: bool, tokens: int | None, tokenizer) -> Iterator[list[int]]:
-    """Token ids of the texts of shards, in order, until `tokens` are reached (null: all).
+    """Token ids of the texts of shards, in order, until `tokens` are reached (null: all)."""
+    return (ids[first:] for ids, first in synthetic_rows(shards, include_prompt, tokens, tokenizer))
+
+
+def synthetic_rows(shards: list[Path], include_prompt: bool, tokens: int | None, tokenizer) -> Iterator[tuple[list[int], int]]:
+    """(token ids of prompt and completion, place of the first that is trained on) of the rows of shards.
 
     Ids are taken as they were written where `tokenizer` gives them the same meaning; else the text is tokenised anew.
     """
@@ -108,12 +113,14 @@ def synthetic_ids(shards: list[Path], include_prompt: bool, tokens: int | None, 
         for batch in pq.ParquetFile(path).iter_batches(4096, columns=columns):  # a shard need not fit the memory
             rows = batch.to_pylist()
             others = [row for row in rows if row.get("vocabulary", mine) != mine]
-            anew = encode(((row["prompt"] if include_prompt else "") + row["completion"] for row in others), tokenizer)
+            anew = {key: encode((row[key] for row in others), tokenizer) for key in ("prompt", "completion")}
             for row in rows:
                 if left <= 0:
                     return
-                ids = (
-                    next(anew) if row.get("vocabulary", mine) != mine else row["token_ids"][0 if include_prompt else row["prompt_tokens"] :]
-                )
-                left -= len(ids)
-                yield ids
+                ids, first = row["token_ids"], row["prompt_tokens"]
+                if row.get("vocabulary", mine) != mine:
+                    opening = list(next(anew["prompt"]))
+                    ids, first = opening + list(next(anew["completion"])), len(opening)
+                first = 0 if include_prompt else first
+                left -= len(ids) - first
+                yield ids, first

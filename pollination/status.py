@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from pollination.lease import MISSED, describe, newest
-from pollination.workflow import FIGURES, PAGES, Plan
+from pollination.workflow import Plan
 
 YOUNG_S = 600.0  # a job without a lease whose log is older than this is not running any more
 SHOWN = 12  # jobs listed one by one, at most, of each kind
@@ -54,6 +54,13 @@ def jobs(plan: Plan) -> Iterator[Work]:
     ]
     for place, m in measured:
         needed.update(path for paths in plan.evaluation_inputs(place, m).values() for path in paths)
+    for path in plan.disagreements():
+        name, generation = path.split("/")[-3], int(path.split("/")[-2].removeprefix("gen"))
+        needed.update(plan.disagreement_inputs(name, generation)["text"])
+    compared = set(plan.disagreements())
+    for place, m in measured if plan.config["evaluate"]["quality"] else ():
+        inputs = {} if place.startswith("base/") else plan.quality_inputs(place, m)
+        needed.update(path for key in ("world", "held_out", "train", "reference", "prompts") for path in inputs.get(key, []))
     yield from _preparation(plan, needed)
     for group, generation, place, size in trained:
         for m in range(size):
@@ -61,12 +68,16 @@ def jobs(plan: Plan) -> Iterator[Work]:
             yield Work(group, generation, "train", f"{folder}/model.safetensors", f"{log}/train.log", ".train.work")
             if generation is not None or place in scored:  # a pool that is only a pretrained model's source is measured as that
                 yield Work(group, generation, "evaluate", f"{folder}/scores.json", f"{log}/evaluate.log", ".evaluate.work")
+                if plan.config["evaluate"]["quality"]:
+                    yield Work(group, generation, "quality", f"{folder}/quality.json", f"{log}/quality.log", ".quality.work")
     for model in plan.bases:
         folder, log = f"base/{model}/member0", f"{logs}/base/{model}/member0/evaluate.log"
         yield Work("base " + model, None, "evaluate", f"{plan.results}/{folder}/scores.json", log, ".evaluate.work")
     for name, experiment in plan.config["experiments"].items():
         for g in range(experiment["generations"]):
             folder, log = f"{plan.results}/{name}/gen{g}", f"{logs}/{name}/gen{g}"
+            if f"{folder}/disagreement.json" in compared:
+                yield Work(name, g, "compare", f"{folder}/disagreement.json", f"{log}/disagreement.log", ".disagreement.work")
             if plan.selects(name):
                 yield Work(name, g, "select", f"{folder}/selection.json", f"{log}/select.log")
             for path in plan.all_shards(name, g) if plan.writes(name, g) else ():
@@ -78,9 +89,8 @@ def jobs(plan: Plan) -> Iterator[Work]:
                 yield Work(name, g, "mutate", path, f"{log}/{Path(path).parent.name}/mutate.log")
             for m in members if experiment["text"] == "pool" else ():
                 yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
-    for figure in [*FIGURES, *PAGES]:
-        if any(f"/{figure}." in path for path in plan.report_files()):
-            yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
+    for figure in plan.figures():
+        yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
 
 
 def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:

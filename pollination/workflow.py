@@ -9,40 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pollination.config import by_member, data_files, listed
+from pollination.report import Report
 
 SPLITS = ("train", "validation", "test", "prompts")
 MEMBER_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "samples.parquet")
-FIGURES = {  # what the report shows: category and title
-    "difference": ("1 Outcome", "Final generation against generation 0, population against line"),
-    "accuracy": ("1 Outcome", "Accuracy over generations"),
-    "perplexity": ("1 Outcome", "Perplexity over generations"),
-    "truth": ("1 Outcome", "True facts over generations, by popularity"),
-    "lineage": ("3 Selection", "Ancestors of the final champion"),
-    "selection": ("3 Selection", "How sure the choice of parents is"),
-    "training": ("4 Run", "Training loss"),
-    "cost": ("4 Run", "What it cost"),
-}
-PAGES = {  # drawn as HTML
-    "continuations": ("2 Text", "The same prompts continued by every generation"),
-    "settings": ("4 Run", "Settings beside study A's, and choices that the papers leave open"),
-}
-FIGURE_FILES = {  # the files of members and generations that each reads
-    "difference": ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
-    "accuracy": ("scores.json", "answers.parquet", "selection.json"),
-    "perplexity": ("scores.json", "selection.json"),
-    "truth": ("scores.json",),
-    "continuations": ("scores.json", "samples.parquet", "selection.json"),
-    "lineage": ("scores.json", "selection.json"),
-    "selection": ("selection.json",),
-    "training": ("train.jsonl",),
-    "cost": ("scores.json",),  # to come after all jobs whose benchmark files it reads
-    "settings": ("scores.json", "config.json", "model.safetensors"),
-}
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Report):
     """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
 
     config: dict
@@ -102,6 +77,12 @@ class Plan:
         named = [by_member(pool["model"], m) for name, pool in self.used_pools.items() for m in range(self.pool_sizes[name])]
         return [model for model in dict.fromkeys(named) if self.config["models"][model]["pretrained"]]
 
+    def kinds(self, name: str) -> list[tuple]:
+        """What each member is, by slot: members that share model, corpus and segment of human text are one kind (pollination/ecosystems.py)."""
+        place, segments = self.place(name, 0), self.pool(self.place(name, 0))["segments"]
+        number = lambda m: {"distinct": m, "same": 0}[segments] if isinstance(segments, str) else segments[m]  # noqa: E731
+        return [(self.model(place, m), self.corpus(place, m), number(m)) for m in range(self.experiment(name)["population"])]
+
     # --- members -----------------------------------------------------------------------------------------------
 
     def place(self, name: str, generation: int) -> str:
@@ -145,7 +126,7 @@ class Plan:
     def staged(self) -> list[str]:
         """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models and tokenizers, benchmarks."""
         places = [(f"founders/{name}", m) for name in self.used_pools for m in range(self.pool_sizes[name])]
-        corpora = {entry["corpus"] for entry in self.config["evaluate"]["perplexity"]}
+        corpora = {entry["corpus"] for entry in [*self.config["evaluate"]["perplexity"], self.config["evaluate"]["disagreement"]] if entry}
         for place, m in places:
             corpora |= {self.corpus(place, m), self.validation(place, m), self.sample_corpus(place, m)}
         corpora |= {self.prompt_corpus(name, m) for name, e in self.config["experiments"].items() for m in range(e["population"])}
@@ -291,13 +272,7 @@ class Plan:
 
     def evaluation_inputs(self, place: str, member: int) -> dict[str, list[str]]:
         """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""
-        model = self.model(place, member)
-        text = [
-            f"{self.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
-            if self.sequences(entry) == "blocks"
-            else f"{self.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
-            for entry in self.measures(place)["perplexity"]
-        ]
+        text = [self.held_out(self.model(place, member), entry) for entry in self.measures(place)["perplexity"]]
         return {
             "tasks": [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])],
             "text": text,
@@ -310,21 +285,68 @@ class Plan:
         """A microworld is always scored by document: only then is the truth's likelihood of every token known."""
         return "documents" if self.config["corpora"][entry["corpus"]]["kind"] == "microworld" else entry["sequences"]
 
+    def held_out(self, model: str, entry: dict) -> str:
+        """The text of an entry of `evaluate` as a model reads it: packed blocks, or documents."""
+        if self.sequences(entry) == "blocks":
+            return f"{self.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
+        return f"{self.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
+
+    def disagreement_inputs(self, name: str, generation: int) -> dict[str, list[str]]:
+        """Weights, tokenizer and text, each by slot: only members that read the same are compared."""
+        files = {"weights": "model.safetensors", "configs": "config.json", "tokenizers": "tokenizer.json"}
+        inputs = {key: self.members(name, generation, file) for key, file in files.items()}
+        place, entry = self.place(name, generation), self.config["evaluate"]["disagreement"]
+        return inputs | {"text": [self.held_out(self.model(place, m), entry) for m in range(self.experiment(name)["population"])]}
+
+    def training(self, place: str) -> dict:
+        """The settings that say what the members of a place train on."""
+        first, second = place.split("/")
+        if first == "founders":
+            return {"train": self.config["founders"][second]["train"]}
+        return {key: self.experiment(first)[key] for key in ("train", "text", "human", "seed")}
+
+    def quality_entry(self, place: str, member: int) -> dict:
+        """The held-out text on which a training's effect is measured: the first entry of `evaluate.perplexity` on its corpus."""
+        corpus = self.corpus(place, member)
+        return next(entry for entry in self.config["evaluate"]["perplexity"] if entry["corpus"] == corpus)
+
+    def quality_inputs(self, place: str, member: int) -> dict[str, list[str]]:
+        """What a training read and started from, held-out text, and the truth: a grammar, or (a proxy) human text."""
+        first, second = place.split("/")
+        model, corpus = self.model(place, member), self.corpus(place, member)
+        inputs = (
+            self.founder_inputs(second, member)
+            if first == "founders"
+            else self.child_inputs(first, int(second.removeprefix("gen")), member)
+        )
+        inputs = {key: paths for key, paths in inputs.items() if key != "validation"}
+        inputs["held_out"] = [self.held_out(model, self.quality_entry(place, member))]
+        if self.config["corpora"][corpus]["kind"] == "microworld":
+            return inputs | {"world": [f"{self.results}/corpora/{corpus}/world.json"]}
+        human = {"train": [self.packed(place, member)], "reference": [self.packed(place, member, "test")]}
+        return inputs | human | {"prompts": [self.prompts(corpus)]}
+
+    @property
+    def disagreement_sequences(self) -> str | None:
+        entry = self.config["evaluate"]["disagreement"]
+        return self.sequences(entry) if entry else None
+
     def measured_worlds(self, place: str) -> list[str]:
         named = dict.fromkeys(entry["corpus"] for entry in self.measures(place)["perplexity"])
         return [name for name in named if self.config["corpora"][name]["kind"] == "microworld"]
 
     # --- what a run makes --------------------------------------------------------------------------------------
 
-    def evaluations(self, file: str) -> list[str]:
-        """One evaluation file of every member of every generation of every experiment; shared founders once."""
-        paths = [
-            path
-            for name, experiment in self.config["experiments"].items()
-            for generation in range(experiment["generations"])
-            for path in self.members(name, generation, file)
-        ]
-        return list(dict.fromkeys(paths + [f"{self.results}/base/{model}/member0/{file}" for model in self.bases]))
+    def trained(self) -> list[str]:
+        """The folder of every member of every generation of every experiment; shared founders once."""
+        experiments = self.config["experiments"].items()
+        places = [(name, g, m) for name, e in experiments for g in range(e["generations"]) for m in range(e["population"])]
+        return list(dict.fromkeys(self.member(*place) for place in places))
+
+    def evaluations(self, file: str, folders: list[str] | None = None) -> list[str]:
+        """One evaluation file of every member (of `folders`, where given), and of every untouched pretrained model."""
+        untouched = [f"{self.results}/base/{model}/member0" for model in self.bases]
+        return [f"{folder}/{file}" for folder in folders or self.trained() + untouched]
 
     def selections(self) -> list[str]:
         """The selections of all generations, the last one too: it names the champion."""
@@ -335,9 +357,25 @@ class Plan:
             for generation in range(experiment["generations"])
         ]
 
+    def disagreements(self) -> list[str]:
+        """Where it is asked for: one a generation of every experiment with members that can disagree."""
+        return [
+            f"{self.results}/{name}/gen{generation}/disagreement.json"
+            for name, experiment in self.config["experiments"].items()
+            if self.config["evaluate"]["disagreement"] and experiment["population"] > 1
+            for generation in range(experiment["generations"])
+        ]
+
+    def measured_beside(self) -> list[str]:
+        """All that is measured beside each member's scores."""
+        return self.disagreements() + (self.evaluations("quality.json", self.trained()) if self.config["evaluate"]["quality"] else [])
+
     def generation_files(self, name: str, generation: int) -> list[str]:
         """All that one generation consists of: the members, their scores, the choice, and what they hand on."""
         files = [path for file in MEMBER_FILES + EVALUATION_FILES for path in self.members(name, generation, file)]
+        files += [path for path in self.disagreements() if path.startswith(f"{self.results}/{name}/gen{generation}/")]
+        if self.config["evaluate"]["quality"]:
+            files += self.members(name, generation, "quality.json")
         if self.selects(name):
             files.append(f"{self.results}/{name}/gen{generation}/selection.json")
         if self.writes(name, generation):
@@ -347,47 +385,3 @@ class Plan:
             handed = [path for m in range(n) for path in self.weights(name, generation + 1, m) if f"/gen{generation}/parent" in path]
             files += dict.fromkeys(handed)
         return files
-
-    def figure_inputs(self, figure: str) -> dict[str, list[str]]:
-        """The artifacts that a figure reads, by kind: only of the experiments that play a role in the report."""
-        roles = self.config["figures"]
-        shown = {"selection": roles["population"]}.get(figure, roles["population"] + roles["line"])
-        if figure == "lineage":
-            shown = shown[:1]
-        last = min((self.experiment(name)["generations"] for name in shown), default=1) - 1
-        places = [(name, g) for name in shown for g in range(self.experiment(name)["generations"])]
-        if figure == "difference":
-            places = [(name, g) for name in shown for g in dict.fromkeys((0, last))]
-        if figure == "settings":
-            places = [(names[0], 0) for names in roles.values() if names]
-        inputs = {}
-        for file in FIGURE_FILES[figure]:
-            if file == "selection.json":
-                paths = [f"{self.results}/{name}/gen{g}/{file}" for name, g in places if self.selects(name)]
-            elif figure == "settings" or file == "answers.parquet" and figure == "accuracy":  # one model speaks for all
-                paths = [self.members(name, g, file)[0] for name, g in (places if figure == "settings" else places[:1])]
-            else:
-                paths = [path for name, g in places for path in self.members(name, g, file)]
-            inputs[file.split(".")[0]] = list(dict.fromkeys(paths))
-        return inputs
-
-    def figure_config(self, figure: str) -> dict:
-        """What a figure needs of the config: a change of anything else does not redraw it."""
-        if figure == "settings":
-            return self.config
-        keys = ("population", "generations", "founders", "select", "weights", "text", "text_of", "mutate", "human")
-        experiments = {
-            name: {key: self.experiment(name)[key] for key in keys} | {"generate": {"shards": self.experiment(name)["generate"]["shards"]}}
-            for names in self.config["figures"].values()
-            for name in names
-        }
-        pools = {
-            e["founders"]: {key: self.config["founders"][e["founders"]][key] for key in ("model", "corpus")} for e in experiments.values()
-        }
-        models = {name: {"pretrained": self.config["models"][name]["pretrained"]} for p in pools.values() for name in listed(p["model"])}
-        shown = {"figures": self.config["figures"], "tasks": list(self.config["tasks"])}
-        return shown | {"experiments": experiments, "founders": pools, "models": models}
-
-    def report_files(self) -> list[str]:
-        pictures = [f"{self.results}/report/{figure}.{end}" for figure in FIGURES for end in ("svg", "png", "csv")]
-        return pictures + [f"{self.results}/report/{page}.{end}" for page in PAGES for end in ("html", "csv")]

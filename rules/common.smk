@@ -58,7 +58,8 @@ def separator(wildcards):
 
 def segment(wildcards):
     """Which blocks of its corpus a founder reads, for the jobs that read them."""
-    return plan.segment(wildcards.pool if "pool" in wildcards.keys() else config["experiments"][wildcards.experiment]["founders"])
+    first, second = place(wildcards).split("/")
+    return plan.segment(second if first == "founders" else config["experiments"][first]["founders"])
 
 
 def pretrained_from(wildcards):
@@ -80,6 +81,26 @@ def evaluation_inputs(wildcards):
 def evaluated_model(wildcards):
     weights, *others = plan.model_files(wildcards.place, int(wildcards.member))
     return {"weights": weights, "model": others}
+
+
+def disagreement_inputs(wildcards):
+    return plan.disagreement_inputs(wildcards.experiment, int(wildcards.gen))
+
+
+def quality_inputs(wildcards):
+    return plan.quality_inputs(wildcards.place, int(wildcards.member))
+
+
+def training(wildcards):
+    return plan.training(wildcards.place)
+
+
+def quality_entry(wildcards):
+    return plan.quality_entry(wildcards.place, int(wildcards.member))
+
+
+def quality_sequences(wildcards):
+    return plan.sequences(quality_entry(wildcards))
 
 
 def generation_scores(wildcards):

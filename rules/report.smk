@@ -4,7 +4,7 @@ INPUTS   scores, answers, selections, samples and training metrics of the experi
 OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv)
 """
 
-from pollination.workflow import FIGURES, PAGES
+from pollination.report import FIGURES, PAGES
 
 
 localrules:

@@ -35,7 +35,8 @@ def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo
     assert (line["seed"], line["population"], line["generate"]["top_p"]) == (123, 1, 0.9)
     assert line["generate"]["tokens"] == demo["defaults"]["generate"]["tokens"]
     assert config["experiments"]["population"]["select"] == {"task": "knowledge", "k": 2}
-    assert config["figures"] == {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
+    roles = {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
+    assert config["figures"] == roles | {"ecosystems": {}, "comparisons": {}, "text": "world/test", "distribution_text": "world/test"}
 
 
 def test_another_order_of_keys_is_no_other_setting(demo):
@@ -87,6 +88,11 @@ def test_merge_leaves_its_inputs_alone():
         ("experiments.line.human", {"accumulate": "all", "fraction": 0.1}, ["human.accumulate", "fraction: 0"]),
         ("corpora.both", {"kind": "union", "corpora": ["world", "wrold"]}, ["'wrold'", "did you mean 'world'"]),
         ("corpora.more", {"kind": "files", "splits": {"train": "a"}}, ["corpora.more.splits", "train, validation and test"]),
+        ("figures", {"ecosystems": {"tiny": ["line", "poplation"]}}, ["figures.ecosystems.tiny", "did you mean 'population'"]),
+        ("figures", {"comparisons": {"both": {"one": "lin"}}}, ["figures.comparisons.both", "did you mean 'line'"]),
+        ("figures", {"comparisons": {"both": ["line", "population:4"]}}, ["population:4", "allowed: members 0 to 3"]),
+        ("figures", {"text": "world/tst"}, ["figures.text", "did you mean 'world/test'"]),
+        ("evaluate.disagreement", {"corpus": "wrld"}, ["evaluate.disagreement.corpus", "did you mean 'world'"]),
         ("run", "a/b", ["run", "'a/b'", "not a usable name"]),
         ("defaults.generate.top_p", 1.5, ["top_p", "1.5", "<= 1"]),
     ],

@@ -18,8 +18,9 @@ from pollination.corpora.microworld import expected_distinct_facts
 from pollination.figures import cost, page
 from pollination.figures.data import Run
 from pollination.lineage import ancestry, format_ancestry
+from pollination.report import FIGURE_FILES, FIGURES, PAGES
 from pollination.selection import select
-from pollination.workflow import FIGURE_FILES, FIGURES, PAGES, Plan
+from pollination.workflow import Plan
 from tests.conftest import ROOT
 
 HOSTILE = '<script>alert("x")</script> $x_{1}$ \x00\u202e & "quoted"\n' + "z" * 400
@@ -136,7 +137,7 @@ def test_every_figure_is_drawn_for_every_shape_of_run_from_its_declared_inputs(s
     """Each is drawn in a tree that holds nothing but what its rule declares."""
     plan = invent(tmp_path, **{"generations": 3} | SHAPES[shape])
     made = set()
-    for figure in (*FIGURES, *PAGES):
+    for figure in plan.figures():
         bare = Plan(plan.config, str(tmp_path / figure))
         for path in [path for paths in plan.figure_inputs(figure).values() for path in paths]:
             copy = Path(path.replace(plan.results, bare.results))
@@ -187,7 +188,8 @@ def test_difference_finds_what_was_put_in(plan):
 
 def test_equal_models_are_not_told_apart(tmp_path):
     plan = invent(tmp_path, line_seeds=(42,), generations=1, population=1)
-    _, rows = draw("difference", Plan(plan.config | {"figures": {"population": ["line.s42"], "line": ["line.s42"]}}, plan.results))
+    roles = plan.config["figures"] | {"population": ["line.s42"], "line": ["line.s42"]}
+    _, rows = draw("difference", Plan(plan.config | {"figures": roles}, plan.results))
     assert {r["verdict"] for r in rows if r["comparison"] == "population minus line"} == {"not told apart"}
 
 

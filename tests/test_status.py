@@ -3,6 +3,7 @@
 import logging
 import time
 
+import pytest
 import yaml
 
 from pollination.__main__ import main
@@ -10,7 +11,7 @@ from pollination.config import resolve
 from pollination.lease import Lease
 from pollination.status import jobs, report
 from pollination.workflow import Plan
-from tests.conftest import TOY, TOY_PLAN, planned, snakemake
+from tests.conftest import ROOT, TOY, TOY_PLAN, planned, snakemake
 
 MEMBER = "results/toy/population/gen1/member2"
 LOGS = "results/toy/logs/population/gen1"
@@ -22,9 +23,11 @@ def write(path, text: str) -> None:
     path.write_text(text)
 
 
-def test_it_counts_the_jobs_that_snakemake_plans(tmp_path):
-    plan = planned(snakemake(tmp_path, "-n"))
-    assert len(list(jobs(TOY_PLAN))) == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
+@pytest.mark.parametrize("configfile", [TOY, ROOT / "config/ecosystems.yaml"])
+def test_it_counts_the_jobs_that_snakemake_plans(configfile, tmp_path):
+    plan = planned(snakemake(tmp_path, "-n", configfile=configfile))
+    config = resolve(yaml.safe_load(configfile.read_text()))
+    assert len(list(jobs(Plan(config, f"results/{config['run']}")))) == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
 
 
 def test_a_run_that_has_not_begun_waits_and_a_finished_one_is_done(finished, tmp_path, monkeypatch, capsys):

@@ -12,6 +12,8 @@ COLUMNS = ("job", "jobs", "wall_s", "cpu_s", "longest_s", "peak_memory_mib")
 KINDS = (  # where a job's benchmark lies says which rule it was
     (r"/train\.tsv$", "train a model"),
     (r"/evaluate\.tsv$", "evaluate a model"),
+    (r"/quality\.tsv$", "measure data quality"),
+    (r"/disagreement\.tsv$", "compare members"),
     (r"/synthetic\d+/", "write synthetic text"),
     (r"/deal\.tsv$", "deal the pool"),
     (r"/select\.tsv$", "select parents"),

@@ -20,6 +20,7 @@ class Run:
         self.plan = plan
         self.roles: dict[str, list[str]] = plan.config["figures"]
         self.scores = cache(lambda folder: artifacts.read_json(f"{folder}/scores.json"))
+        self.sequences = cache(lambda folder: self.table(folder, "sequences.parquet", ["corpus", "split", "tokens", "nll"]))
 
     def generations(self, role: str) -> int:
         """Generations of a role; replicates all have as many. 0 where nobody plays it."""
@@ -121,6 +122,16 @@ class Run:
             name = f"{corpus}/{split}, " + ("excess nats" if known else "log perplexity")
             found[name, True] = (part.nll.to_numpy() - (truth if known else 0.0)) / part.tokens.mean()
         return found
+
+    def blocks(self, folder: str, corpus: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """(mean nats of a token, tokens), each a value a sequence of one held-out text."""
+        rows = self.sequences(folder)
+        rows = rows[(rows.corpus == corpus) & (rows.split == split) & (rows.tokens > 0)]
+        if rows.empty:
+            raise ValueError(
+                f"figures.text: {corpus}/{split} is not measured on {folder}; allowed: a text that all members are measured on"
+            )
+        return rows.nll.to_numpy() / rows.tokens.to_numpy(), rows.tokens.to_numpy()
 
     @staticmethod
     def table(folder: str, file: str, columns: list[str]) -> pd.DataFrame:

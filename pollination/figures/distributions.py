@@ -1,0 +1,46 @@
+"""Perplexities of all blocks by all members of an ecosystem, mixed, in the first and the last round (study B, figure 13)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pollination.figures import curves, style
+from pollination.figures.data import Run
+
+POINTS = 200
+COLUMNS = ("label", "experiment", "diversity", "t", "perplexity", "density", "mean_log10", "sd_log10")
+
+
+def draw(run: Run, out: Path) -> None:
+    roles = run.plan.config["figures"]
+    figure, axes = style.grid(2 * len(roles["ecosystems"]), columns=2, width=4.6, height=2.9)
+    rows = []
+    for index, (label, entry) in enumerate(roles["ecosystems"].items()):
+        found = sorted(curves.read(run, entry, roles["distribution_text"]), key=lambda one: one.diversity)
+        ends = (0, found[0].rounds - 1)
+        for axis, t in zip(axes[2 * index : 2 * index + 2], ends, strict=True):
+            for place, one in enumerate(found):
+                mixed = np.log10(np.concatenate([member[t] for replicate in one.perplexity for member in replicate]))
+                x, y = density(mixed)
+                axis.plot(10**x, y, lw=1.5, **(curves.look(place) | {"marker": None}))
+                axis.plot(10 ** mixed.mean(), np.interp(mixed.mean(), x, y), ms=6, **curves.look(place))
+                about = (label, one.label, one.diversity, t)
+                moments = (mixed.mean(), mixed.std())
+                rows += [dict(zip(COLUMNS, (*about, 10**a, b, *moments), strict=True)) for a, b in zip(x, y, strict=True)]
+            axis.set_xscale("log")
+            axis.set_title(f"{label}, {roles['distribution_text']}: round t = {t}")
+            axis.set_xlabel("perplexity of a block (log scale)")
+            axis.set_ylabel("density")
+        axes[2 * index].legend(handles=curves.keys([f"D = {one.diversity:.3g}" for one in found]), loc="upper right")
+    style.save(figure, rows, out)
+
+
+def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian kernel density (Scott's rule) of many values, by way of a fine histogram: (places, heights of area 1)."""
+    width = max(values.std() * len(values) ** -0.2, 1e-3)
+    edges = np.linspace(values.min() - 3 * width, values.max() + 3 * width, POINTS + 1)
+    counts, step = np.histogram(values, edges)[0], edges[1] - edges[0]
+    places = (edges[:-1] + edges[1:]) / 2
+    kernel = np.exp(-0.5 * ((places[:, None] - places) / max(width, step)) ** 2)
+    heights = kernel @ counts
+    return places, heights / (heights.sum() * step)

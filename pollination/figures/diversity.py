@@ -1,0 +1,62 @@
+"""The diversity that is best after T rounds, and how sure that is (study B, figures 3 and 5a)."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pollination.figures import curves, style
+from pollination.figures.data import Run
+
+COLUMNS = (
+    "label",
+    "T",
+    "diversity",
+    "mu",
+    "low",
+    "high",
+    "probability",
+    "optimum",
+    "monotone",
+    "monotone_probability",
+    "rises_probability",
+)
+
+
+def draw(run: Run, out: Path) -> None:
+    roles = run.plan.config["figures"]
+    figure, axes = style.grid(len(roles["ecosystems"]), columns=2, width=4.6, height=3.0)
+    rows = []
+    for axis, (label, entry) in zip(axes, roles["ecosystems"].items(), strict=True):
+        found = curves.optimum(curves.read(run, entry, roles["text"]), label)
+        shared = {"label": label, "monotone": found.monotone, "monotone_probability": found.monotone_probability}
+        shared |= {"rises_probability": found.rises_probability}
+        for (d, t), mu in np.ndenumerate(found.mu_DT):
+            ends = {"low": found.low_DT[d, t], "high": found.high_DT[d, t], "probability": found.probability_DT[d, t]}
+            rows.append(shared | ends | {"T": t + 1, "diversity": found.diversities[d], "mu": mu, "optimum": bool(found.best_T[t] == d)})
+        draw_panel(axis, found)
+        said = f"never falls with T: probability {found.monotone_probability:.2f};  ends above its start: {found.rises_probability:.2f}"
+        axis.set_title(f"{label}\n{said}", fontsize=9)
+    keys = [
+        Line2D([], [], color=style.BLACK, marker="o", ms=5, label="D_opt(T), all models and blocks"),
+        Patch(facecolor=style.BLUE, alpha=0.6, label="probability that D is the best (bootstrap)"),
+    ]
+    style.legend(figure, keys)
+    style.save(figure, [{key: row[key] for key in COLUMNS} for row in rows], out)
+
+
+def draw_panel(axis, found) -> None:
+    count, rounds = found.mu_DT.shape
+    blues = LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#5aa5d6"])
+    axis.pcolormesh(np.arange(rounds + 1) + 0.5, np.arange(count + 1) - 0.5, found.probability_DT, cmap=blues, vmin=0, vmax=1)
+    axis.plot(np.arange(rounds) + 1, found.best_T, color=style.BLACK, marker="o", ms=5, lw=1.2)
+    for (d, t), share in np.ndenumerate(found.probability_DT) if rounds <= 12 else ():
+        if share >= 0.005:
+            axis.text(t + 1, d + 0.27, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=6.5, color="#333333")
+    axis.set_yticks(range(count), [f"{diversity:.3g}" for diversity in found.diversities])
+    axis.xaxis.set_major_locator(style.MaxNLocator(integer=True, min_n_ticks=1))
+    axis.grid(visible=False)
+    axis.set_xlabel("rounds T, the human one counted")
+    axis.set_ylabel("diversity D")

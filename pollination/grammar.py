@@ -1,0 +1,127 @@
+"""The distance of a text, and of a model, from the grammar of a microworld (docs/quality.md).
+
+Both are read as next-word distributions at the nodes of the grammar's trie (a node is the beginning of a sentence), and hence as
+distributions over its sentences. S sentences, E edges (a node and the word after it), V nodes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pollination.corpora.microworld import Score, World
+
+DRAWS = 40  # samples of the truth behind a floor
+
+
+@dataclass
+class Counts:
+    """What followed the nodes in a text: edges (E,), and words that the grammar does not allow there, outside (V,)."""
+
+    edges: np.ndarray
+    outside: np.ndarray
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.edges + other.edges, self.outside + other.outside)
+
+    def __rmul__(self, factor: float) -> "Counts":
+        return Counts(factor * self.edges, factor * self.outside)
+
+
+class Grammar:
+    """The trie of a world's sentences, as arrays."""
+
+    def __init__(self, world: World) -> None:
+        self.children: list[dict[str, int]] = [{}]  # node -> word -> edge; node 0 is the beginning of a sentence
+        self.p_S, node_E, self.to = world.probabilities, [], []  # `to`: edge -> the node that it leads to, None where the sentence ends
+        path_S, self.starts = [], []
+        for sentence in world.sentences:
+            self.starts.append(len(path_S))
+            node, words = 0, sentence.split()
+            for index, word in enumerate(words):
+                if word not in self.children[node]:
+                    self.children[node][word] = len(node_E)
+                    node_E.append(node)
+                    self.to.append(len(self.children) if index + 1 < len(words) else None)
+                    if self.to[-1] is not None:
+                        self.children.append({})
+                edge = self.children[node][word]
+                path_S.append(edge)
+                node = self.to[edge]
+        self.node_E, self.path = np.array(node_E), np.array(path_S)  # path: the edges of all sentences, one after the other
+        self.lengths = np.diff([*self.starts, len(path_S)])
+        mass_E = self._edges(self.p_S)
+        self.mass_V = np.bincount(self.node_E, mass_E)  # probability that a sentence passes a node
+        self.p_E = mass_E / self.mass_V[self.node_E]
+
+    def _edges(self, sentences: np.ndarray) -> np.ndarray:
+        """(E,) from counts or probabilities of sentences (S,)."""
+        return np.bincount(self.path, np.repeat(sentences, self.lengths), len(self.node_E))
+
+    def read(self, texts: Iterable[tuple[list[str], int, bool]], eos: str) -> Counts:
+        """What follows the nodes in `texts`, each (words, first word that counts, whether it begins where a sentence does).
+
+        A word that the grammar does not allow is counted where it stands; reading goes on after the next full stop or eos. What
+        is cut off at the end is not counted: a cut says nothing of what would have followed. Nor is an eos between sentences.
+        """
+        edges, outside = np.zeros(len(self.node_E)), np.zeros(len(self.children))
+        for words, first, known in texts:
+            node = 0 if known else None
+            for index, word in enumerate(words):
+                edge = self.children[node].get(word) if node is not None else None
+                if word == eos:
+                    if node and index >= first:
+                        outside[node] += 1
+                    node = 0
+                elif edge is not None:
+                    edges[edge] += index >= first
+                    node = 0 if self.to[edge] is None else self.to[edge]
+                else:
+                    if node is not None and index >= first:
+                        outside[node] += 1
+                    node = 0 if word == "." else None
+        return Counts(edges, outside)
+
+    def of_text(self, counts: Counts) -> np.ndarray:
+        """(E,) share of each word after its node; NaN after nodes that the text does not pass.
+
+        Their products along a sentence estimate its probability without bias from texts that are cut anywhere (the product-limit
+        estimator, Kaplan & Meier 1958); counting whole sentences would miss the long ones.
+        """
+        total_V = np.bincount(self.node_E, counts.edges, len(self.children)) + counts.outside
+        with np.errstate(invalid="ignore"):
+            return counts.edges / total_V[self.node_E]
+
+    def of_model(self, score: Score) -> np.ndarray:
+        """(E,) a model's probability of each word after its node, at the beginning of a document; exact."""
+        q_E = np.empty(len(self.node_E))
+        word = {edge: word for children in self.children for word, edge in children.items()}
+        sentences = [[word[edge] for edge in self.path[a : a + n]] for a, n in zip(self.starts, self.lengths, strict=True)]
+        q_E[self.path] = np.exp(np.concatenate([np.minimum(row, 0.0) for row in score(sentences)]))
+        return q_E
+
+    def distances(self, q_E: np.ndarray) -> dict[str, float]:
+        """Total variation from the truth of next-word distributions (E,), 0 to 1, and `outside`, the mass on no sentence at all.
+
+        sentences: between distributions over sentences; where nothing is known of what follows a node, because every text that came there
+        was cut, the truth follows. next_token: between distributions over the next word, the mean over nodes as often as the truth passes
+        them; a node of which nothing is known counts as 1.
+        """
+        known_E, q_E = np.nan_to_num(q_E), np.where(np.isnan(q_E), self.p_E, q_E)
+        with np.errstate(divide="ignore"):
+            q_S = np.exp(np.add.reduceat(np.log(q_E)[self.path], self.starts))
+        outside = max(0.0, 1 - q_S.sum())
+        count = len(self.children)
+        differ_V = np.bincount(self.node_E, np.abs(known_E - self.p_E), count) + 1 - np.bincount(self.node_E, known_E, count)
+        return {
+            "sentences": float((np.abs(q_S - self.p_S).sum() + outside) / 2),
+            "next_token": float(differ_V @ self.mass_V / self.mass_V.sum() / 2),
+            "outside": float(outside),
+        }
+
+    def floor(self, sentences: int, seed: int) -> dict[str, tuple[float, float]]:
+        """(mean, standard deviation) of the distances of `sentences` sentences that the truth itself wrote."""
+        rng, zero = np.random.default_rng(seed), np.zeros(len(self.children))
+        drawn = rng.multinomial(sentences, self.p_S, DRAWS)
+        found = [self.distances(self.of_text(Counts(self._edges(counts), zero))) for counts in drawn]
+        return {key: (float(np.mean([f[key] for f in found])), float(np.std([f[key] for f in found], ddof=1))) for key in found[0]}
