@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 RESERVED = ("base", "founders", "corpora", "models", "tokens", "tasks", "staged", "report", "logs", "benchmarks")
 
+OWN = "own"  # evaluate.perplexity: in place of a corpus, the member's own
 NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
     "corpora": {"microworld": [], "files": ["path"], "hub": ["name", "max_tokens"], "union": ["corpora"]},
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
@@ -127,6 +128,8 @@ def by_member(value: Any, member: int) -> Any:
 def _check_corpora(corpora: dict, mistakes: list[str]) -> None:
     for name, corpus in corpora.items():
         splits = corpus["splits"]
+        if name == OWN:
+            mistakes.append(f"corpora.{OWN}: this name stands for each member's own corpus; choose another")
         for key in NEEDS["corpora"][corpus["kind"]]:
             if key not in corpus and not (key == "path" and splits):
                 mistakes.append(f"corpora.{name}.{key}: missing; a corpus of kind {corpus['kind']} needs it")
@@ -193,14 +196,14 @@ def _check_kinds(config: dict, mistakes: list[str]) -> None:
             if kind != "microworld":
                 mistakes.append(f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}; a microworld task needs a microworld")
     for index, entry in enumerate(config["evaluate"]["perplexity"]):
-        _reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora, "corpora")
+        _reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora | {OWN: 0}, "corpora")
         for pool in entry["founders"] or []:
             _reference(mistakes, f"evaluate.perplexity.{index}.founders", pool, config["founders"], "founders")
     if config["evaluate"]["disagreement"] is not None:
         _reference(mistakes, "evaluate.disagreement.corpus", config["evaluate"]["disagreement"]["corpus"], corpora, "corpora")
     measured = [entry["corpus"] for entry in config["evaluate"]["perplexity"]]
     for name, pool in config["founders"].items() if config["evaluate"]["quality"] else ():
-        for corpus in sorted(set(listed(pool["corpus"])) - set(measured)):
+        for corpus in sorted(set(listed(pool["corpus"])) - set(measured)) if OWN not in measured else ():
             mistakes.append(
                 f"evaluate.quality: true needs the loss on founders.{name}.corpus, {corpus!r}; add an entry of evaluate.perplexity for it"
             )

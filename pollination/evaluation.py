@@ -31,9 +31,9 @@ def evaluate(job: Job, folder: Path) -> None:
     frames = []
     for entry, kind, path in zip(settings["perplexity"], job.params.sequences, job.files("text"), strict=True):
         frame = score_text(model, tokenizer, entry, kind, path, worlds.get(entry["corpus"]), settings["batch_size"])
-        name = f"{entry['corpus']}/{entry['split']}"
+        name = f"{entry['name']}/{entry['split']}"
         result["perplexity"][name] = summarize(frame)
-        frames.append(frame.assign(corpus=entry["corpus"], split=entry["split"]))
+        frames.append(frame.assign(corpus=entry["name"], split=entry["split"]))
     facts = []
     for name, world in worlds.items():
         table, summary = fact_distribution(world, word_scorer(model, tokenizer, settings["batch_size"]))

@@ -113,7 +113,7 @@ def synthetic_rows(shards: list[Path], include_prompt: bool, tokens: int | None,
         for batch in pq.ParquetFile(path).iter_batches(4096, columns=columns):  # a shard need not fit the memory
             rows = batch.to_pylist()
             others = [row for row in rows if row.get("vocabulary", mine) != mine]
-            anew = {key: encode((row[key] for row in others), tokenizer) for key in ("prompt", "completion")}
+            anew = {key: encode([row[key] for row in others], tokenizer) for key in ("prompt", "completion")}
             for row in rows:
                 if left <= 0:
                     return

@@ -68,8 +68,10 @@ def training_text(job: Job, founder: bool, generation: int, member: int, tokeniz
 
 def from_truth(grammar: Grammar, read: list[tuple[Rows, float]], before, after, tokenizer, job: Job) -> dict:
     """Distances of text and models from a microworld's grammar."""
-    words = lambda rows: ((tokenizer.convert_ids_to_tokens(ids), first, known) for ids, first, known in rows)  # noqa: E731
-    parts: list[Counts] = [share * grammar.read(words(rows), tokenizer.eos_token) for rows, share in read]
+    eos = tokenizer.eos_token
+    words = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False).replace(eos, f" {eos} ").split()  # noqa: E731
+    spelt = lambda rows: ((words(ids[:first]) + words(ids[first:]), len(words(ids[:first])), known) for ids, first, known in rows)  # noqa: E731
+    parts: list[Counts] = [share * grammar.read(spelt(rows), eos) for rows, share in read]
     counts = sum(parts[1:], parts[0])
     sentences = counts.edges[list(grammar.children[0].values())].sum() + counts.outside[0]  # begun, whole or not
     text, floor = grammar.distances(grammar.of_text(counts)), grammar.floor(max(1, round(sentences)), derive_seed(job.params.seed, "floor"))

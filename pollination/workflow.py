@@ -8,7 +8,7 @@ to the run's folder, `results/{run}/`, which rules spell `<results>`.
 from dataclasses import dataclass
 from functools import cached_property
 
-from pollination.config import by_member, data_files, listed
+from pollination.config import OWN, by_member, data_files, listed
 from pollination.report import Report
 
 SPLITS = ("train", "validation", "test", "prompts")
@@ -126,7 +126,9 @@ class Plan(Report):
     def staged(self) -> list[str]:
         """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models and tokenizers, benchmarks."""
         places = [(f"founders/{name}", m) for name in self.used_pools for m in range(self.pool_sizes[name])]
-        corpora = {entry["corpus"] for entry in [*self.config["evaluate"]["perplexity"], self.config["evaluate"]["disagreement"]] if entry}
+        corpora = {
+            entry["corpus"] for entry in [*self.config["evaluate"]["perplexity"], self.config["evaluate"]["disagreement"]] if entry
+        } - {OWN}
         for place, m in places:
             corpora |= {self.corpus(place, m), self.validation(place, m), self.sample_corpus(place, m)}
         corpora |= {self.prompt_corpus(name, m) for name, e in self.config["experiments"].items() for m in range(e["population"])}
@@ -256,27 +258,29 @@ class Plan(Report):
     def sample_corpus(self, place: str, member: int) -> str:
         return self.config["evaluate"]["samples"]["corpus"] or self.corpus(place, member)
 
-    def measures(self, place: str) -> dict:
-        """`evaluate` as it concerns a place: texts for other generations or founders are left out; the untouched model's are those
-        of any founders."""
+    def measures(self, place: str, member: int) -> dict:
+        """`evaluate` as it concerns a member: texts for other generations or founders are left out (the untouched model reads those of
+        any founders), and `own` becomes its corpus; `name` is what the scores call it."""
         kind, name = place.split("/")
         generation = {"base": -1, "founders": 0}.get(kind)
         generation = int(name.removeprefix("gen")) if generation is None else generation
         pool = {"base": None, "founders": name}.get(kind) if generation < 1 else self.experiment(kind)["founders"]
         kept = []
-        for entry in map(dict, self.config["evaluate"]["perplexity"]):
-            generations, founders = entry.pop("generations"), entry.pop("founders")
+        for entry in self.config["evaluate"]["perplexity"]:
+            generations, founders = entry["generations"], entry["founders"]
             if (generations is None or generation in generations) and (founders is None or pool is None or pool in founders):
-                kept.append(entry)
+                corpus = self.corpus(place, member) if entry["corpus"] == OWN else entry["corpus"]
+                rest = {key: entry[key] for key in ("split", "sequences", "max_tokens")}
+                kept.append(rest | {"corpus": corpus, "name": entry["corpus"]})
         return self.config["evaluate"] | {"perplexity": kept}
 
     def evaluation_inputs(self, place: str, member: int) -> dict[str, list[str]]:
         """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""
-        text = [self.held_out(self.model(place, member), entry) for entry in self.measures(place)["perplexity"]]
+        text = [self.held_out(self.model(place, member), entry) for entry in self.measures(place, member)["perplexity"]]
         return {
             "tasks": [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])],
             "text": text,
-            "worlds": [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds(place)],
+            "worlds": [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds(place, member)],
             "prompts": [self.prompts(self.sample_corpus(place, member))],
             "overlap": [f"{self.results}/corpora/{self.corpus(place, member)}/overlap.json"],
         }
@@ -307,8 +311,8 @@ class Plan(Report):
 
     def quality_entry(self, place: str, member: int) -> dict:
         """The held-out text on which a training's effect is measured: the first entry of `evaluate.perplexity` on its corpus."""
-        corpus = self.corpus(place, member)
-        return next(entry for entry in self.config["evaluate"]["perplexity"] if entry["corpus"] == corpus)
+        entries = [entry for entry in self.config["evaluate"]["perplexity"] if entry["corpus"] in (OWN, self.corpus(place, member))]
+        return entries[0] | {"corpus": self.corpus(place, member)}
 
     def quality_inputs(self, place: str, member: int) -> dict[str, list[str]]:
         """What a training read and started from, held-out text, and the truth: a grammar, or (a proxy) human text."""
@@ -331,8 +335,8 @@ class Plan(Report):
         entry = self.config["evaluate"]["disagreement"]
         return self.sequences(entry) if entry else None
 
-    def measured_worlds(self, place: str) -> list[str]:
-        named = dict.fromkeys(entry["corpus"] for entry in self.measures(place)["perplexity"])
+    def measured_worlds(self, place: str, member: int) -> list[str]:
+        named = dict.fromkeys(entry["corpus"] for entry in self.measures(place, member)["perplexity"])
         return [name for name in named if self.config["corpora"][name]["kind"] == "microworld"]
 
     # --- what a run makes --------------------------------------------------------------------------------------

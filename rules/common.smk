@@ -13,6 +13,18 @@ def minutes(size):
     return grows(size, most=24 * 60)
 
 
+def setting(path):
+    """The config value at a path of keys that may hold wildcards. (Snakemake's lookup reads the whole config for every job.)"""
+
+    def value(wildcards):
+        found = config
+        for key in path.format(**wildcards).split("/"):
+            found = found[key]
+        return found
+
+    return value
+
+
 def names(kind, key, value):
     """A wildcard constraint: the entries of config[kind] whose `key` is (in) `value`; matches nothing where there are none."""
     chosen = [re.escape(name) for name, spec in config[kind].items() if spec[key] in value]
@@ -76,6 +88,10 @@ def child_inputs(wildcards):
 
 def evaluation_inputs(wildcards):
     return plan.evaluation_inputs(wildcards.place, int(wildcards.member))
+
+
+def measures(wildcards):
+    return plan.measures(wildcards.place, int(wildcards.member))
 
 
 def evaluated_model(wildcards):

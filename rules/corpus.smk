@@ -35,7 +35,7 @@ rule stage_corpus:
         "../envs/pollination.yaml"
     params:
         recipe=2,
-        corpus=lookup(dpath="corpora/{corpus}", within=config),
+        corpus=setting("corpora/{corpus}"),
     message:
         "Streaming corpus {wildcards.corpus} from the hub"
     script:
@@ -65,7 +65,7 @@ rule build_corpus:
         runtime=minutes(240),
     params:
         recipe=1,
-        corpus=lookup(dpath="corpora/{corpus}", within=config),
+        corpus=setting("corpora/{corpus}"),
         seed=config["data_seed"],
     message:
         "Splitting corpus {wildcards.corpus} into training text, held-out text and prompts"
@@ -99,7 +99,7 @@ rule build_microworld:
         runtime=minutes(60),
     params:
         recipe=1,
-        corpus=lookup(dpath="corpora/{corpus}", within=config),
+        corpus=setting("corpora/{corpus}"),
         seed=config["data_seed"],
     message:
         "Writing the microworld {wildcards.corpus}"
@@ -125,7 +125,7 @@ rule check_overlap:
         runtime=minutes(240),
     params:
         recipe=1,
-        max_overlap=lookup(dpath="corpora/{corpus}/max_overlap", within=config),
+        max_overlap=setting("corpora/{corpus}/max_overlap"),
     message:
         "Looking for benchmark questions in corpus {wildcards.corpus}"
     script:
@@ -150,7 +150,7 @@ rule prepare_model:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        model=lookup(dpath="models/{model}", within=config),
+        model=setting("models/{model}"),
         seed=config["data_seed"],
     message:
         "Making the tokenizer and configuration of model {wildcards.model}"
@@ -177,7 +177,7 @@ rule stage_model:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        model=lookup(dpath="models/{model}", within=config),
+        model=setting("models/{model}"),
         seed=config["data_seed"],
     message:
         "Staging the pretrained model {wildcards.model}"
@@ -206,8 +206,8 @@ rule pack_tokens:
         runtime=minutes(240),
     params:
         recipe=1,
-        context_tokens=lookup(dpath="models/{model}/context_tokens", within=config),
-        separator=lookup(dpath="models/{model}/separator", within=config),
+        context_tokens=setting("models/{model}/context_tokens"),
+        separator=setting("models/{model}/separator"),
     message:
         "Packing {wildcards.corpus}/{wildcards.split} for model {wildcards.model}"
     script:

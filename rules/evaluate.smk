@@ -27,7 +27,7 @@ rule stage_task:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        task=lookup(dpath="tasks/{task}", within=config),
+        task=setting("tasks/{task}"),
         seed=config["evaluation_seed"],
     message:
         "Staging task {wildcards.task}"
@@ -59,9 +59,9 @@ rule evaluate_member:
         gpu=1,
     params:
         recipe=1,
-        evaluate=lambda wildcards: plan.measures(wildcards.place),
-        sequences=lambda wildcards: [plan.sequences(entry) for entry in plan.measures(wildcards.place)["perplexity"]],
-        worlds=lambda wildcards: plan.measured_worlds(wildcards.place),
+        evaluate=measures,
+        sequences=lambda wildcards: [plan.sequences(entry) for entry in measures(wildcards)["perplexity"]],
+        worlds=lambda wildcards: plan.measured_worlds(wildcards.place, int(wildcards.member)),
         tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
         device=config["device"],

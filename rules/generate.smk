@@ -25,9 +25,9 @@ rule generate_shard:
         gpu=1,
     params:
         recipe=2,
-        generate=lookup(dpath="experiments/{experiment}/generate", within=config),
+        generate=setting("experiments/{experiment}/generate"),
         segment=segment,
-        seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+        seed=setting("experiments/{experiment}/seed"),
         data_seed=config["data_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
@@ -54,8 +54,8 @@ rule deal_pool:
         runtime=minutes(60),
     params:
         recipe=1,
-        population=lookup(dpath="experiments/{experiment}/population", within=config),
-        seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+        population=setting("experiments/{experiment}/population"),
+        seed=setting("experiments/{experiment}/seed"),
     message:
         "Dealing {wildcards.experiment}, generation {wildcards.gen}, to member {wildcards.member}"
     script:

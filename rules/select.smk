@@ -23,7 +23,7 @@ rule select_parents:
         runtime=minutes(30),
     params:
         recipe=1,
-        select=lookup(dpath="experiments/{experiment}/select", within=config),
+        select=setting("experiments/{experiment}/select"),
         seed=config["evaluation_seed"],
     message:
         "Selecting the parents of {wildcards.experiment}, generation {wildcards.gen}"
@@ -48,8 +48,8 @@ rule mutate_parent:
         runtime=minutes(30),
     params:
         recipe=1,
-        mutate=lookup(dpath="experiments/{experiment}/mutate", within=config),
-        seed=lookup(dpath="experiments/{experiment}/seed", within=config),
+        mutate=setting("experiments/{experiment}/mutate"),
+        seed=setting("experiments/{experiment}/seed"),
     message:
         "Mutating parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}"
     script:

@@ -25,7 +25,7 @@ def test_members_that_share_model_corpus_and_segment_are_one_kind():
     raw = settings(line_seeds=(), select=False, text="pool", tasks=())
     plan = Plan(resolve(raw), "r")
     assert ecosystems.diversity(plan.kinds("population")) == pytest.approx(4)
-    raw["founders"]["human"]["slices"] = "shared"
+    raw["founders"]["human"]["segments"] = "same"
     assert ecosystems.diversity(Plan(resolve(raw), "r").kinds("population")) == 1
 
 

@@ -13,7 +13,7 @@ from pollination.artifacts import digest
 from pollination.corpora import build_corpus, read_documents
 from pollination.models import create_model, load_tokenizer, save_model, write_blueprint
 from pollination.scoring import disagreement
-from pollination.tokens import TokenBlocks, make_tokenizer, pack
+from pollination.tokens import TokenBlocks, make_tokenizer, pack, vocabulary_id
 
 CONTEXT = 32
 
@@ -56,7 +56,16 @@ class FakeJob(SimpleNamespace):
 
 def job(made: Path, out: Path, place: str, inputs: dict, training: dict) -> FakeJob:
     entry = {"corpus": "world", "split": "test", "max_tokens": 300}
-    params = {"training": training, "entry": entry, "sequences": "documents", "batch_size": 8, "seed": 1, "data_seed": 1}
+    segment = {"pool": "human", "tokens": TRAIN["tokens"], "segments": "distinct", "of": None}
+    params = {
+        "training": {"text": "parent"} | training,
+        "segment": segment,
+        "entry": entry,
+        "sequences": "documents",
+        "batch_size": 8,
+        "seed": 1,
+        "data_seed": 1,
+    }
     inputs = {"blueprint": [made / "model/config.json"], "held_out": [made / "corpus/test.parquet"]} | inputs
     return FakeJob(
         input=inputs | {"after": [made / "member0/model.safetensors"]},
@@ -71,7 +80,7 @@ TRAIN = {"tokens": 640, "include_prompt": False}
 
 def test_a_founder_starts_far_from_the_truth_and_reads_text_that_is_near(made, tmp_path):
     inputs = {"blocks": [made / "train.bin"], "world": [made / "corpus/world.json"]}
-    quality.measure(job(made, tmp_path, "founders/human", inputs, {"train": TRAIN, "slices": "disjoint"}))
+    quality.measure(job(made, tmp_path, "founders/human", inputs, {"train": TRAIN}))
     found = artifacts.read_json(tmp_path / "quality.json")
     for name in ("sentences", "next_token"):
         one = found["distances"][name]
@@ -90,7 +99,7 @@ def test_a_founder_starts_far_from_the_truth_and_reads_text_that_is_near(made, t
 def shard(made: Path, path: Path, documents: list[str], prompt_words: int) -> Path:
     tokenizer = load_tokenizer(made / "model")
     rows = [{"token_ids": tokenizer(text)["input_ids"], "prompt_tokens": prompt_words} for text in documents]
-    artifacts.write_table(path, pd.DataFrame(rows))
+    artifacts.write_table(path, pd.DataFrame(rows).assign(vocabulary=vocabulary_id(tokenizer)))
     return path
 
 
@@ -98,33 +107,38 @@ def test_a_child_is_measured_by_what_it_trains_on(made, tmp_path):
     """Half of the blocks human: garbage is half of the text, and prompts are none of it."""
     path = shard(made, tmp_path / "text.parquet", ["anna plus plus plus . anna lives two ." for _ in range(200)], 0)
     inputs = {"text": [path], "weights": [made / "member1/model.safetensors"], "world": [made / "corpus/world.json"]}
-    training = {"train": TRAIN | {"tokens": None}, "human": {"fraction": 0.0}, "seed": 42}
+    training = {"train": TRAIN | {"tokens": None}, "human": {"fraction": 0.0, "accumulate": "none"}, "seed": 42}
     quality.measure(job(made, tmp_path, "m4/gen3", inputs, training))
     bad = artifacts.read_json(tmp_path / "quality.json")
     assert bad["outside"]["text"] == pytest.approx(1) and bad["sentences"] == 400
-    task = job(made, tmp_path, "m4/gen3", inputs | {"human": [made / "train.bin"]}, training | {"human": {"fraction": 0.5}})
-    (rows, kept), human = quality.training_text(task, False, 3, 0)
+    task = job(
+        made, tmp_path, "m4/gen3", inputs | {"human": [made / "train.bin"]}, training | {"human": {"fraction": 0.5, "accumulate": "none"}}
+    )
+    (rows, kept), (human, _) = quality.training_text(task, False, 3, 0, load_tokenizer(made / "model"))
     blocks = 200 * (9 + 1) // CONTEXT
     assert kept == 0.5 and len(rows) == 200 and len(human) == round(blocks / 2)
     quality.measure(task)
     mixed = artifacts.read_json(tmp_path / "quality.json")
     assert 0.2 < mixed["outside"]["text"] < 0.8
-    one, row = next(quality.synthetic_rows([shard(made, path, ["anna lives in paris ."], 2)], False, None)), 5
-    assert one[1:] == (2, True) and len(one[0]) == row
+    again = job(made, tmp_path, "m4/gen3", {"human": [made / "train.bin"]}, training | {"text": "human"})
+    (own, share), *more = quality.training_text(again, False, 3, 0, None)
+    assert (len(own), share, more) == (TRAIN["tokens"] // CONTEXT, 1.0, [])  # its founder's segment, and nothing else
 
 
 def test_real_text_has_a_proxy_by_samples_of_equal_size(made, tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "PROXY_TOKENS", 600)
     human = TokenBlocks(made / "train.bin").blocks(np.arange(40)).tolist()
     path = tmp_path / "text.parquet"
-    artifacts.write_table(path, pd.DataFrame({"token_ids": human, "prompt_tokens": 0}))
+    artifacts.write_table(
+        path, pd.DataFrame({"token_ids": human, "prompt_tokens": 0, "vocabulary": vocabulary_id(load_tokenizer(made / "model"))})
+    )
     inputs = {
         "text": [path],
         "weights": [made / "member1/model.safetensors"],
         "train": [made / "train.bin"],
         "reference": [made / "test.bin"],
     }
-    task = job(made, tmp_path, "m4/gen1", inputs | {"prompts": [made / "corpus/prompts.parquet"]}, {"train": TRAIN, "human": {"fraction": 0.0}, "seed": 42})  # fmt: skip
+    task = job(made, tmp_path, "m4/gen1", inputs | {"prompts": [made / "corpus/prompts.parquet"]}, {"train": TRAIN, "human": {"fraction": 0.0, "accumulate": "none"}, "seed": 42})  # fmt: skip
     quality.measure(task)
     found = artifacts.read_json(tmp_path / "quality.json")
     one = found["distances"]["bigrams"]

@@ -137,7 +137,7 @@ def test_texts_are_measured_in_the_generations_that_they_name():
     raw["evaluate"]["perplexity"] = [{"corpus": "world"}, {"corpus": "world", "split": "train", "generations": [0, 4]}]
     p = Plan(resolve(raw), "r")
     splits = {
-        place: [entry["split"] for entry in p.measures(place)["perplexity"]]
+        place: [entry["split"] for entry in p.measures(place, 0)["perplexity"]]
         for place in ("base/x", "founders/human", "line.s42/gen3", "line.s42/gen4")
     }
     assert splits == {
@@ -146,3 +146,16 @@ def test_texts_are_measured_in_the_generations_that_they_name():
         "line.s42/gen3": ["test"],
         "line.s42/gen4": ["test", "train"],
     }
+
+
+def test_own_is_each_members_own_corpus():
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw["corpora"]["other"] = {"kind": "microworld", "people": 8}
+    raw["founders"]["human"]["corpus"] = ["world", "other", "other", "world"]
+    raw["evaluate"]["perplexity"] = [{"corpus": "own"}]
+    p = Plan(resolve(raw), "r")
+    assert p.evaluation_inputs("population/gen2", 1)["text"] == ["r/corpora/other/test.parquet"]
+    assert [(e["corpus"], e["name"]) for m in (0, 1) for e in p.measures("founders/human", m)["perplexity"]] == [
+        ("world", "own"),
+        ("other", "own"),
+    ]
