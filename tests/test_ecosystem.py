@@ -17,7 +17,7 @@ from tests.conftest import ROOT, planned, snakemake
 
 CONFIG = ROOT / "config/test/ecosystem.yaml"
 TARGETS = ["reader/gen2/member0/model.safetensors", "again/gen1/member0/model.safetensors", "heap/gen2/member1/model.safetensors"]
-MEASURED = ["base/student/member0/scores.json", "founders/families/member1/scores.json"]
+MEASURED = ["base/student/member0/scores.json", "founders/families/member1/scores.json", "heap/gen2/member1/quality.json"]
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +82,14 @@ def test_children_read_what_their_operators_say(run):
 
 
 def test_the_untouched_model_is_measured_as_generation_minus_1(run):
-    assert list(artifacts.read_json(run / "base/student/member0/scores.json")["perplexity"]) == ["world/test"]
-    assert list(artifacts.read_json(run / "founders/families/member1/scores.json")["perplexity"]) == ["world/test", "world/train"]
+    assert list(artifacts.read_json(run / "base/student/member0/scores.json")["perplexity"]) == ["own/test"]
+    assert list(artifacts.read_json(run / "founders/families/member1/scores.json")["perplexity"]) == ["own/test", "world/train"]
     assert artifacts.digest(run / "models/student/model.safetensors") == artifacts.digest(
         run / "founders/teachers/member0/model.safetensors"
     )
+
+
+def test_text_of_all_rounds_and_of_another_family_is_held_against_the_truth(run):
+    found = artifacts.read_json(run / "heap/gen2/member1/quality.json")
+    assert found["kind"] == "truth" and found["sentences"] > 100
+    assert 0 < found["distances"]["next_token"]["text"] < 1

@@ -1,5 +1,6 @@
 """What the figures on ecosystems read and share: perplexity of every block by experiment, and lines over rounds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,14 +48,27 @@ class Ecosystem:
         return [shared | {"t": t, "mu": mu[t], "sd": sd[t], "token_perplexity": token[t]} for t in range(len(mu))]
 
 
-def read(run: Run, entry: dict[str, list[str]], text: str) -> list[Ecosystem]:
-    """The ecosystems of one entry of a role (label -> replicates), over the rounds that all of them have."""
-    parts = {label: [(name.split(":")[0], name.partition(":")[2]) for name in names] for label, names in entry.items()}
-    rounds = min(run.plan.experiment(name)["generations"] for part in parts.values() for name, _ in part)
+def _parts(entry: dict[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
+    """Label -> (experiment, member or "") of each replicate."""
+    return {label: [(name.split(":")[0], name.partition(":")[2]) for name in names] for label, names in entry.items()}
+
+
+def rounds_measured(run: Run, entry: dict[str, list[str]], text: str) -> list[int]:
+    """The rounds that all ecosystems of an entry have, and in which their first members were measured on a text."""
+    names = [name for part in _parts(entry).values() for name, _ in part]
+    every = range(min(run.plan.experiment(name)["generations"] for name in names))
+    return [t for t in every if all(run.measured(run.plan.member(name, t, 0), *text.split("/")) for name in names)]
+
+
+def read(run: Run, entry: dict[str, list[str]], text: str, rounds: Sequence[int] | None = None) -> list[Ecosystem]:
+    """The ecosystems of one entry of a role (label -> replicates), over `rounds`, by default all that all of them have."""
+    parts = _parts(entry)
+    if rounds is None:
+        rounds = range(min(run.plan.experiment(name)["generations"] for part in parts.values() for name, _ in part))
     corpus, split = text.split("/")
 
     def member(name: str, m: int) -> tuple[np.ndarray, np.ndarray]:
-        tables = [run.blocks(run.plan.member(name, t, m), corpus, split) for t in range(rounds)]
+        tables = [run.blocks(run.plan.member(name, t, m), corpus, split) for t in rounds]
         return np.stack([nats for nats, _ in tables]), tables[0][1]
 
     found = []

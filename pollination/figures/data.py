@@ -123,6 +123,10 @@ class Run:
             found[name, True] = (part.nll.to_numpy() - (truth if known else 0.0)) / part.tokens.mean()
         return found
 
+    def measured(self, folder: str, corpus: str, split: str) -> bool:
+        rows = self.sequences(folder)
+        return bool(((rows.corpus == corpus) & (rows.split == split)).any())
+
     def blocks(self, folder: str, corpus: str, split: str) -> tuple[np.ndarray, np.ndarray]:
         """(mean nats of a token, tokens), each a value a sequence of one held-out text."""
         rows = self.sequences(folder)

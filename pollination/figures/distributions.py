@@ -1,4 +1,5 @@
-"""Perplexities of all blocks by all members of an ecosystem, mixed, in the first and the last round (study B, figure 13)."""
+"""Perplexities of all blocks by all members of an ecosystem, mixed, in the first and the last round it was measured in
+(study B, figure 13)."""
 
 from pathlib import Path
 
@@ -12,15 +13,18 @@ COLUMNS = ("label", "experiment", "diversity", "t", "perplexity", "density", "me
 
 
 def draw(run: Run, out: Path) -> None:
-    roles = run.plan.config["figures"]
-    figure, axes = style.grid(2 * len(roles["ecosystems"]), columns=2, width=4.6, height=2.9)
+    roles, text = run.plan.config["figures"], run.plan.config["figures"]["distribution_text"]
+    measured = {label: curves.rounds_measured(run, entry, text) for label, entry in roles["ecosystems"].items()}
+    shown = {label: (rounds[0], rounds[-1]) for label, rounds in measured.items() if rounds}
+    if not shown:
+        return style.nothing(f"No ecosystem is measured on {text}.", out, COLUMNS)
+    figure, axes = style.grid(2 * len(shown), columns=2, width=4.6, height=2.9)
     rows = []
-    for index, (label, entry) in enumerate(roles["ecosystems"].items()):
-        found = sorted(curves.read(run, entry, roles["distribution_text"]), key=lambda one: one.diversity)
-        ends = (0, found[0].rounds - 1)
-        for axis, t in zip(axes[2 * index : 2 * index + 2], ends, strict=True):
+    for index, (label, ends) in enumerate(shown.items()):
+        found = sorted(curves.read(run, roles["ecosystems"][label], text, ends), key=lambda one: one.diversity)
+        for number, (axis, t) in enumerate(zip(axes[2 * index : 2 * index + 2], ends, strict=True)):
             for place, one in enumerate(found):
-                mixed = np.log10(np.concatenate([member[t] for replicate in one.perplexity for member in replicate]))
+                mixed = np.log10(np.concatenate([member[number] for replicate in one.perplexity for member in replicate]))
                 x, y = density(mixed)
                 axis.plot(10**x, y, lw=1.5, **(curves.look(place) | {"marker": None}))
                 axis.plot(10 ** mixed.mean(), np.interp(mixed.mean(), x, y), ms=6, **curves.look(place))
@@ -28,7 +32,7 @@ def draw(run: Run, out: Path) -> None:
                 moments = (mixed.mean(), mixed.std())
                 rows += [dict(zip(COLUMNS, (*about, 10**a, b, *moments), strict=True)) for a, b in zip(x, y, strict=True)]
             axis.set_xscale("log")
-            axis.set_title(f"{label}, {roles['distribution_text']}: round t = {t}")
+            axis.set_title(f"{label}, {text}: round t = {t}")
             axis.set_xlabel("perplexity of a block (log scale)")
             axis.set_ylabel("density")
         axes[2 * index].legend(handles=curves.keys([f"D = {one.diversity:.3g}" for one in found]), loc="upper right")
