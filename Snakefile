@@ -38,15 +38,15 @@ report: "workflow/report/workflow.rst"
 
 wildcard_constraints:
     **dict.fromkeys(("gen", "member", "rank", "shard"), r"\d+"),
-    experiment="|".join(map(re.escape, config["experiments"])),
-    pool="|".join(config["founders"]),
+    experiment="|".join(map(re.escape, config["experiments"])) or "(?!)",
+    pool="|".join(config["founders"]) or "(?!)",
     place=r"founders/[\w-]+|[\w.-]+/gen\d+",
     split="train|validation|test|prompts",
 
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.report_files(),
+        plan.evaluations("scores.json") + plan.selections() + plan.report_files() + plan.theory_files(),
         "<results>/config.yaml",
 
 
@@ -57,3 +57,4 @@ include: "rules/evaluate.smk"
 include: "rules/select.smk"
 include: "rules/generate.smk"
 include: "rules/report.smk"
+include: "rules/theory.smk"

@@ -17,7 +17,10 @@ from jsonschema.exceptions import ValidationError
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-RESERVED = ("founders", "corpora", "models", "tokens", "tasks", "staged", "report", "logs", "benchmarks")
+RESERVED = ("founders", "corpora", "models", "tokens", "tasks", "staged", "theory", "fingerprint", "report", "logs", "benchmarks")
+
+LOOP = ("corpora", "models", "founders", "experiments")  # the sections that the loop cannot do without
+SIDE = ("theory", "fingerprint")  # what can be run alone, and does not run where it is absent or empty
 
 NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
     "corpora": {"microworld": [], "files": ["path"], "hub": ["name", "max_tokens"]},
@@ -204,6 +207,16 @@ def _check_experiment(name: str, experiment: dict, config: dict, mistakes: list[
         )
 
 
+def _check_theory(theory: dict, mistakes: list[str]) -> None:
+    """More samples than dimensions, else no covariance can be estimated."""
+    if theory:
+        most = max(theory["dimensions"], *theory["grid"]["dimensions"])
+        for key, n in (("n", theory["n"]), ("grid.n", min(theory["grid"]["n"]))):
+            dimensions = most if key == "n" else theory["dimensions"]
+            if n <= dimensions:
+                mistakes.append(f"theory.{key}: {n} samples cannot estimate {dimensions} dimensions; allowed: more samples than dimensions")
+
+
 def _placed(value: Any, data: str) -> Any:
     """`value` with '{data}' in its strings replaced by the folder of local data."""
     if isinstance(value, dict):
@@ -252,21 +265,28 @@ def resolve(raw: dict, source: str = "config") -> dict:
     Raises ConfigError, one line a mistake, each opening with `source` (the files that the config came from).
     """
     mistakes = []
+    raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
     for error in sorted(Draft202012Validator(schema()).iter_errors(raw), key=lambda error: [str(part) for part in error.absolute_path]):
         mistakes += _explain(error).split("\n")
+    if any(raw.get(key) for key in LOOP) or not any(raw.get(key) for key in SIDE):
+        mistakes += [
+            f"top level: the key {key!r} is missing; add it (config/README.md says what it holds)" for key in LOOP if key not in raw
+        ][:1]
     if not mistakes:
         experiment_node = schema()["$defs"]["experiment"]
         config = with_defaults({key: value for key, value in raw.items() if key not in ("defaults", "experiments")}, schema())
         del config["defaults"]
         config |= {key: _placed(config[key], config["data"]) for key in ("corpora", "models", "tasks")}
-        merged = {name: merge(raw.get("defaults", {}), change) for name, change in raw["experiments"].items()}
+        merged = {name: merge(raw.get("defaults", {}), change) for name, change in raw.get("experiments", {}).items()}
         config["experiments"] = {}
         _check_kinds(config, mistakes)
         for name, change in merged.items():
             experiment = with_defaults(change, experiment_node)
             _check_experiment(name, experiment, config, mistakes)
             config["experiments"] |= _replicates(name, experiment)
-        config["figures"] = _roles(config, raw["experiments"], mistakes)
+        config["figures"] = _roles(config, merged, mistakes)
+        config["theory"] = config["theory"] if raw.get("theory") else {}
+        _check_theory(config["theory"], mistakes)
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))
     return config

@@ -40,6 +40,14 @@ FIGURE_FILES = {  # the files of members and generations that each reads
     "settings": ("scores.json", "config.json", "model.safetensors"),
 }
 
+THEORY_FIGURES = {  # title, and the table that each reads
+    "theory_trajectory": ("Mean and standard deviation over generations (figure 8)", "recursion"),
+    "theory_runs": ("Independent runs: mean, standard deviation, W2 (figure 11)", "recursion"),
+    "theory_sensitivity": ("Sensitivity to samples n and estimators K", "sensitivity"),
+    "theory_noise": ("How much noise selection bears; dimensions", "sensitivity"),
+    "theory_bound": ("The printed tail bound beside the exact probability", "bound"),
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -277,6 +285,16 @@ class Plan:
         }
         return {"figures": self.config["figures"], "experiments": experiments, "founders": pools, "tasks": list(self.config["tasks"])}
 
+    def drawn(self, figures: dict | list) -> list[str]:
+        return [f"{self.results}/report/{figure}.{end}" for figure in figures for end in ("svg", "png", "csv")]
+
+    def theory_files(self) -> list[str]:
+        """The theory's tables and figures; none where the config has no theory."""
+        tables = [f"{self.results}/theory/{table}.parquet" for table in ("recursion", "summary", "sensitivity", "bound")]
+        return tables + self.drawn(THEORY_FIGURES) if self.config["theory"] else []
+
     def report_files(self) -> list[str]:
-        pictures = [f"{self.results}/report/{figure}.{end}" for figure in FIGURES for end in ("svg", "png", "csv")]
-        return pictures + [f"{self.results}/report/{page}.{end}" for page in PAGES for end in ("html", "csv")]
+        """The figures of the loop; none where the config has no experiments."""
+        if not self.config["experiments"]:
+            return []
+        return self.drawn(FIGURES) + [f"{self.results}/report/{page}.{end}" for page in PAGES for end in ("html", "csv")]
