@@ -40,13 +40,15 @@ wildcard_constraints:
     **dict.fromkeys(("gen", "member", "rank", "shard"), r"\d+"),
     experiment="|".join(map(re.escape, config["experiments"])) or "(?!)",
     pool="|".join(config["founders"]) or "(?!)",
+    survey="|".join(config["fingerprint"]) or "(?!)",
+    part=r"[\w.-]+",
     place=r"founders/[\w-]+|[\w.-]+/gen\d+",
     split="train|validation|test|prompts",
 
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.report_files() + plan.theory_files(),
+        plan.evaluations("scores.json") + plan.selections() + plan.report_files() + plan.theory_files() + plan.fingerprint_files(),
         "<results>/config.yaml",
 
 
@@ -58,3 +60,4 @@ include: "rules/select.smk"
 include: "rules/generate.smk"
 include: "rules/report.smk"
 include: "rules/theory.smk"
+include: "rules/fingerprint.smk"

@@ -15,6 +15,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from pollination.fingerprint.catalogue import read_catalogue
+
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 RESERVED = ("founders", "corpora", "models", "tokens", "tasks", "staged", "theory", "fingerprint", "report", "logs", "benchmarks")
@@ -217,6 +219,31 @@ def _check_theory(theory: dict, mistakes: list[str]) -> None:
                 mistakes.append(f"theory.{key}: {n} samples cannot estimate {dimensions} dimensions; allowed: more samples than dimensions")
 
 
+SURVEY = {  # what each kind of survey cannot do without
+    "outputs": ("models", "path"),
+    "results": ("models", "path"),
+    "collect": ("models",),
+    "population": (),
+}
+
+
+def _check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: list[str]) -> None:
+    """Keys that a kind of survey needs, and experiments that are there; the experiments of a population become their replicates."""
+    for needed in SURVEY[survey["kind"]]:
+        if needed not in survey:
+            mistakes.append(f"{key}.{needed}: missing; a survey of kind {survey['kind']} needs it")
+    if survey["kind"] == "collect" and survey["collect"]["prompts"] is None:
+        mistakes.append(f"{key}.collect.prompts: missing; name a parquet or jsonl file with prompt_id and prompt")
+    if isinstance(rule := survey["compare"]["bandwidth"], str) and rule not in ("scott", "silverman") or rule == 0:
+        mistakes.append(f"{key}.compare.bandwidth: {rule!r} is not allowed; allowed: scott, silverman, a number above 0")
+    if survey["kind"] == "population":
+        chosen = list(named) if survey["experiments"] is None else survey["experiments"]
+        if all([_reference(mistakes, f"{key}.experiments", name, named, "experiments") for name in chosen]):
+            survey["experiments"] = [r for name in chosen for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
+        if not named:
+            mistakes.append(f"{key}.kind: 'population' needs experiments; this config has none")
+
+
 def _placed(value: Any, data: str) -> Any:
     """`value` with '{data}' in its strings replaced by the folder of local data."""
     if isinstance(value, dict):
@@ -255,6 +282,18 @@ def check_files(config: dict, source: str = "config") -> None:
         for split, path in (task["data"] or {}).items():
             if not Path(path).expanduser().is_file():
                 mistakes.append(f"tasks.{name}.data.{split}: {path!r}: there is no such file; correct the path")
+    for name, survey in config["fingerprint"].items():
+        for entry in [survey.get("path", [])] if isinstance(survey.get("path"), str) else survey.get("path", []):
+            if not data_files(entry):
+                mistakes.append(f"fingerprint.{name}.path: {entry!r}: no file is there; correct the path")
+        if survey["collect"]["prompts"] and not Path(survey["collect"]["prompts"]).expanduser().is_file():
+            mistakes.append(
+                f"fingerprint.{name}.collect.prompts: {survey['collect']['prompts']!r}: there is no such file; correct the path"
+            )
+        try:
+            read_catalogue(survey["models"], served=survey["kind"] == "collect") if "models" in survey else None
+        except (ValueError, OSError) as error:
+            mistakes.append(f"fingerprint.{name}.models: {error}")
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))
 
@@ -276,7 +315,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
         experiment_node = schema()["$defs"]["experiment"]
         config = with_defaults({key: value for key, value in raw.items() if key not in ("defaults", "experiments")}, schema())
         del config["defaults"]
-        config |= {key: _placed(config[key], config["data"]) for key in ("corpora", "models", "tasks")}
+        config |= {key: _placed(config[key], config["data"]) for key in ("corpora", "models", "tasks", "fingerprint")}
         merged = {name: merge(raw.get("defaults", {}), change) for name, change in raw.get("experiments", {}).items()}
         config["experiments"] = {}
         _check_kinds(config, mistakes)
@@ -287,6 +326,8 @@ def resolve(raw: dict, source: str = "config") -> dict:
         config["figures"] = _roles(config, merged, mistakes)
         config["theory"] = config["theory"] if raw.get("theory") else {}
         _check_theory(config["theory"], mistakes)
+        for name, survey in config["fingerprint"].items():
+            _check_survey(f"fingerprint.{name}", survey, config, merged, mistakes)
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))
     return config
