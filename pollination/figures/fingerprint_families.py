@@ -24,7 +24,8 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     titles = {"mean": "mean Jaccard similarity", "normalised": BY[found["normalised_by"]]}
     for axis, (kind, title) in zip(panels, titles.items(), strict=True):
         table = pd.DataFrame(np.array(found[kind], dtype=float), index=labels, columns=names)
-        heat(axis, table, "Blues", Normalize(0, np.nanmax(table)), lambda value: "–" if np.isnan(value) else f"{value:.2f}")
+        table = table.where(np.isfinite(table))
+        heat(axis, table, "Blues", Normalize(0, table.fillna(0).to_numpy().max()), lambda value: "–" if np.isnan(value) else f"{value:.2f}")
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
         axis.invert_yaxis()
         axis.set_title(title)

@@ -48,6 +48,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
             if len(values):
                 right.hlines(values.mean(), at - 0.3 / len(shown), at + 0.3 / len(shown), color=COLOUR[one], lw=2.6)
     right.set_xticks(range(len(experiments)), [f"{name}\n{effect_words(effects, name)}" for name in experiments], fontsize=8)
+    right.set_xlim(-0.5, len(experiments) - 0.5)
     right.set_title("how much of a member's fingerprint a child carries")
     right.set_ylabel("influence I(member → child)")
     right.grid(axis="x", visible=False)

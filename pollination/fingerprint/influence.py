@@ -21,7 +21,13 @@ def cross_family(families: list[str]) -> np.ndarray:
 
 
 def asymmetry(
-    observed: np.ndarray, expected: np.ndarray, months: np.ndarray, families: list[str], written: np.ndarray | None, seed: int, permutations: int
+    observed: np.ndarray,
+    expected: np.ndarray,
+    months: np.ndarray,
+    families: list[str],
+    written: np.ndarray | None,
+    seed: int,
+    permutations: int,
 ) -> dict[str, float | None]:
     """{raw, p_raw, expected, excess, p_excess, adjusted, p_adjusted}: I(older -> newer) minus I(newer -> older), mean over pairs of other
     families and other months; all None where there are none. `written` (M,): words that each model wrote; None: `adjusted` is None.

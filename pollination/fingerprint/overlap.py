@@ -119,7 +119,8 @@ def bca(value: float, resampled: np.ndarray, jackknife: np.ndarray, level: float
     size = len(resampled)
     below = ((resampled < value).sum() + (resampled == value).sum() / 2) / size
     shift = ndtri(np.clip(below, 0.5 / size, 1 - 0.5 / size))
-    away = np.nanmean(jackknife) - jackknife[np.isfinite(jackknife)]
+    jackknife = jackknife[np.isfinite(jackknife)]
+    away = jackknife.sum() / max(1, len(jackknife)) - jackknife
     spread = (away**2).sum() ** 1.5
     lean = (away**3).sum() / (6 * spread) if spread > 0 else 0.0
     ends = shift + ndtri([(1 - level) / 2, (1 + level) / 2])
