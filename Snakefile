@@ -52,12 +52,6 @@ rule all:  # snakemake: everything; `snakemake figures`: the report's pictures a
         "<results>/config.yaml",
 
 
-include: "rules/common.smk"
-include: "rules/corpus.smk"
-include: "rules/train.smk"
-include: "rules/evaluate.smk"
-include: "rules/select.smk"
-include: "rules/generate.smk"
-include: "rules/report.smk"
-include: "rules/theory.smk"
-include: "rules/fingerprint.smk"
+for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "report", "theory", "fingerprint"):
+
+    include: f"rules/{stage}.smk"

@@ -95,7 +95,7 @@ def test_answers_are_collected_resumed_and_a_new_model_asks_only_itself(survey, 
     table = artifacts.read_table(tmp_path / outputs("one")).to_pylist()
     assert [row["prompt_id"] for row in table] == ["p0", "p1", "p2", "p3"] and table[3]["output"].startswith("story 3 lantern")
     found = artifacts.read_json(tmp_path / parts[0])[0]
-    assert found["outputs"] == 4 and found["top_bigrams"][0]["ngram"] == "lantern story"
+    assert found["outputs"] == 4 and found["top_bigrams"][0]["ngram"] == "story lantern"
     log = (tmp_path / "results/asked/logs/fingerprint/api/outputs/one.log").read_text()
     assert "4 prompts, 2 answered before; at most about 0.00 for the others" in log and "4 of 4 prompts" in log
     everything = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "models.csv"]
