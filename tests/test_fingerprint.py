@@ -140,6 +140,17 @@ def test_random_text_as_by_the_definition_and_in_any_order():
     assert {key: again[key] for key in LISTS} == {key: found[key] for key in LISTS}
 
 
+def test_stopwords_of_ones_own(tmp_path):
+    (tmp_path / "stop.txt").write_text("silver\n")
+    (tmp_path / "x.jsonl").write_text(
+        "".join(json.dumps({"model": "m", "prompt_id": i, "output": "the silver lantern"}) + "\n" for i in range(2))
+    )
+    settings = DEFINITION | {"min_characters": 1}
+    for stopwords, expected in ((tmp_path / "stop.txt", ["the lantern"]), (None, ["silver lantern"])):
+        found = tables.count_part("outputs", [tmp_path / "x.jsonl"], [], settings, stopwords, LOG)
+        assert names(found[0]["top_bigrams"]) == expected
+
+
 def test_only_the_first_words_of_each_output_count_where_asked():
     rows = [("m", f"p{i}", "lantern " * 3 + "shadow " * 9) for i in range(4)]
     found = fingerprint(rows, output_words=3)["m"]

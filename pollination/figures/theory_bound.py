@@ -44,6 +44,9 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     axes[0].set_ylabel("P(W ≥ δ), or a bound on it")
     axes[0].text(0.01, 0.03, "grey: the printed\nbound says nothing", transform=axes[0].transAxes, fontsize=8, color="#555555")
     handles = [Line2D([], [], color=colour, ls=line, lw=1.8, label=name) for colour, line, name in BOUNDS.values()]
-    handles += [Line2D([], [], color=shades[n], marker="o", ms=2.4, lw=1.1, label=f"exact, n = {n}") for n in samples]
+    handles += [
+        Line2D([], [], color=shades[n], marker="o", ms=2.4, lw=1.1, label=f"exact, {n}" if n > samples[0] else f"exact, n = {n}")
+        for n in samples
+    ]
     style.legend(figure, handles)
     style.save(figure, rows, out)

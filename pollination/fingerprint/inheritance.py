@@ -59,7 +59,8 @@ def effects(rows: pd.DataFrame, seed: int, permutations: int) -> list[dict]:
             if x @ x < 1e-9:
                 continue
             value, generator = float(y @ x / (x @ x)), np.random.default_rng(seed)
-            dealt = [_coefficient(y, left @ _deal(part, given[name], other, generator)) for _ in range(permutations)]
+            blocks = _alike(part, other)
+            dealt = [_coefficient(y, left @ _deal(given[name], blocks, generator)) for _ in range(permutations)]
             p = (1 + sum(abs(one) >= abs(value) - 1e-12 for one in dealt)) / (1 + permutations)
             found.append({"experiment": experiment, "effect": name, "value": value, "p": p, "children": int(part.child.nunique())})
     return found
@@ -69,12 +70,17 @@ def _coefficient(y: np.ndarray, x: np.ndarray) -> float:
     return float(y @ x / (x @ x)) if x @ x > 1e-9 else 0.0
 
 
-def _deal(part: pd.DataFrame, given: np.ndarray, other: str, generator: np.random.Generator) -> np.ndarray:
-    """`given` with its parents dealt anew among the children of one generation that share their parents by the `other` way."""
-    dealt = given.copy()
-    wide = part.assign(row=np.arange(len(part)), given=given)
+def _alike(part: pd.DataFrame, other: str) -> list[np.ndarray]:
+    """Row numbers (children, members) of each set of children of one generation that share their parents by the `other` way."""
+    wide = part.assign(row=np.arange(len(part)))
     shared = wide[wide[f"by_{other}"]].groupby("child").member.apply(lambda names: "|".join(sorted(names)))
-    for _, block in wide.groupby(["generation", wide.child.map(shared).fillna("")], sort=False):
-        rows = np.stack([one.row.to_numpy() for _, one in block.groupby("child", sort=False)])
+    sets = wide.groupby(["generation", wide.child.map(shared).fillna("")], sort=False)
+    return [np.stack([one.row.to_numpy() for _, one in block.groupby("child", sort=False)]) for _, block in sets]
+
+
+def _deal(given: np.ndarray, blocks: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """`given` with its parents dealt anew among the children of each block."""
+    dealt = given.copy()
+    for rows in blocks:
         dealt[rows] = given[rows[generator.permutation(len(rows))]]
     return dealt
