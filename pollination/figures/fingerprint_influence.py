@@ -31,6 +31,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_locator(style.MaxNLocator(integer=True))
     axis.axvline(0, color=style.BLACK, lw=1)
     axis.set_xlabel(f"release of B after A, {statistics['lag']}")
     axis.set_ylabel("influence I(A → B)")
