@@ -38,22 +38,21 @@ report: "workflow/report/workflow.rst"
 
 wildcard_constraints:
     **dict.fromkeys(("gen", "member", "rank", "shard"), r"\d+"),
-    experiment="|".join(map(re.escape, config["experiments"])),
-    pool="|".join(config["founders"]),
+    experiment="|".join(map(re.escape, config["experiments"])) or "(?!)",
+    pool="|".join(config["founders"]) or "(?!)",
+    survey="|".join(config["fingerprint"]) or "(?!)",
+    part=r"[\w.-]+",
     place=r"(founders|base)/[\w-]+|[\w.-]+/gen\d+",
     split="train|validation|test|prompts",
 
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.measured_beside() + plan.report_files(),
+        plan.evaluations("scores.json") + plan.selections() + plan.measured_beside(),
+        plan.report_files() + plan.theory_files() + plan.fingerprint_files(),
         "<results>/config.yaml",
 
 
-include: "rules/common.smk"
-include: "rules/corpus.smk"
-include: "rules/train.smk"
-include: "rules/evaluate.smk"
-include: "rules/select.smk"
-include: "rules/generate.smk"
-include: "rules/report.smk"
+for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "report", "theory", "fingerprint"):
+
+    include: f"rules/{stage}.smk"

@@ -25,7 +25,7 @@ from pollination import __version__, artifacts
 from pollination.lease import Lease, keep, restore
 from pollination.slurm import Deadline
 
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy", "pandas", "pyarrow", "snakemake")
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy", "pandas", "pyarrow", "nltk", "wordfreq", "snakemake")
 
 
 class Stopped(Exception):

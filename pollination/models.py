@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.logging import disable_progress_bar
 
 from pollination.artifacts import DamagedArtifact, atomic
-from pollination.config import nearest
+from pollination.checks import nearest
 from pollination.seeds import derive_seed
 
 disable_progress_bar()  # a log file is no terminal

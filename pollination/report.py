@@ -1,6 +1,6 @@
 """Which figures a run's report has, and which artifacts each reads: the part of the plan that makes no result of its own."""
 
-from pollination.config import listed
+from pollination.checks import listed
 
 FIGURES = {  # what the report shows: category and title
     "difference": ("1 Outcome", "Final generation against generation 0, population against line"),
@@ -104,5 +104,8 @@ class Report:
         return shown | {"experiments": experiments, "founders": pools, "models": models}
 
     def report_files(self) -> list[str]:
+        """The figures of the loop; none where the config has no experiments."""
+        if not self.config["experiments"]:
+            return []
         ends = lambda figure: ("html", "csv") if figure in PAGES else ("svg", "png", "csv")  # noqa: E731
         return [f"{self.results}/report/{figure}.{end}" for figure in self.figures() for end in ends(figure)]

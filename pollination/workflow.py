@@ -8,16 +8,33 @@ to the run's folder, `results/{run}/`, which rules spell `<results>`.
 from dataclasses import dataclass
 from functools import cached_property
 
-from pollination.config import OWN, by_member, data_files, listed
+from pollination.checks import OWN, by_member, listed
+from pollination.config import data_files
 from pollination.report import Report
+from pollination.sides import Sides
 
 SPLITS = ("train", "validation", "test", "prompts")
 MEMBER_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "samples.parquet")
 
+THEORY_FIGURES = {  # title, and the table that each reads
+    "theory_trajectory": ("Mean and standard deviation over generations (figure 8)", "recursion"),
+    "theory_runs": ("Independent runs: mean, standard deviation, W2 (figure 11)", "recursion"),
+    "theory_sensitivity": ("Sensitivity to samples n and estimators K", "sensitivity"),
+    "theory_noise": ("How much noise selection bears; dimensions", "sensitivity"),
+    "theory_bound": ("The printed tail bound beside the exact probability", "bound"),
+}
+FINGERPRINT_FIGURES = {
+    "fingerprint_similarity": "Similarity within and between families (figure 3)",
+    "fingerprint_families": "Similarity of families (figure 4)",
+    "fingerprint_influence": "Directed influence against release lag (figure 5)",
+    "fingerprint_tree": "Tree of the models",
+    "fingerprint_inheritance": "Whose fingerprint a child carries, the parents known",
+}
+
 
 @dataclass(frozen=True)
-class Plan(Report):
+class Plan(Report, Sides):
     """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
 
     config: dict

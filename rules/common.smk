@@ -146,3 +146,30 @@ def figure_source(figure):
 
 def figure_inputs(wildcards):
     return plan.figure_inputs(wildcards.figure)
+
+
+def survey_sources(wildcards):
+    return plan.survey_parts(wildcards.survey)[wildcards.part]
+
+
+def survey_models(wildcards):
+    """The list of models of a survey; a population is its own."""
+    return config["fingerprint"][wildcards.survey].get("models", [])
+
+
+def survey_parts(wildcards):
+    return [f"{plan.results}/fingerprint/{wildcards.survey}/parts/{part}.json" for part in plan.survey_parts(wildcards.survey)]
+
+
+def survey_selections(wildcards):
+    return plan.survey_selections(wildcards.survey)
+
+
+def stopwords(wildcards):
+    """Staged from NLTK, a file of the user's, or none: then the package's list."""
+    name = config["fingerprint"][wildcards.survey]["count"]["stopwords"]
+    return {"snowball": [], "nltk": [f"{plan.results}/staged/stopwords.txt"]}.get(name, [name])
+
+
+def survey_prompts(wildcards):
+    return config["fingerprint"][wildcards.survey]["collect"]["prompts"] or []

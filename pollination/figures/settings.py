@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pollination import artifacts
-from pollination.config import by_member
+from pollination.checks import by_member
 from pollination.figures import page, style
 from pollination.figures.data import ROLES, Run
 from pollination.figures.study_a import FIXED, PAPER

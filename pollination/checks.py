@@ -1,0 +1,252 @@
+"""What a schema cannot say of a config: names that point nowhere, keys that a kind needs, operators that do not go together.
+
+Each check appends its mistakes, one line each: key, value, what is allowed, the fix.
+"""
+
+import difflib
+import math
+from typing import Any
+
+RESERVED = ("base", "founders", "corpora", "models", "tokens", "tasks", "staged", "theory", "fingerprint", "report", "logs", "benchmarks")
+OWN = "own"  # evaluate.perplexity: in place of a corpus, the member's own
+NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
+    "corpora": {"microworld": [], "files": ["path"], "hub": ["name", "max_tokens"], "union": ["corpora"]},
+    "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
+    "tokenizer": {"word": ["corpus"], "bpe": ["corpus"], "pretrained": ["source"]},
+}
+SURVEY = {  # what each kind of survey cannot do without
+    "outputs": ("models", "path"),
+    "results": ("models", "path"),
+    "collect": ("models",),
+    "population": (),
+}
+
+
+def nearest(word: str, allowed: list[str]) -> str:
+    """' (did you mean ...?)' where a name is close enough to be a slip, else nothing."""
+    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def reference(mistakes: list[str], key: str, name: Any, table: dict, where: str) -> bool:
+    if name in table:
+        return True
+    listed = ", ".join(sorted(table)) or "(none)"
+    mistakes.append(f"{key}: {name!r} is not in {where}{nearest(name, list(table))}; allowed: {listed}")
+    return False
+
+
+def listed(value: str | list[str] | None) -> list[str]:
+    """The names that a key holds which takes one name or a list by member."""
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+def by_member(value: Any, member: int) -> Any:
+    """The member's entry of a key which takes one name or a list by member."""
+    return value[member] if isinstance(value, list) else value
+
+
+def check_corpora(corpora: dict, mistakes: list[str]) -> None:
+    for name, corpus in corpora.items():
+        splits = corpus["splits"]
+        if name == OWN:
+            mistakes.append(f"corpora.{OWN}: this name stands for each member's own corpus; choose another")
+        for key in NEEDS["corpora"][corpus["kind"]]:
+            if key not in corpus and not (key == "path" and splits):
+                mistakes.append(f"corpora.{name}.{key}: missing; a corpus of kind {corpus['kind']} needs it")
+        if splits is not None and (corpus["kind"] not in ("files", "hub") or set(splits) != {"train", "validation", "test"}):
+            mistakes.append(
+                f"corpora.{name}.splits: {sorted(splits)}; allowed: train, validation and test together, for kinds files and hub"
+            )
+        for part in corpus.get("corpora", []):
+            if reference(mistakes, f"corpora.{name}.corpora", part, corpora, "corpora") and corpora[part]["kind"] == "union":
+                mistakes.append(f"corpora.{name}.corpora: {part!r} is a union itself; name its corpora")
+        if sum(corpus["held_out"].values()) >= 1:
+            mistakes.append(
+                f"corpora.{name}.held_out: the shares add up to {sum(corpus['held_out'].values()):g}; they must leave text to train on (< 1)"
+            )
+
+
+def check_founders(config: dict, mistakes: list[str]) -> None:
+    for name, pool in config["founders"].items():
+        key = f"founders.{name}"
+        for model in listed(pool["model"]):
+            reference(mistakes, f"{key}.model", model, config["models"], "models")
+        for kind in ("corpus", "validation"):
+            for corpus in listed(pool[kind]):
+                reference(mistakes, f"{key}.{kind}", corpus, config["corpora"], "corpora")
+        if pool["train"]["tokens"] is None and pool["of"] is None:
+            mistakes.append(f"{key}.train.tokens: missing; state how many tokens of human text each founder trains on, or {key}.of")
+        if pool["of"] and isinstance(pool["segments"], list) and max(pool["segments"]) >= pool["of"]:
+            mistakes.append(f"{key}.segments: {max(pool['segments'])} is none of {pool['of']} segments; allowed: 0 to {pool['of'] - 1}")
+    for name, model in config["models"].items():
+        source = model["pretrained"]
+        if isinstance(source, dict) and reference(
+            mistakes, f"models.{name}.pretrained.founders", source["founders"], config["founders"], "founders"
+        ):
+            before = [config["models"].get(base, {}) for base in listed(config["founders"][source["founders"]]["model"])[:1]]
+            if any(isinstance(base.get("pretrained"), dict) for base in before):
+                mistakes.append(
+                    f"models.{name}.pretrained.founders: {source['founders']!r} starts from another pool itself; name a pool that does not"
+                )
+
+
+def check_kinds(config: dict, mistakes: list[str]) -> None:
+    """Keys that a kind needs or does not read, and names that point nowhere, outside the experiments."""
+    corpora = config["corpora"]
+    check_corpora(corpora, mistakes)
+    check_founders(config, mistakes)
+    for name, model in config["models"].items():
+        tokenizer = model["tokenizer"]
+        if (model["pretrained"] is None) == ("architecture" not in model):
+            mistakes.append(
+                f"models.{name}: give either 'architecture' (a new model) or 'pretrained' (a folder or hub name), not both or neither"
+            )
+        if model["pretrained"] is None:
+            for key in NEEDS["tokenizer"][tokenizer["kind"]]:
+                if key not in tokenizer:
+                    mistakes.append(f"models.{name}.tokenizer.{key}: missing; a tokenizer of kind {tokenizer['kind']} needs it")
+        if "corpus" in tokenizer:
+            reference(mistakes, f"models.{name}.tokenizer.corpus", tokenizer["corpus"], corpora, "corpora")
+    for name, task in config["tasks"].items():
+        for key in NEEDS["tasks"][task["kind"]]:
+            if key not in task:
+                mistakes.append(f"tasks.{name}.{key}: missing; a task of kind {task['kind']} needs it")
+        if "corpus" in task and reference(mistakes, f"tasks.{name}.corpus", task["corpus"], corpora, "corpora"):
+            kind = corpora[task["corpus"]]["kind"]
+            if kind != "microworld":
+                mistakes.append(f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}; a microworld task needs a microworld")
+    for index, entry in enumerate(config["evaluate"]["perplexity"]):
+        reference(mistakes, f"evaluate.perplexity.{index}.corpus", entry["corpus"], corpora | {OWN: 0}, "corpora")
+        for pool in entry["founders"] or []:
+            reference(mistakes, f"evaluate.perplexity.{index}.founders", pool, config["founders"], "founders")
+    if config["evaluate"]["disagreement"] is not None:
+        reference(mistakes, "evaluate.disagreement.corpus", config["evaluate"]["disagreement"]["corpus"], corpora, "corpora")
+    measured = [entry["corpus"] for entry in config["evaluate"]["perplexity"]]
+    for name, pool in config["founders"].items() if config["evaluate"]["quality"] else ():
+        for corpus in sorted(set(listed(pool["corpus"])) - set(measured)) if OWN not in measured else ():
+            mistakes.append(
+                f"evaluate.quality: true needs the loss on founders.{name}.corpus, {corpus!r}; add an entry of evaluate.perplexity for it"
+            )
+    if config["evaluate"]["samples"]["corpus"] is not None:
+        reference(mistakes, "evaluate.samples.corpus", config["evaluate"]["samples"]["corpus"], corpora, "corpora")
+
+
+def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
+    """What the schema cannot say of one merged experiment; `select.k` is filled in."""
+    key = f"experiments.{name}"
+    if name in RESERVED:
+        mistakes.append(f"{key}: {name!r} is a folder of every run; choose another name")
+    pool = None
+    if "founders" not in experiment:
+        mistakes.append(f"{key}.founders: missing; name a pool of founders: {', '.join(config['founders'])}")
+    elif reference(mistakes, f"{key}.founders", experiment["founders"], config["founders"], "founders"):
+        pool = config["founders"][experiment["founders"]]
+        check_members(key, experiment, pool, config, mistakes)
+    prompts = experiment["generate"]["prompts"]
+    if prompts is not None:
+        reference(mistakes, f"{key}.generate.prompts", prompts, config["corpora"], "corpora")
+    select, n = experiment["select"], experiment["population"]
+    if select["task"] == "none":
+        for operator in ("weights", "text"):
+            if experiment[operator] == "parent":
+                mistakes.append(f"{key}.{operator}: 'parent' needs selection; set {key}.select.task, or {operator}: own")
+    else:
+        reference(mistakes, f"{key}.select.task", select["task"], config["tasks"] | {"none": 0}, "tasks")
+        select["k"] = math.isqrt(n) if select["k"] is None else select["k"]
+        if experiment["text"] == "own":
+            mistakes.append(
+                f"{key}.text: 'own' with selection has no text to read, only parents write; allowed: parent, pool, or select.task: none"
+            )
+        if experiment["weights"] == "own" and experiment["mutate"]["scale"] > 0:
+            mistakes.append(
+                f"{key}.weights: 'own' with selection cannot be mutated, only parents are; set mutate.scale: 0, or weights: parent"
+            )
+        by_parent = "parent" in (experiment["weights"], experiment["text"])
+        if select["k"] > n:
+            mistakes.append(f"{key}.select.k: {select['k']} parents cannot be chosen from population {n}; allowed: 1 to {n}")
+        elif by_parent and select["k"] ** 2 != n:
+            near = max(1, round(math.sqrt(n)))
+            mistakes.append(
+                f"{key}.population: {n} children cannot be all ordered pairs of k = {select['k']} parents (k*k = {select['k'] ** 2});"
+                f" allowed: a square, e.g. {near**2} or {(near + 1) ** 2}"
+            )
+    if experiment["text_of"] is not None and experiment["text"] != "pool":
+        mistakes.append(f"{key}.text_of: only with text: pool, not {experiment['text']!r}; set {key}.text: pool")
+    human = experiment["human"]
+    if human["accumulate"] != "none" and (human["fraction"] > 0 or experiment["text"] == "human" or experiment["text_of"]):
+        mistakes.append(f"{key}.human.accumulate: {human['accumulate']!r} goes with text parent, own or pool of its own, and fraction: 0")
+    generate = experiment["generate"]
+    if generate["tokens"] is not None and generate["decoding"] in ("greedy", "beam"):
+        mistakes.append(
+            f"{key}.generate.tokens: {generate['decoding']} decoding writes one completion a prompt; set tokens: null (one pass over the prompts)"
+        )
+
+
+def check_members(key: str, experiment: dict, pool: dict, config: dict, mistakes: list[str]) -> None:
+    """Does the pool have what every member of an experiment needs?"""
+    n = experiment["population"]
+    for name in ("model", "corpus", "validation", "segments"):
+        if isinstance(pool[name], list) and len(pool[name]) < n:
+            where = f"founders.{experiment['founders']}.{name}"
+            mistakes.append(f"{key}.population: {n}, but {where} lists {len(pool[name])} members; lower it or lengthen the list")
+    if pool["segments"] == "distinct" and pool["of"] and pool["of"] < n:
+        mistakes.append(
+            f"{key}.population: {n} members cannot have distinct segments of {pool['of']}; set founders.{experiment['founders']}.of: {n}"
+        )
+    families = {model for model in listed(pool["model"])[:n] if model in config["models"]}
+    pretrained = {bool(config["models"][model]["pretrained"]) for model in families}
+    if experiment["weights"] == "fresh" and True in pretrained:
+        mistakes.append(f"{key}.weights: 'fresh' with a pretrained model has no meaning; allowed: base, founder, own, parent")
+    if experiment["weights"] == "base" and False in pretrained:
+        mistakes.append(f"{key}.weights: 'base' needs a pretrained model; allowed: fresh, founder, own, parent")
+    if experiment["weights"] == "parent" and len(families) > 1:
+        mistakes.append(
+            f"{key}.weights: 'parent' with several models ({', '.join(sorted(families))}): a child's model would be known only after selection; allowed: base, founder, fresh, own"
+        )
+
+
+def check_theory(theory: dict, mistakes: list[str]) -> None:
+    """More samples than dimensions, else no covariance can be estimated."""
+    if theory:
+        most = max(theory["dimensions"], *theory["grid"]["dimensions"])
+        for key, n in (("n", theory["n"]), ("grid.n", min(theory["grid"]["n"]))):
+            dimensions = most if key == "n" else theory["dimensions"]
+            if n <= dimensions:
+                mistakes.append(f"theory.{key}: {n} samples cannot estimate {dimensions} dimensions; allowed: more samples than dimensions")
+
+
+def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: list[str]) -> None:
+    """Keys that a kind of survey needs, and experiments that are there; the experiments of a population become their replicates."""
+    for needed in SURVEY[survey["kind"]]:
+        if needed not in survey:
+            mistakes.append(f"{key}.{needed}: missing; a survey of kind {survey['kind']} needs it")
+    if survey["kind"] == "collect" and survey["collect"]["prompts"] is None:
+        mistakes.append(f"{key}.collect.prompts: missing; name a parquet or jsonl file with prompt_id and prompt")
+    if isinstance(rule := survey["compare"]["bandwidth"], str) and rule not in ("scott", "silverman") or rule == 0:
+        mistakes.append(f"{key}.compare.bandwidth: {rule!r} is not allowed; allowed: scott, silverman, a number above 0")
+    if survey["kind"] == "population":
+        chosen = list(named) if survey["experiments"] is None else survey["experiments"]
+        if all([reference(mistakes, f"{key}.experiments", name, named, "experiments") for name in chosen]):
+            survey["experiments"] = [r for name in chosen for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
+        if not named:
+            mistakes.append(f"{key}.kind: 'population' needs experiments; this config has none")
+
+
+def check_text_of(config: dict, mistakes: list[str]) -> None:
+    """Whose text is read: a replicate reads the replicate of the same seed, where there is one."""
+    experiments = config["experiments"]
+    for name, experiment in experiments.items():
+        source = experiment["text_of"]
+        if source is None:
+            continue
+        twin = f"{source}.s{experiment['seed']}"
+        source = experiment["text_of"] = twin if twin in experiments else source
+        if reference(mistakes, f"experiments.{name}.text_of", source, experiments, "experiments"):
+            other = experiments[source]
+            if source == name:
+                mistakes.append(f"experiments.{name}.text_of: {source!r} is the experiment itself; name another, or leave it out")
+            elif other["generations"] < experiment["generations"]:
+                mistakes.append(
+                    f"experiments.{name}.generations: {experiment['generations']} are more than the {other['generations']} of {source!r}, whose text it reads"
+                )

@@ -1,0 +1,190 @@
+"""Linguistic fingerprints (study A, section 4 and appendix B): of deployed models' outputs, of Slop Forensics results, of the populations' own samples.
+
+INPUTS   the config's `fingerprint`: models.csv and outputs; an API; samples and selections of this run's experiments
+OUTPUTS  <results>/fingerprint/{survey}/: parts/, outputs/, pairs.parquet, statistics.json, inheritance.*; <results>/report/fingerprint_*
+"""
+
+from pollination.sides import FINGERPRINT_FIGURES
+
+
+localrules:
+    stage_stopwords,
+    collect_outputs,
+
+
+rule fingerprint:
+    input:
+        plan.fingerprint_files(),
+    localrule: True
+    message:
+        "The fingerprints of the run {config[run]} are compared and drawn"
+
+
+rule stage_stopwords:
+    output:
+        stopwords="<results>/staged/stopwords.txt",
+        run="<results>/staged/stopwords.run.json",
+    log:
+        "<logs>/staged/stopwords.log",
+    benchmark:
+        "<benchmarks>/staged/stopwords.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    params:
+        recipe=1,
+    message:
+        "Staging NLTK's English stopwords"
+    script:
+        "../workflow/scripts/stage_stopwords.py"
+
+
+rule collect_outputs:
+    input:
+        prompts=survey_prompts,
+    output:
+        outputs="<results>/fingerprint/{survey}/outputs/{part}.parquet",
+        run="<results>/fingerprint/{survey}/outputs/{part}.run.json",
+    log:
+        "<logs>/fingerprint/{survey}/outputs/{part}.log",
+    benchmark:
+        "<benchmarks>/fingerprint/{survey}/outputs/{part}.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    params:
+        recipe=1,
+        collect=lookup(dpath="fingerprint/{survey}/collect", within=config),
+        served=lambda wildcards: plan.served(wildcards.survey, wildcards.part),
+    message:
+        "Asking {wildcards.part} for the outputs of survey {wildcards.survey}"
+    script:
+        "../workflow/scripts/collect_outputs.py"
+
+
+rule count_fingerprints:
+    input:
+        outputs=survey_sources,
+        stopwords=stopwords,
+    output:
+        fingerprints="<results>/fingerprint/{survey}/parts/{part}.json",
+        run="<results>/fingerprint/{survey}/parts/{part}.run.json",
+    log:
+        "<logs>/fingerprint/{survey}/{part}.log",
+    benchmark:
+        "<benchmarks>/fingerprint/{survey}/{part}.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        recipe=1,
+        kind=lookup(dpath="fingerprint/{survey}/kind", within=config),
+        settings=lookup(dpath="fingerprint/{survey}/count", within=config),
+        models=lambda wildcards: plan.sampled_models(wildcards.survey),
+    message:
+        "Counting what recurs in {wildcards.part} of survey {wildcards.survey}"
+    script:
+        "../workflow/scripts/count_fingerprints.py"
+
+
+rule compare_fingerprints:
+    input:
+        parts=survey_parts,
+        models=survey_models,
+    output:
+        pairs="<results>/fingerprint/{survey}/pairs.parquet",
+        statistics="<results>/fingerprint/{survey}/statistics.json",
+        run="<results>/fingerprint/{survey}/compare.run.json",
+    log:
+        "<logs>/fingerprint/{survey}/compare.log",
+    benchmark:
+        "<benchmarks>/fingerprint/{survey}/compare.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(60),
+    params:
+        recipe=1,
+        compare=lookup(dpath="fingerprint/{survey}/compare", within=config),
+        mismatch=lookup(dpath="fingerprint/{survey}/mismatch", within=config),
+        surveyed=lambda wildcards: plan.sampled_models(wildcards.survey),
+        seed=config["evaluation_seed"],
+    message:
+        "Comparing the fingerprints of survey {wildcards.survey}"
+    script:
+        "../workflow/scripts/compare_fingerprints.py"
+
+
+rule trace_inheritance:
+    input:
+        pairs="<results>/fingerprint/{survey}/pairs.parquet",
+        selections=survey_selections,
+    output:
+        inheritance="<results>/fingerprint/{survey}/inheritance.parquet",
+        effects="<results>/fingerprint/{survey}/inheritance.json",
+        run="<results>/fingerprint/{survey}/inheritance.run.json",
+    log:
+        "<logs>/fingerprint/{survey}/inheritance.log",
+    benchmark:
+        "<benchmarks>/fingerprint/{survey}/inheritance.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(60),
+    params:
+        recipe=1,
+        families=lambda wildcards: plan.families(wildcards.survey),
+        permutations=lookup(dpath="fingerprint/{survey}/compare/permutations", within=config),
+        seed=config["evaluation_seed"],
+    message:
+        "Tracing parents' fingerprints in their children, survey {wildcards.survey}"
+    script:
+        "../workflow/scripts/trace_inheritance.py"
+
+
+for figure, title in FINGERPRINT_FIGURES.items():
+
+    rule:  # one for each picture: a rule can have one caption only
+        name:
+            f"draw_{figure}"
+        input:
+            pairs="<results>/fingerprint/{survey}/pairs.parquet",
+            statistics="<results>/fingerprint/{survey}/statistics.json",
+            inheritance=(
+                multiext("<results>/fingerprint/{survey}/inheritance", ".parquet", ".json") if figure == "fingerprint_inheritance" else []
+            ),
+            code=figure_source(figure),
+        output:
+            numbers=report(
+                f"<results>/report/{figure}.{{survey}}.csv",
+                caption=f"../workflow/report/{figure}.rst",
+                category="6 Fingerprints",
+                subcategory="{survey}",
+                labels={"figure": title, "as": "numbers (CSV)"},
+            ),
+            svg=report(
+                f"<results>/report/{figure}.{{survey}}.svg",
+                caption=f"../workflow/report/{figure}.rst",
+                category="6 Fingerprints",
+                subcategory="{survey}",
+                labels={"figure": title, "as": "picture"},
+            ),
+            png=f"<results>/report/{figure}.{{survey}}.png",
+        log:
+            f"<logs>/report/{figure}.{{survey}}.log",
+        benchmark:
+            f"<benchmarks>/report/{figure}.{{survey}}.tsv"
+        conda:
+            "../envs/pollination.yaml"
+        resources:
+            mem_mb=grows(4000),
+            runtime=grows(30),
+        params:
+            recipe=1,
+            figure=figure,
+        message:
+            f"Drawing {figure} of survey {{wildcards.survey}}"
+        script:
+            "../workflow/scripts/draw_tables.py"
