@@ -89,8 +89,31 @@ def jobs(plan: Plan) -> Iterator[Work]:
                 yield Work(name, g, "mutate", path, f"{log}/{Path(path).parent.name}/mutate.log")
             for m in members if experiment["text"] == "pool" else ():
                 yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
-    for figure in plan.figures():
+    yield from _sides(plan)
+    for figure in plan.figures() if plan.config["experiments"] else ():
         yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
+
+
+def _sides(plan: Plan) -> Iterator[Work]:
+    """Theory and surveys of fingerprints."""
+    base, logs = plan.results, f"{plan.results}/logs"
+    for table in ("recursion", "sensitivity", "bound") if plan.config["theory"] else ():
+        yield Work("theory", None, "simulate", f"{base}/theory/{table}.parquet", f"{logs}/theory/{table}.log")
+    if any(survey["count"]["stopwords"] == "nltk" for survey in plan.config["fingerprint"].values()):
+        yield Work("preparation", None, "fetch", f"{base}/staged/stopwords.txt", f"{logs}/staged/stopwords.log")
+    for name, survey in plan.config["fingerprint"].items():
+        group, folder, log = "fingerprint " + name, f"{base}/fingerprint/{name}", f"{logs}/fingerprint/{name}"
+        for part in plan.survey_parts(name):
+            if survey["kind"] == "collect":
+                yield Work(group, None, "collect", f"{folder}/outputs/{part}.parquet", f"{log}/outputs/{part}.log")
+            yield Work(group, None, "count", f"{folder}/parts/{part}.json", f"{log}/{part}.log")
+        yield Work(group, None, "compare", f"{folder}/statistics.json", f"{log}/compare.log")
+        if survey["kind"] == "population":
+            yield Work(group, None, "descent", f"{folder}/inheritance.json", f"{log}/inheritance.log")
+    for path in plan.theory_files() + plan.fingerprint_files():
+        if path.endswith(".csv"):
+            figure = Path(path).stem
+            yield Work("report", None, "draw", path, f"{logs}/report/{figure}.log")
 
 
 def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
