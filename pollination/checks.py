@@ -10,7 +10,13 @@ from typing import Any
 RESERVED = ("base", "founders", "corpora", "models", "tokens", "tasks", "staged", "theory", "fingerprint", "report", "logs", "benchmarks")
 OWN = "own"  # evaluate.perplexity: in place of a corpus, the member's own
 NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
-    "corpora": {"microworld": [], "files": ["path"], "hub": ["name", "max_tokens"], "union": ["corpora"]},
+    "corpora": {
+        "microworld": [],
+        "files": ["path"],
+        "hub": ["name", "max_tokens"],
+        "union": ["corpora"],
+        "synthetic": ["experiment", "generation"],
+    },
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
     "tokenizer": {"word": ["corpus"], "bpe": ["corpus"], "pretrained": ["source"]},
 }
@@ -231,6 +237,18 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
             survey["experiments"] = [r for name in chosen for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
         if not named:
             mistakes.append(f"{key}.kind: 'population' needs experiments; this config has none")
+
+
+def check_synthetic(config: dict, mistakes: list[str]) -> None:
+    """Corpora that an experiment of the run writes."""
+    for name, corpus in config["corpora"].items():
+        key = f"corpora.{name}.experiment"
+        if corpus["kind"] == "synthetic" and reference(mistakes, key, corpus.get("experiment"), config["experiments"], "experiments"):
+            last = config["experiments"][corpus["experiment"]]["generations"] - 1
+            if corpus.get("generation", 0) > last:
+                mistakes.append(
+                    f"corpora.{name}.generation: {corpus['generation']} is not in {corpus['experiment']!r}; allowed: 0 to {last}"
+                )
 
 
 def check_text_of(config: dict, mistakes: list[str]) -> None:

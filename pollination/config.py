@@ -13,7 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from pollination.checks import check_experiment, check_kinds, check_survey, check_text_of, check_theory, nearest, reference
+from pollination.checks import check_experiment, check_kinds, check_survey, check_synthetic, check_text_of, check_theory, nearest, reference
 from pollination.fingerprint.catalogue import read_catalogue
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +181,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
             check_experiment(name, experiment, config, mistakes)
             config["experiments"] |= _replicates(name, experiment)
         check_text_of(config, mistakes)
+        check_synthetic(config, mistakes)
         config["figures"] = _roles(config, merged, mistakes)
         config["theory"] = config["theory"] if raw.get("theory") else {}
         check_theory(config["theory"], mistakes)

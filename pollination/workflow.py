@@ -133,6 +133,8 @@ class Plan(Report, Sides):
         spec = self.config["corpora"][corpus]
         if spec["kind"] == "union":
             return [f"{self.results}/corpora/{part}/{split}.parquet" for part in spec["corpora"] for split in SPLITS]
+        if spec["kind"] == "synthetic":
+            return self.all_shards(spec["experiment"], spec["generation"])
         if spec["kind"] == "hub":
             return [f"{self.results}/staged/{corpus}.parquet"]
         if spec["kind"] == "files":
@@ -236,7 +238,9 @@ class Plan(Report, Sides):
         return self.all_shards(self.experiment(name)["text_of"] or name, generation)
 
     def writes(self, name: str, generation: int) -> bool:
-        """Whether a generation's parents write: its own next generation reads it, or another experiment does."""
+        """Whether a generation's parents write: its own next generation reads it, or another experiment or a corpus does."""
+        if any((corpus.get("experiment"), corpus.get("generation")) == (name, generation) for corpus in self.config["corpora"].values()):
+            return True
         own = self.experiment(name)
         readers = [e for e in self.config["experiments"].values() if e["text_of"] == name]
         readers += [own] if own["text"] != "human" and not own["text_of"] else []
@@ -277,15 +281,16 @@ class Plan(Report, Sides):
 
     def measures(self, place: str, member: int) -> dict:
         """`evaluate` as it concerns a member: texts for other generations or founders are left out (the untouched model reads those of
-        any founders), and `own` becomes its corpus; `name` is what the scores call it."""
+        all founders that start from it), and `own` becomes its corpus; `name` is what the scores call it."""
         kind, name = place.split("/")
         generation = {"base": -1, "founders": 0}.get(kind)
         generation = int(name.removeprefix("gen")) if generation is None else generation
-        pool = {"base": None, "founders": name}.get(kind) if generation < 1 else self.experiment(kind)["founders"]
+        pools = {name} if kind == "founders" else {p for p, pool in self.used_pools.items() if name in listed(pool["model"])}
+        pools = {self.experiment(kind)["founders"]} if generation > 0 else pools
         kept = []
         for entry in self.config["evaluate"]["perplexity"]:
             generations, founders = entry["generations"], entry["founders"]
-            if (generations is None or generation in generations) and (founders is None or pool is None or pool in founders):
+            if (generations is None or generation in generations) and (founders is None or pools & set(founders)):
                 corpus = self.corpus(place, member) if entry["corpus"] == OWN else entry["corpus"]
                 rest = {key: entry[key] for key in ("split", "sequences", "max_tokens")}
                 kept.append(rest | {"corpus": corpus, "name": entry["corpus"]})

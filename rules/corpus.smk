@@ -57,7 +57,7 @@ rule build_corpus:
     benchmark:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
-        corpus=names("corpora", "kind", ["files", "hub", "union"]),
+        corpus=names("corpora", "kind", ["files", "hub", "union", "synthetic"]),
     conda:
         "../envs/pollination.yaml"
     resources:

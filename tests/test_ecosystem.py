@@ -82,7 +82,7 @@ def test_children_read_what_their_operators_say(run):
 
 
 def test_the_untouched_model_is_measured_as_generation_minus_1(run):
-    assert list(artifacts.read_json(run / "base/student/member0/scores.json")["perplexity"]) == ["own/test"]
+    assert list(artifacts.read_json(run / "base/student/member0/scores.json")["perplexity"]) == ["own/test", "wrote/train"]
     assert list(artifacts.read_json(run / "founders/families/member1/scores.json")["perplexity"]) == ["own/test", "world/train"]
     assert artifacts.digest(run / "models/student/model.safetensors") == artifacts.digest(
         run / "founders/teachers/member0/model.safetensors"

@@ -159,3 +159,14 @@ def test_own_is_each_members_own_corpus():
         ("world", "own"),
         ("other", "own"),
     ]
+
+
+def test_what_an_experiment_wrote_is_a_corpus_for_the_untouched_model():
+    raw = {"kind": "synthetic", "experiment": "eco", "generation": 2, "held_out": {"validation": 0, "test": 0, "prompts": 0}}
+    p = ecosystems({}, eco=ECOSYSTEM)
+    p.config["corpora"]["wrote"] = raw
+    assert p.corpus_sources("wrote") == p.all_shards("eco", 2) and p.writes("eco", 2)  # the last generation, which nobody else reads
+    entry = {"corpus": "wrote", "split": "train", "sequences": "blocks", "max_tokens": None, "generations": [-1], "founders": ["pair"]}
+    p.config["evaluate"]["perplexity"].append(entry)
+    assert p.evaluation_inputs("base/student", 0)["text"][-1] == "r/tokens/student/wrote/train.bin"
+    assert "r/tokens/student/wrote/train.bin" not in p.evaluation_inputs("founders/pair", 0)["text"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pollination import artifacts
 from pollination.corpora.contamination import overlap
-from pollination.corpora.files import read_documents, read_files, read_staged, resolve_files
+from pollination.corpora.files import read_documents, read_files, read_parquet, read_staged, resolve_files
 from pollination.corpora.microworld import World
 from pollination.seeds import derive_seed
 
@@ -27,10 +27,10 @@ WORLD_CHUNK = 1000  # documents a seed: a larger microworld corpus begins with t
 Documents = Iterator[tuple[str, str | None]]
 
 
-def build_corpus(spec: dict, seed: int, folder: Path, source: Path | None = None) -> None:
+def build_corpus(spec: dict, seed: int, folder: Path, source: Path | list[Path] | None = None) -> None:
     """Write {train,validation,test,prompts}.parquet (doc_id, text) and corpus.json; a microworld's world.json and tasks/ too.
 
-    `spec` is the config's `corpora.{name}`; `source` the staged parquet of kind hub. A document's split is a hash of (seed,
+    `spec` is the config's `corpora.{name}`; `source` the staged parquet of kind hub, or the shards of kind synthetic. A document's split is a hash of (seed,
     doc_id), so other documents do not move it; where that leaves a wanted split empty, one document is moved into it. Where the
     corpus has splits of its own (`splits`, or a union's) its doc_ids begin with "{split}/".
     ValueError: no documents, fewer than splits wanted, unreadable or absent files.
@@ -44,6 +44,9 @@ def build_corpus(spec: dict, seed: int, folder: Path, source: Path | None = None
         paths = spec.get("splits") or {"": spec.get("path")}
         about = {"files": sum(len(resolve_files(path)) for path in paths.values())}
         documents = lambda: _named({split: read_files(spec | {"path": path}) for split, path in paths.items()})  # noqa: E731
+    elif spec["kind"] == "synthetic":
+        about = {"experiment": spec["experiment"], "generation": spec["generation"]}
+        documents = lambda: _written(source)  # noqa: E731
     elif spec["kind"] == "union":
         about = {"corpora": spec["corpora"]}
         documents = lambda: _union([folder.parent / part for part in spec["corpora"]])  # noqa: E731
@@ -78,6 +81,13 @@ def _named(parts: dict[str, Documents]) -> Documents:
     """The documents of several splits, told by their doc_ids; of one without a name, as they are."""
     for split, documents in parts.items():
         yield from ((f"{split}/{doc_id}" if split else doc_id, text) for doc_id, text in documents)
+
+
+def _written(shards: list[Path]) -> Documents:
+    """The completions of shards; doc_ids name writer, shard and row."""
+    for path in shards:
+        name = f"{path.parent.name}.{path.stem}"
+        yield from ((f"{name}:{n}", text) for n, text in enumerate(read_parquet(path, "completion")))
 
 
 def _union(folders: list[Path]) -> Documents:

@@ -7,5 +7,6 @@ from pollination.job import Job
 with Job(snakemake) as job:  # noqa: F821
     from pollination.corpora import build_corpus
 
-    source = Path(job.input[0]) if job.params.corpus["kind"] == "hub" else None
+    sources = [Path(path) for path in job.input]
+    source = {"hub": sources[0] if sources else None, "synthetic": sources}.get(job.params.corpus["kind"])
     build_corpus(job.params.corpus, job.params.seed, Path(job.output.about).parent, source)
