@@ -17,21 +17,6 @@ SPLITS = ("train", "validation", "test", "prompts")
 MEMBER_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "samples.parquet")
 
-THEORY_FIGURES = {  # title, and the table that each reads
-    "theory_trajectory": ("Mean and standard deviation over generations (figure 8)", "recursion"),
-    "theory_runs": ("Independent runs: mean, standard deviation, W2 (figure 11)", "recursion"),
-    "theory_sensitivity": ("Sensitivity to samples n and estimators K", "sensitivity"),
-    "theory_noise": ("How much noise selection bears; dimensions", "sensitivity"),
-    "theory_bound": ("The printed tail bound beside the exact probability", "bound"),
-}
-FINGERPRINT_FIGURES = {
-    "fingerprint_similarity": "Similarity within and between families (figure 3)",
-    "fingerprint_families": "Similarity of families (figure 4)",
-    "fingerprint_influence": "Directed influence against release lag (figure 5)",
-    "fingerprint_tree": "Tree of the models",
-    "fingerprint_inheritance": "Whose fingerprint a child carries, the parents known",
-}
-
 
 @dataclass(frozen=True)
 class Plan(Report, Sides):
