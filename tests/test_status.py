@@ -23,7 +23,7 @@ def write(path, text: str) -> None:
     path.write_text(text)
 
 
-@pytest.mark.parametrize("configfile", [TOY, ROOT / "config/ecosystems.yaml"])
+@pytest.mark.parametrize("configfile", [TOY, ROOT / "config/microworld_ecosystem.yaml"])
 def test_it_counts_the_jobs_that_snakemake_plans(configfile, tmp_path):
     plan = planned(snakemake(tmp_path, "-n", configfile=configfile))
     config = resolve(yaml.safe_load(configfile.read_text()))
