@@ -185,6 +185,16 @@ def test_members_share_one_budget_in_segments_equal_to_a_block():
         part(0, 2, tokens=8 * 41)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 16])
+def test_budget_and_compute_of_an_ecosystem_do_not_depend_on_its_size(size):
+    """Study B, section 3: n = N / M, no block twice, and as many passes over each."""
+    blocks, budget = Array(np.arange(50)[:, None]), 48
+    spec = {"pool": "p", "tokens": 8 * budget, "segments": "distinct", "of": size}
+    read = [first_ids(segment(blocks, 8, spec, m, seed=1)) for m in range(size)]
+    assert sorted(sum(read, [])) == sorted(first_ids(segment(blocks, 8, spec | {"of": 1}, 0, seed=1)))
+    assert len(set(sum(read, []))) == budget and {len(rows) for rows in read} == {budget // size}
+
+
 def test_joined_texts_are_read_end_to_end_and_sampled_without_repeats():
     texts = join([Array(np.arange(3)[:, None]), Array(np.arange(10, 14)[:, None]), Array(np.arange(20, 21)[:, None])])
     assert first_ids(texts) == [0, 1, 2, 10, 11, 12, 13, 20]
