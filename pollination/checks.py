@@ -245,6 +245,11 @@ def check_synthetic(config: dict, mistakes: list[str]) -> None:
         key = f"corpora.{name}.experiment"
         if corpus["kind"] == "synthetic" and reference(mistakes, key, corpus.get("experiment"), config["experiments"], "experiments"):
             last = config["experiments"][corpus["experiment"]]["generations"] - 1
+            pool = config["experiments"][corpus["experiment"]].get("founders")
+            if name in listed(config["founders"].get(pool, {}).get("corpus")):
+                mistakes.append(
+                    f"{key}: {corpus['experiment']!r} starts from founders {pool!r}, which read this corpus; name another experiment"
+                )
             if corpus.get("generation", 0) > last:
                 mistakes.append(
                     f"corpora.{name}.generation: {corpus['generation']} is not in {corpus['experiment']!r}; allowed: 0 to {last}"

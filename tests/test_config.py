@@ -116,6 +116,12 @@ def test_a_mistake_is_one_line_with_key_value_allowed_and_fix(demo, path, value,
         assert word in line, line
 
 
+def test_founders_cannot_read_what_their_own_descendants_write(demo):
+    demo["corpora"]["wrote"] = {"kind": "synthetic", "experiment": "population", "generation": 1}
+    demo["founders"]["human"]["corpus"] = "wrote"
+    assert "starts from founders 'human', which read this corpus" in mistake(demo)
+
+
 def test_a_missing_section_is_named():
     assert "the key 'corpora' is missing" in mistake(
         {"run": "x", "models": {"a": {}}, "founders": {"b": {"model": "a", "corpus": "c"}}, "experiments": {"e": {}}}
