@@ -13,8 +13,9 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from pollination.checks import check_experiment, check_kinds, check_survey, check_synthetic, check_text_of, check_theory, nearest, reference
+from pollination.checks import check_experiment, check_kinds, check_survey, check_synthetic, check_text_of, check_theory, nearest
 from pollination.fingerprint.catalogue import read_catalogue
+from pollination.roles import resolve_roles
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -182,7 +183,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
             config["experiments"] |= _replicates(name, experiment)
         check_text_of(config, mistakes)
         check_synthetic(config, mistakes)
-        config["figures"] = _roles(config, merged, mistakes)
+        config["figures"] = resolve_roles(config, merged, mistakes)
         config["theory"] = config["theory"] if raw.get("theory") else {}
         check_theory(config["theory"], mistakes)
         for name, survey in config["fingerprint"].items():
@@ -190,44 +191,3 @@ def resolve(raw: dict, source: str = "config") -> dict:
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))
     return config
-
-
-def _roles(config: dict, named: dict, mistakes: list[str]) -> dict:
-    """Roles with their experiments: population and line -> replicates; ecosystems and comparisons -> {title: {label: replicates}}.
-
-    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where nobody plays a role; `text` and
-    `distribution_text` with their defaults filled in.
-    """
-    replicates = {name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")] for name in named}
-    sizes = {name: config["experiments"][names[0]]["population"] for name, names in replicates.items()}
-    first = {
-        "population": next((name for name, size in sizes.items() if size > 1), None),
-        "line": next((name for name, size in sizes.items() if size == 1), None),
-    }
-    given, roles = config["figures"], {}
-    for role in ("population", "line"):
-        chosen = given[role] or first[role]
-        if chosen is not None and not reference(mistakes, f"figures.{role}", chosen, replicates, "experiments"):
-            chosen = None
-        roles[role] = replicates.get(chosen, [])
-    for role in ("ecosystems", "comparisons"):
-        roles[role] = {}
-        for title, chosen in given[role].items():
-            roles[role][title] = {}
-            for label, name in (chosen if isinstance(chosen, dict) else dict(zip(chosen, chosen, strict=True))).items():
-                name, _, member = name.partition(":")
-                if not reference(mistakes, f"figures.{role}.{title}", name, replicates, "experiments"):
-                    continue
-                if member and not (member.isdigit() and int(member) < sizes[name] and role == "comparisons"):
-                    allowed = f"members 0 to {sizes[name] - 1}, in comparisons"
-                    mistakes.append(f"figures.{role}.{title}: {name}:{member} is no member to compare; allowed: {allowed}")
-                roles[role][title][label] = [f"{replicate}:{member}" if member else replicate for replicate in replicates[name]]
-    texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
-    if not texts and (given["ecosystems"] or given["comparisons"]):
-        mistakes.append("evaluate.perplexity: empty; figures.ecosystems and figures.comparisons are about it: add an entry, or drop them")
-    default = next(iter(texts), None)
-    for key in ("text", "distribution_text"):
-        roles[key] = default = given[key] or default
-        if given[key] is not None:
-            reference(mistakes, f"figures.{key}", given[key], texts, "evaluate.perplexity")
-    return roles

@@ -89,19 +89,23 @@ class Report:
         """What a figure needs of the config: a change of anything else does not redraw it."""
         if figure == "settings":
             return self.config
-        keys = ("population", "generations", "founders", "select", "weights", "text", "text_of", "mutate", "human")
         roles = self.config["figures"]
+        found = self.part_config(self.shown(figure) if figure in OPTIONAL else roles["population"] + roles["line"])
+        return found | {"figures": {key: value for key, value in roles.items() if key != "paper"}}
+
+    def part_config(self, names: list[str]) -> dict:
+        """What figures need of the config about some experiments."""
+        keys = ("population", "generations", "founders", "select", "weights", "text", "text_of", "mutate", "human")
         experiments = {
             name: {key: self.experiment(name)[key] for key in keys} | {"generate": {"shards": self.experiment(name)["generate"]["shards"]}}
-            for name in (self.shown(figure) if figure in OPTIONAL else roles["population"] + roles["line"])
+            for name in names
         }
         pools = {
             e["founders"]: {key: self.config["founders"][e["founders"]][key] for key in ("model", "corpus", "segments")}
             for e in experiments.values()
         }
         models = {name: {"pretrained": self.config["models"][name]["pretrained"]} for p in pools.values() for name in listed(p["model"])}
-        shown = {"figures": self.config["figures"], "tasks": list(self.config["tasks"])}
-        return shown | {"experiments": experiments, "founders": pools, "models": models}
+        return {"tasks": list(self.config["tasks"]), "experiments": experiments, "founders": pools, "models": models}
 
     def report_files(self) -> list[str]:
         """The figures of the loop; none where the config has no experiments."""

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from pollination.checks import OWN, by_member, listed
 from pollination.config import data_files
+from pollination.paper import Paper
 from pollination.report import Report
 from pollination.sides import Sides
 
@@ -19,7 +20,7 @@ EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "fact
 
 
 @dataclass(frozen=True)
-class Plan(Report, Sides):
+class Plan(Report, Paper, Sides):
     """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
 
     config: dict

@@ -37,7 +37,8 @@ def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo
     assert line["generate"]["tokens"] == demo["defaults"]["generate"]["tokens"]
     assert config["experiments"]["population"]["select"] == {"task": "knowledge", "k": 2}
     roles = {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
-    assert config["figures"] == roles | {"ecosystems": {}, "comparisons": {}, "text": "world/test", "distribution_text": "world/test"}
+    texts = {"text": "world/test", "distribution_text": "world/test"}
+    assert config["figures"] == roles | texts | {"ecosystems": {}, "comparisons": {}, "paper": {}}
 
 
 def test_another_order_of_keys_is_no_other_setting(demo):
