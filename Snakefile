@@ -49,10 +49,10 @@ wildcard_constraints:
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
         plan.evaluations("scores.json") + plan.selections() + plan.measured_beside(),
-        plan.report_files() + plan.theory_files() + plan.fingerprint_files(),
+        plan.report_files() + plan.paper_files() + plan.theory_files() + plan.fingerprint_files(),
         "<results>/config.yaml",
 
 
-for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "report", "theory", "fingerprint"):
+for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "report", "paper", "theory", "fingerprint"):
 
     include: f"rules/{stage}.smk"

@@ -6,8 +6,6 @@ default. A target whose role nobody plays says in one line which preset has it.
 
 from dataclasses import dataclass
 
-from pollination.checks import listed
-
 POPULATIONS, ECOSYSTEMS, DEPLOYED, THEORY = (
     f"config/paper/{name}.yaml" for name in ("data_pollination", "epistemic_diversity", "deployed", "theory")
 )
@@ -22,7 +20,7 @@ class Target:
     needs: str | None
     """What its role holds: populations, ecosystems, prompts or a survey; None: it takes no role."""
     preset: str
-    options: tuple[str, ...] = ()
+    panels: tuple[str, ...] = ()
     """For figures of study B, their panels (pollination/figures/paper_ecosystems.py)."""
 
     @property
@@ -138,9 +136,9 @@ class Paper:
             lacks = "the section `tasks` is empty"
         elif one.draws == "paper_semantics" and not self.config["evaluate"].get("semantics"):
             lacks = "evaluate.semantics is not given"
-        elif "from_base" in one.options and not self.bases:
+        elif "from_base" in one.panels and not self.bases:
             lacks = "no model of this config is pretrained"
-        elif "base_on_text" in one.options and not self.base_texts(target):
+        elif "base_on_text" in one.panels and not self.base_texts(target):
             lacks = "no corpus of kind synthetic is measured on the untouched model (evaluate.perplexity, generations: [-1])"
         return f"{target} ({one.title}): {lacks}; {one.preset} has it" if lacks else None
 
@@ -205,7 +203,7 @@ class Paper:
             else:
                 paths = [path for name, g in places for path in self.members(name, g, file)]
             inputs[file.split(".")[0]] = list(dict.fromkeys(paths))
-        if {"from_base", "base_on_text"} & set(one.options):
+        if {"from_base", "base_on_text"} & set(one.panels):
             inputs["base"] = [f"{folder}/sequences.parquet" for folder in self.base_folders(target)]
         return inputs
 
@@ -216,7 +214,7 @@ class Paper:
             return self.config
         found = self.part_config(self.players(target))
         role = {target: self.config["figures"]["paper"][target]} if target in self.config["figures"]["paper"] else {}
-        if "base_on_text" in one.options:
+        if "base_on_text" in one.panels:
             found["corpora"] = {
                 name: {key: self.config["corpora"][name][key] for key in ("kind", "experiment", "generation")}
                 for rounds in self.base_texts(target).values()

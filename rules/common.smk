@@ -144,6 +144,26 @@ def figure_source(figure):
     return os.path.relpath(f"{workflow.basedir}/pollination/figures/{figure}.py")
 
 
+def target_files(target):
+    """What a figure or table of the studies makes; where its role is missing, one line and no plan."""
+
+    def files(wildcards):
+        try:
+            return plan.target_files(target)
+        except ValueError as missing:
+            sys.exit(f"error: {missing}")
+
+    return files
+
+
+def target_inputs(wildcards):
+    return plan.target_inputs(wildcards.target)
+
+
+def target_source(wildcards):
+    return figure_source(TARGETS[wildcards.target].draws)
+
+
 def figure_inputs(wildcards):
     return plan.figure_inputs(wildcards.figure)
 

@@ -1,11 +1,12 @@
 """What the figures on ecosystems read and share: perplexity of every block by experiment, and lines over rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.lines import Line2D
 
 from pollination import ecosystems
@@ -111,6 +112,13 @@ def draw_trajectories(axis: Axes, found: list[Ecosystem]) -> None:
 def log_if_wide(axis: Axes, low, high) -> None:
     if np.max(high) > SPREAD * np.min(low):
         axis.set_yscale("log")
+
+
+def diversity_axis(axis: XAxis | YAxis, scale: Callable, levels: list[float]) -> None:
+    """D on a scale of doublings, its own levels named. `scale`: the axis' set_xscale or set_yscale."""
+    scale("log", base=2)
+    axis.set_ticks(levels, [f"{level:.3g}" for level in levels])
+    axis.set_ticks([], minor=True)
 
 
 def keys(labels: list[str]) -> list[Line2D]:

@@ -123,6 +123,10 @@ class Run:
             found[name, True] = (part.nll.to_numpy() - (truth if known else 0.0)) / part.tokens.mean()
         return found
 
+    def base(self, name: str) -> str:
+        """The evaluation of the untouched model that an experiment's first member descends from."""
+        return f"{self.plan.results}/base/{self.plan.model(self.plan.place(name, 0), 0)}/member0"
+
     def measured(self, folder: str, corpus: str, split: str) -> bool:
         rows = self.sequences(folder)
         return bool(((rows.corpus == corpus) & (rows.split == split)).any())

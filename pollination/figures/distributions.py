@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from pollination.figures import curves, style
 from pollination.figures.data import Run
@@ -23,20 +24,27 @@ def draw(run: Run, out: Path) -> None:
     for index, (label, ends) in enumerate(shown.items()):
         found = sorted(curves.read(run, roles["ecosystems"][label], text, ends), key=lambda one: one.diversity)
         for number, (axis, t) in enumerate(zip(axes[2 * index : 2 * index + 2], ends, strict=True)):
-            for place, one in enumerate(found):
-                mixed = np.log10(np.concatenate([member[number] for replicate in one.perplexity for member in replicate]))
-                x, y = density(mixed)
-                axis.plot(10**x, y, lw=1.5, **(curves.look(place) | {"marker": None}))
-                axis.plot(10 ** mixed.mean(), np.interp(mixed.mean(), x, y), ms=6, **curves.look(place))
-                about = (label, one.label, one.diversity, t)
-                moments = (mixed.mean(), mixed.std())
-                rows += [dict(zip(COLUMNS, (*about, 10**a, b, *moments), strict=True)) for a, b in zip(x, y, strict=True)]
-            axis.set_xscale("log")
+            rows += [{"label": label} | row for row in draw_panel(axis, found, number, t)]
             axis.set_title(f"{label}, {text}: round t = {t}")
-            axis.set_xlabel("perplexity of a block (log scale)")
-            axis.set_ylabel("density")
         axes[2 * index].legend(handles=curves.keys([f"D = {one.diversity:.3g}" for one in found]), loc="upper right")
     style.save(figure, rows, out)
+
+
+def draw_panel(axis: Axes, found: list[curves.Ecosystem], number: int, t: int) -> list[dict]:
+    """Densities of the `number`-th round that was read, which is round t; rows without their label."""
+    rows = []
+    for place, one in enumerate(found):
+        mixed = np.log10(np.concatenate([member[number] for replicate in one.perplexity for member in replicate]))
+        x, y = density(mixed)
+        axis.plot(10**x, y, lw=1.5, **(curves.look(place) | {"marker": None}))
+        axis.plot(10 ** mixed.mean(), np.interp(mixed.mean(), x, y), ms=6, **curves.look(place))
+        about = (one.label, one.diversity, t)
+        moments = (mixed.mean(), mixed.std())
+        rows += [dict(zip(COLUMNS[1:], (*about, 10**a, b, *moments), strict=True)) for a, b in zip(x, y, strict=True)]
+    axis.set_xscale("log")
+    axis.set_xlabel("perplexity of a block (log scale)")
+    axis.set_ylabel("density")
+    return rows
 
 
 def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

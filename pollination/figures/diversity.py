@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pollination.ecosystems import Optimum
 from pollination.figures import curves, style
 from pollination.figures.data import Run
 
@@ -28,14 +30,10 @@ COLUMNS = (
 def draw(run: Run, out: Path) -> None:
     roles = run.plan.config["figures"]
     figure, axes = style.grid(len(roles["ecosystems"]), columns=2, width=4.6, height=3.0)
-    rows = []
+    numbers = []
     for axis, (label, entry) in zip(axes, roles["ecosystems"].items(), strict=True):
         found = curves.optimum(curves.read(run, entry, roles["text"]), label)
-        shared = {"label": label, "monotone": found.monotone, "monotone_probability": found.monotone_probability}
-        shared |= {"rises_probability": found.rises_probability}
-        for (d, t), mu in np.ndenumerate(found.mu_DT):
-            ends = {"low": found.low_DT[d, t], "high": found.high_DT[d, t], "probability": found.probability_DT[d, t]}
-            rows.append(shared | ends | {"T": t + 1, "diversity": found.diversities[d], "mu": mu, "optimum": bool(found.best_T[t] == d)})
+        numbers += rows(label, found)
         draw_panel(axis, found)
         said = f"never falls with T: probability {found.monotone_probability:.2f};  ends above its start: {found.rises_probability:.2f}"
         axis.set_title(f"{label}\n{said}", fontsize=9)
@@ -44,10 +42,21 @@ def draw(run: Run, out: Path) -> None:
         Patch(facecolor=style.BLUE, alpha=0.6, label="probability that D is the best (bootstrap)"),
     ]
     style.legend(figure, keys)
-    style.save(figure, [{key: row[key] for key in COLUMNS} for row in rows], out)
+    style.save(figure, numbers, out)
 
 
-def draw_panel(axis, found) -> None:
+def rows(label: str, found: Optimum) -> list[dict]:
+    """A row for each D and T."""
+    shared = {"label": label, "monotone": found.monotone, "monotone_probability": found.monotone_probability}
+    shared |= {"rises_probability": found.rises_probability}
+    every = []
+    for (d, t), mu in np.ndenumerate(found.mu_DT):
+        ends = {"low": found.low_DT[d, t], "high": found.high_DT[d, t], "probability": found.probability_DT[d, t]}
+        every.append(shared | ends | {"T": t + 1, "diversity": found.diversities[d], "mu": mu, "optimum": bool(found.best_T[t] == d)})
+    return [{key: row[key] for key in COLUMNS} for row in every]
+
+
+def draw_panel(axis: Axes, found: Optimum) -> None:
     count, rounds = found.mu_DT.shape
     blues = LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#5aa5d6"])
     axis.pcolormesh(np.arange(rounds + 1) + 0.5, np.arange(count + 1) - 0.5, found.probability_DT, cmap=blues, vmin=0, vmax=1)

@@ -17,36 +17,48 @@ COLUMNS = ("section", "setting", "population", "line", "paper")
 
 
 def draw(run: Run, out: Path) -> None:
+    every = rows(run)
+    style.write_csv(pd.DataFrame(every).reindex(columns=list(COLUMNS)).map(plain), out)
+    page.save("Settings of this run, and study A's", tables(run, every, "study A"), out)
+
+
+def rows(run: Run) -> list[dict]:
+    """A row a setting: section, setting, population, line, paper."""
     config = run.plan.config
-    rows = [
+    found = [
         {"section": section, "setting": name, "paper": paper} | {role: value(run, role, where, key) for role in ROLES}
         for section, settings in PAPER.items()
         for name, (where, key, paper) in settings.items()
     ]
-    rows += [
+    found += [
         {"section": list(PAPER)[-1], "setting": name, "population": ours, "line": ours, "paper": paper}
         for name, (ours, paper) in FIXED.items()
     ]
     seeds = {"data seed": ("data_seed", "100"), "evaluation seed": ("evaluation_seed", "1234")}
-    rows += [
+    found += [
         {"section": "Evaluation", "setting": n, "population": str(config[k]), "line": str(config[k]), "paper": p}
         for n, (k, p) in seeds.items()
     ]
-    rows += [
+    return found + [
         {"section": "Evaluation", "setting": f"task {task}", "population": said, "line": said, "paper": paper}
         for task, said, paper in questions(run)
     ]
-    style.write_csv(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).map(plain), out)
+
+
+def tables(run: Run, every: list[dict], study: str) -> list[str]:
+    """The parts of a page: a table a section, the study's value last."""
     roles = [role for role in ROLES if run.roles[role]]
-    parts = [f"<p>Run {page.text(config['run'])}. Values in bold differ from study A's. Replicates: {page.text(replicates(run))}.</p>\n"]
-    for section in dict.fromkeys(row["section"] for row in rows):
+    parts = [
+        f"<p>Run {page.text(run.plan.config['run'])}. Values in bold differ from {study}'s. Replicates: {page.text(replicates(run))}.</p>\n"
+    ]
+    for section in dict.fromkeys(row["section"] for row in every):
         cells = [
             [page.text(row["setting"]), *(cell(row, role) for role in roles), page.text(shown(row["paper"]))]
-            for row in rows
+            for row in every
             if row["section"] == section
         ]
-        parts.append(f"<h2>{page.text(section)}</h2>" + page.table(["setting", *(style.NAME[role] for role in roles), "study A"], cells))
-    page.save("Settings of this run, and study A's", parts, out)
+        parts.append(f"<h2>{page.text(section)}</h2>" + page.table(["setting", *(style.NAME[role] for role in roles), study], cells))
+    return parts
 
 
 def replicates(run: Run) -> str:
@@ -78,6 +90,10 @@ def built(folder: str, spellings: tuple[str, ...]):
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         return sum(int(np.prod(tensor["shape"])) for name, tensor in header.items() if name != "__metadata__")
     settings = artifacts.read_json(f"{folder}/config.json")
+    heads = next((settings[key] for key in ("num_attention_heads", "n_head") if key in settings), None)
+    if heads and not settings.get("head_dim"):
+        settings["head_dim"] = (settings.get("hidden_size") or settings["n_embd"]) // heads
+    settings["positions"] = "rotary" if settings.get("rope_parameters") or settings.get("rope_theta") else "learned"
     return next((settings[key] for key in spellings if settings.get(key) is not None), None)
 
 
@@ -114,6 +130,6 @@ def plain(value) -> str | int | float:
 def cell(row: dict, role: str) -> str:
     """Our value; the population's is bold where the paper has a number or name for it and it is another one."""
     ours, paper = shown(row[role]), row["paper"]
-    named = not isinstance(paper, str) or paper in ("llama", "cosine", "nucleus", "parent", "100", "1234")
+    named = not isinstance(paper, str) or paper in ("llama", "rotary", "cosine", "nucleus", "beam", "blocks", "parent", "100", "1234")
     differs = role == "population" and named and ours != shown(paper)
     return f'<span class="other">{page.text(ours)}</span>' if differs else page.text(ours)

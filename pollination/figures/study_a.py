@@ -7,10 +7,12 @@ PAPER = {
         "layers": ("built", ("num_hidden_layers", "n_layer"), 12),
         "hidden dimension": ("built", ("hidden_size", "n_embd"), 768),
         "attention heads": ("built", ("num_attention_heads", "n_head"), 12),
+        "dimension of a head": ("built", ("head_dim",), 64),
         "feed-forward dimension": ("built", ("intermediate_size", "ffn_dim", "n_inner"), 3072),
         "vocabulary": ("built", ("vocab_size",), 32_000),
         "parameters": ("built", ("parameters",), "about 100 million"),
         "context, tokens": ("model", "context_tokens", 1024),
+        "positions": ("built", ("positions",), "rotary"),
     },
     "Training, generation 0": {
         "learning rate": ("founders", "train.learning_rate", 1e-3),
@@ -58,6 +60,17 @@ PAPER = {
         "longest prompt, tokens (none: half the context)": ("experiment", "generate.max_prompt_tokens", "not stated"),
         "repetition penalty": ("experiment", "generate.repetition_penalty", "not stated"),
     },
+}
+SOFTWARE = {  # setting -> (what the record of the first model says: its key, study A's value)
+    "framework": ("pollination", "TorchTune 0.3.1"),
+    "Python": ("python", "3.12"),
+    "PyTorch": ("torch", "2.1.0"),
+    "CUDA": ("cuda", "12.1"),
+    "device": ("device", "NVIDIA A100 (80GB)"),
+}
+TABLES = {  # the sections of each of the study's tables
+    "table_a1": ("Model", "Training, generation 0", "Training, later generations"),
+    "table_a2": ("Evolution", "Evaluation", "Software and hardware"),
 }
 FIXED = {  # choices that are not keys
     "a parent may mate with itself (pair i = i)": ("yes: all k*k ordered pairs", "all possible ordered pairs"),

@@ -1,0 +1,45 @@
+"""The studies' tables of settings, the paper's value beside the run's: study A's tables 1 and 2, study B's table 1."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pollination import artifacts
+from pollination.figures import page, settings, style
+from pollination.figures.data import ROLES, Run
+from pollination.figures.study_a import SOFTWARE, TABLES
+from pollination.figures.study_b import BLOCK_TOKENS, GENERATION
+
+COLUMNS = ("section", "setting", *ROLES, "paper")
+
+
+def draw(run: Run, out: Path, target: str, panels: tuple[str, ...] = ()) -> None:
+    if target == "table_b1":
+        rows = generation(run)
+    else:
+        rows = [row for row in settings.rows(run) + software(run) if row["section"] in TABLES[target]]
+    style.write_csv(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).map(settings.plain), out)
+    study = "study B" if target == "table_b1" else "study A"
+    title = f"Settings of this run, and {study}'s table {target[-1]}"
+    page.save(title, settings.tables(run, rows, study), out)
+
+
+def software(run: Run) -> list[dict]:
+    """Versions and device, as the record of each role's first model has them."""
+    records = {role: artifacts.read_json(f"{run.plan.member(run.roles[role][0], 0, 0)}/run.json") for role in ROLES if run.roles[role]}
+    said = {role: {**one["versions"], **one.get("hardware", {})} for role, one in records.items()}
+    rows = []
+    for name, (key, paper) in SOFTWARE.items():
+        values = {role: f"{key} {one[key]}" if key == "pollination" else one.get(key, "not recorded") for role, one in said.items()}
+        rows.append({"section": "Software and hardware", "setting": name, "paper": paper} | values)
+    return rows
+
+
+def generation(run: Run) -> list[dict]:
+    """How text is written, and the length of a block."""
+    rows = []
+    for name, (key, paper) in GENERATION.items():
+        values = {role: settings.value(run, role, "experiment", f"generate.{key}") for role in ROLES}
+        rows.append({"section": "Generation", "setting": name, "paper": paper} | values)
+    blocks = {role: settings.value(run, role, "model", "context_tokens") for role in ROLES}
+    return [*rows, {"section": "Generation", "setting": "block, tokens", "paper": BLOCK_TOKENS} | blocks]
