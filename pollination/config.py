@@ -16,6 +16,7 @@ from jsonschema.exceptions import ValidationError
 from pollination.checks import check_experiment, check_kinds, check_survey, check_synthetic, check_text_of, check_theory, nearest
 from pollination.fingerprint.catalogue import read_catalogue
 from pollination.roles import resolve_roles
+from pollination.twin import expand
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -162,6 +163,10 @@ def resolve(raw: dict, source: str = "config") -> dict:
     Raises ConfigError, one line a mistake, each opening with `source` (the files that the config came from).
     """
     mistakes = []
+    try:
+        raw = expand(raw)
+    except ValueError as error:
+        raise ConfigError("\n".join(f"{source}: {line}" for line in str(error).split("\n"))) from None
     raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
     for error in sorted(Draft202012Validator(schema()).iter_errors(raw), key=lambda error: [str(part) for part in error.absolute_path]):
         mistakes += _explain(error).split("\n")

@@ -11,8 +11,9 @@ from pollination import artifacts
 def deal(shards: list[Path], member: int, population: int, seed: int, out: Path) -> None:
     """Write member's share: rows member, member + population, ... of the shuffled pool, so shares differ by one row at most.
 
-    All members shuffle alike, so every row of the pool is dealt exactly once.
+    All members shuffle alike, so every row of the pool is dealt exactly once. A single member gets the pool as it was written: then it is
+    study A's recursion on own text, bit for bit.
     """
     pool = pa.concat_tables([artifacts.read_table(path) for path in shards])
-    order = np.random.default_rng(seed).permutation(pool.num_rows)
+    order = np.random.default_rng(seed).permutation(pool.num_rows) if population > 1 else np.arange(pool.num_rows)
     artifacts.write_table(out, pool.take(order[member::population]))

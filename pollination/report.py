@@ -9,6 +9,7 @@ FIGURES = {  # what the report shows: category and title
     "trajectories": ("1 Outcome", "Perplexity over rounds, by diversity"),
     "comparisons": ("1 Outcome", "Ecosystems beside each other"),
     "distributions": ("1 Outcome", "Perplexities of all members' blocks, first and last round"),
+    "budget": ("4 Run", "Tokens trained on by all members of an ecosystem together"),
     "disagreement": ("1 Outcome", "How much members disagree"),
     "quality": ("2 Text", "Effective data quality against what training did"),
     "accuracy": ("1 Outcome", "Accuracy over generations"),
@@ -19,7 +20,7 @@ FIGURES = {  # what the report shows: category and title
     "training": ("4 Run", "Training loss"),
     "cost": ("4 Run", "What it cost"),
 }
-ECOSYSTEM_FIGURES = ("diversity", "aggregates", "trajectories", "distributions")  # where the role `ecosystems` is given
+ECOSYSTEM_FIGURES = ("diversity", "aggregates", "trajectories", "distributions", "budget")  # where the role `ecosystems` is given
 OPTIONAL = (*ECOSYSTEM_FIGURES, "comparisons", "disagreement", "quality")  # made only where there is something to show
 PAGES = {  # drawn as HTML
     "continuations": ("2 Text", "The same prompts continued by every generation"),
@@ -28,6 +29,7 @@ PAGES = {  # drawn as HTML
 FIGURE_FILES = {  # the files of members and generations that each reads
     "difference": ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
     **dict.fromkeys((*ECOSYSTEM_FIGURES, "comparisons"), ("sequences.parquet",)),
+    "budget": ("train.jsonl",),
     "disagreement": ("disagreement.json", "sequences.parquet"),
     "quality": ("quality.json",),
     "accuracy": ("scores.json", "answers.parquet", "selection.json"),

@@ -17,6 +17,7 @@ from tests.conftest import ROOT, planned, snakemake
 
 CONFIG = ROOT / "config/test/ecosystem.yaml"
 TARGETS = ["reader/gen2/member0/model.safetensors", "again/gen1/member0/model.safetensors", "heap/gen2/member1/model.safetensors"]
+TARGETS += ["alone/gen1/member0/model.safetensors", "line/gen1/member0/model.safetensors"]
 MEASURED = ["base/student/member0/scores.json", "founders/families/member1/scores.json", "heap/gen2/member1/quality.json"]
 
 pytestmark = pytest.mark.slow
@@ -35,8 +36,8 @@ def rows(path: Path) -> list[dict]:
 
 def test_the_whole_plan_is_known_and_status_counts_it(tmp_path):
     plan = planned(snakemake(tmp_path, "-n", configfile=CONFIG))
-    assert plan["train_founder"] == 1 + 2 and plan["train_child"] == 2 * (2 + 2 + 1 + 1)
-    assert plan["generate_shard"] == 2 * 2 * 2 and plan["deal_pool"] == 2 * (2 + 2 + 1)  # `again` and `reader` write nothing
+    assert plan["train_founder"] == 1 + 2 and plan["train_child"] == 2 * (2 + 2 + 1 + 1) + 2
+    assert plan["generate_shard"] == 2 * 2 * 2 + 2 and plan["deal_pool"] == 2 * (2 + 2 + 1) + 1  # `again` and `reader` write nothing
     counted = len(list(jobs(Plan(resolve(yaml.safe_load(CONFIG.read_text())), "results/eco"))))
     assert counted == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
 
@@ -65,6 +66,13 @@ def test_a_pool_of_two_families_is_dealt_equally_and_read_whole_by_another_exper
     whole = rows(run / "reader/gen1/deal0/text.parquet")
     written = [row for m in (0, 1) for row in rows(run / f"families/gen1/synthetic{m}/shard0.parquet")]
     assert sorted(map(str, whole)) == sorted(map(str, written))
+
+
+def test_an_ecosystem_of_one_is_the_recursive_baseline_bit_for_bit(run):
+    for file in ("model.safetensors", "train.jsonl"):
+        alone, line = (artifacts.digest(run / f"{name}/gen1/member0/{file}") for name in ("alone", "line"))
+        assert alone == line != artifacts.digest(run / f"again/gen1/member0/{file}")
+    assert rows(run / "alone/gen0/deal0/text.parquet") == rows(run / "line/gen0/synthetic0/shard0.parquet")
 
 
 def steps(run: Path, member: str) -> int:

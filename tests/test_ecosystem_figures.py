@@ -1,6 +1,7 @@
 """The figures on ecosystems, on a small invented run whose artifacts have the documented format."""
 
 import csv
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def invent(folder: Path, raw: dict) -> Plan:
                 delta = rng.normal()
                 distance = {"text": 0.5, "text_floor": 0.1, "text_floor_sd": 0.01, "before": 0.5 - delta, "after": 0.3}
                 distances = {"sentences": distance | {"delta": delta, "delta_corrected": delta - 0.1}}
+                trained = [{"step": s + 1, "tokens": (s + 1) * 64, "loss": 2.0} for s in range(8 // size)] + [
+                    {"step": 8 // size, "validation_loss": 2.0}
+                ]
+                (member / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in trained), encoding="utf-8")
                 performance = {"change": 0.5 * (delta - 0.2), "change_stderr": 0.01}
                 artifacts.write_json(member / "quality.json", {"kind": "truth", "distances": distances, "performance": performance})
             if size > 1:
@@ -100,6 +105,12 @@ def test_distributions_are_densities_of_the_first_and_the_last_round(plan):
     for (_, t), part in rows.groupby(["experiment", "t"]):
         assert t in (0, GENERATIONS - 1)
         assert np.trapezoid(part.density, np.log10(part.perplexity)) == pytest.approx(1, abs=0.02)
+
+
+def test_the_budget_of_all_members_is_summed_round_by_round(plan):
+    rows = draw("budget", plan)
+    assert len(rows) == 3 * GENERATIONS and {row["models"] for row in rows} == {"1", "2", "4"}
+    assert {(row["tokens"], row["steps"], row["relative"]) for row in rows} == {("512", "8", "1")}
 
 
 def test_disagreement_stands_beside_the_change_that_follows(plan):

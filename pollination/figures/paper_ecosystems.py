@@ -17,13 +17,14 @@ class Panels:
     def __init__(self, run: Run, target: str) -> None:
         self.run, self.target, self.entries = run, target, run.plan.role(target)
         self.text, self.training = (run.roles[key] for key in ("text", "distribution_text"))
+        self.rounds = range(min(run.plan.experiment(name)["generations"] for name in run.plan.players(target)))  # a prefix of longer ones
         self._read: dict[tuple, list[curves.Ecosystem]] = {}
 
     def found(self, title: str, text: str | None = None) -> list[curves.Ecosystem]:
         """The ecosystems of an entry, rising in diversity (of equals, as they are written)."""
         key = (title, text or self.text)
         if key not in self._read:
-            self._read[key] = sorted(curves.read(self.run, self.entries[title], key[1]), key=lambda one: one.diversity)
+            self._read[key] = sorted(curves.read(self.run, self.entries[title], key[1], self.rounds), key=lambda one: one.diversity)
         return self._read[key]
 
     def optimum(self, title: str) -> ecosystems.Optimum:
@@ -175,7 +176,7 @@ def distribution(shared: Panels) -> list:
         return distributions.draw_panel(axis, found, 0, t)
 
     for title, entry in shared.entries.items():
-        rounds = curves.rounds_measured(shared.run, entry, shared.training)
+        rounds = [t for t in curves.rounds_measured(shared.run, entry, shared.training) if t in shared.rounds]
         for t in (rounds[0], rounds[-1]) if rounds else ():
             found = sorted(curves.read(shared.run, entry, shared.training, [t]), key=lambda one: one.diversity)
             parts.append((f"{title}, {shared.training}: round t = {t}", lambda axis, found=found, t=t: paint(found, t, axis)))
@@ -192,7 +193,7 @@ def compared(shared: Panels) -> list:
     def paint(axis):
         rows, names = [], []
         for title in shared.entries:
-            found = curves.read(shared.run, shared.entries[title], shared.text)
+            found = curves.read(shared.run, shared.entries[title], shared.text, shared.rounds)
             mean = curves.optimum(found, title, by_place=True)
             for place, one in enumerate(found):
                 low, mu, high = (float(values[place, -1]) for values in (mean.low_DT, mean.mu_DT, mean.high_DT))
