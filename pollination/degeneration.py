@@ -23,7 +23,7 @@ ITEMS, ITEM_WORDS = 7, 3  # so many items in a row of so few words each are no p
 RUN = 12  # characters of a repeated character or two
 NUMBERS = 6  # so many numbers in a row
 
-_TOKEN = re.compile(r"\w+|[^\w\s]+")
+TOKEN = re.compile(r"\w+|[^\w\s]+")
 _CHARACTERS = re.compile(r"(\S{1,8}?)\1{5,}")
 _CHUNK = re.compile(r"\S+")
 _ENDINGS = "com|org|net|edu|gov|info|html?|php|aspx?|jsp|pdf|jpe?g|png"
@@ -105,7 +105,7 @@ def _repetitions(text: str) -> Iterator[tuple[int, int]]:
     for match in _CHARACTERS.finditer(text):
         if match.end() - match.start() >= RUN:
             yield match.span()
-    places = [match.span() for match in _TOKEN.finditer(text)]
+    places = [match.span() for match in TOKEN.finditer(text)]
     tokens = [text[start:end].lower() for start, end in places]
     for unit in range(1, min(LONGEST_UNIT, len(tokens) // 2) + 1):
         least, run = (WORD_REPEATS if unit == 1 else REPEATS) * unit, 0

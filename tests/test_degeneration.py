@@ -7,7 +7,35 @@ import pytest
 from pollination.degeneration import KINDS, english, find, shares
 
 WORDS = set(
-    "this is the cat sat on mat he bought apples pears plums figs dates nuts and grapes then went home it was very good see more morning".split()
+    [
+        "this",
+        "is",
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "mat",
+        "he",
+        "bought",
+        "apples",
+        "pears",
+        "plums",
+        "figs",
+        "dates",
+        "nuts",
+        "and",
+        "grapes",
+        "then",
+        "went",
+        "home",
+        "it",
+        "was",
+        "very",
+        "good",
+        "see",
+        "more",
+        "morning",
+    ]
 )
 
 
