@@ -10,6 +10,9 @@ FIGURES = {  # what the report shows: category and title
     "comparisons": ("1 Outcome", "Ecosystems beside each other"),
     "distributions": ("1 Outcome", "Perplexities of all members' blocks, first and last round"),
     "disagreement": ("1 Outcome", "How much members disagree"),
+    "semantics": ("2 Text", "Map of what members say to the same prompts"),
+    "semantic_diversity": ("2 Text", "How diverse it is"),
+    "degeneration": ("2 Text", "Degenerate text over generations"),
     "quality": ("2 Text", "Effective data quality against what training did"),
     "accuracy": ("1 Outcome", "Accuracy over generations"),
     "perplexity": ("1 Outcome", "Perplexity over generations"),
@@ -20,7 +23,14 @@ FIGURES = {  # what the report shows: category and title
     "cost": ("4 Run", "What it cost"),
 }
 ECOSYSTEM_FIGURES = ("diversity", "aggregates", "trajectories", "distributions")  # where the role `ecosystems` is given
-OPTIONAL = (*ECOSYSTEM_FIGURES, "comparisons", "disagreement", "quality")  # made only where there is something to show
+OPTIONAL = (
+    *ECOSYSTEM_FIGURES,
+    "comparisons",
+    "disagreement",
+    "quality",
+    "semantics",
+    "semantic_diversity",
+)  # made only where there is something to show
 PAGES = {  # drawn as HTML
     "continuations": ("2 Text", "The same prompts continued by every generation"),
     "settings": ("4 Run", "Settings beside study A's, and choices that the papers leave open"),
@@ -30,6 +40,9 @@ FIGURE_FILES = {  # the files of members and generations that each reads
     **dict.fromkeys((*ECOSYSTEM_FIGURES, "comparisons"), ("sequences.parquet",)),
     "disagreement": ("disagreement.json", "sequences.parquet"),
     "quality": ("quality.json",),
+    "semantics": (),
+    "semantic_diversity": (),
+    "degeneration": ("samples.parquet",),
     "accuracy": ("scores.json", "answers.parquet", "selection.json"),
     "perplexity": ("scores.json", "selection.json"),
     "truth": ("scores.json",),
@@ -57,6 +70,7 @@ class Report:
         special |= {"comparisons": several["comparisons"], "selection": roles["population"], "lineage": both[:1]}
         special["disagreement"] = several["ecosystems"] if evaluate.get("disagreement") else []
         special["quality"] = (several["ecosystems"] or both) if evaluate.get("quality") else []
+        special |= dict.fromkeys(("semantics", "semantic_diversity"), self.embedded())
         return list(dict.fromkeys(special.get(figure, both)))
 
     def figures(self) -> list[str]:
@@ -83,6 +97,9 @@ class Report:
             else:
                 paths = [path for name, g in places for path in self.members(name, g, file)]
             inputs[file.split(".")[0]] = list(dict.fromkeys(paths))
+        if figure in ("continuations", "degeneration"):
+            inputs["vocabulary"] = self.vocabularies(shown)
+        inputs |= {"semantics": {"embeddings": [self.embeddings]}, "semantic_diversity": {"diversity": [self.diversity]}}.get(figure, {})
         return inputs
 
     def figure_config(self, figure: str) -> dict:
@@ -101,6 +118,8 @@ class Report:
         }
         models = {name: {"pretrained": self.config["models"][name]["pretrained"]} for p in pools.values() for name in listed(p["model"])}
         shown = {"figures": self.config["figures"], "tasks": list(self.config["tasks"])}
+        if figure in ("semantics", "semantic_diversity"):
+            shown["evaluate"] = {"semantics": self.semantics}
         return shown | {"experiments": experiments, "founders": pools, "models": models}
 
     def report_files(self) -> list[str]:

@@ -106,8 +106,8 @@ def test_impossible_choices_are_refused(chosen, k):
 
 def test_the_jackknife_of_a_mean_is_its_t_interval():
     values = np.array([1.0, 2.0, 4.0, 9.0])
-    found = jackknife_interval(values.mean(), (values.sum() - values) / 3)
+    found = statistics.jackknife_interval(values.mean(), (values.sum() - values) / 3)
     stderr = values.std(ddof=1) / 2
     assert found["mean"] == 4 and found["stderr"] == pytest.approx(stderr)
     assert (found["low"], found["high"]) == pytest.approx((4 - 3.182446 * stderr, 4 + 3.182446 * stderr))
-    assert np.isnan(jackknife_interval(1.0, [2.0])["low"])
+    assert np.isnan(statistics.jackknife_interval(1.0, [2.0])["low"])
