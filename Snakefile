@@ -53,6 +53,6 @@ rule all:  # snakemake: everything; `snakemake figures`: the report's pictures a
         "<results>/config.yaml",
 
 
-for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "report", "paper", "theory", "fingerprint"):
+for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "semantics", "report", "paper", "theory", "fingerprint"):
 
     include: f"rules/{stage}.smk"

@@ -7,7 +7,21 @@ import difflib
 import math
 from typing import Any
 
-RESERVED = ("base", "founders", "corpora", "models", "tokens", "tasks", "staged", "theory", "fingerprint", "report", "logs", "benchmarks")
+RESERVED = (
+    "base",
+    "founders",
+    "corpora",
+    "models",
+    "tokens",
+    "tasks",
+    "staged",
+    "theory",
+    "fingerprint",
+    "semantics",
+    "report",
+    "logs",
+    "benchmarks",
+)
 OWN = "own"  # evaluate.perplexity: in place of a corpus, the member's own
 NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
     "corpora": {
@@ -136,6 +150,8 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
             )
     if config["evaluate"]["samples"]["corpus"] is not None:
         reference(mistakes, "evaluate.samples.corpus", config["evaluate"]["samples"]["corpus"], corpora, "corpora")
+    if config["evaluate"]["semantics"] is not None and config["evaluate"]["samples"]["prompts"] < 2:
+        mistakes.append("evaluate.samples.prompts: 1 prompt has no clusters to compare; allowed with evaluate.semantics: 2 or more")
 
 
 def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
@@ -237,6 +253,14 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
             survey["experiments"] = [r for name in chosen for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
         if not named:
             mistakes.append(f"{key}.kind: 'population' needs experiments; this config has none")
+
+
+def check_semantics(config: dict, named: dict, mistakes: list[str]) -> None:
+    """Experiments that are there; they become their replicates."""
+    semantics = config["evaluate"]["semantics"]
+    chosen = (semantics or {}).get("experiments")
+    if chosen and all([reference(mistakes, "evaluate.semantics.experiments", name, named, "experiments") for name in chosen]):
+        semantics["experiments"] = [r for name in chosen for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
 
 
 def check_synthetic(config: dict, mistakes: list[str]) -> None:

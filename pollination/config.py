@@ -13,7 +13,16 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from pollination.checks import check_experiment, check_kinds, check_survey, check_synthetic, check_text_of, check_theory, nearest
+from pollination.checks import (
+    check_experiment,
+    check_kinds,
+    check_semantics,
+    check_survey,
+    check_synthetic,
+    check_text_of,
+    check_theory,
+    nearest,
+)
 from pollination.fingerprint.catalogue import read_catalogue
 from pollination.roles import resolve_roles
 from pollination.twin import expand
@@ -179,6 +188,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
         config = with_defaults({key: value for key, value in raw.items() if key not in ("defaults", "experiments")}, schema())
         del config["defaults"]
         config |= {key: _placed(config[key], config["data"]) for key in ("corpora", "models", "tasks", "fingerprint")}
+        config["evaluate"]["semantics"] = _placed(config["evaluate"]["semantics"], config["data"])
         merged = {name: merge(raw.get("defaults", {}), change) for name, change in raw.get("experiments", {}).items()}
         config["experiments"] = {}
         check_kinds(config, mistakes)
@@ -188,6 +198,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
             config["experiments"] |= _replicates(name, experiment)
         check_text_of(config, mistakes)
         check_synthetic(config, mistakes)
+        check_semantics(config, merged, mistakes)
         config["figures"] = resolve_roles(config, merged, mistakes)
         config["theory"] = config["theory"] if raw.get("theory") else {}
         check_theory(config["theory"], mistakes)

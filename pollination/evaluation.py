@@ -42,6 +42,12 @@ def evaluate(job: Job, folder: Path) -> None:
     sampling = settings["samples"]
     opening = corpus_prompts(job.file("prompts").parent, sampling["max_sentences"])[: sampling["prompts"]]
     samples = continue_prompts(model, tokenizer, opening, sampling, derive_seed(seed, "samples"))
+    if twice := sorted({name for name, _ in opening} & set(sampling["texts"])):
+        raise ValueError(f"evaluate.samples.texts.{twice[0]}: a held-out document is called {twice[0]!r} too; choose another name")
+    if own := list(sampling["texts"].items()):
+        samples = pd.concat(
+            [samples, continue_prompts(model, tokenizer, own, sampling, derive_seed(seed, "texts"), by_name=True)], ignore_index=True
+        )
     artifacts.write_table(job.output.answers, answers)
     artifacts.write_table(job.output.sequences, _concat(frames, SEQUENCE_COLUMNS))
     artifacts.write_table(job.output.facts, _concat(facts, FACT_COLUMNS))

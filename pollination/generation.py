@@ -128,16 +128,21 @@ def _texts(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]
 
 
 def continue_prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[tuple[str, str]], settings: dict, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[tuple[str, str]],
+    settings: dict,
+    seed: int,
+    by_name: bool = False,
 ) -> pd.DataFrame:
     """One completion a prompt, however short: columns prompt_id, prompt, completion, seed.
 
-    `prompts` are (prompt_id, text); `settings` are keys of a `generate` block; raises what `write_shard` raises.
+    `prompts` are (prompt_id, text); a row's seed follows from its place, or with `by_name` from its prompt_id; `settings` are keys of a `generate` block; raises what `write_shard` raises.
     """
     settings = {"batch_size": 128} | settings
     eos_id = tokenizer.eos_token_id
     ids = _encode(tokenizer, [text for _, text in prompts], prompt_limit(model, settings))
-    seeds = [derive_seed(seed, "sample", n) for n in range(len(prompts))]
+    seeds = [derive_seed(seed, "sample", name if by_name else n) for n, (name, _) in enumerate(prompts)]
     texts = complete(model, ids, seeds, settings, eos_id)
     return pd.DataFrame(
         {

@@ -92,7 +92,7 @@ ALL_ECOSYSTEMS = (
     "figure_b14",
 )  # shown where none are named
 TEXTS = {"figure_a7": 0, "table_a3": 1, "table_a4": 2, "table_a5": 2}  # which prompt is shown where none is named
-TABLE_A4_GENERATIONS = 3  # the first table of two has so many, the second the rest
+TWO_TABLES = {"table_a4": (0, 0.6), "table_a5": (0.6, 1)}  # one table on two pages: which share of the generations each has (of 5: 3 and 2)
 FILES = {
     "paper_populations": ("scores.json", "answers.parquet", "selection.json"),
     "paper_texts": ("scores.json", "samples.parquet", "selection.json"),
@@ -193,8 +193,8 @@ class Paper:
         one, players = TARGETS[target], self.players(target)
         places = [(name, g) for name in players for g in range(self.experiment(name)["generations"])]
         if one.draws == "paper_semantics":
-            return {}
-        inputs = {}
+            return {"embeddings": [self.embeddings]}
+        inputs = {"vocabulary": self.vocabularies(players)} if one.draws == "paper_texts" else {}
         for file in FILES[one.draws]:
             if file == "selection.json":
                 paths = [f"{self.results}/{name}/gen{g}/{file}" for name, g in places if self.selects(name)]
@@ -214,6 +214,8 @@ class Paper:
             return self.config
         found = self.part_config(self.players(target))
         role = {target: self.config["figures"]["paper"][target]} if target in self.config["figures"]["paper"] else {}
+        if one.draws == "paper_semantics":
+            found["evaluate"] = {"semantics": self.semantics}
         if "base_on_text" in one.panels:
             found["corpora"] = {
                 name: {key: self.config["corpora"][name][key] for key in ("kind", "experiment", "generation")}

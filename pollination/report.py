@@ -11,6 +11,9 @@ FIGURES = {  # what the report shows: category and title
     "distributions": ("1 Outcome", "Perplexities of all members' blocks, first and last round"),
     "budget": ("4 Run", "Tokens trained on by all members of an ecosystem together"),
     "disagreement": ("1 Outcome", "How much members disagree"),
+    "semantics": ("2 Text", "Map of what members say to the same prompts"),
+    "semantic_diversity": ("2 Text", "How diverse it is"),
+    "degeneration": ("2 Text", "Degenerate text over generations"),
     "quality": ("2 Text", "Effective data quality against what training did"),
     "accuracy": ("1 Outcome", "Accuracy over generations"),
     "perplexity": ("1 Outcome", "Perplexity over generations"),
@@ -21,7 +24,14 @@ FIGURES = {  # what the report shows: category and title
     "cost": ("4 Run", "What it cost"),
 }
 ECOSYSTEM_FIGURES = ("diversity", "aggregates", "trajectories", "distributions", "budget")  # where the role `ecosystems` is given
-OPTIONAL = (*ECOSYSTEM_FIGURES, "comparisons", "disagreement", "quality")  # made only where there is something to show
+OPTIONAL = (
+    *ECOSYSTEM_FIGURES,
+    "comparisons",
+    "disagreement",
+    "quality",
+    "semantics",
+    "semantic_diversity",
+)  # made only where there is something to show
 PAGES = {  # drawn as HTML
     "continuations": ("2 Text", "The same prompts continued by every generation"),
     "settings": ("4 Run", "Settings beside study A's, and choices that the papers leave open"),
@@ -32,6 +42,9 @@ FIGURE_FILES = {  # the files of members and generations that each reads
     "budget": ("train.jsonl",),
     "disagreement": ("disagreement.json", "sequences.parquet"),
     "quality": ("quality.json",),
+    "semantics": (),
+    "semantic_diversity": (),
+    "degeneration": ("samples.parquet",),
     "accuracy": ("scores.json", "answers.parquet", "selection.json"),
     "perplexity": ("scores.json", "selection.json"),
     "truth": ("scores.json",),
@@ -59,6 +72,7 @@ class Report:
         special |= {"comparisons": several["comparisons"], "selection": roles["population"], "lineage": both[:1]}
         special["disagreement"] = several["ecosystems"] if evaluate.get("disagreement") else []
         special["quality"] = (several["ecosystems"] or both) if evaluate.get("quality") else []
+        special |= dict.fromkeys(("semantics", "semantic_diversity"), self.embedded())
         return list(dict.fromkeys(special.get(figure, both)))
 
     def figures(self) -> list[str]:
@@ -85,6 +99,9 @@ class Report:
             else:
                 paths = [path for name, g in places for path in self.members(name, g, file)]
             inputs[file.split(".")[0]] = list(dict.fromkeys(paths))
+        if figure in ("continuations", "degeneration"):
+            inputs["vocabulary"] = self.vocabularies(shown)
+        inputs |= {"semantics": {"embeddings": [self.embeddings]}, "semantic_diversity": {"diversity": [self.diversity]}}.get(figure, {})
         return inputs
 
     def figure_config(self, figure: str) -> dict:
@@ -93,7 +110,10 @@ class Report:
             return self.config
         roles = self.config["figures"]
         found = self.part_config(self.shown(figure) if figure in OPTIONAL else roles["population"] + roles["line"])
-        return found | {"figures": {key: value for key, value in roles.items() if key != "paper"}}
+        embedded = figure in ("semantics", "semantic_diversity")
+        found |= {"evaluate": {"semantics": self.semantics}} if embedded else {}
+        mapped = {target: role for target, role in roles["paper"].items() if embedded and target == "figure_a10"}
+        return found | {"figures": roles | {"paper": mapped}}
 
     def part_config(self, names: list[str]) -> dict:
         """What figures need of the config about some experiments."""

@@ -1,4 +1,4 @@
-"""Intervals and confidences by resampling: what selection and the report say about noise. Numpy only; every draw has its seed.
+"""Intervals and confidences by resampling: what selection and the report say about noise. Every draw has its seed.
 
 All bootstrap intervals are percentile intervals (Efron 1979). With few units to resample (three replicates of a line) they are too
 narrow, by about sqrt((n - 1) / n) and more in the tails; they say how far the result would move, not that it is right to 95 %.
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 CHUNK = 2**22  # resampled indices held at once
 
@@ -45,6 +46,19 @@ def bootstrap_mean_interval(
         counts = _counts(generator, len(values), chunk.stop - chunk.start)
         resampled[chunk] = (counts @ values) / (counts @ weights)
     return _interval(values.sum() / weights.sum(), resampled, level)
+
+
+def jackknife_interval(value: float, left_out: np.ndarray, level: float = 0.95) -> dict[str, float]:
+    """{mean, low, high, stderr} of any smooth statistic from its values without each one of n units (Tukey 1958), by Student's t.
+
+    Of a mean this is its common t-interval. It may leave the statistic's range near its ends; NaN where n < 2 or a value is not known.
+    """
+    left_out, n = np.asarray(left_out, dtype=float), len(left_out)
+    if n < 2:
+        return {"mean": float(value), "low": math.nan, "high": math.nan, "stderr": math.nan}
+    stderr = math.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * stderr
+    return {"mean": float(value), "low": value - half, "high": value + half, "stderr": stderr}
 
 
 def difference_interval(

@@ -61,6 +61,7 @@ def jobs(plan: Plan) -> Iterator[Work]:
     for place, m in measured if plan.config["evaluate"]["quality"] else ():
         inputs = {} if place.startswith("base/") else plan.quality_inputs(place, m)
         needed.update(path for key in ("world", "held_out", "train", "reference", "prompts") for path in inputs.get(key, []))
+    needed.update(path for figure in ("continuations", "degeneration") for path in plan.vocabularies(plan.shown(figure)))
     yield from _preparation(plan, needed)
     for group, generation, place, size in trained:
         for m in range(size):
@@ -90,6 +91,12 @@ def jobs(plan: Plan) -> Iterator[Work]:
             for m in members if experiment["text"] == "pool" else ():
                 yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
     yield from _sides(plan)
+    if plan.embedded():
+        folder, log = f"{plan.results}/semantics", f"{logs}/semantics"
+        if plan.encoder:
+            yield Work("preparation", None, "fetch", f"{folder}/encoder/config.json", f"{log}/encoder.log")
+        yield Work("semantics", None, "embed", plan.embeddings, f"{log}/{Path(plan.embeddings).stem}.log")
+        yield Work("semantics", None, "compare", plan.diversity, f"{log}/diversity.log")
     for figure in plan.figures() if plan.config["experiments"] else ():
         yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
 
@@ -134,6 +141,8 @@ def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
             work = Work("preparation", None, "pack", f"{base}/{path}", f"{base}/logs/tokens/{stem}.log")
         elif path.endswith("/overlap.json"):
             work = Work("preparation", None, "overlap", f"{base}/{path}", f"{base}/logs/corpora/{name}.overlap.log")
+        elif path.endswith("/vocabulary.parquet"):
+            work = Work("preparation", None, "count words", f"{base}/{path}", f"{base}/logs/corpora/{name}.vocabulary.log")
         elif kind == "staged":
             work = Work("preparation", None, "fetch", f"{base}/{path}", f"{base}/logs/staged/{Path(path).stem}.log")
         else:

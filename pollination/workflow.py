@@ -12,6 +12,7 @@ from pollination.checks import OWN, by_member, listed
 from pollination.config import data_files
 from pollination.paper import Paper
 from pollination.report import Report
+from pollination.samples import Samples
 from pollination.sides import Sides
 
 SPLITS = ("train", "validation", "test", "prompts")
@@ -20,7 +21,7 @@ EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "fact
 
 
 @dataclass(frozen=True)
-class Plan(Report, Paper, Sides):
+class Plan(Report, Paper, Samples, Sides):
     """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
 
     config: dict
@@ -143,6 +144,7 @@ class Plan(Report, Paper, Sides):
         return [
             *(f"{self.results}/staged/{name}.parquet" for name in sorted(corpora) if self.config["corpora"][name]["kind"] == "hub"),
             *(f"{self.results}/models/{name}/config.json" for name in fetched),
+            *self.encoder,
             *(f"{self.results}/tasks/{name}/task.json" for name, task in self.config["tasks"].items() if task["kind"] == "lm_eval"),
         ]
 
@@ -280,7 +282,7 @@ class Plan(Report, Paper, Sides):
                 corpus = self.corpus(place, member) if entry["corpus"] == OWN else entry["corpus"]
                 rest = {key: entry[key] for key in ("split", "sequences", "max_tokens")}
                 kept.append(rest | {"corpus": corpus, "name": entry["corpus"]})
-        return self.config["evaluate"] | {"perplexity": kept}
+        return {key: self.config["evaluate"][key] for key in ("batch_size", "samples")} | {"perplexity": kept}
 
     def evaluation_inputs(self, place: str, member: int) -> dict[str, list[str]]:
         """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""

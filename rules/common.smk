@@ -139,6 +139,19 @@ def pooled_shards(wildcards):
     return plan.pooled(wildcards.experiment, int(wildcards.gen))
 
 
+def embedded_samples(wildcards):
+    return [f"{plan.results}/{model}/samples.parquet" for model in plan.embedded_models()]
+
+
+def semantics(key):
+    """A setting of `evaluate.semantics`; its rules ask for nothing where it is null."""
+    return (plan.semantics or {}).get(key)
+
+
+def own_texts():
+    return sorted(config["evaluate"]["samples"]["texts"])
+
+
 def figure_source(figure):
     """A figure's own code is an input, so that a changed plot is drawn again; relative, so that a project can be moved."""
     return os.path.relpath(f"{workflow.basedir}/pollination/figures/{figure}.py")

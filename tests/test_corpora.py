@@ -14,6 +14,7 @@ from pollination import artifacts
 from pollination.corpora import build_corpus, first_sentences, overlap, prompts, read_documents
 from pollination.corpora.hub import stage_hub
 from pollination.corpora.microworld import World
+from pollination.corpora.vocabulary import count_words, vocabulary
 from tests.conftest import shared
 
 SPLITS = ("train", "validation", "test", "prompts")
@@ -319,3 +320,14 @@ def test_real_benchmarks_against_real_text(tmp_path):
     found = overlap(tmp_path / "c", [*questions, planted])
     assert planted in [example["question"] for example in found["examples"]]
     assert found["questions"] == len(questions) + 1 and found["not_checked"] < 300
+
+
+def test_the_vocabulary_of_a_corpus_is_bounded(tmp_path):
+    texts = ["The cat’s mat", "the CAT sat 3 times", "x" * 100]
+    counted = dict(count_words(texts).itertuples(index=False))
+    assert counted == {"the": 2, "cat": 1, "cat's": 1, "mat": 1, "sat": 1, "times": 1}
+    few = count_words(["often often rare", "often other often", "more often"], kept=2)
+    assert few.word.tolist() == ["often", "more"] and few["count"].tolist() == [5, 1]
+    build_corpus({"kind": "microworld", "people": 6, "documents": 300}, 1, tmp_path)
+    whole, some = vocabulary(tmp_path), vocabulary(tmp_path, most=2000)
+    assert set(some.word) < set(whole.word) and some["count"].sum() < whole["count"].sum() / 4

@@ -15,11 +15,13 @@ import pytest
 from pollination import artifacts
 from pollination.config import resolve
 from pollination.corpora.microworld import expected_distinct_facts
-from pollination.figures import cost, page
+from pollination.degeneration import KINDS, Span
+from pollination.figures import continuations, cost, page, semantics
 from pollination.figures.data import Run
 from pollination.lineage import ancestry, format_ancestry
 from pollination.report import FIGURE_FILES, FIGURES, PAGES
 from pollination.selection import select
+from pollination.semantics import compare
 from pollination.workflow import Plan
 from tests.conftest import ROOT
 
@@ -42,7 +44,10 @@ def settings(population=4, line_seeds=(42, 123, 456), generations=5, tasks=("kno
         "models": {"tiny": {"architecture": "llama", "context_tokens": 64, "tokenizer": {"kind": "word", "corpus": "world"}}},
         "founders": {"human": {"model": "tiny", "corpus": "world", "train": {"tokens": 1000}}},
         "tasks": {task: {"kind": "microworld", "corpus": "world", "benchmark": task} for task in tasks},
-        "evaluate": {"perplexity": [{"corpus": "world"}] if change.get("text_measured", True) else []},
+        "evaluate": {
+            "perplexity": [{"corpus": "world"}] if change.get("text_measured", True) else [],
+            "semantics": {"encoder": "tfidf"},
+        },
         "defaults": {"founders": "human", "generations": generations},
         "experiments": experiments,
     }
@@ -62,7 +67,20 @@ def invent(folder: Path, microworld: bool = True, method: str = "loglikelihood",
                 files = [[Path(path) for path in plan.members(name, g, file)] for file in ("scores.json", "answers.parquet")]
                 choice = select(*files, experiment["select"]["task"], experiment["select"]["k"], seed=g)
                 artifacts.write_json(f"{plan.results}/{name}/gen{g}/selection.json", choice)
+    artifacts.write_table(f"{plan.results}/corpora/world/vocabulary.parquet", pd.DataFrame({"word": ["quoted"], "count": [1]}))
+    table = pd.DataFrame([row for place in plan.embedded_places() for row in invent_embeddings(*place)])
+    artifacts.write_table(plan.embeddings, table)
+    artifacts.write_table(plan.diversity, compare(table, plan.embedded_groups(), seed=1))
     return plan
+
+
+def invent_embeddings(name: str, g: int, m: int, model: str) -> list[dict]:
+    """Every model says to a prompt what the prompt is about, and something of its own."""
+    own = np.random.default_rng([g, *model.encode()]).normal(size=(3, 4))
+    about = {"experiment": name, "generation": g, "member": m, "model": model}
+    return [
+        about | {"prompt_id": f"p{p}", "completion": f"{model} says {p}", "embedding": [*(3 * np.eye(3)[p]), *own[p]]} for p in range(3)
+    ]
 
 
 def invent_member(folder: Path, plan: Plan, decay: float, microworld: bool, method: str, rng: np.random.Generator) -> None:
@@ -222,6 +240,56 @@ def test_pages_escape_what_models_write(plan):
     assert len(rows) == 3 * 5 * 2
 
 
+def test_degenerate_text_is_underlined_and_its_shares_are_in_the_csv(plan):
+    out, rows = draw("continuations", plan)
+    html = Path(f"{out}.html").read_text(encoding="utf-8")
+    assert f'<u class="repetition" title="{KINDS["repetition"]}">{"z" * 400}</u>' in html
+    assert f'<u class="unknown" title="{KINDS["unknown"]}">' in html  # in the legend
+    assert "\u202e" not in html and ">quoted<" not in html
+    hostile = next(row for row in rows if row["prompt_id"] == "p1")
+    assert float(hostile["repetition"]) == pytest.approx(400 / len(HOSTILE), rel=1e-4)
+    _, rows = draw("degeneration", plan)
+    found = {(r["role"], r["generation"], r["kind"]): r for r in rows}
+    assert float(found["population", "2", "repetition"]["value"]) == pytest.approx(2 / 3 * 400 / len(HOSTILE), rel=1e-4)
+    assert float(found["line", "0", "empty"]["value"]) == pytest.approx(1 / 3, rel=1e-4)
+    assert found["line", "0", "any"]["models"] == "1" and found["line", "1", "any"]["models"] == "3"
+
+
+def test_tables_of_chosen_prompts_and_generations(plan, tmp_path):
+    run = Run(Plan(plan.figure_config("continuations"), plan.results))
+    rows = continuations.read(run, {"population": "population", "line": "line.s123"}, prompt_ids=["p2", "p0"], generations=[0, 4])
+    assert [(r["prompt_id"], r["generation"], r["experiment"]) for r in rows[:4]] == [
+        ("p2", 0, "population"), ("p0", 0, "population"), ("p2", 4, "population"), ("p0", 4, "population"),
+    ]  # fmt: skip
+    assert len(rows) == 8 and continuations.tables(rows)[0].startswith("<h2>Prompt <bdi>p2</bdi>")
+    with pytest.raises(ValueError, match="'spring' is not among those that population continues"):
+        continuations.read(run, {"population": "population"}, prompt_ids=["spring"])
+
+
+def test_a_map_has_every_text_of_a_group_once(plan, tmp_path):
+    _, rows = draw("semantics", plan)
+    counted = lambda group, g: len([r for r in rows if (r["group"], r["generation"]) == (group, str(g))])  # noqa: E731
+    assert (counted("population", 0), counted("population", 4), counted("line", 0), counted("line", 4)) == (12, 12, 3, 9)
+    at = {(r["group"], r["experiment"], r["member"], r["prompt_id"]): (r["x"], r["y"]) for r in rows if r["generation"] == "0"}
+    assert at["population", "population", "0", "p1"] == at["line", "line.s42", "0", "p1"]  # one founder, one place
+    table = artifacts.read_table(plan.embeddings).to_pandas()
+    group = {"group": "one", "experiments": ["line.s42"], "population": 1}
+    semantics.draw_panels(table, [group], 30, tmp_path / "part", generations=[1, 3])
+    with open(tmp_path / "part.csv", encoding="utf-8", newline="") as file:
+        assert {r["generation"] for r in csv.DictReader(file)} == {"1", "3"}
+
+
+def test_diversity_is_compared_at_equal_counts(plan):
+    _, rows = draw("semantic_diversity", plan)
+    counts = {(r["group"], r["scope"], r["models"]) for r in rows if r["against"] == ""}
+    assert counts == {
+        *((group, scope, "3") for group in ("population", "line") for scope in ("prompt", "all")),
+        *(("population", scope, "4") for scope in ("prompt", "all")),
+        *((group, "model", "1") for group in ("population", "line")),
+    }
+    assert {r["against"] for r in rows} == {"", "line"}
+
+
 def test_settings_say_how_many_questions_and_where_we_differ(plan):
     out, rows = draw("settings", plan)
     found = {(r["section"], r["setting"]): r for r in rows}
@@ -269,6 +337,9 @@ def test_ancestry_follows_ranks_and_every_operator(plan, tmp_path):
 
 def test_text_is_escaped_and_control_characters_are_shown():
     assert page.text("a<b\x07") == "<bdi>a&lt;b\ufffd</bdi>"
+    assert page.text("\x1b[31m\u202eabc\u2069") == "<bdi>\ufffd[31m\ufffdabc\ufffd</bdi>"
+    marked = page.text("<i> x<y>", [Span(0, 3, "url"), Span(4, 8, "unknown")])
+    assert re.sub("<u [^>]*>", "[", marked).replace("</u>", "]") == "<bdi>[&lt;i&gt;] [x&lt;y&gt;]</bdi>"
 
 
 def test_figures_and_lineage_import_no_torch():

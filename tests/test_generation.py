@@ -190,6 +190,8 @@ def test_samples_continue_every_prompt_once(model, tokenizer):
     assert list(zip(table.prompt_id, table.prompt, strict=True)) == PROMPTS[:5]
     assert table.equals(continue_prompts(model, tokenizer, PROMPTS[:5], settings, seed=3))
     assert not table.equals(continue_prompts(model, tokenizer, PROMPTS[:5], settings, seed=4))
+    named = continue_prompts(model, tokenizer, PROMPTS[:5], settings, seed=3, by_name=True)
+    assert named.iloc[3:].reset_index(drop=True).equals(continue_prompts(model, tokenizer, PROMPTS[3:5], settings, seed=3, by_name=True))
     assert not any("<eos>" in text for text in table.completion)
 
 

@@ -167,3 +167,19 @@ def test_tables_put_the_papers_value_beside_ours(tmp_path):
     assert found["table_a2"].loc["PyTorch", ["population", "paper"]].tolist() == ["2.13.0", "2.1.0"]
     assert found["table_a2"].loc["population N", ["population", "line", "paper"]].tolist() == ["4", "1", "16"]
     assert found["table_b1"].loc["beams", "paper"] == "5" and found["table_b1"].loc["block, tokens", "population"] == "64"
+
+
+def test_tables_of_text_show_one_prompt_and_their_generations(tmp_path):
+    plan = test_figures.invent(tmp_path, population=4, generations=5)
+    found = {target: draw(plan, target) for target in ("figure_a7", "table_a3", "table_a4", "table_a5")}
+    prompts = {target: rows.prompt_id.unique().tolist() for target, rows in found.items()}
+    assert prompts == {"figure_a7": ["p0"], "table_a3": ["p1"], "table_a4": ["p2"], "table_a5": ["p2"]}
+    generations = {target: sorted(rows.generation.unique()) for target, rows in found.items()}
+    assert generations["table_a4"] == ["0", "1", "2"] and generations["table_a5"] == ["3", "4"] and len(generations["figure_a7"]) == 5
+    plan.config["figures"]["paper"]["figure_a7"] = ["p1"]
+    assert draw(plan, "figure_a7").prompt_id.unique().tolist() == ["p1"]
+    page = Path(plan.results, "only", "figure_a7", "paper", "figure_a7.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    plan.config["figures"]["paper"]["figure_a7"] = ["nowhere"]
+    with pytest.raises(ValueError, match="'nowhere' is not among those"):
+        draw(plan, "figure_a7")

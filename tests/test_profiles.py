@@ -5,7 +5,15 @@ import yaml
 from tests.conftest import ROOT
 
 LOCAL, SLURM = (yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("local", "slurm"))
-GPU_RULES = {"train_founder", "train_child", "generate_shard", "evaluate_member", "measure_disagreement", "measure_quality"}
+GPU_RULES = {
+    "train_founder",
+    "train_child",
+    "generate_shard",
+    "evaluate_member",
+    "measure_disagreement",
+    "measure_quality",
+    "embed_samples",
+}
 
 
 def test_what_runs_again_is_the_same_on_both():

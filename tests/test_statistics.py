@@ -102,3 +102,12 @@ def test_a_choice_among_equals_is_a_draw_by_lot():
 def test_impossible_choices_are_refused(chosen, k):
     with pytest.raises(ValueError, match="different members of 0..2"):
         statistics.selection_confidence(np.ones((3, 4)), chosen, k, seed=0)
+
+
+def test_the_jackknife_of_a_mean_is_its_t_interval():
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    found = statistics.jackknife_interval(values.mean(), (values.sum() - values) / 3)
+    stderr = values.std(ddof=1) / 2
+    assert found["mean"] == 4 and found["stderr"] == pytest.approx(stderr)
+    assert (found["low"], found["high"]) == pytest.approx((4 - 3.182446 * stderr, 4 + 3.182446 * stderr))
+    assert np.isnan(statistics.jackknife_interval(1.0, [2.0])["low"])

@@ -1,39 +1,69 @@
-"""The same prompts continued by every generation: the population's best beside the single line (study A, figure 7)."""
+"""The same prompts continued by every generation: the population's best beside the single line (study A, figure 7, tables 3 to 5)."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
+from pollination.degeneration import find, shares
 from pollination.figures import page, style
 from pollination.figures.data import Run
 
-COLUMNS = ("prompt_id", "prompt", "generation", "role", "experiment", "member", "completion")
+SHARES = ("url", "repetition", "enumeration", "unknown", "any")
+COLUMNS = ("prompt_id", "prompt", "generation", "role", "experiment", "member", "completion", *SHARES)
 TITLE = {"population": "population's champion", "line": "single line"}
 
 
 def draw(run: Run, out: Path) -> None:
-    rows = []
-    for role in ("population", "line"):
-        for name in run.roles[role][:1]:
-            for g in range(run.plan.experiment(name)["generations"]):
-                member = run.champion(name, g)
-                samples = run.table(run.plan.member(name, g, member), "samples.parquet", ["prompt_id", "prompt", "completion"])
-                samples = samples.assign(generation=g, role=role, experiment=name, member=member)
-                rows += samples.reindex(columns=list(COLUMNS)).to_dict("records")
+    sides = {role: run.roles[role][0] for role in ("population", "line") if run.roles[role]}
+    introduction = f"<p>Each generation continues the same prompts with the same seeds. {introduce(run)}</p>\n"
+    write(read(run, sides), "The same prompts, generation by generation", introduction, out)
+
+
+def read(
+    run: Run, sides: dict[str, str], prompt_ids: Collection[str] | None = None, generations: Collection[int] | None = None
+) -> list[dict]:
+    """What the champion of each generation of `sides` (role -> experiment) made of the prompts (all, or those with `prompt_ids`, in their
+    order): COLUMNS, and `spans`, its degenerate spans. ValueError: a prompt that is not there."""
+    vocabulary, rows = run.vocabulary(list(sides.values())), []
+    for role, name in sides.items():
+        for g in range(run.plan.experiment(name)["generations"]):
+            if generations is not None and g not in generations:
+                continue
+            member = run.champion(name, g)
+            samples = run.table(run.plan.member(name, g, member), "samples.parquet", ["prompt_id", "prompt", "completion"])
+            if prompt_ids is not None:
+                absent = [prompt for prompt in prompt_ids if prompt not in set(samples.prompt_id)]
+                if absent:
+                    raise ValueError(f"evaluate.samples: prompt {absent[0]!r} is not among those that {name} continues; add it to texts")
+                samples = samples.set_index("prompt_id").loc[list(prompt_ids)].reset_index()
+            for row in samples.to_dict("records"):
+                spans = find(row["completion"], vocabulary, row["prompt"])
+                about = {"generation": g, "role": role, "experiment": name, "member": member, "spans": spans}
+                rows.append(row | about | shares(row["completion"], spans))
+    return rows
+
+
+def write(rows: list[dict], title: str, introduction: str, out: Path) -> None:
+    """`out`.html and .csv of what `read` gives: one table a prompt, a row a generation, a column a role."""
     style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
-    roles = [role for role in ("population", "line") if run.roles[role]]
+    page.save(title, [introduction, page.underlines(), *tables(rows)], out)
+
+
+def tables(rows: list[dict]) -> list[str]:
+    """The prompts, each with its table, as HTML."""
+    roles, parts = list(dict.fromkeys(row["role"] for row in rows)), []
     shown = {(row["prompt_id"], row["generation"], row["role"]): row for row in rows}
-    parts = [f"<p>Each generation continues the same prompts with the same seeds. {introduction(run)}</p>\n"]
     headings = ["generation"] + [f'<span class="{role}">{TITLE[role]}</span>' for role in roles]
     for prompt_id, prompt in {row["prompt_id"]: row["prompt"] for row in rows}.items():
         parts.append(f'<h2>Prompt {page.text(prompt_id)}</h2><div class="prompt">{page.text(prompt)}</div>\n')
         generations = sorted({g for p, g, _ in shown if p == prompt_id})
         cells = [[str(g)] + [cell(shown.get((prompt_id, g, role)), role) for role in roles] for g in generations]
         parts.append(page.table(headings, cells, ["number"] + ["text"] * len(roles)))
-    page.save("The same prompts, generation by generation", parts, out)
+    return parts
 
 
-def introduction(run: Run) -> str:
+def introduce(run: Run) -> str:
     sides = []
     if run.roles["population"]:
         sides.append(
@@ -48,4 +78,4 @@ def cell(row: dict | None, role: str) -> str:
     if row is None:
         return ""
     member = f"<small>member {row['member']}</small>\n" if role == "population" else ""
-    return member + page.text(row["completion"])
+    return member + page.text(row["completion"], row["spans"])

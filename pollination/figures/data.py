@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pollination import artifacts
+from pollination.degeneration import english
 from pollination.workflow import Plan
 
 ROLES = ("population", "line")
@@ -140,6 +141,11 @@ class Run:
                 f"figures.text: {corpus}/{split} is not measured on {folder}; allowed: a text that all members are measured on"
             )
         return rows.nll.to_numpy() / rows.tokens.to_numpy(), rows.tokens.to_numpy()
+
+    def vocabulary(self, experiments: list[str]) -> frozenset[str]:
+        """The words of the human text that the founders of experiments read, and those of English: lower case."""
+        read = [artifacts.read_table(path, ["word"])["word"].to_pylist() for path in self.plan.vocabularies(experiments)]
+        return english().union(*read)
 
     @staticmethod
     def table(folder: str, file: str, columns: list[str]) -> pd.DataFrame:

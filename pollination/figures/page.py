@@ -1,10 +1,14 @@
 """Self-contained HTML pages. Everything that is not ours is escaped: a model may write anything."""
 
 import unicodedata
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from pollination.artifacts import atomic
+from pollination.degeneration import KINDS, Span
+
+DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # signs that turn the writing direction
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -18,15 +22,37 @@ th {{ font-weight: 600; background: #f6f6f6; }} td.number {{ text-align: right; 
 td.text {{ white-space: pre-wrap; overflow-wrap: anywhere; width: 46%; }}
 .prompt {{ background: #f3f7fb; border-left: 4px solid #0072B2; padding: .5rem .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
 .population {{ border-top: 3px solid #0072B2; }} .line {{ border-top: 3px dashed #D55E00; }}
+u {{ text-underline-offset: .2em; text-decoration-thickness: 2px; }} u.url {{ text-decoration-color: #D55E00; }}
+u.repetition {{ text-decoration: underline double #0072B2; }} u.enumeration {{ text-decoration: underline dashed 2px #009E73; }}
+u.unknown {{ text-decoration: underline wavy 1px #CC79A7; }}
 .same {{ color: #777; }} .other {{ font-weight: 600; }} .empty {{ color: #999; font-style: italic; }} small {{ color: #666; }}
 </style></head><body>
 """
 
 
-def text(value: object) -> str:
-    """Text that a page may show: escaped, control characters made visible, and its writing direction kept to itself."""
-    shown = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in str(value))
-    return f"<bdi>{escape(shown)}</bdi>" if shown.strip() else '<span class="empty">(nothing)</span>'
+def text(value: object, spans: Sequence[Span] = ()) -> str:
+    """Text that a page may show: escaped, control characters made visible, and its writing direction kept to itself. `spans` are underlined."""
+    shown = "".join(c if c in "\n\t" or not _hidden(c) else "\ufffd" for c in str(value))
+    if not shown.strip():
+        return '<span class="empty">(nothing)</span>'
+    parts, at = [], 0
+    for span in spans:
+        parts += [escape(shown[at : span.start]), underlined(escape(shown[span.start : span.end]), span.kind)]
+        at = span.end
+    return f"<bdi>{''.join(parts)}{escape(shown[at:])}</bdi>"
+
+
+def _hidden(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cs") or c in DIRECTION
+
+
+def underlined(html: str, kind: str) -> str:
+    return f'<u class="{kind}" title="{KINDS[kind]}">{html}</u>'
+
+
+def underlines() -> str:
+    """What the underlines mean."""
+    return "<p>Underlined by rule, not by hand: " + ", ".join(underlined(name, kind) for kind, name in KINDS.items()) + ".</p>\n"
 
 
 def table(headings: list[str], rows: list[list[str]], classes: list[str] | None = None) -> str:

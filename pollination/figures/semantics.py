@@ -1,0 +1,79 @@
+"""A map of what members say: t-SNE of the embedded samples, prompts as colours, models as markers (study A, figure 10)."""
+
+from colorsys import hsv_to_rgb
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from pollination import artifacts
+from pollination.figures import style
+from pollination.figures.data import Run
+from pollination.seeds import derive_seed
+from pollination.semantics import project
+
+COLUMNS = ("group", "experiment", "generation", "member", "prompt_id", "x", "y")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d", "8", "H", "$\u25d0$")
+
+
+def draw(run: Run, out: Path) -> None:
+    table = artifacts.read_table(run.plan.embeddings).to_pandas()
+    draw_panels(table, run.plan.embedded_groups(), run.plan.semantics["perplexity"], out)
+
+
+def places(table: pd.DataFrame, groups: list[dict], perplexity: float) -> pd.DataFrame:
+    """COLUMNS and model, of the texts of `groups`: one t-SNE for all, so that panels compare. Of a population that has replicates the first
+    stands for it; replicates of a single line stand together. A model that is there more than once is drawn once a group and generation."""
+    parts = []
+    for group in groups:
+        names = group["experiments"] if group["population"] == 1 else group["experiments"][:1]
+        part = table[table.experiment.isin(names)].drop_duplicates(["generation", "model", "prompt_id"])
+        parts.append(part.assign(group=group["group"]))
+    rows = pd.concat(parts, ignore_index=True)
+    texts = rows.drop_duplicates(["model", "prompt_id"])
+    found = project(np.stack(texts.embedding), perplexity, derive_seed("t-sne"))
+    at = texts[["model", "prompt_id"]].assign(x=found[:, 0], y=found[:, 1])
+    return rows.drop(columns="embedding").merge(at, on=["model", "prompt_id"], how="left")
+
+
+def draw_panels(table: pd.DataFrame, groups: list[dict], perplexity: float, out: Path, generations: list[int] | None = None) -> None:
+    """`out`.svg, .png, .csv: a row a group, a column a generation (all, or `generations`). `table`: rows of embeddings.parquet."""
+    if generations is not None:
+        table = table[table.generation.isin(generations)]
+    rows = places(table, groups, perplexity)
+    shown, prompts = sorted(rows.generation.unique()), list(dict.fromkeys(rows.prompt_id))
+    colours = dict(zip(prompts, palette(len(prompts)), strict=True))
+    size = 2.3 if len(shown) < 8 else 1.5
+    figure = style.Figure(figsize=(max(4.5, size * len(shown) + 0.4), size * len(groups) + 0.9), layout="constrained")
+    axes = figure.subplots(len(groups), len(shown), squeeze=False, sharex=True, sharey=True)
+    most = 0
+    for line, group in zip(axes, groups, strict=True):
+        for axis, generation in zip(line, shown, strict=True):
+            here = rows[(rows.group == group["group"]) & (rows.generation == generation)]
+            models = list(dict.fromkeys(here.model))
+            most = max(most, len(models))
+            for number, model in enumerate(models):
+                mine = here[here.model == model]
+                dots = {"s": 16 if len(here) < 400 else 8, "linewidths": 0, "alpha": 0.85}
+                axis.scatter(
+                    mine.x, mine.y, c=[colours[prompt] for prompt in mine.prompt_id], marker=MARKERS[number % len(MARKERS)], **dots
+                )
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[["top", "right"]].set_visible(True)
+            if group is groups[0]:
+                axis.set_title(f"generation {generation}")
+        line[0].set_ylabel(group["group"])
+    keys = [
+        Line2D([], [], ls="", marker=MARKERS[n % len(MARKERS)], color="#555555", ms=4.5, label=f"{n}")
+        for n in range(min(most, len(MARKERS)))
+    ]
+    keys[0].set_label("model 0")
+    style.legend(figure, [Line2D([], [], ls="", label=f"{len(prompts)} prompts, a colour each")] + keys)
+    style.save(figure, rows[list(COLUMNS)], out)
+
+
+def palette(count: int) -> list[tuple[float, float, float]]:
+    """Colours around the circle, neighbours told apart by lightness."""
+    return [hsv_to_rgb(i / count, (0.85, 0.6, 1.0)[i % 3], (0.9, 0.75, 0.55)[i % 3]) for i in range(count)]

@@ -1,0 +1,140 @@
+"""What members said to the fixed prompts: embedded by an encoder or TF-IDF, and how diverse it is (docs/semantics.md); the words of human text.
+
+INPUTS   samples.parquet of the experiments that `evaluate.semantics` concerns; an encoder from the hub or a folder; corpora
+OUTPUTS  <results>/semantics/, <results>/corpora/{corpus}/vocabulary.parquet
+"""
+
+
+localrules:
+    stage_encoder,
+
+
+rule count_vocabulary:
+    input:
+        train="<results>/corpora/{corpus}/train.parquet",
+        about="<results>/corpora/{corpus}/corpus.json",
+    output:
+        vocabulary="<results>/corpora/{corpus}/vocabulary.parquet",
+        run="<results>/corpora/{corpus}/vocabulary.run.json",
+    log:
+        "<logs>/corpora/{corpus}.vocabulary.log",
+    benchmark:
+        "<benchmarks>/corpora/{corpus}.vocabulary.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(4000),
+        runtime=minutes(120),
+    params:
+        recipe=1,
+    message:
+        "Counting the words of corpus {wildcards.corpus}"
+    script:
+        "../workflow/scripts/count_vocabulary.py"
+
+
+rule stage_encoder:
+    output:
+        weights="<results>/semantics/encoder/model.safetensors",
+        config="<results>/semantics/encoder/config.json",
+        tokenizer="<results>/semantics/encoder/tokenizer.json",
+        tokenizer_config="<results>/semantics/encoder/tokenizer_config.json",
+        run="<results>/semantics/encoder/run.json",
+    log:
+        "<logs>/semantics/encoder.log",
+    benchmark:
+        "<benchmarks>/semantics/encoder.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    params:
+        recipe=1,
+        encoder=semantics("encoder"),
+        revision=semantics("revision"),
+    message:
+        "Staging the encoder of the samples"
+    script:
+        "../workflow/scripts/stage_encoder.py"
+
+
+rule embed_samples:
+    input:
+        samples=embedded_samples,
+        encoder=plan.encoder,
+    output:
+        embeddings="<results>/semantics/encoder.embeddings.parquet",
+        run="<results>/semantics/encoder.embeddings.run.json",
+    log:
+        "<logs>/semantics/encoder.embeddings.log",
+    benchmark:
+        "<benchmarks>/semantics/encoder.embeddings.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    threads: config["cpu_threads"]
+    resources:
+        mem_mb=grows(16000),
+        runtime=minutes(120),
+        gpu=1,
+    params:
+        recipe=1,
+        models=plan.embedded_models(),
+        places=plan.embedded_places(),
+        texts=own_texts(),
+        max_tokens=semantics("max_tokens"),
+        batch_size=config["evaluate"]["batch_size"],
+        device=config["device"],
+        cpu_threads=config["cpu_threads"],
+    message:
+        "Embedding the samples by an encoder"
+    script:
+        "../workflow/scripts/embed_samples.py"
+
+
+rule weigh_samples:
+    input:
+        samples=embedded_samples,
+    output:
+        embeddings="<results>/semantics/tfidf.embeddings.parquet",
+        run="<results>/semantics/tfidf.embeddings.run.json",
+    log:
+        "<logs>/semantics/tfidf.embeddings.log",
+    benchmark:
+        "<benchmarks>/semantics/tfidf.embeddings.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(60),
+    params:
+        recipe=1,
+        models=plan.embedded_models(),
+        places=plan.embedded_places(),
+        texts=own_texts(),
+    message:
+        "Embedding the samples by TF-IDF"
+    script:
+        "../workflow/scripts/embed_samples.py"
+
+
+rule compare_samples:
+    input:
+        embeddings=plan.embeddings,
+    output:
+        diversity="<results>/semantics/diversity.parquet",
+        run="<results>/semantics/diversity.run.json",
+    log:
+        "<logs>/semantics/diversity.log",
+    benchmark:
+        "<benchmarks>/semantics/diversity.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(120),
+    params:
+        recipe=1,
+        groups=plan.embedded_groups(),
+        seed=config["evaluation_seed"],
+    message:
+        "Measuring how diverse the samples are"
+    script:
+        "../workflow/scripts/compare_samples.py"

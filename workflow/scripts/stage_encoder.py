@@ -1,0 +1,10 @@
+"""Stage the encoder that embeds samples. Needs a network, or a folder."""
+
+from pathlib import Path
+
+from pollination.job import Job
+
+with Job(snakemake, online=True) as job:  # noqa: F821
+    from pollination.embeddings import stage_encoder
+
+    stage_encoder(job.params.encoder, job.params.revision, Path(job.output.config).parent)
