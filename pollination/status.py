@@ -90,7 +90,7 @@ def jobs(plan: Plan) -> Iterator[Work]:
             for m in members if experiment["text"] == "pool" else ():
                 yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
     yield from _sides(plan)
-    for figure in plan.figures() if plan.config["experiments"] else ():
+    for figure in plan.figures():
         yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
 
 
