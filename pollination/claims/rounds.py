@@ -68,6 +68,12 @@ def runner_up(drawn: Draws, column: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: x[:, second, column] - x[:, first, column]
 
 
+def halves(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """(S,): the lower half of one distribution and the upper half of another, for an interval whose two ends answer for different things."""
+    middle = len(lower) // 2
+    return np.concatenate([np.sort(lower)[:middle], np.sort(upper)[middle:]])
+
+
 def _ladder(found: list[curves.Ecosystem]) -> np.ndarray:
     return np.array([one.diversity for one in found])
 
@@ -97,19 +103,26 @@ def single_collapses(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list
 
 
 def single_best_at_first(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
-    """All others must be worse (an intersection-union test: no correction), so the one with the lowest interval speaks."""
+    """All others must be worse, so its lead over the closest speaks. To show it, each other is held to its own interval (an
+    intersection-union test: no correction); to refute it any other will do, so the upper end allows for the greatest error of all."""
 
     def test(title: str, found: list, drawn: Draws) -> Finding:
         x = drawn.questions if drawn.full is None else drawn.full
-        rival = min(range(1, len(found)), key=lambda row: ends(x[:, row, 0] - x[:, 0, 0])[0])
-        return measure(drawn, lambda x: x[:, rival, 0] - x[:, 0, 0], title, [0], note=f"the closest is D = {found[rival].diversity:g}")
+        lead = drawn.point[1:, 0] - drawn.point[0, 0]
+        who = min(range(len(lead)), key=lambda row: ends(x[:, row + 1, 0] - x[:, 0, 0])[0])
+
+        def least(x: np.ndarray) -> np.ndarray:
+            error = x[:, 1:, 0] - x[:, :1, 0] - lead
+            return lead[who] + halves(error[:, who], error.max(axis=1))
+
+        return measure(drawn, least, title, [0], note=f"the closest is D = {found[who + 1].diversity:g}")
 
     return _each(rounds, role, test)
 
 
 def single_not_best_later(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
     """Any other may be better, so the best of them is taken with an interval that holds for all at once: the greatest lead less the
-    greatest error of any."""
+    greatest error of any. To refute it none may be better: the upper end is the best one's own."""
 
     def test(title: str, found: list, drawn: Draws) -> Finding:
         column = drawn.point.shape[1] // 2 - 1
@@ -117,8 +130,8 @@ def single_not_best_later(claim: Claim, run: Run, role: dict, rounds: Rounds) ->
         who = int(lead.argmax())
 
         def greatest(x: np.ndarray) -> np.ndarray:
-            error = (x[:, :1, column] - x[:, 1:, column]) - lead
-            return lead[who] + np.where(error[:, who] < 0, error.min(axis=1), error.max(axis=1))
+            error = x[:, :1, column] - x[:, 1:, column] - lead
+            return lead[who] + halves(error.min(axis=1), error[:, who])
 
         return measure(drawn, greatest, title, [column], note=f"D = {found[who + 1].diversity:g} is the best of the others")
 
@@ -192,7 +205,9 @@ def _sizes(rounds: Rounds, role: dict) -> list[tuple[tuple, tuple]]:
 
 def _parameters(settings: dict) -> float:
     """Of a transformer's blocks, up to a factor: layers times width squared."""
-    width, layers = (next(settings[key] for key in keys if key in settings) for keys in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))
+    width, layers = (
+        next(settings[key] for key in keys if key in settings) for keys in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))
+    )
     return layers * width**2
 
 

@@ -99,12 +99,13 @@ def lag_excess(claim: Claim, run: Run, survey: str, *_) -> list[Finding] | str:
 
 
 def _lag(run: Run, survey: str, excess: bool) -> list[Finding] | str:
-    """Jackknife over models: a model is in many pairs, so pairs are not units."""
+    """Mean of I(older -> newer) - I(newer -> older): twice the signed mean over ordered pairs. Jackknife over models: a model is in many
+    pairs, so pairs are not units."""
     pairs = artifacts.read_table(f"{run.plan.results}/fingerprint/{survey}/pairs.parquet").to_pandas()
     pairs = pairs[(pairs.source_family != pairs.target_family) & (pairs.lag != 0)]
     if pairs.empty:
         return "no two models of different families came out at different times"
-    signed = np.sign(pairs.lag.to_numpy()) * (pairs.influence - (pairs.expected if excess else 0.0)).to_numpy()
+    signed = 2 * np.sign(pairs.lag.to_numpy()) * (pairs.influence - (pairs.expected if excess else 0.0)).to_numpy()
     models = sorted({*pairs.source, *pairs.target})
     without = []
     for model in models:

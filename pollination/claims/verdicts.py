@@ -11,6 +11,7 @@ from pollination.claims.declared import Claim
 from pollination.claims.noise import DRAWS, Draws
 
 LEVEL, POWER = 0.95, 0.8
+DISCRETE = 0.99  # where the best of several is looked for, chance has more than one way to an answer
 VERDICTS = ("supported", "contradicted", "undecided", "no data")
 
 
@@ -42,7 +43,9 @@ def measure(draws: Draws, function: Callable[[np.ndarray], np.ndarray], instance
         float(function(draws.point[None])[0]),
         function(draws.full) if known else None,
         function(draws.questions),
-        ", ".join(map(str, dict.fromkeys(draws.replicates))) if len(set(draws.replicates)) == 1 else " and ".join(map(str, draws.replicates)),
+        ", ".join(map(str, dict.fromkeys(draws.replicates)))
+        if len(set(draws.replicates)) == 1
+        else " and ".join(map(str, draws.replicates)),
         variance,
         gap=gap(draws.full) if gap and known else None,
         **more,
@@ -60,8 +63,8 @@ def student_draws(estimate: float, stderr: float, degrees: int) -> np.ndarray:
     return estimate + stderr * student.ppf((np.arange(DRAWS) + 0.5) / DRAWS, degrees)
 
 
-def ends(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def ends(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -107,9 +110,10 @@ def row(claim: Claim, finding: Finding) -> dict:
     found = {"id": claim.id, "study": claim.study, "target": claim.target, "claim": claim.sentence, "tested_on": finding.instance}
     found |= {"statistic": claim.statistic, "unit": claim.unit, "null": claim.null, "margin": claim.margin, "paper": claim.paper}
     drawn = finding.questions if finding.draws is None else finding.draws
-    low, high = ends(drawn)
-    found |= {"estimate": finding.estimate, "low": low, "high": high, "level": LEVEL}
-    alone = None if finding.questions is None else decide(claim, *ends(finding.questions))
+    level = DISCRETE if finding.discrete else LEVEL
+    low, high = ends(drawn, level)
+    found |= {"estimate": finding.estimate, "low": low, "high": high, "level": level}
+    alone = None if finding.questions is None else decide(claim, *ends(finding.questions, level))
     found |= {"replicates": finding.replicates, "variance_between_runs": finding.variance, "in_this_run": alone}
     found |= {"verdict": "undecided" if finding.draws is None else decide(claim, low, high)}
     found |= {"p": None if finding.draws is None or finding.exact else p_value(claim, finding.draws)}

@@ -109,10 +109,17 @@ def plot(row: dict) -> str:
     middle, colour = 16, COLOURS[row["verdict"]]
     dash = "4 3" if row["variance_between_runs"] == "unknown" else "none"
     said = f"{number(row['estimate'])}, 95 % interval {number(row['low'])} to {number(row['high'])}"
-    drawn = [f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">']
+    drawn = [
+        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
+    ]
     if margin:
-        drawn.append(f'<rect x="{place(bounds[0]):.1f}" y="3" width="{place(bounds[1]) - place(bounds[0]):.1f}" height="26" fill="#e8f1e4"/>')
-    drawn += [f'<line x1="{place(x):.1f}" x2="{place(x):.1f}" y1="2" y2="30" stroke="#222" stroke-dasharray="3 2"/>' for x in dict.fromkeys(bounds)]
+        drawn.append(
+            f'<rect x="{place(bounds[0]):.1f}" y="3" width="{place(bounds[1]) - place(bounds[0]):.1f}" height="26" fill="#e8f1e4"/>'
+        )
+    drawn += [
+        f'<line x1="{place(x):.1f}" x2="{place(x):.1f}" y1="2" y2="30" stroke="#222" stroke-dasharray="3 2"/>'
+        for x in dict.fromkeys(bounds)
+    ]
     drawn.append(
         f'<line x1="{place(row["low"]):.1f}" x2="{place(row["high"]):.1f}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/>'
     )
