@@ -99,7 +99,7 @@ for figure, (category, title) in PAGES.items():
                 category=category,
                 labels={"figure": title, "as": "page"},
             ),
-            others="<results>/claims.json" if figure == "claims" else [],
+            others="<results>/{figure}.json" if figure == "claims" else [],
         log:
             "<logs>/report/{figure}.log",
         benchmark:

@@ -81,11 +81,11 @@ class Accuracies:
 
 
 def _note(accuracies: Accuracies, names: list[str], selects: bool = True) -> str:
-    shared = len({accuracies.plan.place(name, 0) for name in names}) < len(names)
     parts = [] if selects else ["nothing selects on this benchmark"]
-    if shared and accuracies.founder_spread(names[0], accuracies.tasks[0]) is None:
-        parts.append("runs share their one founder, and what another would do is unknown")
-    elif shared:
+    own = len(names) > 1 and len({accuracies.plan.place(name, 0) for name in names}) == len(names)
+    if not own and accuracies.founder_spread(names[0], accuracies.tasks[0]) is None:
+        parts.append("one founder, and what another would do is unknown")
+    elif not own:
         parts.append("runs share founders, whose spread is added")
     return "; ".join(parts)
 

@@ -192,12 +192,13 @@ def _last_only(T: int) -> list[int]:
 
 def _sizes(rounds: Rounds, role: dict) -> list[tuple[tuple, tuple]]:
     """Pairs of entries (smaller model, larger model) that share the amount of human text."""
-    plan = rounds.run.plan
-    graded, facts = _graded(rounds, role), {}
-    for title in graded:
-        name = next(iter(role[title].values()))[0].split(":")[0]
-        settings = artifacts.read_json(f"{plan.blueprint(plan.place(name, 0), 0)}/config.json")
-        facts[title] = (_parameters(settings), plan.config["claims"]["settings"][name]["founder_tokens"])
+    plan, graded = rounds.run.plan, _graded(rounds, role)
+    first = {title: next(iter(role[title].values()))[0].split(":")[0] for title in graded}
+    blueprints = {title: plan.blueprint(plan.place(name, 0), 0) for title, name in first.items()}
+    if len(set(blueprints.values())) < 2:
+        return []
+    sizes = {title: _parameters(artifacts.read_json(f"{folder}/config.json")) for title, folder in blueprints.items()}
+    facts = {title: (sizes[title], plan.config["claims"]["settings"][name]["founder_tokens"]) for title, name in first.items()}
     titles = sorted(graded, key=lambda title: facts[title][0])
     pairs = [(a, b) for i, a in enumerate(titles) for b in titles[i + 1 :] if facts[a][0] < facts[b][0] and facts[a][1] == facts[b][1]]
     return [((a, graded[a]), (b, graded[b])) for a, b in pairs]

@@ -23,13 +23,13 @@ def _w2(run: Run, role: str) -> np.ndarray:
     return table[table.role == role].pivot(index="generation", columns="run", values="w2").to_numpy()
 
 
-def _growth(run: Run, role: str) -> np.ndarray | str:
-    """(runs,): log10 of the mean over the last quarter of the generations over that of the second quarter."""
-    w2 = _w2(run, role)
-    quarter = (len(w2) - 1) // 4
-    if quarter < 1:
-        return "the theory has fewer than four generations"
-    return np.log10(w2[-quarter:].mean(axis=0) / w2[1 + quarter : 1 + 2 * quarter].mean(axis=0))
+def _growth(run: Run, role: str, first: float, last: float) -> np.ndarray | str:
+    """(runs,): log10 of the mean over the last quarter of the generations over that of a window, its ends shares of all generations."""
+    w2 = _w2(run, role)[1:]
+    if len(w2) < 20:
+        return "the theory has fewer than twenty generations"
+    at = lambda share: round(share * len(w2))  # noqa: E731
+    return np.log10(w2[at(0.75) :].mean(axis=0) / w2[at(first) : at(last)].mean(axis=0))
 
 
 def _of_runs(values: np.ndarray | str, instance: str) -> list[Finding] | str:
@@ -42,11 +42,11 @@ def _of_runs(values: np.ndarray | str, instance: str) -> list[Finding] | str:
 
 
 def w2_bounded(claim: Claim, run: Run, *_) -> list[Finding] | str:
-    return _of_runs(_growth(run, "evolution"), "population")
+    return _of_runs(_growth(run, "evolution", 0.25, 0.5), "population")
 
 
 def w2_line_grows(claim: Claim, run: Run, *_) -> list[Finding] | str:
-    return _of_runs(_growth(run, "baseline"), "single estimator")
+    return _of_runs(_growth(run, "baseline", 0.0, 0.05), "single estimator")
 
 
 def w2_below_line(claim: Claim, run: Run, *_) -> list[Finding] | str:

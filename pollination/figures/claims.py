@@ -66,13 +66,13 @@ def table(rows: list[dict]) -> str:
         verdicts = [f'<span style="color:{COLOURS[row[key]]}"><b>{SIGNS[row[key]]}</b></span>' for key in ("verdict", "verdict_of_all")]
         if row["in_this_run"] not in (None, row["verdict"]):
             verdicts[0] += f"<br><small>of this run alone: {page.text(row['in_this_run'])}</small>"
-        runs = page.text(row["replicates"] or "–") + f"<br><small>{page.text(variance(row))}</small>"
-        cells.append([tested, statistic, plot(row), *verdicts, runs, page.text(power(row)) + note(row)])
+        runs = page.text(row["replicates"] or "–") + small(variance(row))
+        cells.append([tested, statistic, plot(row), *verdicts, runs, page.text(power(row)) + small(row["note"])])
     return page.table(headings, cells) if rows else "<p>Nothing of it is in this run.</p>"
 
 
-def note(row: dict) -> str:
-    return f"<br><small>{page.text(row['note'])}</small>" if row["note"] else ""
+def small(said: str) -> str:
+    return f"<br><small>{page.text(said)}</small>" if said else ""
 
 
 def variance(row: dict) -> str:
