@@ -7,7 +7,7 @@ import numpy as np
 from pollination import artifacts
 from pollination.claims.declared import Claim
 from pollination.claims.noise import Draws, Side, draw
-from pollination.claims.verdicts import Finding, ends, measure
+from pollination.claims.verdicts import SEARCH, Finding, ends, measure
 from pollination.ecosystems import aggregate
 from pollination.figures import curves
 from pollination.figures.data import Run
@@ -115,7 +115,7 @@ def single_best_at_first(claim: Claim, run: Run, role: dict, rounds: Rounds) -> 
             error = x[:, 1:, 0] - x[:, :1, 0] - lead
             return lead[who] + halves(error[:, who], error.max(axis=1))
 
-        return measure(drawn, least, title, [0], note=f"the closest is D = {found[who + 1].diversity:g}")
+        return measure(drawn, least, title, [0], level=SEARCH, note=f"the closest is D = {found[who + 1].diversity:g}")
 
     return _each(rounds, role, test)
 
@@ -133,7 +133,7 @@ def single_not_best_later(claim: Claim, run: Run, role: dict, rounds: Rounds) ->
             error = x[:, :1, column] - x[:, 1:, column] - lead
             return lead[who] + halves(error.min(axis=1), error[:, who])
 
-        return measure(drawn, greatest, title, [column], note=f"D = {found[who + 1].diversity:g} is the best of the others")
+        return measure(drawn, greatest, title, [column], level=SEARCH, note=f"D = {found[who + 1].diversity:g} is the best of the others")
 
     return _each(rounds, role, test)
 

@@ -11,7 +11,7 @@ from pollination.claims.declared import Claim
 from pollination.claims.noise import DRAWS, Draws
 
 LEVEL, POWER = 0.95, 0.8
-DISCRETE = 0.99  # where the best of several is looked for, chance has more than one way to an answer
+SEARCH = 0.99  # where the best of several is looked for, chance has more than one way to an answer
 VERDICTS = ("supported", "contradicted", "undecided", "no data")
 
 
@@ -27,6 +27,7 @@ class Finding:
     variance: str = "own"
     exact: bool = False
     """Calculated, not sampled: no chance, so no test."""
+    level: float = LEVEL
     discrete: bool = False
     note: str = ""
     gap: np.ndarray | None = field(default=None, repr=False)
@@ -110,7 +111,7 @@ def row(claim: Claim, finding: Finding) -> dict:
     found = {"id": claim.id, "study": claim.study, "target": claim.target, "claim": claim.sentence, "tested_on": finding.instance}
     found |= {"statistic": claim.statistic, "unit": claim.unit, "null": claim.null, "margin": claim.margin, "paper": claim.paper}
     drawn = finding.questions if finding.draws is None else finding.draws
-    level = DISCRETE if finding.discrete else LEVEL
+    level = max(finding.level, SEARCH) if finding.discrete else finding.level
     low, high = ends(drawn, level)
     found |= {"estimate": finding.estimate, "low": low, "high": high, "level": level}
     alone = None if finding.questions is None else decide(claim, *ends(finding.questions, level))

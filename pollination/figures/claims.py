@@ -61,7 +61,9 @@ def table(rows: list[dict]) -> str:
     cells = []
     for row in rows:
         tested = page.text(row["claim"]) + f"<br><small>{page.text(row['tested_on'])} · {page.text(where(row['target']))}</small>"
-        value = f"{number(row['estimate'])} [{number(row['low'])}, {number(row['high'])}] {row['unit']}"
+        value = f"{number(row['estimate'])} [{number(row['low'])}, {number(row['high'])}] {row['unit']}" + (
+            f" ({row['level']:.0%} interval)" if row["level"] != 0.95 else ""
+        )
         statistic = f"{page.text(value)}<br><small>{page.text(row['statistic'])}</small>"
         verdicts = [f'<span style="color:{COLOURS[row[key]]}"><b>{SIGNS[row[key]]}</b></span>' for key in ("verdict", "verdict_of_all")]
         if row["in_this_run"] not in (None, row["verdict"]):
@@ -108,7 +110,7 @@ def plot(row: dict) -> str:
     place = lambda value: PAD + (WIDTH - 2 * PAD) * (value - first) / span if last > first else WIDTH / 2  # noqa: E731
     middle, colour = 16, COLOURS[row["verdict"]]
     dash = "4 3" if row["variance_between_runs"] == "unknown" else "none"
-    said = f"{number(row['estimate'])}, 95 % interval {number(row['low'])} to {number(row['high'])}"
+    said = f"{number(row['estimate'])}, {row['level']:.0%} interval {number(row['low'])} to {number(row['high'])}"
     drawn = [
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
     ]
