@@ -33,6 +33,7 @@ OPTIONAL = (
     "semantic_diversity",
 )  # made only where there is something to show
 PAGES = {  # drawn as HTML
+    "claims": ("1 Outcome", "The claims of both studies, tested on this run"),
     "continuations": ("2 Text", "The same prompts continued by every generation"),
     "settings": ("4 Run", "Settings beside study A's, and choices that the papers leave open"),
 }
@@ -54,6 +55,7 @@ FIGURE_FILES = {  # the files of members and generations that each reads
     "training": ("train.jsonl",),
     "cost": ("scores.json",),  # to come after all jobs whose benchmark files it reads
     "settings": ("scores.json", "config.json", "model.safetensors"),
+    "claims": (),  # pollination/claims/declared.py says which
 }
 
 
@@ -77,10 +79,14 @@ class Report:
 
     def figures(self) -> list[str]:
         """The figures and pages of this run's report."""
+        if not self.config["experiments"]:
+            return ["claims"] if self.config["theory"] or self.config["fingerprint"] else []
         return [figure for figure in (*FIGURES, *PAGES) if figure not in OPTIONAL or self.shown(figure)]
 
     def figure_inputs(self, figure: str) -> dict[str, list[str]]:
         """The artifacts that a figure reads, by kind: only of the experiments that play a role in the report."""
+        if figure == "claims":
+            return self.claim_inputs()
         roles, shown = self.config["figures"], self.shown(figure)
         last = min((self.experiment(name)["generations"] for name in shown), default=1) - 1
         places = [(name, g) for name in shown for g in range(self.experiment(name)["generations"])]
@@ -108,6 +114,8 @@ class Report:
         """What a figure needs of the config: a change of anything else does not redraw it."""
         if figure == "settings":
             return self.config
+        if figure == "claims":
+            return self.claim_config()
         roles = self.config["figures"]
         found = self.part_config(self.shown(figure) if figure in OPTIONAL else roles["population"] + roles["line"])
         embedded = figure in ("semantics", "semantic_diversity")
@@ -130,8 +138,6 @@ class Report:
         return {"tasks": list(self.config["tasks"]), "experiments": experiments, "founders": pools, "models": models}
 
     def report_files(self) -> list[str]:
-        """The figures of the loop; none where the config has no experiments."""
-        if not self.config["experiments"]:
-            return []
+        """The figures of the loop; where the config has no experiments, the claims about theory and fingerprints."""
         ends = lambda figure: ("html", "csv") if figure in PAGES else ("svg", "png", "csv")  # noqa: E731
         return [f"{self.results}/report/{figure}.{end}" for figure in self.figures() for end in ends(figure)]

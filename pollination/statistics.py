@@ -14,13 +14,13 @@ from scipy.special import stdtrit
 CHUNK = 2**22  # resampled indices held at once
 
 
-def _counts(generator: np.random.Generator, units: int, resamples: int) -> np.ndarray:
+def draw_counts(generator: np.random.Generator, units: int, resamples: int) -> np.ndarray:
     """(resamples, units): how often each unit is drawn when `units` are drawn with replacement."""
     drawn = generator.integers(0, units, (resamples, units)) + units * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(float)
 
 
-def _chunks(resamples: int, units: int) -> Iterator[slice]:
+def chunks(resamples: int, units: int) -> Iterator[slice]:
     size = max(1, CHUNK // max(1, units))
     return (slice(start, min(start + size, resamples)) for start in range(0, resamples, size))
 
@@ -42,8 +42,8 @@ def bootstrap_mean_interval(
     if values.size == 0 or values.shape != weights.shape or values.ndim != 1:
         raise ValueError(f"bootstrap: values and weights must be equally long and not empty, not {values.shape} and {weights.shape}")
     generator, resampled = np.random.default_rng(seed), np.empty(resamples)
-    for chunk in _chunks(resamples, len(values)):
-        counts = _counts(generator, len(values), chunk.stop - chunk.start)
+    for chunk in chunks(resamples, len(values)):
+        counts = draw_counts(generator, len(values), chunk.stop - chunk.start)
         resampled[chunk] = (counts @ values) / (counts @ weights)
     return _interval(values.sum() / weights.sum(), resampled, level)
 
@@ -112,10 +112,10 @@ def _crossed(parts: list[tuple[np.ndarray, float, int]], seed: int, resamples: i
         if groups.setdefault(key, len(array)) != len(array):
             raise ValueError(f"bootstrap: paired arrays must have the same groups, not {shapes}")
     questions, generator, resampled = shapes[0][1], np.random.default_rng(seed), np.zeros(resamples)
-    for chunk in _chunks(resamples, questions + sum(groups.values())):
+    for chunk in chunks(resamples, questions + sum(groups.values())):
         size = chunk.stop - chunk.start
-        drawn = {key: _counts(generator, count, size) / count for key, count in groups.items()}
-        asked = _counts(generator, questions, size) / questions
+        drawn = {key: draw_counts(generator, count, size) / count for key, count in groups.items()}
+        asked = draw_counts(generator, questions, size) / questions
         for array, sign, key in parts:
             resampled[chunk] += sign * ((drawn[key] @ array) * asked).sum(axis=1)
     return _interval(sum(sign * array.mean() for array, sign, _ in parts), resampled, level)
@@ -150,8 +150,8 @@ def selection_confidence(correct: np.ndarray, chosen: list[int], k: int, seed: i
         raise ValueError(f"selection_confidence: chosen {list(chosen)} must be {k} different members of 0..{members - 1}")
     generator, inside = np.random.default_rng(seed), np.empty((resamples, k))
     same, regret = np.empty(resamples), np.empty(resamples)
-    for chunk in _chunks(resamples, questions):
-        right = _counts(generator, questions, chunk.stop - chunk.start) @ correct.T  # whole numbers, so ties are exact
+    for chunk in chunks(resamples, questions):
+        right = draw_counts(generator, questions, chunk.stop - chunk.start) @ correct.T  # whole numbers, so ties are exact
         best = -np.sort(-right, axis=1)[:, :k]
         cut = best[:, -1:]
         above, tied = right > cut, right == cut

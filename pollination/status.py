@@ -97,7 +97,7 @@ def jobs(plan: Plan) -> Iterator[Work]:
             yield Work("preparation", None, "fetch", f"{folder}/encoder/config.json", f"{log}/encoder.log")
         yield Work("semantics", None, "embed", plan.embeddings, f"{log}/{Path(plan.embeddings).stem}.log")
         yield Work("semantics", None, "compare", plan.diversity, f"{log}/diversity.log")
-    for figure in plan.figures() if plan.config["experiments"] else ():
+    for figure in plan.figures():
         yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
 
 

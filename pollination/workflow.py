@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pollination.checks import OWN, by_member, listed
+from pollination.claims.declared import Claims
 from pollination.config import data_files
 from pollination.paper import Paper
 from pollination.report import Report
@@ -21,7 +22,7 @@ EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "fact
 
 
 @dataclass(frozen=True)
-class Plan(Report, Paper, Samples, Sides):
+class Plan(Report, Claims, Paper, Samples, Sides):
     """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
 
     config: dict

@@ -1,7 +1,7 @@
 """The report: a figure from the artifacts of a run, each with its numbers as CSV; `snakemake --report` puts them into one HTML file.
 
 INPUTS   scores, answers, selections, samples and training metrics of the experiments that play a role (`figures:` in the config)
-OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv)
+OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv), <results>/claims.json
 """
 
 from pollination.report import FIGURES, PAGES
@@ -99,6 +99,7 @@ for figure, (category, title) in PAGES.items():
                 category=category,
                 labels={"figure": title, "as": "page"},
             ),
+            others="<results>/{figure}.json" if figure == "claims" else [],
         log:
             "<logs>/report/{figure}.log",
         benchmark:
