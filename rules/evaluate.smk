@@ -58,7 +58,7 @@ rule evaluate_member:
         runtime=minutes(120),
         gpu=1,
     params:
-        recipe=1,
+        recipe=2,
         evaluate=measures,
         sequences=lambda wildcards: [plan.sequences(entry) for entry in measures(wildcards)["perplexity"]],
         worlds=lambda wildcards: plan.measured_worlds(wildcards.place, int(wildcards.member)),

@@ -1,10 +1,8 @@
 """Answers of a model to benchmark questions, scored through lm-eval: by log-likelihood, or by a generated answer.
 
-Any lm-eval model class serves; `HarnessModel` is HFLM with what a run needs: no BOS, eos before an empty context, no progress
-bars, softmax in float32, and a note of the requests that are longer than the model's context (lm-eval cuts them on the left).
+Any lm-eval model class serves; a run takes `harness.HarnessModel`.
 """
 
-import copy
 import os
 import random
 import re
@@ -16,50 +14,13 @@ import pandas as pd
 import torch
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 
 from pollination import artifacts
+from pollination.scoring.harness import HarnessModel
 from pollination.scoring.tasks import gold, load_tasks
 from pollination.scoring.templates import quiet
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-class HarnessModel(HFLM):
-    """HFLM on a model and tokenizer at hand. `truncated` holds the (context, continuation) pairs that were cut on the left."""
-
-    def __init__(self, model, tokenizer, batch_size: int) -> None:
-        super().__init__(
-            pretrained=model,
-            tokenizer=copy.deepcopy(tokenizer),  # HFLM sets a padding token
-            batch_size=batch_size,
-            max_length=getattr(model.config, "max_position_embeddings", None),
-            add_bos_token=False,
-            prefix_token_id=tokenizer.eos_token_id,
-            softmax_dtype=torch.float32,
-        )
-        self.truncated: set[tuple[str, str]] = set()
-
-    def loglikelihood(self, requests, disable_tqdm: bool = True):
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def _loglikelihood_tokens(self, requests, disable_tqdm: bool = True, **options):
-        for pair, context, continuation in requests:
-            if len(continuation) > self.max_length:
-                raise ValueError(
-                    f"a choice of {len(continuation)} tokens does not fit the model's context_tokens {self.max_length}: "
-                    f"{pair[1][:60]!r}; use a longer context or another task"
-                )
-            if len(context) + len(continuation) > self.max_length + 1:
-                self.truncated.add(pair)
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, **options)
-
-    def generate_until(self, requests, disable_tqdm: bool = True):
-        for request in requests:
-            context, options = request.args
-            if len(self.tok_encode(context)) > self.max_length - options["max_gen_toks"]:
-                self.truncated.add((context, ""))
-        return super().generate_until(requests, disable_tqdm=True)
 
 
 def evaluate_tasks(
@@ -71,7 +32,7 @@ def evaluate_tasks(
     on which others are asked for. `accuracy` weighs every question equally (for mmlu: subjects by their number of questions), and
     `stderr` is the sample standard error of that mean, sqrt(p (1 - p) / (n - 1)), None for one question; lm-eval's own error for a
     group pools the subjects' variances and is slightly smaller. `truncated` counts questions whose prompt was cut on the left to fit
-    the context. `lm` puts another lm-eval model in the place of HFLM. Equal calls give equal bits on a CPU.
+    the context. `lm` puts another lm-eval model in the place of HarnessModel. Equal calls give equal bits on a CPU.
     """
     training = model.training
     with quiet():
