@@ -17,6 +17,7 @@ from lm_eval.api.instance import Instance
 
 from pollination import artifacts
 from pollination.scoring.harness import HarnessModel
+from pollination.scoring.requests import restore_requests
 from pollination.scoring.tasks import gold, load_tasks
 from pollination.scoring.templates import quiet
 
@@ -24,7 +25,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def evaluate_tasks(
-    model, tokenizer, tasks: dict[str, Path], evaluate: dict, evaluation_seed: int, lm=None
+    model, tokenizer, tasks: dict[str, Path], evaluate: dict, evaluation_seed: int, lm=None, requests: dict[str, Path] | None = None
 ) -> tuple[dict[str, dict], pd.DataFrame]:
     """Score a model on staged tasks {name: folder}. Returns the `tasks` block of scores.json and the rows of answers.parquet.
 
@@ -32,25 +33,32 @@ def evaluate_tasks(
     on which others are asked for. `accuracy` weighs every question equally (for mmlu: subjects by their number of questions), and
     `stderr` is the sample standard error of that mean, sqrt(p (1 - p) / (n - 1)), None for one question; lm-eval's own error for a
     group pools the subjects' variances and is slightly smaller. `truncated` counts questions whose prompt was cut on the left to fit
-    the context. `lm` puts another lm-eval model in the place of HarnessModel. Equal calls give equal bits on a CPU.
+    the context. `lm` puts another lm-eval model in the place of HarnessModel;
+    `requests` names tables that `write_requests` has made of the tasks, which are else built anew. Equal calls give equal bits on a CPU.
     """
     training = model.training
     with quiet():
         lm = HarnessModel(model, tokenizer, evaluate["batch_size"]) if lm is None else lm
         try:
-            parts = {name: _evaluate_task(lm, name, Path(folder), evaluation_seed) for name, folder in tasks.items()}
+            parts = {
+                name: _evaluate_task(lm, name, Path(folder), evaluation_seed, (requests or {}).get(name)) for name, folder in tasks.items()
+            }
         finally:
             model.train(training)
     answers = [rows for _, rows in parts.values()]
     return {name: scores for name, (scores, _) in parts.items()}, pd.concat(answers, ignore_index=True) if answers else pd.DataFrame()
 
 
-def _evaluate_task(lm, name: str, folder: Path, seed: int) -> tuple[dict, pd.DataFrame]:
+def _evaluate_task(lm, name: str, folder: Path, seed: int, requests: Path | None) -> tuple[dict, pd.DataFrame]:
     entry = artifacts.read_json(folder / "task.json")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     loaded = load_tasks({name: folder}, seed)  # the fourth seed is the few-shot sampler's
+    if requests is not None:
+        encoded = restore_requests(requests, loaded)
+        if isinstance(lm, HarnessModel):
+            lm.encoded = encoded
     ask = _by_generation if entry["method"] == "generate" else _by_loglikelihood
     rows = []
     for leaf, answered in zip(entry["tasks"], ask(lm, loaded, entry), strict=True):
