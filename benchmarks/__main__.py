@@ -7,14 +7,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import generating, packing, planning, start, training
+from benchmarks import generating, packing, planning, scoring, start, training
 from benchmarks.harness import OURS, ROOT, Outcome, Row, measure, run
 from pollination import artifacts
 
-ROWS = [*generating.ROWS, *training.ROWS, *packing.ROWS, *planning.ROWS, *start.ROWS]
+ROWS = [*generating.ROWS, *training.ROWS, *packing.ROWS, *scoring.ROWS, *planning.ROWS, *start.ROWS]
 RESULTS, PAGE = ROOT / "results/benchmarks.json", ROOT / "docs/performance.md"
 BEGIN, END = "<!-- table: python -m benchmarks --write -->", "<!-- end of table -->"
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "snakemake")
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "snakemake")
 HEAD = ("path", "ours", "peer at its best", "ratio (rounds)", "target", "met", "MiB, ours", "MiB, peer", "results")
 
 

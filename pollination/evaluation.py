@@ -25,7 +25,8 @@ def evaluate(job: Job, folder: Path) -> None:
     device, settings, seed = models.prepare(job.params.device, job.params.cpu_threads), job.params.evaluate, job.params.seed
     model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
     tasks = {name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)}
-    scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed)
+    requests = dict(zip(job.params.tasks, job.files("requests"), strict=True))
+    scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed, requests=requests)
     result = {"tasks": scores, "perplexity": {}, "truth": {}}
     worlds = {name: World.from_json(artifacts.read_json(path)) for name, path in zip(job.params.worlds, job.files("worlds"), strict=True)}
     frames = []

@@ -146,7 +146,7 @@ def _preparation(plan: Plan, needed: set[str]) -> Iterator[Work]:
         elif kind == "staged":
             work = Work("preparation", None, "fetch", f"{base}/{path}", f"{base}/logs/staged/{Path(path).stem}.log")
         else:
-            file = {"corpora": "run.json", "models": "run.json", "tasks": "task.json"}.get(kind)
+            file = {"corpora": "run.json", "models": "run.json", "tasks": "task.json", "requests": "run.json"}.get(kind)
             if file is None:
                 continue
             work = Work("preparation", None, kind, f"{base}/{kind}/{name}/{file}", f"{base}/logs/{kind}/{name}.log")

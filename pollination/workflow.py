@@ -289,12 +289,20 @@ class Plan(Report, Claims, Paper, Samples, Sides):
         """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check for overlap."""
         text = [self.held_out(self.model(place, member), entry) for entry in self.measures(place, member)["perplexity"]]
         return {
-            "tasks": [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])],
+            "tasks": self.staged_tasks(),
+            "requests": self.requests(self.model(place, member)),
             "text": text,
             "worlds": [f"{self.results}/corpora/{c}/world.json" for c in self.measured_worlds(place, member)],
             "prompts": [self.prompts(self.sample_corpus(place, member))],
             "overlap": [f"{self.results}/corpora/{self.corpus(place, member)}/overlap.json"],
         }
+
+    def staged_tasks(self) -> list[str]:
+        return [f"{self.results}/tasks/{task}/task.json" for task in sorted(self.config["tasks"])]
+
+    def requests(self, model: str) -> list[str]:
+        """The benchmarks' requests as a model's tokenizer reads them: one job a model, for all its members."""
+        return [f"{self.results}/requests/{model}/{task}.parquet" for task in sorted(self.config["tasks"])]
 
     def sequences(self, entry: dict) -> str:
         """A microworld is always scored by document: only then is the truth's likelihood of every token known."""

@@ -2,7 +2,7 @@
 the members of a generation disagree, and how good the text was that each learned from.
 
 INPUTS   a member's model folder; staged tasks; held-out text; prompts; the overlap check of its corpus; what a training read
-OUTPUTS  <results>/tasks/{task}/, <results>/{place}/member{m}/scores.json and the tables behind it, <results>/{place}/member{m}/quality.json,
+OUTPUTS  <results>/tasks/{task}/, <results>/requests/{model}/, <results>/{place}/member{m}/scores.json and the tables behind it, <results>/{place}/member{m}/quality.json,
          <results>/{experiment}/gen{g}/disagreement.json and .parquet; the place of an untouched pretrained model is base/{model}
 """
 
@@ -35,6 +35,34 @@ rule stage_task:
         "../workflow/scripts/stage_task.py"
 
 
+rule build_requests:
+    input:
+        tasks=plan.staged_tasks(),
+        tokenizer="<results>/models/{model}/tokenizer.json",
+        tokenizer_config="<results>/models/{model}/tokenizer_config.json",
+    output:
+        requests=plan.requests("{model}"),
+        run="<results>/requests/{model}/run.json",
+    log:
+        "<logs>/requests/{model}.log",
+    benchmark:
+        "<benchmarks>/requests/{model}.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(120),
+    params:
+        recipe=1,
+        tasks=sorted(config["tasks"]),
+        seed=config["evaluation_seed"],
+    message:
+        "Building the benchmarks' requests for the tokenizer of model {wildcards.model}"
+    script:
+        "../workflow/scripts/build_requests.py"
+
+
 rule evaluate_member:
     input:
         unpack(evaluation_inputs),
@@ -58,7 +86,7 @@ rule evaluate_member:
         runtime=minutes(120),
         gpu=1,
     params:
-        recipe=1,
+        recipe=2,
         evaluate=measures,
         sequences=lambda wildcards: [plan.sequences(entry) for entry in measures(wildcards)["perplexity"]],
         worlds=lambda wildcards: plan.measured_worlds(wildcards.place, int(wildcards.member)),

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from pollination import artifacts
 from pollination.scoring import templates
 from pollination.scoring.answers import evaluate_tasks, match_answer
+from pollination.scoring.requests import write_requests
 from pollination.scoring.tasks import _draw, load_tasks, stage_task
 from tests.conftest import shared
 
@@ -400,6 +401,37 @@ def test_scores_equal_plain_lm_eval_with_the_built_in_template(benchmark, storie
         np.testing.assert_allclose(row.loglikelihoods, [response[0] for response in sample["filtered_resps"]], rtol=1e-6)
         assert row.correct == bool(sample["acc"])
     assert scores[benchmark]["truncated"] == (6 if benchmark == "mmlu" else 0)
+
+
+@pytest.mark.parametrize("method", ["loglikelihood", "generate"])
+def test_requests_made_beforehand_give_the_same_bits(method, tmp_path, unigram_model, word_tokenizer, corpus, monkeypatch):
+    """With leaves, shots, several contexts a question, and none rebuilt."""
+    from lm_eval.api.task import ConfigurableTask
+
+    files = mmlu_files(tmp_path / "data")
+    staged({"kind": "lm_eval", "template": "mmlu", "data": files, "shots": 2, "method": method}, tmp_path / "mmlu")
+    rows = pd.DataFrame(
+        {"sentence": ["Anna saw Bob as _ lives in Rome"] * 3, "option1": ["Anna"] * 3, "option2": ["Bob"] * 3, "answer": ["1"] * 3}
+    )
+    artifacts.write_table(tmp_path / "validation.parquet", rows)
+    gap = {"kind": "lm_eval", "template": "winogrande", "data": {"validation": str(tmp_path / "validation.parquet")}, "shots": 0}
+    staged(gap | {"method": method}, tmp_path / "winogrande")
+    tasks = {name: tmp_path / name for name in ("mmlu", "winogrande")}
+    unigram_model.config.n_positions = 19
+    scores, answers = evaluate_tasks(unigram_model, word_tokenizer, tasks, EVALUATE, 1234)
+    tables = {name: tmp_path / f"{name}.parquet" for name in tasks}
+    for name, folder in tasks.items():
+        write_requests(folder, word_tokenizer, 1234, tables[name])
+        before = artifacts.digest(tables[name])
+        write_requests(folder, word_tokenizer, 1234, tables[name])
+        assert artifacts.digest(tables[name]) == before
+    assert pd.read_parquet(tables["mmlu"])["context"].notna().sum() == 64  # a question's four options share theirs
+    monkeypatch.setattr(ConfigurableTask, "fewshot_context", lambda *_, **__: pytest.fail("built anew"))
+    again, same = evaluate_tasks(unigram_model, word_tokenizer, tasks, EVALUATE, 1234, requests=tables)
+    assert again == scores and scores["mmlu"]["truncated"] > 0
+    pd.testing.assert_frame_equal(answers, same, check_exact=True)
+    with pytest.raises(artifacts.DamagedArtifact, match="not those of the staged task"):
+        evaluate_tasks(unigram_model, word_tokenizer, {"mmlu": tasks["mmlu"]}, EVALUATE, 1234, requests={"mmlu": tables["winogrande"]})
 
 
 def test_a_gap_in_a_sentence_is_asked_by_its_beginning(stories, tmp_path):

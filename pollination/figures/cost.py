@@ -19,7 +19,7 @@ KINDS = (  # where a job's benchmark lies says which rule it was
     (r"/select\.tsv$", "select parents"),
     (r"/mutate\.tsv$", "mutate a parent"),
     (r"^(corpora|staged|models|tokens)/", "prepare text and tokens"),
-    (r"^tasks/", "stage benchmarks"),
+    (r"^(tasks|requests)/", "stage benchmarks"),
     (r"^(report/|config)", "draw the report"),
 )
 

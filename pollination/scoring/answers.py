@@ -1,10 +1,8 @@
 """Answers of a model to benchmark questions, scored through lm-eval: by log-likelihood, or by a generated answer.
 
-Any lm-eval model class serves; `HarnessModel` is HFLM with what a run needs: no BOS, eos before an empty context, no progress
-bars, softmax in float32, and a note of the requests that are longer than the model's context (lm-eval cuts them on the left).
+Any lm-eval model class serves; a run takes `harness.HarnessModel`.
 """
 
-import copy
 import os
 import random
 import re
@@ -16,54 +14,18 @@ import pandas as pd
 import torch
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 
 from pollination import artifacts
+from pollination.scoring.harness import HarnessModel
+from pollination.scoring.requests import restore_requests
 from pollination.scoring.tasks import gold, load_tasks
 from pollination.scoring.templates import quiet
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class HarnessModel(HFLM):
-    """HFLM on a model and tokenizer at hand. `truncated` holds the (context, continuation) pairs that were cut on the left."""
-
-    def __init__(self, model, tokenizer, batch_size: int) -> None:
-        super().__init__(
-            pretrained=model,
-            tokenizer=copy.deepcopy(tokenizer),  # HFLM sets a padding token
-            batch_size=batch_size,
-            max_length=getattr(model.config, "max_position_embeddings", None),
-            add_bos_token=False,
-            prefix_token_id=tokenizer.eos_token_id,
-            softmax_dtype=torch.float32,
-        )
-        self.truncated: set[tuple[str, str]] = set()
-
-    def loglikelihood(self, requests, disable_tqdm: bool = True):
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def _loglikelihood_tokens(self, requests, disable_tqdm: bool = True, **options):
-        for pair, context, continuation in requests:
-            if len(continuation) > self.max_length:
-                raise ValueError(
-                    f"a choice of {len(continuation)} tokens does not fit the model's context_tokens {self.max_length}: "
-                    f"{pair[1][:60]!r}; use a longer context or another task"
-                )
-            if len(context) + len(continuation) > self.max_length + 1:
-                self.truncated.add(pair)
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, **options)
-
-    def generate_until(self, requests, disable_tqdm: bool = True):
-        for request in requests:
-            context, options = request.args
-            if len(self.tok_encode(context)) > self.max_length - options["max_gen_toks"]:
-                self.truncated.add((context, ""))
-        return super().generate_until(requests, disable_tqdm=True)
-
-
 def evaluate_tasks(
-    model, tokenizer, tasks: dict[str, Path], evaluate: dict, evaluation_seed: int, lm=None
+    model, tokenizer, tasks: dict[str, Path], evaluate: dict, evaluation_seed: int, lm=None, requests: dict[str, Path] | None = None
 ) -> tuple[dict[str, dict], pd.DataFrame]:
     """Score a model on staged tasks {name: folder}. Returns the `tasks` block of scores.json and the rows of answers.parquet.
 
@@ -71,25 +33,32 @@ def evaluate_tasks(
     on which others are asked for. `accuracy` weighs every question equally (for mmlu: subjects by their number of questions), and
     `stderr` is the sample standard error of that mean, sqrt(p (1 - p) / (n - 1)), None for one question; lm-eval's own error for a
     group pools the subjects' variances and is slightly smaller. `truncated` counts questions whose prompt was cut on the left to fit
-    the context. `lm` puts another lm-eval model in the place of HFLM. Equal calls give equal bits on a CPU.
+    the context. `lm` puts another lm-eval model in the place of HarnessModel;
+    `requests` names tables that `write_requests` has made of the tasks, which are else built anew. Equal calls give equal bits on a CPU.
     """
     training = model.training
     with quiet():
         lm = HarnessModel(model, tokenizer, evaluate["batch_size"]) if lm is None else lm
         try:
-            parts = {name: _evaluate_task(lm, name, Path(folder), evaluation_seed) for name, folder in tasks.items()}
+            parts = {
+                name: _evaluate_task(lm, name, Path(folder), evaluation_seed, (requests or {}).get(name)) for name, folder in tasks.items()
+            }
         finally:
             model.train(training)
     answers = [rows for _, rows in parts.values()]
     return {name: scores for name, (scores, _) in parts.items()}, pd.concat(answers, ignore_index=True) if answers else pd.DataFrame()
 
 
-def _evaluate_task(lm, name: str, folder: Path, seed: int) -> tuple[dict, pd.DataFrame]:
+def _evaluate_task(lm, name: str, folder: Path, seed: int, requests: Path | None) -> tuple[dict, pd.DataFrame]:
     entry = artifacts.read_json(folder / "task.json")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     loaded = load_tasks({name: folder}, seed)  # the fourth seed is the few-shot sampler's
+    if requests is not None:
+        encoded = restore_requests(requests, loaded)
+        if isinstance(lm, HarnessModel):
+            lm.encoded = encoded
     ask = _by_generation if entry["method"] == "generate" else _by_loglikelihood
     rows = []
     for leaf, answered in zip(entry["tasks"], ask(lm, loaded, entry), strict=True):
