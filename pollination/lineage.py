@@ -19,11 +19,7 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
     it read, or None. Reads the selections of earlier generations; FileNotFoundError where one is not made yet.
     """
 
-    @cache
-    def slot(before: int, rank: int) -> int:
-        return parent_of(f"{plan.results}/{experiment}/gen{before}/selection.json", rank) if plan.selects(experiment) else rank
-
-    nodes, waiting = {}, [(generation, member)]
+    slot, nodes, waiting = _slots(plan, experiment), {}, [(generation, member)]
     while waiting:
         place = waiting.pop()
         if place not in nodes:
@@ -31,6 +27,22 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
             waiting += [parent for parent in (nodes[place]["weights_from"], *nodes[place]["text_from"]) if parent]
     ordered = [nodes[place] for place in sorted(nodes, key=lambda place: (-place[0], place[1]))]
     return {"experiment": experiment, "generation": generation, "member": member, "nodes": ordered}
+
+
+def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
+    """(generation, member) -> node, as in `ancestry`, of every model of an experiment."""
+    slot, one = _slots(plan, experiment), plan.experiment(experiment)
+    return {(g, m): _node(plan, experiment, g, m, slot) for g in range(one["generations"]) for m in range(one["population"])}
+
+
+def _slots(plan: Plan, experiment: str):
+    """(generation, rank) -> the slot that held it."""
+
+    @cache
+    def slot(generation: int, rank: int) -> int:
+        return parent_of(f"{plan.results}/{experiment}/gen{generation}/selection.json", rank) if plan.selects(experiment) else rank
+
+    return slot
 
 
 def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:

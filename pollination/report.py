@@ -18,7 +18,6 @@ FIGURES = {  # what the report shows: category and title
     "accuracy": ("1 Outcome", "Accuracy over generations"),
     "perplexity": ("1 Outcome", "Perplexity over generations"),
     "truth": ("1 Outcome", "True facts over generations, by popularity"),
-    "lineage": ("3 Selection", "Ancestors of the final champion"),
     "selection": ("3 Selection", "How sure the choice of parents is"),
     "training": ("4 Run", "Training loss"),
     "cost": ("4 Run", "What it cost"),
@@ -35,6 +34,7 @@ OPTIONAL = (
 PAGES = {  # drawn as HTML
     "claims": ("1 Outcome", "The claims of both studies, tested on this run"),
     "continuations": ("2 Text", "The same prompts continued by every generation"),
+    "lineage": ("3 Selection", "Who descends from whom"),
     "settings": ("4 Run", "Settings beside study A's, and choices that the papers leave open"),
 }
 FIGURE_FILES = {  # the files of members and generations that each reads
@@ -50,7 +50,7 @@ FIGURE_FILES = {  # the files of members and generations that each reads
     "perplexity": ("scores.json", "selection.json"),
     "truth": ("scores.json",),
     "continuations": ("scores.json", "samples.parquet", "selection.json"),
-    "lineage": ("scores.json", "selection.json"),
+    "lineage": ("scores.json", "samples.parquet", "selection.json"),
     "selection": ("selection.json",),
     "training": ("train.jsonl",),
     "cost": ("scores.json",),  # to come after all jobs whose benchmark files it reads
@@ -71,7 +71,11 @@ class Report:
             for role in ("ecosystems", "comparisons")
         }
         special = dict.fromkeys(ECOSYSTEM_FIGURES, several["ecosystems"])
-        special |= {"comparisons": several["comparisons"], "selection": roles["population"], "lineage": both[:1]}
+        special |= {
+            "comparisons": several["comparisons"],
+            "selection": roles["population"],
+            "lineage": roles["population"][:1] + roles["line"][:1],
+        }
         special["disagreement"] = several["ecosystems"] if evaluate.get("disagreement") else []
         special["quality"] = (several["ecosystems"] or both) if evaluate.get("quality") else []
         special |= dict.fromkeys(("semantics", "semantic_diversity"), self.embedded())

@@ -167,11 +167,11 @@ def test_every_figure_is_drawn_for_every_shape_of_run_from_its_declared_inputs(s
 
 
 def test_equal_results_give_equal_files(plan):
-    for figure in ("accuracy", "lineage"):
+    for figure, ends in (("accuracy", ("svg", "png", "csv")), ("lineage", ("html", "csv"))):
         out, _ = draw(figure, plan)
-        first = [Path(f"{out}.{end}").read_bytes() for end in ("svg", "png", "csv")]
+        first = [Path(f"{out}.{end}").read_bytes() for end in ends]
         draw(figure, plan)
-        assert first == [Path(f"{out}.{end}").read_bytes() for end in ("svg", "png", "csv")]
+        assert first == [Path(f"{out}.{end}").read_bytes() for end in ends]
 
 
 def test_accuracy_marks_parents_and_knows_chance(plan):
@@ -221,7 +221,8 @@ def test_selection_rows_repeat_selection_json(plan):
 
 
 def test_lineage_draws_the_champion_and_its_parents(plan):
-    _, rows = draw("lineage", plan)
+    out, rows = draw("lineage", plan)
+    assert {r["experiment"] for r in rows} == {"population", "line.s42"} and len(rows) == 4 * 5 + 5
     champion = next(r for r in rows if r["champion"] == "True")
     choice = artifacts.read_json(f"{plan.results}/population/gen4/selection.json")
     assert int(champion["member"]) == choice["ranking"][0]
@@ -229,6 +230,8 @@ def test_lineage_draws_the_champion_and_its_parents(plan):
     i, j = divmod(int(champion["member"]), 2)
     assert champion["weights_from"] == f"generation 3 member {parents[i]}"
     assert champion["text_from"] == f"generation 3 member {parents[j]}"
+    html = Path(f"{out}.html").read_text(encoding="utf-8")
+    assert html.count('class="card"') == len(rows) and "<script" not in html and "&lt;script&gt;" in html
 
 
 def test_pages_escape_what_models_write(plan):

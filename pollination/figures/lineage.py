@@ -1,56 +1,125 @@
-"""The final champion's ancestry as a graph: generations from left to right, slots from top to bottom."""
+"""Who descends from whom, to be pointed at: generations from left to right, slots from top to bottom; a model's parents, score and text show
+when it is pointed at (or chosen). The final champion's ancestors have a black rim."""
 
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
-from pollination.figures import style
+from pollination.figures import page, style
 from pollination.figures.data import Run
-from pollination.lineage import ancestry
+from pollination.lineage import ancestry, family
 
 COLUMNS = ("experiment", "generation", "member", "value", "selected", "ancestor", "champion", "weights_from", "text_from")
+ACROSS, DOWN, RADIUS = 120, 44, 15  # pixels between generations and members; of a model
+TEXTS = 2  # completions in a model's card
+STYLE = """<style>
+svg {{ max-width: 100%; height: auto; display: block; }} svg text {{ font: 11px system-ui, sans-serif; pointer-events: none; }}
+.edge {{ fill: none; stroke: #888; stroke-width: 1.1; opacity: .16; }} .edge.text {{ stroke: #D55E00; stroke-dasharray: 5 3; }}
+.edge.ancestor {{ opacity: .9; stroke: #222; stroke-width: 1.8; }} .edge.text.ancestor {{ stroke: #D55E00; }}
+.model circle {{ stroke: #fff; stroke-width: 1; }} .model.ancestor circle {{ stroke: #000; stroke-width: 2.2; }}
+.model.champion circle {{ stroke: #D55E00; stroke-width: 3.5; }} .model:hover circle, .model:focus circle {{ stroke: #0072B2; stroke-width: 4; }}
+.cards {{ min-height: 15rem; border: 1px solid #ccc; border-radius: 6px; padding: .6rem .9rem; margin-top: .6rem; }}
+.card {{ display: none; }} .card h3 {{ margin: 0 0 .3rem; font-size: 1rem; }} .card p {{ margin: .2rem 0; }}
+.card .said {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .3rem .6rem; margin: .3rem 0; }}
+.hint {{ color: #666; }} .scroll {{ overflow-x: auto; }} .scroll svg {{ min-width: {width}px; }}
+{rules}
+</style>
+"""
 
 
 def draw(run: Run, out: Path) -> None:
-    name = (run.roles["population"] + run.roles["line"])[0]
-    generations, size = run.plan.experiment(name)["generations"], run.plan.experiment(name)["population"]
-    champion = (generations - 1, run.champion(name, generations - 1))
-    nodes = {(node["generation"], node["member"]): node for node in ancestry(run.plan, name, *champion)["nodes"]}
+    parts, rows = [], []
+    names = [names[0] for names in (run.roles["population"], run.roles["line"]) if names]
+    for number, name in enumerate(names):
+        html, mine = drawn(run, name, f"e{number}")
+        parts.append(html)
+        rows += mine
+    style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
+    said = (
+        "<p>Point at a model, or choose it, to see its parents, its score and what it wrote. Solid lines: weights; dashed: text. Black rims: ancestors"
+        f" of the final champion (orange rim, {page.text(run.champion_rule())}); colour: that value. All shards that a model read:"
+        " <code>python -m pollination lineage MODEL</code>.</p>\n"
+    )
+    page.save("Who descends from whom", [said, *parts], out)
+
+
+def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
+    """(HTML, rows) of one experiment; `key` opens its ids."""
+    nodes, experiment = family(run.plan, name), run.plan.experiment(name)
+    champion = (experiment["generations"] - 1, run.champion(name, experiment["generations"] - 1))
+    ancestors = {(node["generation"], node["member"]) for node in ancestry(run.plan, name, *champion)["nodes"]}
     values, what = {}, ""
-    for g in range(generations):
+    for g in range(experiment["generations"]):
         what, ranked = run.yardstick(name, g)
         values |= {(g, m): float(value) for m, value in enumerate(ranked)}
-    rows = []
-    for place, value in values.items():
-        node, parents = nodes.get(place), run.parents(name, place[0])
-        row = {"experiment": name, "generation": place[0], "member": place[1], "value": value, "selected": place[1] in parents}
-        row |= {"ancestor": node is not None, "champion": place == champion}
-        weights, text = (node["weights_from"], node["text_from"]) if node else (None, [])
-        rows.append(row | {"weights_from": label([weights] if weights else []), "text_from": label(text)})
-    figure, (axis,) = style.grid(1, columns=1, width=min(20.0, 3.6 + 1.3 * generations), height=max(2.2, 1.4 + 0.42 * size))
-    draw_edges(axis, nodes, last=champion[0])
-    scale = ScalarMappable(Normalize(*limits([row["value"] for row in rows])), cmap="viridis")
-    big = 21 if generations <= 12 else 8
-    for row in rows:
-        draw_node(axis, row, scale, big, bool(run.parents(name, row["generation"])))
-    axis.set_xlim(-0.5, generations - 0.5)
-    axis.set_ylim(size - 0.4, -0.6)
-    axis.set_yticks(range(size), [f"member {m}" for m in range(size)])
-    axis.xaxis.set_major_locator(style.MaxNLocator(integer=True, min_n_ticks=1))
-    axis.set_xlabel("generation")
-    axis.grid(visible=False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_visible(False)
-    axis.tick_params(length=0)
-    figure.colorbar(scale, ax=axis, label=what, pad=0.02, fraction=0.04, aspect=14)
-    axis.set_title(f"{name}: ancestors of its champion,\nmember {champion[1]} of generation {champion[0]} ({run.champion_rule()})")
-    style.legend(figure, keys(run, name))
-    style.save(figure, pd.DataFrame(rows, columns=list(COLUMNS)), out)
+    rows = [
+        {"experiment": name, "generation": g, "member": m, "value": values[g, m], "selected": m in run.parents(name, g)}
+        | {"ancestor": (g, m) in ancestors, "champion": (g, m) == champion}
+        | {"weights_from": label([node["weights_from"]] if node["weights_from"] else []), "text_from": label(node["text_from"])}
+        for (g, m), node in nodes.items()
+    ]
+    low, high = limits(list(values.values()))
+    at = lambda place: (70 + ACROSS * place[0], 40 + DOWN * place[1])  # noqa: E731
+    width, height = 70 + ACROSS * champion[0] + 60, 40 + DOWN * experiment["population"]
+    edges, models, cards, rules = [], [], [], []
+    for place, node in nodes.items():
+        ident, kin = f"{key}g{place[0]}m{place[1]}", " ancestor" if place in ancestors else ""
+        parents = [("weights", node["weights_from"])] if node["weights_from"] else []
+        parents += [("text", parent) for parent in node["text_from"]]
+        lines = "".join(f'<path class="edge {kind}{kin}" d="{curve(at(parent), at(place), kind)}"/>' for kind, parent in parents)
+        edges.append(f'<g id="{ident}p">{lines}</g>' if lines else "")
+        colour = to_hex(colormaps["viridis"]((values[place] - low) / (high - low)))
+        ink = "#000" if (values[place] - low) / (high - low) > 0.55 else "#fff"
+        marks = f"model{kin}{' champion' if place == champion else ''}"
+        x, y = at(place)
+        models.append(
+            f'<a class="{marks}" id="{ident}" href="#{ident}c" aria-label="generation {place[0]}, member {place[1]}"><circle cx="{x}" cy="{y}" r="{RADIUS}"'
+            f' fill="{colour}"/><text x="{x}" y="{y + 4}" text-anchor="middle" fill="{ink}">{values[place]:.2f}</text></a>'
+        )
+        cards.append(card(run, name, f"{ident}c", place, node, what, values[place], rows[len(cards)]["selected"]))
+        rules.append(f"body:has(#{ident}:is(:hover, :focus)) #{ident}c {{ display: block; }}")
+        rules.append(f"body:has(#{ident}:is(:hover, :focus)) #{ident}p .edge {{ opacity: 1; stroke-width: 3; }}")
+    axes = [f'<text x="{70 + ACROSS * g}" y="16" text-anchor="middle">generation {g}</text>' for g in range(champion[0] + 1)]
+    axes += [f'<text x="4" y="{44 + DOWN * m}">member {m}</text>' for m in range(experiment["population"])]
+    picture = f'<div class="scroll"><svg viewBox="0 0 {width} {height}" role="img" aria-label="lineage of {page.attribute(name)}">'
+    picture += "".join(axes + edges + models) + "</svg></div>\n"
+    rules.append(f"#{key} .card:target {{ display: block; }}")
+    rules.append(f"body:has(#{key} .model:is(:hover, :focus)) #{key} .card:target:not(:hover) {{ display: none; }}")
+    rules += [f"body:has(#{key} .model:is(:hover, :focus)) #{key} .hint, #{key}:has(.card:target) .hint {{ display: none; }}"]
+    rules.sort(key=lambda rule: "card:target" not in rule)  # what is pointed at wins over what was chosen
+    hint = '<p class="hint">Nothing is pointed at.</p>'
+    return (
+        f"<h2>{page.text(name)}</h2>\n" + STYLE.format(width=min(width, 640), rules="\n".join(rules)) + picture
+        + f'<div class="cards" id="{key}">{hint}{"".join(cards)}</div>\n'
+    ), rows  # fmt: skip
+
+
+def card(run: Run, name: str, ident: str, place: tuple[int, int], node: dict, what: str, value: float, selected: bool) -> str:
+    """What is said of one model: its parents, its score, and its first completions."""
+    folder = run.plan.member(name, *place)
+    samples = run.table(folder, "samples.parquet", ["prompt", "completion"]).head(TEXTS)
+    origin = f"weights from {label([node['weights_from']])}" + (", mutated" if node["mutated"] else "") if node["weights_from"] else (
+        f"pretrained model {node['pretrained']}" if node["pretrained"] else "founder" if place[0] == 0 else "initialised anew"
+    )  # fmt: skip
+    read = [f"text from {label(node['text_from'])}"] if node["text_from"] else []
+    read += [f"human text of {node['human']}"] if node["human"] else []
+    said = "".join(
+        f'<div class="said"><small>{page.text(row.prompt)}</small>\n{page.text(row.completion)}</div>' for row in samples.itertuples()
+    )
+    return (
+        f'<div class="card" id="{ident}"><h3>generation {place[0]}, member {place[1]}{" (a parent)" if selected else ""}</h3>'
+        f"<p>{page.text(what)}: <b>{value:.4g}</b></p><p>{page.text('; '.join([origin, *read]))}</p>{said}</div>\n"
+    )
+
+
+def curve(start: tuple[int, int], end: tuple[int, int], kind: str) -> str:
+    """A path from parent to child; weights and text leave a little apart, so that both show where one parent gave both."""
+    shift = -4 if kind == "weights" else 4
+    (x, y), (to_x, to_y) = (start[0] + RADIUS, start[1] + shift), (end[0] - RADIUS, end[1] + shift)
+    middle = (x + to_x) / 2
+    return f"M{x} {y} C{middle} {y}, {middle} {to_y}, {to_x} {to_y}"
 
 
 def limits(values: list[float]) -> tuple[float, float]:
@@ -59,54 +128,3 @@ def limits(values: list[float]) -> tuple[float, float]:
 
 def label(places: list[tuple[int, int]]) -> str:
     return "; ".join(f"generation {g} member {m}" for g, m in places)
-
-
-def draw_edges(axis: Axes, nodes: dict[tuple[int, int], dict], last: int) -> None:
-    """Weights solid, text dashed; bent apart, so that both show where one parent gave both."""
-    for (generation, member), node in nodes.items():
-        weights = [(node["weights_from"], "-", style.BLACK, 0.13, 1.7)] if node["weights_from"] else []
-        text = [(place, (0, (4, 2.5)), style.VERMILLION, -0.13, 1.4) for place in node["text_from"]]
-        for (g, m), dash, colour, bend, width in weights + text:
-            shape = {
-                "connectionstyle": f"arc3,rad={bend}",
-                "arrowstyle": "-|>",
-                "mutation_scale": 9,
-                "shrinkA": 11,
-                "shrinkB": 16 if node["generation"] == last else 11,
-            }
-            look = {"linestyle": dash, "color": colour, "linewidth": width, "alpha": 0.85, "zorder": 1}
-            axis.add_patch(FancyArrowPatch((g, m), (generation, member), **shape, **look))
-
-
-def draw_node(axis: Axes, row: dict, scale: ScalarMappable, size: float, selects: bool) -> None:
-    grey = not row["ancestor"] and not (selects and row["selected"])
-    face = "#dcdcdc" if grey else scale.to_rgba(row["value"])
-    place = (row["generation"], row["member"])
-    if row["champion"]:
-        axis.plot(*place, marker="o", ms=size * 1.42, mfc="white", mec=style.VERMILLION, mew=2.2, zorder=2)
-    edge = {"mec": "black" if row["ancestor"] else "white", "mew": 1.4 if row["ancestor"] else 0.5}
-    axis.plot(
-        *place,
-        marker="o",
-        ms=size if row["ancestor"] else size * 0.72,
-        mfc=face,
-        alpha=1 if row["ancestor"] or grey else 0.55,
-        zorder=3,
-        **edge,
-    )
-    if row["ancestor"] and size > 10:
-        dark = sum(face[:3]) < 1.5
-        axis.text(*place, f"{row['value']:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black", zorder=4)
-
-
-def keys(run: Run, name: str) -> list:
-    handles = [
-        Line2D([], [], color=style.BLACK, lw=1.7, label="weights from"),
-        Line2D([], [], color=style.VERMILLION, lw=1.4, ls=(0, (4, 2.5)), label="text from"),
-        Line2D([], [], ls="", marker="o", ms=8, mfc="#35b779", mec="black", mew=1.4, label="ancestor"),
-        Line2D([], [], ls="", marker="o", ms=10, mfc="white", mec=style.VERMILLION, mew=2, label="champion"),
-    ]
-    if run.plan.selects(name):
-        handles.append(Line2D([], [], ls="", marker="o", ms=6, mfc="#35b779", mec="white", alpha=0.55, label="other parent"))
-        handles.append(Line2D([], [], ls="", marker="o", ms=6, mfc="#dcdcdc", mec="white", label="not selected"))
-    return handles

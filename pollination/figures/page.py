@@ -42,6 +42,11 @@ def text(value: object, spans: Sequence[Span] = ()) -> str:
     return f"<bdi>{''.join(parts)}{escape(shown[at:])}</bdi>"
 
 
+def attribute(value: object) -> str:
+    """Text inside a quoted attribute."""
+    return escape("".join("\ufffd" if _hidden(c) else c for c in str(value)), quote=True)
+
+
 def _hidden(c: str) -> bool:
     return unicodedata.category(c) in ("Cc", "Cs") or c in DIRECTION
 
