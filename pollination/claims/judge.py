@@ -22,5 +22,7 @@ def judge_one(claim: Claim, run: Run, shared: dict) -> list[dict]:
     if why := given["lacks"][claim.target]:
         return [no_data(claim, why)]
     module, function = claim.test.split(".")
+    if module == "rounds":
+        shared[module].limit(given["roles"][claim.target])
     found = getattr(import_module(f"pollination.claims.{module}"), function)(claim, run, given["roles"].get(claim.target), shared[module])
     return [no_data(claim, f"{claim.target}: {found}")] if isinstance(found, str) else [row(claim, one) for one in found]

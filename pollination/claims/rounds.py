@@ -25,16 +25,22 @@ class Rounds:
     """The ecosystems of an entry, drawn together, because they read the same blocks."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self._donors = run, None
+        self.run, self._donors, self._rounds = run, None, None
+
+    def limit(self, role: dict[str, dict[str, list[str]]]) -> None:
+        """Read as many rounds as all ecosystems of a figure have, as the figure does."""
+        names = [name.split(":")[0] for entry in role.values() for part in entry.values() for name in part]
+        self._rounds = range(min(self.run.plan.experiment(name)["generations"] for name in names))
 
     def read(self, entry: dict[str, list[str]]) -> list[curves.Ecosystem]:
-        return sorted(curves.read(self.run, entry, self.run.roles["text"]), key=lambda one: (one.diversity, one.models))
+        found = curves.read(self.run, entry, self.run.roles["text"], self._rounds)
+        return sorted(found, key=lambda one: (one.diversity, one.models))
 
     def donors(self) -> list[curves.Ecosystem]:
         """The independent runs of figure 9, each entry as one ecosystem with replicates."""
         if self._donors is None:
-            role = self.run.plan.config["claims"]["roles"].get(RUNS) or {}
-            self._donors = [pooled(title, self.read(entry)) for title, entry in role.items()]
+            role, text = self.run.plan.config["claims"]["roles"].get(RUNS) or {}, self.run.roles["text"]
+            self._donors = [pooled(title, curves.read(self.run, entry, text)) for title, entry in role.items()]
         return self._donors
 
     def draws(self, found: list[curves.Ecosystem], title: str) -> Draws:
@@ -170,6 +176,8 @@ def optimum_monotone(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list
 def _between(rounds: Rounds, reference: tuple, other: tuple, statistic: Callable, at: Callable, discrete: bool) -> Finding:
     """Two entries drawn together: `statistic` of each, other minus reference. `at`: the columns used, of T rounds."""
     (title, ours), (name, others) = reference, other
+    common = {one.diversity for one in ours} & {one.diversity for one in others}  # D_opt of two ladders compares on their common steps
+    ours, others = ([one for one in entry if one.diversity in common] for entry in (ours, others))
     drawn, n = rounds.draws([*ours, *others], f"{title} {name}"), len(ours)
     columns = at(drawn.point.shape[1] // 2)
     difference = lambda x: statistic(x[:, n:], _ladder(others)) - statistic(x[:, :n], _ladder(ours))  # noqa: E731
