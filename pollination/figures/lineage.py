@@ -12,7 +12,7 @@ from pollination.figures.data import Run
 from pollination.lineage import ancestry, family
 
 COLUMNS = ("experiment", "generation", "member", "value", "selected", "ancestor", "champion", "weights_from", "text_from")
-ACROSS, DOWN, RADIUS = 120, 44, 15  # pixels between generations and members; of a model
+ACROSS, DOWN, RADIUS, LEFT = 120, 44, 15, 92  # pixels between generations and members; of a model; of the members' names
 TEXTS = 2  # completions in a model's card
 STYLE = """<style>
 svg {{ max-width: 100%; height: auto; display: block; }} svg text {{ font: 11px system-ui, sans-serif; pointer-events: none; }}
@@ -61,8 +61,8 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
         for (g, m), node in nodes.items()
     ]
     low, high = limits(list(values.values()))
-    at = lambda place: (70 + ACROSS * place[0], 40 + DOWN * place[1])  # noqa: E731
-    width, height = 70 + ACROSS * champion[0] + 60, 40 + DOWN * experiment["population"]
+    at = lambda place: (LEFT + ACROSS * place[0], 40 + DOWN * place[1])  # noqa: E731
+    width, height = LEFT + ACROSS * champion[0] + 60, 40 + DOWN * experiment["population"]
     edges, models, cards, rules = [], [], [], []
     for place, node in nodes.items():
         ident, kin = f"{key}g{place[0]}m{place[1]}", " ancestor" if place in ancestors else ""
@@ -81,7 +81,7 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
         cards.append(card(run, name, f"{ident}c", place, node, what, values[place], rows[len(cards)]["selected"]))
         rules.append(f"body:has(#{ident}:is(:hover, :focus)) #{ident}c {{ display: block; }}")
         rules.append(f"body:has(#{ident}:is(:hover, :focus)) #{ident}p .edge {{ opacity: 1; stroke-width: 3; }}")
-    axes = [f'<text x="{70 + ACROSS * g}" y="16" text-anchor="middle">generation {g}</text>' for g in range(champion[0] + 1)]
+    axes = [f'<text x="{LEFT + ACROSS * g}" y="16" text-anchor="middle">generation {g}</text>' for g in range(champion[0] + 1)]
     axes += [f'<text x="4" y="{44 + DOWN * m}">member {m}</text>' for m in range(experiment["population"])]
     picture = f'<div class="scroll"><svg viewBox="0 0 {width} {height}" role="img" aria-label="lineage of {page.attribute(name)}">'
     picture += "".join(axes + edges + models) + "</svg></div>\n"
@@ -91,8 +91,8 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
     rules.sort(key=lambda rule: "card:target" not in rule)  # what is pointed at wins over what was chosen
     hint = '<p class="hint">Nothing is pointed at.</p>'
     return (
-        f"<h2>{page.text(name)}</h2>\n" + STYLE.format(width=min(width, 640), rules="\n".join(rules)) + picture
-        + f'<div class="cards" id="{key}">{hint}{"".join(cards)}</div>\n'
+        f'<section id="{key}"><h2>{page.text(name)}</h2>\n' + STYLE.format(width=min(width, 640), rules="\n".join(rules)) + picture
+        + f'<div class="cards">{hint}{"".join(cards)}</div></section>\n'
     ), rows  # fmt: skip
 
 

@@ -1,0 +1,50 @@
+"""A real headless Chromium: installed where it can be, and what a page does there: errors, requests, pictures."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@cache
+def missing() -> str | None:
+    """Why there is no Chromium here, or None; installs it with apt-get where that can be done."""
+    if find():
+        return None
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return "Chromium is not installed, and apt-get as root, which could install it, is not to be had; package: chromium"
+    for words in (("apt-get", "update"), ("apt-get", "install", "-y", "--no-install-recommends", "chromium")):
+        try:
+            done = subprocess.run(
+                words, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, text=True, timeout=600
+            )
+        except subprocess.TimeoutExpired:
+            return f"{' '.join(words)} took longer than ten minutes"
+        if done.returncode:
+            return f"{' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}"
+    return None if find() else "Chromium was installed and is not found"
+
+
+def find() -> str | None:
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def opened(path: Path, width: int = 1280, height: int = 900) -> Iterator[tuple]:
+    """(page, log): a file in a browser window; log collects what went wrong: errors, and requests to anywhere but the file itself."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find(), args=["--no-sandbox"])
+        page, log = browser.new_page(viewport={"width": width, "height": height}), []
+        page.on("console", lambda message: log.append(f"console {message.type}: {message.text}") if message.type == "error" else None)
+        page.on("pageerror", lambda error: log.append(f"error: {error}"))
+        page.on("request", lambda request: log.append(f"request: {request.url}") if request.url.startswith(("http", "ws", "ftp")) else None)
+        page.goto(path.resolve().as_uri())
+        yield page, log
+        browser.close()
