@@ -1,0 +1,7 @@
+"""stub"""
+
+EXAMPLE = ""
+
+
+def add_arguments(p): ...
+def run(a): ...
