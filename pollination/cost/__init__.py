@@ -84,7 +84,8 @@ def estimate(plan: Plan, rates: Rates, gpus: int = 8, given: dict[str, int] | No
         rule, phase = rules[load.rule], (load.work.group, load.work.generation, load.work.stage)
         tokens = {kind: known(value) for kind, value in load.tokens.items()}
         flops = {kind: known(value) for kind, value in load.flops.items()}
-        seconds = rates.seconds(tokens, flops) if load.gpu else published()["processor"]["start_s"] + known(load.processor_s)
+        start_s = rates.start_s if load.work.stage == "mutate" else published()["processor"]["start_s"]  # it imports torch
+        seconds = rates.seconds(tokens, flops) if load.gpu else start_s + known(load.processor_s)
         rule.jobs, rule.gpu = rule.jobs + 1, load.gpu
         for kind, value in tokens.items():
             rule.tokens[kind] += value

@@ -4,11 +4,30 @@ Second names of finished files (pollination/lease.py) take no space. What is in 
 the packed text of each training job.
 """
 
+import os
+import re
+from pathlib import Path
+
 from pollination.checks import listed
 from pollination.cost.shapes import published
 from pollination.cost.work import Load, Loads, pretrained
 
 WEIGHTS_BYTES = 4  # fp32
+SKIPPED = ("logs", "benchmarks")
+PLACES = (  # where an artifact lies says what kind it is
+    (r"run\.json$", "records"),
+    (r"/parent\d+/", "weights of parents"),
+    (r"/models/.*\.safetensors$", "pretrained weights"),
+    (r"\.safetensors$", "weights of members"),
+    (r"/synthetic\d+/", "synthetic text"),
+    (r"/deal\d+/", "dealt text"),
+    (r"/(corpora|staged)/", "corpora"),
+    (r"/tokens/", "packed tokens"),
+    (r"/member\d+/(scores|answers|sequences|facts|samples|quality)\.|/disagreement\.|/selection\.|/tasks/", "scores and samples"),
+    (r"/report/", "report"),
+    (r"/member\d+/|/models/", "tokenizers and settings"),
+    (r"", "other"),
+)
 
 
 def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
@@ -53,6 +72,18 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
         _tokenizer(loads, model) for model in {m for pool in plan.used_pools.values() for m in listed(pool["model"])}
     )
     found["records"] = records * size["record"]
+    return found
+
+
+def on_disk(results: str | Path) -> dict[str, float]:
+    """Kind of artifact -> bytes that really lie there, by the same kinds; second names, logs and timings are left out."""
+    found: dict[str, float] = {}
+    for folder, folders, names in os.walk(results):
+        folders[:] = [name for name in folders if not name.startswith(".") and not (Path(folder) == Path(results) and name in SKIPPED)]
+        place = Path(folder).relative_to(results).as_posix() + "/"
+        for name in names:
+            kind = next(kind for pattern, kind in PLACES if re.search(pattern, f"/{place}{name}"))
+            found[kind] = found.get(kind, 0.0) + os.path.getsize(Path(folder, name))
     return found
 
 

@@ -4,6 +4,7 @@ A rate is known for one or two shapes. Between and beyond them seconds a token a
 origin with one shape (the same FLOP/s), with two also with what each token costs whatever the model's size.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,3 +73,11 @@ def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
         return 0.0, t / large
     slope = (t - s) / (large - small)
     return s - slope * small, slope
+
+
+def rates_of_run(results: str | Path) -> Rates:
+    """The rates to hold a finished run against: measured ones, else the published ones of the device that its trainings name."""
+    for log in sorted(Path(results, "logs").glob("*/*/member*/train.log")):
+        if used := re.search(r"device (\w+)", log.read_text(encoding="utf-8", errors="replace")):
+            return read_rates(None if Path(MEASURED).is_file() else {"cpu": "cpu"}.get(used[1], "a100"))
+    return read_rates(None)

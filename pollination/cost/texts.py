@@ -128,7 +128,9 @@ class Texts:
             blocks = tokens / context
             if math.isfinite(blocks):
                 blocks = math.floor(blocks)
-                blocks = len(range(member % spec["of"], blocks, spec["of"])) if spec["of"] else blocks
+                segments = spec["segments"]
+                number = {"distinct": member, "same": 0}[segments] if isinstance(segments, str) else segments[member]
+                blocks = len(range(number, blocks, spec["of"])) if spec["of"] else blocks  # they differ by one block at most
             self._segments[pool, member] = blocks * context
         return self._segments[pool, member]
 
