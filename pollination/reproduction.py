@@ -1,7 +1,7 @@
 """One generation made again in a folder of its own, and why it differs where it does.
 
-The folder is a project of its own: results/{run}/ with links to what the generation's jobs read, their records beside them, and
-a copy of the config with absolute paths. Snakemake finds all inputs there, so it makes the generation and nothing before it.
+The folder is a project of its own: results/{run}/ with links to all that the generation descends from, records beside it, and a copy
+of the config with absolute paths. Snakemake finds all inputs there, so it makes the generation and nothing before it.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 from pollination import artifacts
 from pollination.comparison import differing
 from pollination.config import ROOT
+from pollination.verification import read_records
 from pollination.workflow import Plan
 
 STEPS = re.compile(r"(\d+) of (\d+) steps")
@@ -27,24 +29,31 @@ def prepare(plan: Plan, configfile: str, name: str, generation: int, original: P
     """Link what the generation's jobs read into `into`; returns how many files. ValueError: the generation is not whole, `into` is taken."""
     if into.exists() and any(into.iterdir()):
         raise ValueError(f"--into: {into} is not empty; delete it or name a new folder")
-    made = plan.generation_files(name, generation)
-    records = {}
-    for path in made:
-        record = _record(original / _relative(plan, path))
-        records[record] = artifacts.read_record(record)
-    inputs = {path for record in records.values() for path in record["inputs"]} - set(made)
-    linked = 0
-    for path in sorted(inputs):
-        if not path.startswith(f"{plan.results}/"):
-            continue  # local data: the config names them by absolute paths
-        source, target = original / _relative(plan, path), into / path
-        _link(source, target)
-        linked += 1
-        found = artifacts.find_record(source)
-        if found:  # a job holds each input against its record
-            beside = into / plan.results / found[0].relative_to(original)
-            if not beside.exists():
-                _link(found[0], beside)
+    made = set(plan.generation_files(name, generation))
+    records, _, _ = read_records(original)
+    writer = {str(Path(path).parent / file): path for path, record in records.items() for file in record["outputs"]}
+    there = {path: str(original / _relative(plan, path)) for path in made}
+    for path in there.values():
+        if path not in writer or not Path(path).is_file():
+            what = "no record names it" if Path(path).is_file() else "it is not there"
+            raise ValueError(f"{path}: {what}; a generation is reproduced once it is finished")
+    own = {writer[path] for path in there.values()}
+    inputs = {path for record in own for path in records[record]["inputs"]} - made
+    missing = [path for path in sorted(inputs) if path.startswith(f"{plan.results}/") and not (original / _relative(plan, path)).is_file()]
+    if missing:
+        raise ValueError(f"{missing[0]}: this input of the generation is not there; snakemake makes it again")
+    # all that the inputs descend from is linked too: Snakemake would make again what is missing
+    waiting, seen = [*inputs, *plan.staged()], set(own)
+    linked, now_s = 0, time.time()
+    while waiting:
+        source = str(original / _relative(plan, waiting.pop()))
+        record = writer.get(source)
+        if record is None or record in seen:
+            continue
+        seen.add(record)
+        for path in (record, *(str(Path(record).parent / file) for file in records[record]["outputs"])):
+            linked += _link(Path(path), into / plan.results / Path(path).relative_to(original), now_s)
+        waiting += [path for path in records[record]["inputs"] if path.startswith(f"{plan.results}/")]
     order = into / plan.results / "staged/complete"  # founders wait for it
     order.parent.mkdir(parents=True, exist_ok=True)
     order.touch()
@@ -59,23 +68,17 @@ def _relative(plan: Plan, path: str) -> str:
     return path.removeprefix(f"{plan.results}/")
 
 
-def _record(path: Path) -> Path:
-    found = artifacts.find_record(path)
-    if found is None or not path.is_file():
-        raise ValueError(
-            f"{path}: {'no record names it' if path.is_file() else 'it is not there'}; a generation is reproduced once it is finished"
-        )
-    return found[0]
-
-
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, time_s: float) -> bool:
+    """A link to `source`, if that is there. Links all have one time stamp, so that none of them is newer than what was made from it."""
     if not source.is_file():
-        raise ValueError(f"{source}: this input of the generation is not there; it can be made again with snakemake")
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(source.resolve())
     except OSError:  # a file system without links
-        shutil.copy2(source, target)
+        shutil.copyfile(source, target)
+    os.utime(target, (time_s, time_s), follow_symlinks=False)
+    return True
 
 
 def _absolute(raw: dict) -> dict:
@@ -107,9 +110,10 @@ def make(plan: Plan, name: str, generation: int, into: Path, profile: str | None
     """Have Snakemake make the generation's files in `into`. ValueError, where it cannot, says where the reason stands."""
     profile = str(Path(profile).resolve()) if profile and Path(profile).is_dir() else profile or str(ROOT / "profiles/local")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(into), "--profile", profile]
-    command += ["--configfile", str((into / "config.yaml").resolve()), "--cores", cores, "--rerun-triggers", "mtime", "--"]
+    command += ["--configfile", str((into / "config.yaml").resolve()), "--cores", cores]
+    command += ["--rerun-triggers", "mtime", "--"]
     log = into / "snakemake.log"
-    with open(log, "w", encoding="utf-8") as file:
+    with open(log, "w", encoding="utf-8", buffering=1) as file:
         words = [*command, *plan.generation_files(name, generation)]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from pollination import artifacts
 from pollination.__main__ import main
 from pollination.verification import verify
-from tests.conftest import TOY, TOY_PLAN, snakemake
+from tests.conftest import ROOT, TOY, TOY_PLAN, planned
 
 RUN = "results/toy"
 SHARDS = [f"{RUN}/population/gen0/synthetic0/shard{s}.parquet" for s in (0, 1)]
@@ -151,20 +154,22 @@ def test_what_it_says_to_type_makes_exactly_that_again(copy, capsys):
     with open(path, "r+b") as file:  # in place: the kept second name has it too
         file.seek(-50, 2)
         file.write(b"x")
-    flip(f"{RUN}/population/gen1/selection.json")
-    status, out = say(capsys)
+    flip(f"{RUN}/line/gen0/synthetic0/shard1.parquet")  # a new file of that name: the second name is whole, and linked again
+    status, out = say(capsys, "--profile", str(ROOT / "profiles/local"))
     lines = [line.strip() for line in out.splitlines()]
     (remove,) = [line for line in lines if line.startswith("rm ")]
     again, after = [line for line in lines if line.startswith("snakemake ")]
     assert status == 1 and path in remove and again.endswith(remove.removeprefix("rm "))
     for name in remove.split()[1:]:
         Path(name).unlink()
-    targets = again.split(str(TOY))[1].split()
-    dry = snakemake(copy, "-n", *targets)
-    assert "train_child" in dry and "select_parents" in dry and "generate_shard" not in dry
-    snakemake(copy, *targets)
+    base = [sys.executable, "-m", "snakemake", "--snakefile", str(copy / "project/Snakefile"), "--cores", "2"]
+    typed = [*base, *shlex.split(again)[1:]]
+    dry = subprocess.run([*typed, "-n"], capture_output=True, text=True, check=True).stdout
+    assert planned(dry) == {"train_child": 1, "generate_shard": 1, "total": 2}
+    subprocess.run(typed, capture_output=True, check=True)
     assert artifacts.digest(path) == whole and found() == []
-    assert "Nothing to be done" in snakemake(copy) and after.startswith("snakemake")
+    rest = subprocess.run([*base, *shlex.split(after.split("#")[0])[1:]], capture_output=True, text=True, check=True)
+    assert "Nothing to be done" in rest.stdout + rest.stderr
 
 
 def test_names_and_json_serve_scripts(copy, capsys):

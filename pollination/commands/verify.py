@@ -39,7 +39,8 @@ def run(arguments) -> int:
     progress.show(f"{found.files:,} files, {found.size_bytes / 2**30:,.1f} GiB", last=True)
     configfile = "CONFIG" if arguments.run else arguments.configfile
     again = f"python -m pollination verify --{'run' if arguments.run else 'configfile'} {arguments.run or configfile}"
-    typed = remedy(found.findings, f"snakemake --profile {arguments.profile} --configfile {configfile}", again) if found.findings else []
+    snakemake = f"snakemake --configfile {configfile} --profile {arguments.profile}"  # --configfile would take targets that follow it
+    typed = remedy(found.findings, snakemake, again) if found.findings else []
     if arguments.names:
         print("".join(f"{path}\n" for path in names(found.findings)), end="")
         return int(bool(found.findings))
