@@ -62,7 +62,7 @@ class Loads:
 
     def __iter__(self) -> Iterator[Load]:
         for work in jobs(self.plan):
-            load = Load(work, RULES[work.stage])
+            load = Load(work, RULES.get(work.stage, work.stage))
             parts = work.output.removeprefix(f"{self.plan.results}/").split("/")
             if work.stage in ("train", "evaluate", "quality"):
                 place, member = f"{parts[0]}/{parts[1]}", int(parts[2].removeprefix("member"))
