@@ -1,5 +1,6 @@
 """What differs between two runs: settings by key, artifacts by the digests in their records, lineages, last scores."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def recorded(folder: Path) -> dict[str, str]:
     """Artifact -> digest, of all records of a run's folder."""
     records, _, _ = read_records(folder)
     places = {path: Path(path).parent.relative_to(folder) for path in records}
-    return {(places[path] / name).as_posix(): digest for path, record in records.items() for name, digest in record["outputs"].items()}
+    return {os.path.normpath(places[path] / name): digest for path, record in records.items() for name, digest in record["outputs"].items()}
 
 
 def _shared(first: Plan, second: Plan) -> list[str]:

@@ -196,7 +196,7 @@ class Job:
             "wildcards": dict(self.wildcards.items()),
             "params": json.loads(json.dumps(dict(self.params.items()), default=str)),
             "inputs": self.digests,
-            "outputs": {file.relative_to(Path(path).parent).as_posix(): artifacts.digest(file) for file in outputs},
+            "outputs": {os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs},
             "versions": {"pollination": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
             "commit": git_commit(Path(__file__).parent),
         }

@@ -31,7 +31,7 @@ def prepare(plan: Plan, configfile: str, name: str, generation: int, original: P
         raise ValueError(f"--into: {into} is not empty; delete it or name a new folder")
     made = set(plan.generation_files(name, generation))
     records, _, _ = read_records(original)
-    writer = {str(Path(path).parent / file): path for path, record in records.items() for file in record["outputs"]}
+    writer = {os.path.normpath(Path(path).parent / file): path for path, record in records.items() for file in record["outputs"]}
     there = {path: str(original / _relative(plan, path)) for path in made}
     for path in there.values():
         if path not in writer or not Path(path).is_file():
@@ -51,7 +51,7 @@ def prepare(plan: Plan, configfile: str, name: str, generation: int, original: P
         if record is None or record in seen:
             continue
         seen.add(record)
-        for path in (record, *(str(Path(record).parent / file) for file in records[record]["outputs"])):
+        for path in (record, *(os.path.normpath(Path(record).parent / file) for file in records[record]["outputs"])):
             linked += _link(Path(path), into / plan.results / Path(path).relative_to(original), now_s)
         waiting += [path for path in records[record]["inputs"] if path.startswith(f"{plan.results}/")]
     order = into / plan.results / "staged/complete"  # founders wait for it

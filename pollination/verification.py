@@ -106,7 +106,9 @@ def verify(
     """
     records, findings, others = read_records(folder)
     expected = {
-        str(Path(path).parent / name): (path, digest) for path, record in records.items() for name, digest in record["outputs"].items()
+        os.path.normpath(Path(path).parent / name): (path, digest)
+        for path, record in records.items()
+        for name, digest in record["outputs"].items()
     }
     place = _placing(folder, records)
     inputs = {place(name) for record in records.values() for name in record["inputs"]}

@@ -76,19 +76,21 @@ def test_published_models_have_their_known_sizes():
 
 def test_study_a_agrees_with_the_calculation_in_the_docs():
     found = estimate(plan_of(PAPER / "data_pollination.yaml"), read_rates("a100"))
-    assert found.models == {"llama100m": (137_841_408, 320)}
-    # docs/cost.md: 6 x 137,841,408 + 12 x 12 x 768 x 1024 = 940,294,656 FLOPs a token, 64 founders x 976,562 blocks x 1024 tokens
-    assert found.rules["train_founder"].tokens["train"] == 64 * 976_562 * 1024
-    assert found.rules["train_founder"].flops == 64 * 976_562 * 1024 * 940_294_656
-    assert found.rules["train_child"].jobs == 256 and found.rules["generate_shard"].jobs == 4 * 4 * 4 * 8
-    assert found.rules["generate_shard"].tokens["write"] == pytest.approx(64e9)  # 64 corpora of a billion tokens
-    assert found.disk["weights of members"] == 320 * 4 * 137_841_408
+    assert found.models == {"llama100m": (137_841_408, 448)}
+    # docs/cost.md: 6 x 137,841,408 + 12 x 12 x 768 x 1024 = 940,294,656 FLOPs a token, 976,562 blocks of 1024 tokens a model
+    for rule, models in (("train_founder", 64), ("train_child", 384)):
+        assert found.rules[rule].jobs == models and found.rules[rule].tokens["train"] == models * 976_562 * 1024
+        assert found.rules[rule].flops == pytest.approx(models * 976_562 * 1024 * 940_294_656)
+    assert found.rules["generate_shard"].jobs == 112 * 8
+    assert found.rules["generate_shard"].tokens["write"] == pytest.approx(112e9)  # corpora of a billion tokens, 64 of them the populations'
+    assert found.disk["weights of members"] == 448 * 4 * 137_841_408
+    assert found.waves["mmlu"]["train"] == pytest.approx(5.7, abs=0.1)  # two waves of 8
     assert not found.unknown
     for number in ("940,294,656", "137,841,408", f"{found.flops:.2e}"):
         assert number in (ROOT / "docs/cost.md").read_text(), number
 
 
-@pytest.mark.parametrize(("name", "models"), [("data_pollination", 320), ("epistemic_diversity", 3851)])
+@pytest.mark.parametrize(("name", "models"), [("data_pollination", 448), ("epistemic_diversity", 3851)])
 def test_full_presets_take_seconds(name, models, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     begun_s = time.process_time()

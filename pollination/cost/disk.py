@@ -23,8 +23,11 @@ PLACES = (  # where an artifact lies says what kind it is
     (r"/deal\d+/", "dealt text"),
     (r"/(corpora|staged)/", "corpora"),
     (r"/tokens/", "packed tokens"),
-    (r"/member\d+/(scores|answers|sequences|facts|samples|quality)\.|/disagreement\.|/selection\.|/tasks/", "scores and samples"),
-    (r"/report/", "report"),
+    (
+        r"/member\d+/(scores|answers|sequences|facts|samples|quality)\.|/disagreement\.|/selection\.|/(tasks|requests)/",
+        "scores and samples",
+    ),
+    (r"/report/|^/claims.json$|^/(semantics|fingerprint|theory|paper)/", "report"),
     (r"/member\d+/|/models/", "tokenizers and settings"),
     (r"", "other"),
 )
@@ -82,7 +85,7 @@ def on_disk(results: str | Path) -> dict[str, float]:
         folders[:] = [name for name in folders if not name.startswith(".") and not (Path(folder) == Path(results) and name in SKIPPED)]
         place = Path(folder).relative_to(results).as_posix() + "/"
         for name in names:
-            kind = next(kind for pattern, kind in PLACES if re.search(pattern, f"/{place}{name}"))
+            kind = next(kind for pattern, kind in PLACES if re.search(pattern, f"/{place}{name}".replace("/./", "/")))
             found[kind] = found.get(kind, 0.0) + os.path.getsize(Path(folder, name))
     return found
 

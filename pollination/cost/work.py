@@ -17,7 +17,7 @@ from pollination.workflow import Plan
 RULES = {  # what status calls a stage, and what the rule is called
     "train": "train", "evaluate": "evaluate_member", "quality": "measure_quality", "compare": "measure_disagreement",
     "write": "generate_shard", "select": "select_parents", "mutate": "mutate_parent", "deal": "deal_pool", "pack": "pack_tokens",
-    "overlap": "check_overlap", "fetch": "stage", "corpora": "build_corpus", "models": "prepare_model", "tasks": "stage_task",
+    "overlap": "check_overlap", "fetch": "stage", "corpora": "build_corpus", "models": "prepare_model", "tasks": "stage_task", "requests": "build_requests", "embed": "embed_samples", "count words": "count_vocabulary",
     "simulate": "simulate", "collect": "collect_outputs", "count": "count_fingerprints", "descent": "trace_inheritance", "draw": "draw",
 }  # fmt: skip
 GPU = ("train", "evaluate", "quality", "compare", "write")  # stages whose jobs ask for a GPU
@@ -74,6 +74,8 @@ class Loads:
                 self.write(load, work.group, work.generation, int(parts[2].removeprefix("synthetic")))
             elif work.stage == "compare" and work.generation is not None:
                 self.compare(load, work.group, work.generation)
+            elif work.stage == "compare":
+                load.rule = "compare_samples" if work.group == "semantics" else "compare_fingerprints"
             elif work.stage in ("mutate", "deal", "pack", "corpora", "overlap", "fetch"):
                 load.processor_s = self.processor(work, parts)
             yield load
@@ -129,13 +131,13 @@ class Loads:
             questions = self.texts.worlds[spec["corpus"]].benchmarks()[spec["benchmark"]]
             asked = [question for question in questions if question["split"] == "test"]
             words = sum(len(question["question"].split()) + 2 for question in asked) / len(asked)
-            return min(spec["questions"] or math.inf, len(asked)), words * (1 + (spec["shots"] or 0))
+            return min(spec["questions"] or math.inf, len(asked)), words  # examples are the same for all, and read once
         known = published()["tasks"].get(spec["template"])
         if known is None:
             self.unknown[name] = f"tasks.{name}: the size of template {spec['template']!r} is not in pollination/cost/published.yaml"
             return math.nan, math.nan
         asked = min(spec["questions"] or math.inf, known["questions"])
-        return asked * known["requests"], known["question"] + (spec["shots"] or 0) * known["example"]
+        return asked * known["requests"], known["question"] + (0 if known.get("shared") else spec["shots"] or 0) * known["example"]
 
     def asked(self, name: str) -> float:
         """Questions of a benchmark."""

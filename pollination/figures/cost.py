@@ -18,7 +18,7 @@ RULES = {  # what a rule's jobs are called here; all others prepare text and tok
     "measure_quality": "measure data quality", "measure_disagreement": "compare members", "generate_shard": "write synthetic text",
     "deal_pool": "deal the pool", "select_parents": "select parents", "mutate_parent": "mutate a parent", "stage_task": "stage benchmarks",
     "draw": "draw the report", "simulate": "other", "collect_outputs": "other", "count_fingerprints": "other", "compare_fingerprints": "other",
-    "trace_inheritance": "other",
+    "trace_inheritance": "other", "build_requests": "stage benchmarks", "embed_samples": "other", "compare_samples": "other",
 }  # fmt: skip
 KINDS = (  # where a job's benchmark lies says which rule it was
     (r"/train\.tsv$", "train a model"),
@@ -31,7 +31,7 @@ KINDS = (  # where a job's benchmark lies says which rule it was
     (r"/mutate\.tsv$", "mutate a parent"),
     (r"^(corpora|staged|models|tokens)/", "prepare text and tokens"),
     (r"^(tasks|requests)/", "stage benchmarks"),
-    (r"^(report/|config)", "draw the report"),
+    (r"^(report/|paper/|config)", "draw the report"),
 )
 
 
