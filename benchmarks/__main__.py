@@ -9,9 +9,11 @@ from pathlib import Path
 
 from benchmarks import generating, packing, planning, scoring, start, training
 from benchmarks.harness import OURS, ROOT, Outcome, Row, measure, run
+from benchmarks.throughput import throughput
 from pollination import artifacts
 
 ROWS = [*generating.ROWS, *training.ROWS, *packing.ROWS, *scoring.ROWS, *planning.ROWS, *start.ROWS]
+THROUGHPUT = "throughput.json"  # beside the results, for `python -m pollination cost`
 RESULTS, PAGE = ROOT / "results/benchmarks.json", ROOT / "docs/performance.md"
 BEGIN, END = "<!-- table: python -m benchmarks --write -->", "<!-- end of table -->"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "snakemake")
@@ -96,6 +98,7 @@ def main(words: list[str] | None = None, rows: list[Row] = ROWS, results: Path =
     parser.add_argument("--threads", type=int, default=cores, help="threads of every side (default: all cores)")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--write", action="store_true", help=f"put the table into docs/{page.name}; needs all rows")
+    parser.add_argument("--throughput", action="store_true", help=f"measure only what the cost preview asks for: results/{THROUGHPUT}")
     given = parser.parse_args(words)
     if given.list:
         print("\n".join(f"{row.name:16}{row.work}" for row in rows))
@@ -107,6 +110,10 @@ def main(words: list[str] | None = None, rows: list[Row] = ROWS, results: Path =
     about = context(given.rounds, given.threads)
     if about["load_before"] > 0.75 * cores:
         print(f"The machine is busy (load {about['load_before']} on {cores} cores): figures will be noise.", flush=True)
+    if given.throughput:
+        found = throughput(given.rounds, given.threads, about["processor"], lambda line: print(line, flush=True))
+        artifacts.write_json(results.with_name(THROUGHPUT), found)
+        return 0
     one = lambda command: measure(command, given.threads)  # noqa: E731
     say = lambda line: print(line, flush=True)  # noqa: E731
     chosen = [row for row in rows if given.only is None or row.name in given.only]

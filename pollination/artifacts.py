@@ -39,11 +39,30 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def as_json(value: Any) -> str:
+    """Indented JSON with sorted keys, the only way in which artifacts are written. NaN and infinity are refused."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, atomically. NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    """Write `value` as JSON, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(as_json(value), encoding="utf-8")
+
+
+def seal(record: dict) -> dict:
+    """A record with its own digest in it (`seal`), so that a changed byte in a record is found too."""
+    return record | {"seal": hashlib.sha256(as_json(record).encode()).hexdigest()}
+
+
+def read_record(path: str | Path) -> dict:
+    """A record, held against its seal. DamagedArtifact where a byte of it is not as it was written."""
+    record = read_json(path)
+    unsealed = {key: value for key, value in record.items() if key != "seal"} if isinstance(record, dict) else {}
+    whole = isinstance(record, dict) and Path(path).read_text(encoding="utf-8") == as_json(record)
+    if not whole or "seal" in record and seal(unsealed) != record:  # older records have none
+        raise DamagedArtifact(f"{path}: the record was changed after it was written; delete it and run snakemake again")
+    return record
 
 
 def read_json(path: str | Path) -> Any:
@@ -83,13 +102,15 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> Any:
     return file.read(columns=columns)
 
 
-def record_path(path: str | Path) -> Path | None:
-    """The record that names `path` among its outputs, or None where no job of ours wrote it."""
+def find_record(path: str | Path) -> tuple[Path, str] | None:
+    """The record that names `path` among its outputs, and the digest there; None where no job of ours wrote it."""
     path = Path(path)
-    likely = [path.with_name(f"{path.name.split('.')[0]}.run.json"), path.with_name("run.json")]
+    likely = [path.with_name(f"{path.name.split('.')[0]}.run.json"), path.with_name("run.json"), path.parent.parent / "run.json"]
     for candidate in dict.fromkeys([*likely, *sorted(path.parent.glob("*.run.json"))]):
-        if candidate.is_file() and path.name in read_json(candidate).get("outputs", {}):
-            return candidate
+        if candidate.is_file():
+            expected = read_json(candidate).get("outputs", {}).get(path.relative_to(candidate.parent).as_posix())
+            if expected:
+                return candidate, expected
     return None
 
 
@@ -101,10 +122,7 @@ def check(path: str | Path) -> str:
         raise FileNotFoundError(f"{path}: the file does not exist")
     if path.stat().st_size == 0:
         raise DamagedArtifact(f"{path}: the file is empty (0 bytes); {remedy}")
-    found = digest(path)
-    record = record_path(path)
-    if record is not None:
-        expected = read_json(record)["outputs"][path.name]
-        if found != expected:
-            raise DamagedArtifact(f"{path}: its digest {found[:12]} is not the recorded {expected[:12]} ({record.name}): damaged; {remedy}")
+    found, record = digest(path), find_record(path)
+    if record is not None and found != record[1]:
+        raise DamagedArtifact(f"{path}: its digest {found[:12]} is not the recorded {record[1][:12]} ({record[0].name}): damaged; {remedy}")
     return found

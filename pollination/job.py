@@ -189,16 +189,15 @@ class Job:
 
     def write_record(self, path: str) -> None:
         """The record: what was done with what, from which files, giving which. No times: equal work gives equal records."""
-        outputs = [name for name in self.output if name != path and not Path(name).is_dir()]
-        artifacts.write_json(
-            path,
-            {
-                "rule": self.rule,
-                "wildcards": dict(self.wildcards.items()),
-                "params": json.loads(json.dumps(dict(self.params.items()), default=str)),
-                "inputs": self.digests,
-                "outputs": {Path(name).name: artifacts.digest(name) for name in outputs},
-                "versions": {"pollination": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
-                "commit": git_commit(Path(__file__).parent),
-            },
-        )
+        outputs = [Path(name) for name in self.output if name != path]
+        outputs = [file for name in outputs for file in (sorted(name.rglob("*")) if name.is_dir() else [name]) if file.is_file()]
+        record = {
+            "rule": self.rule,
+            "wildcards": dict(self.wildcards.items()),
+            "params": json.loads(json.dumps(dict(self.params.items()), default=str)),
+            "inputs": self.digests,
+            "outputs": {os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs},
+            "versions": {"pollination": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
+            "commit": git_commit(Path(__file__).parent),
+        }
+        artifacts.write_json(path, artifacts.seal(record))

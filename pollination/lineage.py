@@ -76,8 +76,14 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
 def format_ancestry(tree: dict) -> str:
     """The ancestry as text, one model a line, the youngest first, and under each the text that it read."""
     name = lambda place: f"generation {place[0]}, member {place[1]}"  # noqa: E731
-    lines = [f"Ancestors of {tree['experiment']}, {name((tree['generation'], tree['member']))}, by weights and by text:"]
-    for node in tree["nodes"]:
+    by_weights, nodes = set(), {(node["generation"], node["member"]): node for node in tree["nodes"]}
+    place = (tree["generation"], tree["member"])
+    while place:
+        by_weights.add(place)
+        place = nodes[place]["weights_from"]
+    lines = [f"Ancestors of {tree['experiment']}, {name((tree['generation'], tree['member']))}, by weights and by text"]
+    lines[0] += f" ({len(by_weights) - 1} by weights, marked *; {len(nodes) - len(by_weights)} more by text):"
+    for place, node in nodes.items():
         source = "initialised anew"
         if node["weights_from"]:
             source = f"weights from {name(node['weights_from'])}" + (", mutated" if node["mutated"] else "")
@@ -86,9 +92,10 @@ def format_ancestry(tree: dict) -> str:
         elif node["generation"] == 0:
             source = "founder"
         writers = "; ".join(name(place) for place in node["text_from"])
-        lines.append(f"{name((node['generation'], node['member']))}: {source}" + (f"; text from {writers}" if writers else ""))
-        lines.append(f"    model {node['model']}")
-        lines += [f"    read  {path}" for path in node["shards"]]
+        mark = "*" if place in by_weights else " "
+        lines.append(f"{mark} {name(place)}: {source}" + (f"; text from {writers}" if writers else ""))
+        lines.append(f"      model {node['model']}")
+        lines += [f"      read  {path}" for path in node["shards"]]
         if node["human"]:
-            lines.append(f"    read  human text of corpus {node['human']}")
+            lines.append(f"      read  human text of corpus {node['human']}")
     return "\n".join(lines)

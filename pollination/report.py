@@ -116,7 +116,7 @@ class Report:
 
     def figure_config(self, figure: str) -> dict:
         """What a figure needs of the config: a change of anything else does not redraw it."""
-        if figure == "settings":
+        if figure in ("settings", "cost"):  # what it should have cost follows from all of it
             return self.config
         if figure == "claims":
             return self.claim_config()

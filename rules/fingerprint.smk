@@ -172,6 +172,7 @@ for figure, title in FINGERPRINT_FIGURES.items():
                 labels={"figure": title, "as": "picture"},
             ),
             png=f"<results>/report/{figure}.{{survey}}.png",
+            run=f"<results>/report/{figure}.{{survey}}.run.json",
         log:
             f"<logs>/report/{figure}.{{survey}}.log",
         benchmark:

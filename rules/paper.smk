@@ -44,6 +44,7 @@ rule draw_target:
             labels={"figure": "{target}", "as": "picture"},
         ),
         png="<results>/paper/{target}.png",
+        run="<results>/paper/{target}.run.json",
     log:
         "<logs>/paper/{target}.log",
     benchmark:
@@ -81,5 +82,6 @@ use rule draw_target as write_target with:
             category="6 Studies",
             labels={"figure": "{target}", "as": "page"},
         ),
+        run="<results>/paper/{target}.run.json",
     wildcard_constraints:
         target="|".join(name for name, one in TARGETS.items() if one.is_page),

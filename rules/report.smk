@@ -21,7 +21,8 @@ rule figures:
 
 rule write_config:
     output:
-        "<results>/config.yaml",
+        config="<results>/config.yaml",
+        run="<results>/config.run.json",
     log:
         "<logs>/config.log",
     benchmark:
@@ -58,6 +59,7 @@ for figure, (category, title) in FIGURES.items():
                 labels={"figure": title, "as": "picture"},
             ),
             png="<results>/report/{figure}.png",
+            run="<results>/report/{figure}.run.json",
         log:
             "<logs>/report/{figure}.log",
         benchmark:
@@ -100,6 +102,7 @@ for figure, (category, title) in PAGES.items():
                 labels={"figure": title, "as": "page"},
             ),
             others="<results>/{figure}.json" if figure == "claims" else [],
+            run="<results>/report/{figure}.run.json",
         log:
             "<logs>/report/{figure}.log",
         benchmark:

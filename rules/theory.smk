@@ -105,6 +105,7 @@ for figure, (title, table) in THEORY_FIGURES.items():
                 labels={"figure": title, "as": "picture"},
             ),
             png=f"<results>/report/{figure}.png",
+            run=f"<results>/report/{figure}.run.json",
         log:
             f"<logs>/report/{figure}.log",
         benchmark:

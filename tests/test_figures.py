@@ -313,10 +313,15 @@ def test_cost_adds_up_benchmarks(plan):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{header}{s}\t0:00:10\t{memory}\t-\t-\t-\t-\t-\t99.0\t{2 * s}\n")
     _, rows = draw("cost", plan)
-    assert [(r["job"], r["jobs"], r["wall_s"], r["cpu_s"], r["peak_memory_mib"]) for r in rows] == [
+    timed = [r for r in rows if not r["job"].startswith("disk: ")]
+    assert [(r["job"], r["jobs"], r["wall_s"], r["cpu_s"], r["peak_memory_mib"]) for r in timed] == [
         ("train a model", "2", "40", "80", "500"),
         ("select parents", "1", "1", "2", ""),
     ]
+    trained = next(r for r in timed if r["job"] == "train a model")  # 4 founders, and 4 generations of 4 and of three lines
+    assert trained["predicted_jobs"] == "32" and float(trained["predicted_s"]) > 32
+    disk = {r["job"]: r for r in rows if r["job"].startswith("disk: ")}
+    assert float(disk["disk: scores and samples"]["bytes"]) > 0 and float(disk["disk: weights of members"]["predicted_bytes"]) > 0
     assert cost.kind("line.s42/gen1/synthetic0/shard0.tsv") == "write synthetic text"
 
 

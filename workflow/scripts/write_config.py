@@ -5,5 +5,5 @@ import yaml
 from pollination import artifacts
 from pollination.job import Job
 
-with Job(snakemake) as job, artifacts.atomic(job.output[0]) as temporary:  # noqa: F821
+with Job(snakemake) as job, artifacts.atomic(job.output.config) as temporary:  # noqa: F821
     temporary.write_text(yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,0 +1,143 @@
+"""How fast this machine trains, writes and scores, for the cost preview (pollination/cost/): results/throughput.json.
+
+Two shapes, new weights, random text: a small one tells what a token costs whatever the model's size, a larger one the FLOP/s that are reached. On a
+GPU the larger one has the 124M parameters of GPT-2's smallest, on a CPU 15M.
+"""
+
+import time
+from statistics import median
+
+from benchmarks.harness import call, measure
+
+SHAPES = {
+    "tiny": {"vocab_size": 200, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "15M": {"vocab_size": 32000, "hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6},
+    "124M": {"vocab_size": 50304, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
+}
+WORK = {  # shape -> context tokens, sequences a training step, rows written side by side
+    "tiny": (128, 8, 128),
+    "15M": (256, 8, 64),
+    "124M": (1024, 64, 512),
+}
+STEPS = 5  # timed, after the first ones
+START = ["-c", "from pollination.job import Job; from pollination import members, evaluation; from transformers import LlamaForCausalLM"]
+
+
+def _model(name: str):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from pollination.models import pick_device
+
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPES[name], max_position_embeddings=WORK[name][0], tie_word_embeddings=True)
+    return LlamaForCausalLM(config).eval().to(pick_device("auto"))
+
+
+def _wait() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def train(name: str) -> dict:
+    """Steps of the trainer as jobs run it: bf16 and compiled on a GPU, fp32 on a CPU."""
+    import logging
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    from pollination.config import schema, with_defaults
+    from pollination.training import Trainer
+
+    context, batch, _ = WORK[name]
+
+    class Text:
+        tokens_NT = np.random.default_rng(0).integers(0, SHAPES[name]["vocab_size"], ((STEPS + 3) * batch, context))
+
+        def __len__(self) -> int:
+            return len(self.tokens_NT)
+
+        def blocks(self, indices):
+            return self.tokens_NT[indices]
+
+    settings = with_defaults({"batch_sequences": batch}, schema()["$defs"]["train"])
+    model = _model(name)
+    trainer = Trainer(model, Text(), settings, 0, torch.device(model.device), Path("work"), "throughput", logging.getLogger("throughput"))
+    for step in range(STEPS + 3):
+        if step == 3:  # compiled by now
+            _wait()
+            begun_s = time.perf_counter()
+        trainer.step()
+    _wait()
+    return {"seconds": time.perf_counter() - begun_s, "amount": STEPS * batch * context}
+
+
+def write(name: str) -> dict:
+    """Nucleus sampling: a quarter of the context as prompt, half of it new."""
+    from pollination.sampling import Decoding, sample
+
+    context, _, rows = WORK[name]
+    model, new = _model(name), context // 2
+    decoding = Decoding("nucleus", min_new_tokens=new, max_new_tokens=new, temperature=0.7, top_p=0.9)
+    prompts = [[(7 * row + place) % 199 + 1 for place in range(context // 4)] for row in range(rows)]
+    complete = lambda some: list(sample(model, some, list(range(len(some))), decoding, 0, rows))  # noqa: E731
+    complete(prompts[:2])
+    _wait()
+    begun_s = time.perf_counter()
+    written = complete(prompts)
+    _wait()
+    return {"seconds": time.perf_counter() - begun_s, "amount": sum(map(len, written))}
+
+
+def score(name: str) -> dict:
+    """Loss of whole blocks."""
+    import numpy as np
+
+    from pollination.scoring.perplexity import perplexity
+
+    context, batch, _ = WORK[name]
+    model, ids = _model(name), np.random.default_rng(0).integers(0, SHAPES[name]["vocab_size"], (4 * batch, context))
+
+    class Blocks:
+        def __len__(self) -> int:
+            return len(ids)
+
+        def blocks(self, indices):
+            return ids[indices]
+
+    perplexity(model, Blocks(), batch)
+    _wait()
+    begun_s = time.perf_counter()
+    perplexity(model, Blocks(), batch)
+    _wait()
+    return {"seconds": time.perf_counter() - begun_s, "amount": 4 * batch * context}
+
+
+def device() -> dict:
+    import torch
+
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {"seconds": 1.0, "result": name}
+
+
+def throughput(rounds: int, threads: int, processor: str, say=print) -> dict:
+    """What results/throughput.json holds: name, start_s, and for train, write and score tokens a second of each shape; medians of the rounds."""
+    import sys
+
+    gpu = measure(call(device), threads).result
+    found = {"name": gpu or f"{threads} threads of {processor}", "threads": threads, "rounds": rounds}
+    found["start_s"] = median(measure([sys.executable, *START], threads).seconds for _ in range(rounds))
+    say(f"start of a job: {found['start_s']:.1f} s")
+    for function in (train, write, score):
+        points = []
+        for name in ("tiny", "124M" if gpu else "15M"):
+            rate = median(measure(call(function, name), threads).rate for _ in range(rounds))
+            context = WORK[name][0]
+            points.append({"model": {"model_type": "llama", "tie_word_embeddings": True} | SHAPES[name], "context_tokens": context})
+            points[-1] |= {"tokens_per_s": rate, "source": "python -m benchmarks --throughput"}
+            say(f"{function.__name__}, {name}: {rate:,.0f} tokens/s")
+        found[function.__name__] = points
+    return found

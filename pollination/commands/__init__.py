@@ -1,0 +1,84 @@
+"""The commands of `python -m pollination`, a module each: its text is the help, `EXAMPLE` the last line of it, `add_arguments(parser)`
+says what it takes, and `run(arguments)` answers and returns the exit status.
+
+What they share stands here: the plan of a config file or of a run's folder, and tables of text.
+"""
+
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+
+import yaml
+
+from pollination.config import resolve
+from pollination.workflow import Plan
+
+PROGRESS_S = 10.0  # between lines of progress where they go to a file
+CONFIGFILE = "config/config.yaml"
+
+
+def add_configfile(parser: ArgumentParser) -> None:
+    parser.add_argument("--configfile", default=CONFIGFILE, help="the config file (default: %(default)s)")
+
+
+def read_yaml(path: str | Path) -> dict:
+    """A config file as it stands; ValueError where it is no YAML."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def read_plan(configfile: str) -> Plan:
+    """The plan of a config file; ConfigError and OSError say what is wrong with it."""
+    config = resolve(read_yaml(configfile), configfile)
+    return Plan(config, f"results/{config['run']}")
+
+
+def read_run(folder: str) -> Plan:
+    """The plan of a run by its folder, results/{run}: the resolved config lies in it."""
+    path = Path(folder, "config.yaml")
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: there is no config.yaml in it, so it is no run's folder; allowed: results/{{run}}, or give --configfile"
+        )
+    config = read_yaml(path)
+    if not isinstance(config, dict) or "experiments" not in config:
+        raise ValueError(f"{path}: it is not the config of a run; snakemake writes it anew once it is deleted")
+    return Plan(config, str(Path(folder)))
+
+
+def find_experiment(plan: Plan, name: str, generation: int) -> None:
+    """ValueError where there is no such generation."""
+    if name not in plan.config["experiments"]:
+        raise ValueError(f"experiment {name!r} is not in this config; allowed: {', '.join(plan.config['experiments'])}")
+    last = plan.experiment(name)["generations"] - 1
+    if not 0 <= generation <= last:
+        raise ValueError(f"generation {generation} is not in {name!r}; allowed: 0 to {last}")
+
+
+def table(rows: list[tuple], left: int = 1) -> list[str]:
+    """Rows of text in columns, the first `left` of them flush left."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = lambda n, cell: cell.ljust(widths[n]) if n < left else cell.rjust(widths[n])  # noqa: E731
+    return ["  ".join(aligned(n, cell) for n, cell in enumerate(row)).rstrip() for row in cells]
+
+
+class Progress:
+    """How far long work is: one line that is rewritten on a terminal, a line now and then elsewhere; both on standard error."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.terminal = what, sys.stderr.isatty()
+        self.shown_s = time.monotonic()
+
+    def show(self, text: str, last: bool = False) -> None:
+        now_s = time.monotonic()
+        if not last and now_s - self.shown_s < (0.1 if self.terminal else PROGRESS_S):
+            return
+        self.shown_s = now_s
+        if self.terminal:
+            print(f"\r\033[K{self.what}: {text}", end="\n" if last else "", file=sys.stderr, flush=True)
+        elif not last:
+            print(f"{self.what}: {text}", file=sys.stderr, flush=True)

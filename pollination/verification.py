@@ -1,0 +1,239 @@
+"""Every artifact of a run against the records: is each file what a job wrote, and was it made from what lies beside it now?
+
+A record (pollination/artifacts.py) holds the digests of the files that a job wrote and of those that it read. So damage shows where a
+file is not what its own record says, and age or a swap where a record's input is not what that file's own record says.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from pollination import artifacts
+from pollination.artifacts import DamagedArtifact
+from pollination.lease import newest
+from pollination.status import jobs
+from pollination.workflow import Plan
+
+TYPED = 12  # files named one by one in what to type, at most
+PARTS = {"member": ("member{}", "deal{}"), "gen": ("gen{}",), "rank": ("parent{}", "synthetic{}"), "shard": ("shard{}.run.json",)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with the file `path`: `kind`, one word or two; `said`, the rest; `rebuild`, what has to be made again."""
+
+    kind: str
+    path: str
+    said: str
+    rebuild: str
+
+
+@dataclass
+class Verified:
+    """What `verify` found. `outside`: inputs of other places that are not here to be compared; `unmade`: jobs without output."""
+
+    findings: list[Finding]
+    files: int = 0
+    size_bytes: int = 0
+    records: int = 0
+    outside: int = 0
+    unmade: int = 0
+    strangers: int = 0
+
+
+def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
+    """Records of a run's folder by path, findings on the records themselves, and all other files that are artifacts or might be."""
+    records, findings, others = {}, [], []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not (Path(place) == folder and name in ("logs", "benchmarks"))
+        )
+        for name in sorted(names):
+            path = Path(place, name)
+            if name != "run.json" and not name.endswith(".run.json"):
+                others += [] if name.startswith(".") else [str(path)]
+                continue
+            try:
+                record = artifacts.read_record(path)
+                record["outputs"], record["inputs"], record["wildcards"]  # noqa: B018
+            except (DamagedArtifact, KeyError, OSError) as error:
+                said = "is empty" if path.exists() and path.stat().st_size == 0 else str(error).removeprefix(f"{path}: ").split(";")[0]
+                findings.append(Finding("damaged record", str(path), said, str(path)))
+                continue
+            if not _in_place(record, path.relative_to(folder)):
+                wildcards = ", ".join(f"{key} {value}" for key, value in record["wildcards"].items())
+                findings.append(Finding("misplaced", str(path), f"it is the record of {record['rule']}, {wildcards}", str(path)))
+            records[str(path)] = record
+    return records, findings, others
+
+
+def _in_place(record: dict, path: Path) -> bool:
+    """Whether a record lies where its job writes: a folder that was exchanged with its record is found by that."""
+    text, parts = path.as_posix(), set(path.parts)
+    for key, value in record["wildcards"].items():
+        if key in PARTS:
+            if not parts & {form.format(value) for form in PARTS[key]}:
+                return False
+        elif key in ("experiment", "pool", "model", "corpus", "task", "place", "survey", "split") and value not in text:
+            return False
+    return True
+
+
+def _digests(paths: list[str], workers: int, show: Callable[[int, int], None]) -> tuple[dict[str, str], int]:
+    """Digests of files, by threads (hashing frees the interpreter); files that cannot be read are left out. `show(files, bytes)`."""
+    found, size_bytes = {}, 0
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {pool.submit(artifacts.digest, path): path for path in paths}
+        for done in as_completed(waiting):
+            path = waiting[done]
+            if done.exception() is None:
+                found[path] = done.result()
+                size_bytes += os.path.getsize(path)
+            show(len(found), size_bytes)
+    return found, size_bytes
+
+
+def verify(
+    folder: Path, plan: Plan | None, workers: int = os.cpu_count() or 1, show: Callable[[int, int, int], None] = lambda *_: None
+) -> Verified:
+    """Hold a run's folder against its records; with the plan also what a plan's job wrote and no record names.
+
+    Writes nothing. `show(files, bytes, of)` is told how far it is.
+    """
+    records, findings, others = read_records(folder)
+    expected = {
+        os.path.normpath(Path(path).parent / name): (path, digest)
+        for path, record in records.items()
+        for name, digest in record["outputs"].items()
+    }
+    place = _placing(folder, records)
+    inputs = {place(name) for record in records.values() for name in record["inputs"]}
+    wanted = sorted(path for path in inputs | set(expected) if path and os.path.isfile(path))
+    now, size_bytes = _digests(wanted, workers, lambda files, size: show(files, size, len(wanted)))
+    for path, (record, digest) in sorted(expected.items()):
+        if path not in now:
+            kind, said = ("unreadable", "it cannot be read") if os.path.lexists(path) else ("missing", f"{Path(record).name} names it")
+            findings.append(Finding(kind, path, said, path))
+        elif now[path] != digest:
+            findings.append(Finding(*_damage(path, digest, Path(record).name), path))
+    wrong = {finding.path for finding in findings if finding.kind == "misplaced"}
+    stale, outside = _stale({path: record for path, record in records.items() if path not in wrong}, expected, now, place, wrong)
+    verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
+    claimed = set(expected)
+    verified.strangers = sum(path not in claimed and not path.endswith("/staged/complete") for path in others)
+    if plan:
+        unrecorded, verified.unmade = _unrecorded(plan, claimed)
+        named = {finding.path for finding in verified.findings if finding.kind == "damaged record"}
+        verified.findings += [
+            finding for finding in unrecorded if not any(Path(path).parent == Path(finding.path).parent for path in named)
+        ]
+    return verified
+
+
+def _placing(folder: Path, records: dict[str, dict]) -> Callable[[str], str | None]:
+    """Where a recorded input lies now: a run may have been moved, or lie in another place than the one that asks."""
+    own = next(
+        (f"{parts[0]}/{parts[1]}/" for r in records.values() for name in r["inputs"] if (parts := name.split("/"))[0] == "results"), None
+    )
+    base = folder.resolve().parent.parent
+
+    def place(name: str) -> str | None:
+        if own and name.startswith(own):
+            return str(folder / name.removeprefix(own))
+        path = Path(name) if os.path.isabs(name) else base / name
+        return str(path) if path.is_file() else None
+
+    return place
+
+
+def _damage(path: str, digest: str, record: str) -> tuple[str, str, str]:
+    """(kind, path, words) for a file whose digest is another."""
+    size = os.path.getsize(path)
+    if size == 0:
+        return "empty", path, "0 bytes"
+    if reason := _cut(path, size):
+        return "cut short", path, f"{size:,} bytes; {reason}"
+    return "damaged", path, f"its digest is not the {digest[:12]} of {record}: changed, or another file in its place"
+
+
+def _cut(path: str, size: int) -> str:
+    """How a format's own end says that the rest is missing; "" where it does not."""
+    with open(path, "rb") as file:
+        if path.endswith(".parquet"):
+            file.seek(max(0, size - 4))
+            return "" if file.read() == b"PAR1" else "a parquet file ends with PAR1"
+        if path.endswith(".safetensors"):
+            header = int.from_bytes(file.read(8), "little")
+            if header > size:
+                return "its header is not whole"
+            ends = [entry["data_offsets"][1] for entry in _header(file.read(header)).values() if "data_offsets" in entry]
+            whole = 8 + header + max(ends, default=0)
+            return f"its header says {whole:,}" if size < whole else ""
+        if path.endswith((".json", ".jsonl", ".csv", ".yaml", ".svg", ".html")):
+            file.seek(size - 1)
+            return "" if file.read() in (b"\n", b">", b"}") else "its last line is not whole"
+    return ""
+
+
+def _header(text: bytes) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _stale(records: dict, expected: dict, now: dict, place, wrong: set[str]) -> tuple[list[Finding], int]:
+    """Jobs that read something else than what lies there: an input made anew since, an older one, or a swapped one. Of inputs with a
+    record out of place (`wrong`) nothing is known."""
+    findings, outside = [], 0
+    for path, record in records.items():
+        for name, digest in record["inputs"].items():
+            there = place(name)
+            if there is None or there not in now and there not in expected:
+                outside += 1
+                continue
+            if there in expected and expected[there][0] in wrong:
+                continue
+            says = expected[there][1] if there in expected else now[there]
+            if digest != says:
+                words = f"made from {name} with digest {digest[:12]}; that file's record says {says[:12]}"
+                words = words if there in expected else f"made from {name} with digest {digest[:12]}; the file has {says[:12]}"
+                findings.append(Finding("stale", path, words, path))
+    return findings, outside
+
+
+def _unrecorded(plan: Plan, claimed: set[str]) -> tuple[list[Finding], int]:
+    """Planned artifacts that are there without a record (unless a job is at work on them), and the number of jobs not done yet."""
+    findings, unmade = [], 0
+    for work in jobs(plan):
+        path = work.output
+        if not os.path.exists(path):
+            unmade += 1
+        elif path not in claimed and not path.endswith("run.json") and not _held(path, work.lease):
+            findings.append(Finding("unrecorded", path, "no record names it: another copy's, or cut off before its record", path))
+    return findings, unmade
+
+
+def _held(path: str, lease: str | None) -> bool:
+    """Whether a job says that it is at work on an output."""
+    holder = newest(Path(path).parent / lease)[1] if lease and (Path(path).parent / lease).is_dir() else {}
+    return bool(holder) and not holder["released"]
+
+
+def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[str]:
+    """What to type: delete what is wrong and have exactly that made again, then what depends on it."""
+    files = names(findings)
+    there = [path for path in files if os.path.lexists(path)]
+    after = f"{snakemake}    # what depends on it, where it comes out otherwise"
+    if len(files) > TYPED:
+        return [f"{verify_again} --names > again.txt", "xargs rm -f < again.txt", f"xargs {snakemake} < again.txt", after]
+    return [*([f"rm {shlex.join(there)}"] if there else []), f"{snakemake} {shlex.join(files)}", after]
+
+
+def names(findings: list[Finding]) -> list[str]:
+    """The files that have to be made again."""
+    return list(dict.fromkeys(finding.rebuild for finding in findings))
