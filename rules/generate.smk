@@ -53,7 +53,7 @@ rule deal_pool:
         mem_mb=grows(8000),
         runtime=minutes(60),
     params:
-        recipe=1,
+        recipe=2,
         population=setting("experiments/{experiment}/population"),
         seed=setting("experiments/{experiment}/seed"),
     message:
