@@ -53,27 +53,3 @@ def test_planning_imports_nothing_heavy(tmp_path):
     words = ["-n", "--quiet", "all", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--configfile", str(TOY)]
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
     assert "heavy: []" in result.stdout, result.stdout + result.stderr
-
-
-def sampled(**change) -> Plan:
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    raw["evaluate"] |= change
-    return Plan(resolve(raw), "r")
-
-
-def test_samples_are_embedded_of_those_who_play_a_role_or_are_named():
-    p = sampled()
-    assert p.embedded() == ["population", "line.s42", "line.s123", "line.s456"] and p.embeddings == "r/semantics/tfidf.embeddings.parquet"
-    assert p.embedded_groups()[1] == {"group": "line", "experiments": ["line.s42", "line.s123", "line.s456"], "population": 1}
-    assert len(p.embedded_models()) == 4 + 4 * 4 + 3 * 4  # founders once
-    assert p.figure_inputs("semantics") == {"embeddings": [p.embeddings]} and p.encoder == []
-    named = sampled(semantics={"encoder": "{data}/roberta", "experiments": ["line"]})
-    assert named.embedded() == ["line.s42", "line.s123", "line.s456"]
-    assert named.semantics["encoder"] == "./roberta" and "r/semantics/encoder/model.safetensors" in named.staged()
-    without = sampled(semantics=None)
-    assert not {"semantics", "semantic_diversity"} & set(without.figures()) and "degeneration" in without.figures()
-    assert without.figure_inputs("continuations")["vocabulary"] == ["r/corpora/world/vocabulary.parquet"]
-
-
-def test_measuring_something_else_beside_the_scores_evaluates_nobody_again():
-    assert sampled().measures("line.s42/gen1", 0) == sampled(semantics=None, quality=True).measures("line.s42/gen1", 0)

@@ -170,3 +170,27 @@ def test_what_an_experiment_wrote_is_a_corpus_for_the_untouched_model():
     p.config["evaluate"]["perplexity"].append(entry)
     assert p.evaluation_inputs("base/student", 0)["text"][-1] == "r/tokens/student/wrote/train.bin"
     assert "r/tokens/student/wrote/train.bin" not in p.evaluation_inputs("founders/pair", 0)["text"]
+
+
+def sampled(**change) -> Plan:
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw["evaluate"] |= change
+    return Plan(resolve(raw), "r")
+
+
+def test_samples_are_embedded_of_those_who_play_a_role_or_are_named():
+    p = sampled()
+    assert p.embedded() == ["population", "line.s42", "line.s123", "line.s456"] and p.embeddings == "r/semantics/tfidf.embeddings.parquet"
+    assert p.embedded_groups()[1] == {"group": "line", "experiments": ["line.s42", "line.s123", "line.s456"], "population": 1}
+    assert len(p.embedded_models()) == 4 + 4 * 4 + 3 * 4  # founders once
+    assert p.figure_inputs("semantics") == {"embeddings": [p.embeddings]} and p.encoder == []
+    named = sampled(semantics={"encoder": "{data}/roberta", "experiments": ["line"]})
+    assert named.embedded() == ["line.s42", "line.s123", "line.s456"]
+    assert named.semantics["encoder"] == "./roberta" and "r/semantics/encoder/model.safetensors" in named.staged()
+    without = sampled(semantics=None)
+    assert not {"semantics", "semantic_diversity"} & set(without.figures()) and "degeneration" in without.figures()
+    assert without.figure_inputs("continuations")["vocabulary"] == ["r/corpora/world/vocabulary.parquet"]
+
+
+def test_measuring_something_else_beside_the_scores_evaluates_nobody_again():
+    assert sampled().measures("line.s42/gen1", 0) == sampled(semantics=None, quality=True).measures("line.s42/gen1", 0)

@@ -31,7 +31,8 @@ def measure(run: Run, role: str) -> list[dict]:
         for kind in PANELS:
             values = by_prompt[kind].to_numpy()
             interval = jackknife_interval(values.mean(), (values.sum() - values) / max(1, len(values) - 1))
-            row = {"role": role, "generation": g, "kind": kind, "value": interval["mean"], "low": interval["low"], "high": interval["high"]}
+            low, high = np.clip([interval["low"], interval["high"]], 0, 1)
+            row = {"role": role, "generation": g, "kind": kind, "value": interval["mean"], "low": low, "high": high}
             rows.append(row | {"models": len(folders), "texts": len(said)})
     return rows
 
@@ -41,7 +42,7 @@ def draw_panels(rows: pd.DataFrame, out: Path) -> None:
     for axis, (kind, title) in zip(axes, PANELS.items(), strict=True):
         here = rows[rows.kind == kind]
         for role, part in here.groupby("role", sort=False):
-            style.band(axis, role, part.generation, 100 * part.value, 100 * part.low.clip(lower=0), 100 * part.high.clip(upper=1))
+            style.band(axis, role, part.generation, 100 * part.value, 100 * part.low, 100 * part.high)
         axis.set_title(title)
         top = 100 * np.nanmax([*here.high, *here.value, 0.0])
         axis.set_ylim(0, min(100, 1.05 * top) if top else 1)

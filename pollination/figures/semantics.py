@@ -47,7 +47,7 @@ def draw_panels(table: pd.DataFrame, groups: list[dict], perplexity: float, out:
     size = 2.3 if len(shown) < 8 else 1.5
     figure = style.Figure(figsize=(max(4.5, size * len(shown) + 0.4), size * len(groups) + 0.9), layout="constrained")
     axes = figure.subplots(len(groups), len(shown), squeeze=False, sharex=True, sharey=True)
-    most = 0
+    most, titled = 0, set()
     for line, group in zip(axes, groups, strict=True):
         for axis, generation in zip(line, shown, strict=True):
             here = rows[(rows.group == group["group"]) & (rows.generation == generation)]
@@ -59,10 +59,12 @@ def draw_panels(table: pd.DataFrame, groups: list[dict], perplexity: float, out:
                 axis.scatter(
                     mine.x, mine.y, c=[colours[prompt] for prompt in mine.prompt_id], marker=MARKERS[number % len(MARKERS)], **dots
                 )
+            axis.set_visible(len(here) > 0)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[["top", "right"]].set_visible(True)
-            if group is groups[0]:
+            if len(here) and generation not in titled:
+                titled.add(generation)
                 axis.set_title(f"generation {generation}")
         line[0].set_ylabel(group["group"])
     keys = [
