@@ -4,6 +4,7 @@ Exit status: 0 the answer is yes (or there is one), 1 it is no (mistakes, findin
 """
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -33,10 +34,11 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         return arguments.run_command(arguments)
+    except BrokenPipeError:  # piped into `head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
         return 2
 
 
