@@ -99,6 +99,9 @@ def jobs(plan: Plan) -> Iterator[Work]:
         yield Work("semantics", None, "compare", plan.diversity, f"{log}/diversity.log")
     for figure in plan.figures():
         yield Work("report", None, "draw", f"{plan.results}/report/{figure}.csv", f"{logs}/report/{figure}.log")
+    for path in plan.paper_files():
+        if path.startswith(f"{plan.results}/paper/") and path.endswith(".csv"):
+            yield Work("report", None, "draw", path, f"{logs}/paper/{Path(path).stem}.log")
 
 
 def _sides(plan: Plan) -> Iterator[Work]:

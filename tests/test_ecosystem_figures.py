@@ -28,7 +28,7 @@ def config(**change) -> dict:
     raw["experiments"] = {
         f"m{n}": {"population": n, "founders": f"f{n}", **shared} | ({"seeds": [1, 2]} if n == 1 else {}) for n in (1, 2, 4)
     }
-    raw["evaluate"] |= {"disagreement": {"corpus": "world"}, "quality": True} | change.pop("evaluate", {})
+    raw["evaluate"] |= {"disagreement": {"corpus": "world"}, "quality": True, "semantics": None} | change.pop("evaluate", {})
     comparisons = {"sizes": {"one model": "m1", "four": "m4"}, "two": ["m2", "m4:3"]}
     return raw | {"figures": change.pop("figures", {"ecosystems": {"tiny": ["m1", "m2", "m4"]}, "comparisons": comparisons})}
 
@@ -144,7 +144,7 @@ def test_where_all_are_harmed_there_is_no_boundary():
         ({}, {"disagreement": None, "quality": False}, set()),
         ({}, {}, {"quality"}),
         ({"comparisons": {"all": ["m1", "m2"]}}, {"quality": False}, {"comparisons"}),
-        ({"ecosystems": {"alone": ["m1"]}}, {}, set(OPTIONAL) - {"comparisons"}),
+        ({"ecosystems": {"alone": ["m1"]}}, {}, set(OPTIONAL) - {"comparisons", "semantics", "semantic_diversity"}),
     ],
 )
 def test_a_figure_is_made_where_its_role_is_given_and_from_its_declared_inputs(figures, evaluate, made, tmp_path):

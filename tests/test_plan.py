@@ -20,8 +20,13 @@ def dry(tmp_path, configfile) -> dict[str, int]:
 
 def test_study_a_is_320_models_with_founders_of_their_own(tmp_path):
     plan = dry(tmp_path, PAPER / "data_pollination.yaml")
-    assert plan["train_founder"] == 64
-    assert plan["train_founder"] + plan["train_child"] == 320 == plan["evaluate_member"]
+    assert plan["train_founder"] == 64  # shared by what stands beside the 320: lines of three seeds, N = 4 and 9, text only
+    assert plan["train_founder"] + plan["train_child"] == 320 + 3 * 4 + (4 + 9) * 4 + 16 * 4 == plan["evaluate_member"]
+    config = resolve(yaml.safe_load((PAPER / "data_pollination.yaml").read_text()))
+    four = [config["experiments"][name] for name in ("mmlu", "winogrande", "mathqa", "social_iqa")]
+    assert sum(one["population"] * one["generations"] for one in four) == 320 and len({one["founders"] for one in four}) == 4
+    assert {one["train"]["tokens"] for one in four} == {one["generate"]["tokens"] for one in four} == {1_000_000_000}
+    assert {pool["train"]["tokens"] for pool in config["founders"].values()} == {1_000_000_000}
 
 
 @pytest.mark.parametrize(

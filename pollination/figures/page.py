@@ -16,7 +16,7 @@ HEAD = """<!doctype html>
 <title>{title}</title><style>
 body {{ font: 14px/1.45 system-ui, sans-serif; color: #222; margin: 1.5rem auto; max-width: 72rem; padding: 0 1rem; }}
 h1 {{ font-size: 1.35rem; }} h2 {{ font-size: 1.05rem; margin: 2rem 0 .4rem; }}
-table {{ border-collapse: collapse; width: 100%; }}
+table {{ border-collapse: collapse; width: 100%; }} .wide {{ overflow-x: auto; }}
 th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem; border-top: 1px solid #ddd; }}
 th {{ font-weight: 600; background: #f6f6f6; }} td.number {{ text-align: right; white-space: nowrap; }}
 td.text {{ white-space: pre-wrap; overflow-wrap: anywhere; width: 46%; }}
@@ -66,7 +66,7 @@ def table(headings: list[str], rows: list[list[str]], classes: list[str] | None 
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     cell = lambda kind, value: f'<td class="{kind}">{value}</td>' if kind else f"<td>{value}</td>"  # noqa: E731
     body = "\n".join("<tr>" + "".join(map(cell, kinds, row)) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>\n"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>\n'
 
 
 def save(title: str, parts: list[str], out: Path) -> None:
