@@ -95,13 +95,14 @@ def within_prompts(texts: Texts) -> dict[str, np.ndarray]:
 
 
 def over_prompts(texts: Texts) -> dict[str, tuple[float, np.ndarray]]:
-    """Measure -> (value, values without each prompt), of all texts together: between (distance of texts to different prompts), vendi, distinct_n."""
+    """Measure -> (value, values without each prompt), of all texts together: between (distance of texts to different prompts), vendi, distinct_n.
+    Of two prompts one is no sample to measure without the other: NaN."""
     models, prompts, _ = texts.unit_MPD.shape
     alone_PD = texts.unit_MPD.sum(axis=0)
     dots_PP = alone_PD @ alone_PD.T / models**2
     np.fill_diagonal(dots_PP, 0.0)
     whole, rows = dots_PP.sum(), dots_PP.sum(axis=1)
-    left = 1 - (whole - 2 * rows) / ((prompts - 1) * (prompts - 2)) if prompts > 2 else np.full(prompts, np.nan)
+    left = 1 - (whole - 2 * rows) / max(1, (prompts - 1) * (prompts - 2))
     found = {"between": (float(1 - whole / (prompts * (prompts - 1))), left)}
     without = [np.delete(np.arange(prompts), p) for p in range(prompts)]
     flat = lambda chosen: texts.unit_MPD[:, chosen].reshape(models * len(chosen), -1)  # noqa: E731
@@ -113,7 +114,7 @@ def over_prompts(texts: Texts) -> dict[str, tuple[float, np.ndarray]]:
         own = [sum(where[gram] == 1 for gram in grams) for grams in grams_P]  # that no other prompt has
         left = np.array([share(len(where) - mine, total - grams.total()) for mine, grams in zip(own, grams_P, strict=True)])
         found[f"distinct_{n}"] = (share(len(where), total), left)
-    return found
+    return found if prompts > 2 else {measure: (value, np.full(prompts, np.nan)) for measure, (value, _) in found.items()}
 
 
 def subsets(size: int, k: int, seed: int) -> list[tuple[int, ...]]:

@@ -101,6 +101,7 @@ def test_texts_of_nothing_have_numbers_where_they_can():
     found = compare(table, [{"group": "population", "experiments": ["population"], "population": 2}], seed=1).set_index(
         ["scope", "measure"]
     )
+    assert np.isnan(found.low["model", "vendi"])  # two prompts: no interval, rather than one of width zero
     assert np.isnan(found.value["prompt", "self_bleu"]) and found.value["prompt", "vendi"] == pytest.approx(1)
 
 
