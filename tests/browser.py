@@ -1,12 +1,12 @@
 """A real headless Chromium: installed where it can be, and what a page does there: errors, requests, pictures."""
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from tests.packages import install
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -16,18 +16,7 @@ def missing() -> str | None:
     """Why there is no Chromium here, or None; installs it with apt-get where that can be done."""
     if find():
         return None
-    if not shutil.which("apt-get") or os.geteuid() != 0:
-        return "Chromium is not installed, and apt-get as root, which could install it, is not to be had; package: chromium"
-    for words in (("apt-get", "update"), ("apt-get", "install", "-y", "--no-install-recommends", "chromium")):
-        try:
-            done = subprocess.run(
-                words, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, text=True, timeout=600
-            )
-        except subprocess.TimeoutExpired:
-            return f"{' '.join(words)} took longer than ten minutes"
-        if done.returncode:
-            return f"{' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}"
-    return None if find() else "Chromium was installed and is not found"
+    return install("chromium") or (None if find() else "Chromium was installed and is not found")
 
 
 def find() -> str | None:

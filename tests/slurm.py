@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.packages import install
+
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 ETC = Path("/etc/slurm")
 DEVICES = ("/dev/null", "/dev/zero")  # stand-in GPUs: any character device will do
@@ -63,19 +65,7 @@ def missing() -> str | None:
         return f"{ETC}/slurm.conf exists: this machine has a Slurm of its own"
     if all(map(shutil.which, ("slurmctld", "slurmd", "squeue", "munged"))):
         return None
-    if not shutil.which("apt-get"):
-        return f"Slurm is not installed and there is no apt-get to install it with; packages: {' '.join(PACKAGES)}"
-    install = ("apt-get", "install", "-y", "--no-install-recommends", *PACKAGES)
-    for words in (("apt-get", "update"), install):
-        try:
-            result = subprocess.run(
-                words, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, text=True, timeout=300
-            )
-        except subprocess.TimeoutExpired:
-            return f"{' '.join(words)}: no end after 300 s"
-        if result.returncode:
-            return f"{' '.join(words)}: {(result.stderr.strip().splitlines() or ['failed'])[-1]}"
-    return None
+    return install(*PACKAGES)
 
 
 def until(condition, timeout_s: float, what: str, every_s: float = 0.2):
