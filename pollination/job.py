@@ -65,6 +65,14 @@ class StopRequest:
         return self.lease is None or not self.lease.lost()
 
 
+def hardware() -> dict[str, str]:
+    """What the job computed on: the GPU and its CUDA, or the CPU. Asks a torch that is at work, and imports none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {"device": "cpu"}
+    return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+
+
 def git_commit(folder: Path) -> str:
     """The commit of the code, with '+' appended where the work tree differs; 'unknown' outside a checkout."""
     try:
@@ -198,6 +206,7 @@ class Job:
             "inputs": self.digests,
             "outputs": {os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs},
             "versions": {"pollination": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
+            "hardware": hardware(),
             "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

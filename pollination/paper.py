@@ -136,8 +136,8 @@ class Paper:
             lacks = "the section `tasks` is empty"
         elif one.draws == "paper_semantics" and not self.config["evaluate"].get("semantics"):
             lacks = "evaluate.semantics is not given"
-        elif "from_base" in one.panels and not self.bases:
-            lacks = "no model of this config is pretrained"
+        elif "from_base" in one.panels and not self.models_of(target) <= set(self.bases):
+            lacks = f"it shows models that are not pretrained ({', '.join(sorted(self.models_of(target) - set(self.bases)))})"
         elif "base_on_text" in one.panels and not self.base_texts(target):
             lacks = "no corpus of kind synthetic is measured on the untouched model (evaluate.perplexity, generations: [-1])"
         return f"{target} ({one.title}): {lacks}; {one.preset} has it" if lacks else None
@@ -183,10 +183,9 @@ class Paper:
                 found.setdefault(spec["experiment"], {})[spec["generation"]] = corpus
         return {name: dict(sorted(rounds.items())) for name, rounds in found.items()}
 
-    def base_folders(self, target: str) -> list[str]:
-        """The untouched models behind a target's players."""
-        names = [self.model(self.place(name, 0), m) for name in self.players(target) for m in range(self.experiment(name)["population"])]
-        return [f"{self.results}/base/{model}/member0" for model in dict.fromkeys(names) if model in self.bases]
+    def models_of(self, target: str) -> set[str]:
+        """The models that a target's players are made of."""
+        return {self.model(self.place(name, 0), m) for name in self.players(target) for m in range(self.experiment(name)["population"])}
 
     def target_inputs(self, target: str) -> dict[str, list[str]]:
         """The artifacts that a target is drawn from, by kind."""
@@ -204,7 +203,8 @@ class Paper:
                 paths = [path for name, g in places for path in self.members(name, g, file)]
             inputs[file.split(".")[0]] = list(dict.fromkeys(paths))
         if {"from_base", "base_on_text"} & set(one.panels):
-            inputs["base"] = [f"{folder}/sequences.parquet" for folder in self.base_folders(target)]
+            untouched = sorted(self.models_of(target) & set(self.bases))
+            inputs["base"] = [f"{self.results}/base/{model}/member0/sequences.parquet" for model in untouched]
         return inputs
 
     def target_config(self, target: str) -> dict:

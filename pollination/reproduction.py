@@ -19,6 +19,7 @@ import yaml
 from pollination import artifacts
 from pollination.comparison import differing
 from pollination.config import ROOT
+from pollination.twin import expand
 from pollination.verification import read_records
 from pollination.workflow import Plan
 
@@ -58,7 +59,9 @@ def prepare(plan: Plan, configfile: str, name: str, generation: int, original: P
     order.parent.mkdir(parents=True, exist_ok=True)
     order.touch()
     (into / "config.yaml").write_text(
-        yaml.safe_dump(_absolute(yaml.safe_load(Path(configfile).read_text(encoding="utf-8"))), sort_keys=False, allow_unicode=True),
+        yaml.safe_dump(
+            _absolute(expand(yaml.safe_load(Path(configfile).read_text(encoding="utf-8")))), sort_keys=False, allow_unicode=True
+        ),
         encoding="utf-8",
     )
     return linked
@@ -172,6 +175,9 @@ def why(there: dict, here: dict) -> str:
         reasons.append(f"commit {there['commit'][:9]}{_dirty(there)} there, {here['commit'][:9]}{_dirty(here)} here")
     if reasons:
         return "; ".join(reasons)
+    other = differing(there.get("hardware", {}), here.get("hardware", {}))
+    if other:
+        return "other hardware: " + "; ".join(f"{key} {_said(one)} there, {_said(two)} here" for key, (one, two) in other.items())
     device = there["params"].get("device", "cpu")
     return f"same settings, inputs, versions and commit: the hardware (device {device}), or threads that a library started by itself"
 

@@ -24,27 +24,29 @@ def expand(raw: dict) -> dict:
     base, mistakes = _read(twin), []
 
     def places(what: str, path: str, new: bool) -> list[tuple[dict, str]]:
-        found = list(_places(base, path.split("."), new))
+        found = list(_places(base, str(path).split("."), new))
         if not found:
             mistakes.append(f"twin.{what}: {path!r} matches nothing in {twin['of']}; correct the path")
         return found
 
-    for path in twin.get("drop") or []:
+    for path in twin.get("drop", []):
         for node, key in places("drop", path, new=False):
             del node[key]
-    for path, value in (twin.get("set") or {}).items():
+    for path, value in twin.get("set", {}).items():
         for node, key in places("set", path, new=True):
             node[key] = _unshared(value)
-    for path, change in (twin.get("map") or {}).items():
+    for path, change in twin.get("map", {}).items():
         for node, key in places("map", path, new=False):
-            node[key] = change.get(node[key], node[key])
+            node[key] = node[key] if isinstance(node[key], (dict, list)) else change.get(node[key], node[key])
     if mistakes:
         raise ValueError("\n".join(mistakes))
     return base | {key: value for key, value in raw.items() if key != "twin"}
 
 
 def _read(twin: Any) -> dict:
-    if not isinstance(twin, dict) or not isinstance(twin.get("of"), str) or set(twin) - {"of", "drop", "set", "map"}:
+    kinds = {"of": str, "drop": list, "set": dict, "map": dict}
+    sound = isinstance(twin, dict) and "of" in twin and all(isinstance(value, kinds.get(key, ())) for key, value in twin.items())
+    if not sound or not all(isinstance(change, dict) for change in twin.get("map", {}).values()):
         raise ValueError(
             f"twin: {twin!r} is not allowed; allowed: {{of: CONFIG, drop: [path], set: {{path: value}}, map: {{path: {{old: new}}}}}}"
         )
@@ -71,7 +73,7 @@ def _places(node: Any, parts: list[str], new: bool):
     """(mapping, key) of every place that a path matches; with `new`, the last part may be a key that is not there yet."""
     if not isinstance(node, dict):
         return
-    first, rest = str(parts[0]), parts[1:]
+    first, rest = parts[0], parts[1:]
     found = [key for key in node if fnmatchcase(str(key), first)]
     if not rest:
         yield from ((node, key) for key in found or ([first] if new and not set(first) & set("*?[") else []))

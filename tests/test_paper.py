@@ -145,12 +145,12 @@ def test_panels_say_what_the_report_says(ecosystems):
 
 def test_figures_of_study_a_are_the_accuracies_of_their_populations(tmp_path):
     plan = test_figures.invent(tmp_path, population=4, generations=3)
-    roles = {"figure_a9": {"N = 4": ["population"], "one": ["line.s42"]}, "figure_a12": {"full inheritance": ["population"]}}
+    roles = {"figure_a9": {"N = 4": ["population"], "one": ["line.s42"]}, "figure_a12": {f"variant {n}": ["population"] for n in range(5)}}
     plan.config["figures"]["paper"] = {target: {label: {label: names} for label, names in role.items()} for target, role in roles.items()}
     for target in ("figure_a6", "figure_a9", "figure_a12"):
         rows = draw(plan, target)
         mine = rows[(rows.role == "population") & (rows.experiment == "population")]
-        assert set(rows.task) == {"knowledge"} and len(mine) == 4 * 3
+        assert set(rows.task) == {"knowledge"} and len(mine) == 4 * 3 * (5 if target == "figure_a12" else 1)
         one = mine[(mine.generation == "2") & (mine.member == "3")]
         scores = artifacts.read_json(f"{plan.member('population', 2, 3)}/scores.json")
         assert float(one.accuracy.iloc[0]) == pytest.approx(scores["tasks"]["knowledge"]["accuracy"], rel=1e-5)
@@ -160,11 +160,13 @@ def test_tables_put_the_papers_value_beside_ours(tmp_path):
     plan = test_figures.invent(tmp_path, population=4, generations=2)
     for name in (*plan.config["figures"]["population"][:1], *plan.config["figures"]["line"][:1]):
         artifacts.write_json(
-            f"{plan.member(name, 0, 0)}/run.json", {"versions": {"pollination": "9.9", "python": "3.12", "torch": "2.13.0"}}
+            f"{plan.member(name, 0, 0)}/run.json",
+            {"versions": {"pollination": "9.9", "python": "3.12", "torch": "2.13.0"}, "hardware": {"device": "cpu"}},
         )
     found = {target: draw(plan, target).set_index("setting") for target in ("table_a1", "table_a2", "table_b1")}
     assert found["table_a1"].loc["layers", ["population", "paper"]].tolist() == ["2", "12"]
     assert found["table_a2"].loc["PyTorch", ["population", "paper"]].tolist() == ["2.13.0", "2.1.0"]
+    assert found["table_a2"].loc["device", "population"] == "cpu" and found["table_a2"].loc["CUDA", "population"] == "not recorded"
     assert found["table_a2"].loc["population N", ["population", "line", "paper"]].tolist() == ["4", "1", "16"]
     assert found["table_b1"].loc["beams", "paper"] == "5" and found["table_b1"].loc["block, tokens", "population"] == "64"
 

@@ -11,6 +11,7 @@ from pollination import artifacts
 from pollination.__main__ import main
 from pollination.comparison import differing
 from pollination.reproduction import _absolute, why
+from pollination.twin import expand
 from tests.conftest import TOY
 
 RUN = "results/toy"
@@ -69,7 +70,17 @@ def test_reasons_are_named_in_the_order_in_which_they_count():
     assert "hardware (device auto)" in why(same, same)
     assert why(same, same | {"params": {"device": "auto", "cpu_threads": 4}}) == "cpu_threads: 1 there, 4 here"
     assert why(same, same | {"inputs": {"a": "2"}}) == "read another a"
+    gpus = [same | {"hardware": {"device": name}} for name in ("NVIDIA A100", "NVIDIA H100")]
+    assert why(*gpus) == "other hardware: device NVIDIA A100 there, NVIDIA H100 here"
     assert why(same, same | {"commit": "d" * 40 + "+"}) == "commit ccccccccc there, ddddddddd with changes here"
+
+
+def test_a_twin_is_made_again_from_what_it_stands_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text("text", encoding="utf-8")
+    Path("whole.yaml").write_text("corpora: {own: {kind: files, path: own.txt}}\nrun: whole\n", encoding="utf-8")
+    found = _absolute(expand({"run": "small", "twin": {"of": "whole.yaml", "set": {"corpora.own.max_tokens": 7}}}))
+    assert found["corpora"]["own"] == {"kind": "files", "path": str(tmp_path / "own.txt"), "max_tokens": 7} and "twin" not in found
 
 
 def test_a_config_means_the_same_from_another_folder(tmp_path, monkeypatch):

@@ -52,6 +52,8 @@ def test_values_are_dropped_set_and_mapped_where_the_paths_match(base):
         ({"drop": ["nothing"]}, "twin.drop: 'nothing' matches nothing"),
         ({"of": "absent.yaml"}, "twin.of: 'absent.yaml': there is no such file"),
         ({"take": {}}, "is not allowed; allowed: {of: CONFIG"),
+        ({"map": {"founders.*.of": 4}}, "is not allowed; allowed: {of: CONFIG"),
+        ({"drop": "experiments.other"}, "is not allowed; allowed: {of: CONFIG"),
     ],
 )
 def test_a_path_that_matches_nothing_is_named(base, twin, said):

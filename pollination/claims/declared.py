@@ -75,7 +75,7 @@ CLAIMS = (
     Claim("twins_no_help", "figure_b20", "An identical twin changes collapse little (by a tenth of perplexity at most).", "rounds.twins_no_help", "log of aggregated perplexity, one model minus two twins", LOG, margin=LITTLE),
     Claim("own_text_collapses", "figure_b21", "It is the own text that harms: training again on human text does not.", "rounds.own_text_collapses", "log of last perplexity, own text minus human text again", LOG),
 )  # fmt: skip
-CLAIM_TARGETS = tuple(dict.fromkeys(claim.target for claim in CLAIMS)) + ("figure_b9",)
+CLAIM_TARGETS = tuple(dict.fromkeys(claim.target for claim in CLAIMS))
 TABLES = {"figure_a8": ("recursion",), "figure_a11": ("recursion", "bound")}
 
 

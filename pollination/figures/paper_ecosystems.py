@@ -1,6 +1,7 @@
 """Study B's figures, each composed of panels (pollination/paper.py says which); a row of the CSV says which panel it belongs to."""
 
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from pollination import ecosystems
 from pollination.figures import aggregates, curves, distributions, diversity, style
 from pollination.figures.data import Run
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTERS = [first + second for first in ["", *ascii_lowercase] for second in ascii_lowercase]  # a, ..., z, aa, ...
 
 
 class Panels:

@@ -1,5 +1,6 @@
 """Study A's figures of accuracy over generations: a population for each benchmark (6), sizes (9), and what children inherit (12)."""
 
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def draw_inheritance(tables: dict[str, pd.DataFrame], out: Path, rows: pd.DataFr
     line = next(iter(tables.values()))
     curves = {label: shown[shown.role == "population"] for label, shown in tables.items()} | {"single line": line[line.role == "line"]}
     handles = []
-    for (label, shown), look in zip(curves.items(), [*INHERITANCE[: len(tables)], (style.GREY, "s", "--")], strict=True):
+    for (label, shown), look in zip(curves.items(), [*islice(cycle(INHERITANCE), len(tables)), (style.GREY, "s", "--")], strict=True):
         colour, marker, dash = look
         groups = [(g, *style.mean_band(one.accuracy)) for g, one in shown.groupby("generation")]
         if not groups:

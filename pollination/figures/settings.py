@@ -93,7 +93,8 @@ def built(folder: str, spellings: tuple[str, ...]):
     heads = next((settings[key] for key in ("num_attention_heads", "n_head") if key in settings), None)
     if heads and not settings.get("head_dim"):
         settings["head_dim"] = (settings.get("hidden_size") or settings["n_embd"]) // heads
-    settings["positions"] = "rotary" if settings.get("rope_parameters") or settings.get("rope_theta") else "learned"
+    learned = {"gpt2": "learned", "opt": "learned"}.get(settings.get("model_type"), "not known")
+    settings["positions"] = "rotary" if settings.get("rope_parameters") or settings.get("rope_theta") else learned
     return next((settings[key] for key in spellings if settings.get(key) is not None), None)
 
 
