@@ -8,7 +8,9 @@ On success the record (the rule's output named `run`) is written last. A user's 
 with one line on the terminal and in the log; anything else keeps its traceback, because it is ours to mend.
 """
 
+import atexit
 import errno
+import gc
 import hashlib
 import json
 import logging
@@ -25,6 +27,7 @@ from pollination import __version__, artifacts
 from pollination.lease import Lease, keep, restore
 from pollination.slurm import Deadline
 
+COLLECT_AFTER = 1_000_000  # new objects between searches for garbage: importing torch and transformers makes 750,000 that stay
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy", "pandas", "pyarrow", "nltk", "wordfreq", "snakemake")
 
 
@@ -82,6 +85,15 @@ def git_commit(folder: Path) -> str:
         return "unknown"
 
 
+def _leave() -> None:
+    """End this process, all being written. Taking all modules of torch and transformers apart would take it another second."""
+    logging.shutdown()
+    atexit._run_exitfuncs()  # temporary folders of libraries
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 class Job:
     """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger."""
 
@@ -96,6 +108,7 @@ class Job:
         self.done = False
 
     def __enter__(self) -> "Job":
+        gc.set_threshold(COLLECT_AFTER, 10, 10)
         threads = str(self.params.get("cpu_threads", 1))
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = threads
@@ -179,6 +192,8 @@ class Job:
         finally:
             if self.lease:
                 self.lease.release()
+        if error is None and getattr(sys.modules["__main__"], "snakemake", None) is not None:
+            _leave()
 
     def _finish(self, kind, error) -> None:
         if isinstance(error, (ValueError, OSError, Stopped)):
@@ -189,11 +204,18 @@ class Job:
         record = self.output.get("run")
         if record and not self.done:
             try:
+                self._check_inputs_again()
                 self.write_record(record)
                 if self.work:
                     keep(self.work, self._outputs())
-            except OSError as failure:
+            except (ValueError, OSError) as failure:
                 self._fail(failure)
+
+    def _check_inputs_again(self) -> None:
+        """DamagedArtifact where an input is not what it was at the start: what was computed on it may be of either."""
+        for path, digest in self.digests.items():
+            if not Path(path).is_file() or artifacts.digest(path) != digest:
+                raise artifacts.DamagedArtifact(f"{path}: it was changed or removed while this job read it; run snakemake again")
 
     def write_record(self, path: str) -> None:
         """The record: what was done with what, from which files, giving which. No times: equal work gives equal records."""

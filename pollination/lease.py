@@ -156,11 +156,16 @@ def newest(folder: Path) -> tuple[int, dict]:
             return max(numbers), json.loads((folder / f"lease.{max(numbers)}").read_text())
 
 
+def here(holder: dict) -> bool:
+    """Whether a holder's process can be looked for from this one."""
+    return holder["place"] is not None and holder["place"] == _place()
+
+
 def _alive(holder: dict) -> bool:
     """Whether a holder may be at work, as far as can be known without waiting."""
     if not holder or holder["released"]:
         return False
-    return holder["place"] is None or holder["place"] != _place() or _started(holder["pid"]) == holder["started"]
+    return not here(holder) or _started(holder["pid"]) == holder["started"]
 
 
 def describe(holder: dict) -> str:

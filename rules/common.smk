@@ -2,6 +2,12 @@
 
 import os
 
+from pollination.driver import hold
+
+
+onstart:
+    hold(plan.results)
+
 
 def grows(size, most=float("inf")):
     """A resource that doubles, trebles, ... up to `most` when the profile submits a failed job again."""

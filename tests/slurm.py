@@ -151,6 +151,21 @@ class Cluster:
         self.until_idle()
         threading.Thread(target=self.watch, daemon=True).start()
 
+    def process(self, daemon: str) -> psutil.Process:
+        """A running daemon: slurmctld, slurmd-{node} or munged."""
+        return psutil.Process(int((self.folder / f"{daemon}.pid").read_text()))
+
+    def kill(self, daemon: str) -> None:
+        with suppress(OSError, ValueError, psutil.NoSuchProcess):
+            self.process(daemon).kill()
+
+    def restart(self, daemon: str) -> None:
+        """Start a daemon again with the state that it has saved; nothing where it lives."""
+        with suppress(OSError, ValueError, psutil.NoSuchProcess):
+            if self.process(daemon).status() != psutil.STATUS_ZOMBIE:
+                return
+        call(*(("slurmd", "-N", daemon.removeprefix("slurmd-")) if daemon.startswith("slurmd-") else (daemon,)))
+
     def until_idle(self) -> None:
         until(lambda: len(set(call("sinfo", "-hN", "-t", "idle", "-o", "%N").split())) == len(self.names), 60, "all nodes are idle")
 
@@ -190,7 +205,7 @@ class Cluster:
             self.clear()
         for name in ("slurmctld", *(f"slurmd-{node}" for node in self.names), "munged"):
             with suppress(OSError, ValueError, psutil.NoSuchProcess):
-                process = psutil.Process(int((self.folder / f"{name}.pid").read_text()))
+                process = self.process(name)
                 process.terminate()
                 if not ended(process, 15):
                     process.kill()
