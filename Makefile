@@ -1,10 +1,12 @@
 # make demo   set up, run the demo, write report.html        make test   set up, run all tests
+# make chaos HOURS=1   break things at random while the demo runs, then compare
 # make lint   ruff, snakefmt, snakemake --lint               make bench  side-by-side benchmarks      make clean
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench clean setup
+HOURS ?= 1
+.PHONY: demo test lint bench chaos clean setup
 
 setup: .venv/.installed
 
@@ -30,6 +32,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --hours $(HOURS)
 
 clean:
 	rm -rf results/demo report.html .snakemake

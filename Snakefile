@@ -48,11 +48,24 @@ wildcard_constraints:
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.measured_beside(),
+        plan.evaluations("scores.json") + plan.selections() + plan.measured_beside() + plan.prunings(),
         plan.report_files() + plan.paper_files() + plan.theory_files() + plan.fingerprint_files(),
         "<results>/config.yaml",
 
 
-for stage in ("common", "corpus", "train", "evaluate", "select", "generate", "semantics", "report", "paper", "theory", "fingerprint"):
+for stage in (
+    "common",
+    "corpus",
+    "train",
+    "evaluate",
+    "select",
+    "generate",
+    "prune",
+    "semantics",
+    "report",
+    "paper",
+    "theory",
+    "fingerprint",
+):
 
     include: f"rules/{stage}.smk"

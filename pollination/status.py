@@ -90,6 +90,10 @@ def jobs(plan: Plan) -> Iterator[Work]:
                 yield Work(name, g, "mutate", path, f"{log}/{Path(path).parent.name}/mutate.log")
             for m in members if experiment["text"] == "pool" else ():
                 yield Work(name, g, "deal", f"{folder}/deal{m}/text.parquet", f"{log}/deal{m}/deal.log")
+    for path in plan.prunings():
+        *_, name, generation, _ = path.split("/")
+        log = f"{logs}/{name}/{generation}/prune.log"
+        yield Work(name, int(generation.removeprefix("gen")), "prune", path, log)
     yield from _sides(plan)
     if plan.embedded():
         folder, log = f"{plan.results}/semantics", f"{logs}/semantics"
@@ -180,11 +184,11 @@ def last_line(log: str) -> str:
     return told[-1].split(" ", 2)[-1] if told else ""
 
 
-def state(work: Work, now_s: float) -> tuple[str, str]:
+def state(work: Work, now_s: float, pruned: set[str]) -> tuple[str, str]:
     """(one of STATES, what there is to say of it)."""
     folder, name = work.output.rsplit("/", 1)
     names = _names(folder)
-    if name in names:
+    if name in names or work.output in pruned:
         return "done", ""
     log_folder, log_name = work.log.rsplit("/", 1)
     if log_name not in _names(log_folder):
@@ -226,8 +230,9 @@ def report(plan: Plan) -> str:
     rows: dict[str, dict] = {}
     stages: dict[tuple, Counter] = {}
     total, listed = Counter(), {name: [] for name in ("running", "failed", "stopped")}
+    pruned = plan.pruned()
     for work in jobs(plan):
-        found, text = state(work, now_s)
+        found, text = state(work, now_s, pruned)
         total[found] += 1
         rows.setdefault(work.group, {}).setdefault(work.generation, Counter())[(None, found)] += 1
         stages.setdefault((work.group, work.generation), Counter())[(work.stage, found == "done")] += 1

@@ -34,7 +34,8 @@ class Finding:
 
 @dataclass
 class Verified:
-    """What `verify` found. `outside`: inputs of other places that are not here to be compared; `unmade`: jobs without output."""
+    """What `verify` found. `outside`: inputs of other places that are not here to be compared; `unmade`: jobs without output; `pruned`:
+    files that were deleted on purpose (config key `keep`)."""
 
     findings: list[Finding]
     files: int = 0
@@ -43,6 +44,7 @@ class Verified:
     outside: int = 0
     unmade: int = 0
     strangers: int = 0
+    pruned: int = 0
 
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
@@ -114,7 +116,10 @@ def verify(
     inputs = {place(name) for record in records.values() for name in record["inputs"]}
     wanted = sorted(path for path in inputs | set(expected) if path and os.path.isfile(path))
     now, size_bytes = _digests(wanted, workers, lambda files, size: show(files, size, len(wanted)))
+    pruned = {path for path in (plan.pruned() if plan else ()) if not os.path.lexists(path)}
     for path, (record, digest) in sorted(expected.items()):
+        if path in pruned:
+            continue
         if path not in now:
             kind, said = ("unreadable", "it cannot be read") if os.path.lexists(path) else ("missing", f"{Path(record).name} names it")
             findings.append(Finding(kind, path, said, path))
@@ -123,10 +128,10 @@ def verify(
     wrong = {finding.path for finding in findings if finding.kind == "misplaced"}
     stale, outside = _stale({path: record for path, record in records.items() if path not in wrong}, expected, now, place, wrong)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
-    claimed = set(expected)
+    claimed, verified.pruned = set(expected), len(pruned)
     verified.strangers = sum(path not in claimed and not path.endswith("/staged/complete") for path in others)
     if plan:
-        unrecorded, verified.unmade = _unrecorded(plan, claimed)
+        unrecorded, verified.unmade = _unrecorded(plan, claimed, pruned)
         named = {finding.path for finding in verified.findings if finding.kind == "damaged record"}
         verified.findings += [
             finding for finding in unrecorded if not any(Path(path).parent == Path(finding.path).parent for path in named)
@@ -206,13 +211,13 @@ def _stale(records: dict, expected: dict, now: dict, place, wrong: set[str]) -> 
     return findings, outside
 
 
-def _unrecorded(plan: Plan, claimed: set[str]) -> tuple[list[Finding], int]:
+def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[Finding], int]:
     """Planned artifacts that are there without a record (unless a job is at work on them), and the number of jobs not done yet."""
     findings, unmade = [], 0
     for work in jobs(plan):
         path = work.output
         if not os.path.exists(path):
-            unmade += 1
+            unmade += path not in pruned
         elif path not in claimed and not path.endswith("run.json") and not _held(path, work.lease):
             findings.append(Finding("unrecorded", path, "no record names it: another copy's, or cut off before its record", path))
     return findings, unmade

@@ -12,6 +12,7 @@ from pollination.checks import OWN, by_member, listed
 from pollination.claims.declared import Claims
 from pollination.config import data_files
 from pollination.paper import Paper
+from pollination.pruning import Pruning
 from pollination.report import Report
 from pollination.samples import Samples
 from pollination.sides import Sides
@@ -22,7 +23,7 @@ EVALUATION_FILES = ("scores.json", "answers.parquet", "sequences.parquet", "fact
 
 
 @dataclass(frozen=True)
-class Plan(Report, Claims, Paper, Samples, Sides):
+class Plan(Report, Claims, Paper, Pruning, Samples, Sides):
     """The files of a run. `config` is a resolved config; `results` the run's folder, e.g. 'results/demo'."""
 
     config: dict

@@ -141,6 +141,14 @@ def prompt_inputs(wildcards):
     return plan.prompt_inputs(wildcards.experiment, int(wildcards.gen), int(wildcards.rank))
 
 
+def pruning_inputs(wildcards):
+    return plan.pruning_inputs(wildcards.experiment, int(wildcards.gen))
+
+
+def prunable(wildcards):
+    return plan.prunable(wildcards.experiment, int(wildcards.gen))
+
+
 def pooled_shards(wildcards):
     return plan.pooled(wildcards.experiment, int(wildcards.gen))
 

@@ -49,6 +49,12 @@ def digests(results: Path) -> dict[str, str]:
     return found
 
 
+def same(found: dict[str, str], reference: dict[str, str]) -> None:
+    """AssertionError names what differs, is missing, or is one too many."""
+    other = sorted(name for name in reference.keys() | found.keys() if reference.get(name) != found.get(name))
+    assert not other, f"{len(other)} artifacts differ from the reference: {', '.join(other[:10])}"
+
+
 def leftovers(results: Path) -> list[str]:
     """Half-written files: there are none once all is done."""
     return sorted(str(path) for path in results.rglob("*.tmp"))
@@ -154,9 +160,7 @@ class Campaign:
     def compare(self, reference: dict[str, str]) -> None:
         """AssertionError names what is not as in the reference."""
         self.repair_silently_wrong()
-        found = digests(self.results)
-        other = sorted(name for name in reference.keys() | found.keys() if reference.get(name) != found.get(name))
-        assert not other, f"{len(other)} artifacts differ from the reference: {', '.join(other[:10])}"
+        same(digests(self.results), reference)
         assert not leftovers(self.results), leftovers(self.results)
         self.completed += 1
 
@@ -479,7 +483,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--configfile", type=lambda name: Path(name).resolve(), default=ROOT / "config/config.yaml", help="the workflow (default: the demo)")
+    parser.add_argument(
+        "--configfile", type=lambda name: Path(name).resolve(), default=ROOT / "config/config.yaml", help="the workflow (default: the demo)"
+    )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--hours", type=float, help="break things for so long")
     length.add_argument("--kills", type=int, help=f"until so many kills: {', '.join(KILLS)}")

@@ -35,9 +35,9 @@ def command(folder: Path, *words: str, configfile: Path = TOY) -> list[str]:
     return [*base, "--profile", str(ROOT / "profiles/local"), "--cores", "2", "--configfile", str(configfile), *words]
 
 
-def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True) -> str:
-    """What a call of snakemake prints; its exit status is checked."""
-    result = subprocess.run(command(folder, *words, configfile=configfile), capture_output=True, text=True, timeout=900)
+def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True, **process) -> str:
+    """What a call of snakemake prints; its exit status is checked. `process`: of subprocess.run."""
+    result = subprocess.run(command(folder, *words, configfile=configfile), capture_output=True, text=True, timeout=900, **process)
     output = result.stdout + result.stderr
     assert (result.returncode == 0) == ok, output[-5000:]
     return output
@@ -57,10 +57,15 @@ def planned(output: str) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A finished run of the toy config, made by a copy of the project that a test may change."""
+    """A finished run of the toy config, made by a copy of the project that a test may change; by a user whose home (`home`) and
+    temporary folder (`temporary`) were empty, and whose umask lets others read nothing."""
     folder = tmp_path_factory.mktemp("toy")
     for name in ("rules", "workflow", "pollination", "profiles", "envs"):
         shutil.copytree(ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "Snakefile", folder / "project")
-    snakemake(folder)
+    (folder / "home").mkdir()
+    (folder / "temporary").mkdir()
+    places = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary")}
+    caches = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    snakemake(folder, umask=0o027, env=caches | places)
     return folder

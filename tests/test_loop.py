@@ -1,35 +1,14 @@
 """The whole loop by real Snakemake runs at toy size: complete, idempotent, minimal in its reruns, resumable, reproducible."""
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
-from pollination.artifacts import digest
 from pollination.lease import kept_copies
-from tests.conftest import TOY, TOY_PLAN, command, planned, snakemake
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Digest of every artifact of a run: all but logs, timings, the figure of them, and records (which name the commit)."""
-    base, found = folder / "results/toy", {}
-    for path in sorted(base.rglob("*")):
-        name = str(path.relative_to(base))
-        if (
-            path.is_file()
-            and "/." not in name
-            and not name.startswith(("logs/", "benchmarks/", "report/cost"))
-            and not name.endswith("run.json")
-        ):
-            found[name] = digest(path)
-    return found
+from tests.chaos import digests
+from tests.conftest import TOY, TOY_PLAN, planned, snakemake
 
 
 @pytest.fixture
@@ -83,7 +62,7 @@ def test_a_changed_plot_redraws_only_that_plot(finished):
 
 
 def test_one_generation_rebuilds_bit_for_bit_and_nothing_later_is_scheduled(copy):
-    before = digests(copy)
+    before = digests(copy / "results/toy")
     files = TOY_PLAN.generation_files("population", 1)
     for path in files:
         for name in (path, *kept_copies(str(copy / path))):
@@ -93,31 +72,5 @@ def test_one_generation_rebuilds_bit_for_bit_and_nothing_later_is_scheduled(copy
     log = copy / "results/toy/logs/population/gen1/member3/train.log"
     assert "linked again" not in log.read_text()  # really trained
     assert "generation 2" not in output
-    assert digests(copy) == before
+    assert digests(copy / "results/toy") == before
     assert "Nothing to be done" in snakemake(copy, "-n")
-
-
-def kill_a_job(driver: psutil.Process) -> None:
-    """SIGKILL one job of a running driver, as an out-of-memory killer would."""
-    jobs = [p for p in driver.children(recursive=True) if ".snakemake/scripts" in " ".join(p.cmdline())]
-    if jobs:
-        jobs[0].kill()
-
-
-def test_a_run_whose_driver_and_jobs_are_killed_ends_like_an_undisturbed_one(finished, tmp_path):
-    chance = random.Random(0)
-    shutil.copytree(finished / "project", tmp_path / "project")
-    environment = os.environ | {"POLLINATION_SAVE_EVERY_S": "0.05"}
-    for kill in ("driver", "job", "driver"):
-        process = subprocess.Popen(
-            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
-        time.sleep(chance.uniform(10, 35))
-        if kill == "job":
-            kill_a_job(psutil.Process(process.pid))
-            time.sleep(chance.uniform(1, 10))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        snakemake(tmp_path, "--unlock")
-    snakemake(tmp_path)
-    assert digests(tmp_path) == digests(finished)

@@ -175,7 +175,7 @@ def preempted_job(run: Run) -> None:
 def time_limit(run: Run) -> None:
     run.without_child()
     warning = "'--signal=TERM@5'"  # Slurm's own look at the clock may come 60 s early; here the job's is tried
-    sizes = ("train_child:runtime=1", "train_child:gpu_model=a100", f"train_child:slurm_extra={warning}")
+    sizes = ("train_child:runtime=attempt", "train_child:gpu_model=a100", f"train_child:slurm_extra={warning}")
     process = run.start("--set-resources", *sizes)
     job = run.until_saved()
     trainer = newest(run.folder / MEMBER / ".train.work")[1]["pid"]

@@ -48,7 +48,11 @@ def run(arguments) -> int:
         print(json.dumps(asdict(found) | {"type": typed}, indent=1))
         return int(bool(found.findings))
     print(f"{folder}: {found.files:,} files ({found.size_bytes / 2**30:,.2f} GiB) against {found.records:,} records")
-    notes = [(found.unmade, "jobs are not done yet"), (found.outside, "inputs from outside the run are not here and were not compared")]
+    notes = [
+        (found.unmade, "jobs are not done yet"),
+        (found.pruned, "checkpoints are pruned, as the config says (keep)"),
+        (found.outside, "inputs from outside the run are not here and were not compared"),
+    ]
     notes += [(found.strangers, "files are named by no record")]
     print("".join(f"{count:,} {what}\n" for count, what in notes if count), end="")
     if not found.findings:

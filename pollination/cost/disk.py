@@ -11,6 +11,7 @@ from pathlib import Path
 from pollination.checks import listed
 from pollination.cost.shapes import published
 from pollination.cost.work import Load, Loads, pretrained
+from pollination.workflow import Plan
 
 WEIGHTS_BYTES = 4  # fp32
 SKIPPED = ("logs", "benchmarks")
@@ -38,20 +39,20 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
     plan, texts, size = loads.plan, loads.texts, published()["disk"]
     found = dict.fromkeys(("weights of members", "weights of parents", "pretrained weights", "synthetic text", "dealt text"), 0.0)
     found |= dict.fromkeys(("corpora", "packed tokens", "scores and samples", "tokenizers and settings", "records", "report"), 0.0)
-    records = 0
+    records, kept = 0, _kept(plan)
     for load in every:
         work, parts = load.work, load.work.output.removeprefix(f"{plan.results}/").split("/")
         records += 1
         if work.stage == "train":
             shape = loads.shape(load.model)
-            found["weights of members"] += WEIGHTS_BYTES * shape.parameters
+            found["weights of members"] += WEIGHTS_BYTES * shape.parameters * kept.get(work.output, 1.0)
             found["tokenizers and settings"] += (
                 size["model_files"] + size["training_log"] * _logged(loads, parts) + _tokenizer(loads, load.model)
             )
         elif work.stage == "evaluate":
             place, member = f"{parts[0]}/{parts[1]}", int(parts[2].removeprefix("member"))
             found["scores and samples"] += _scores(loads, place, member)
-        elif work.stage == "mutate":
+        elif work.stage == "mutate" and plan.keeps == "all":
             found["weights of parents"] += WEIGHTS_BYTES * loads.shape(plan.model(plan.place(work.group, work.generation), 0)).parameters
         elif work.stage == "write":
             shards = plan.experiment(work.group)["generate"]["shards"]
@@ -75,6 +76,16 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
         _tokenizer(loads, model) for model in {m for pool in plan.used_pools.values() for m in listed(pool["model"])}
     )
     found["records"] = records * size["record"]
+    return found
+
+
+def _kept(plan: Plan) -> dict[str, float]:
+    """Weights that may be deleted (config key `keep`) -> the share of them that stays: under `parents`, k of n."""
+    found = {}
+    for path in plan.prunings():
+        *_, name, generation, _ = path.split("/")
+        share = plan.k(name) / plan.experiment(name)["population"] if plan.keeps == "parents" else 0.0
+        found |= dict.fromkeys(plan.prunable(name, int(generation.removeprefix("gen"))), share)
     return found
 
 

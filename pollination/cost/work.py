@@ -16,7 +16,7 @@ from pollination.workflow import Plan
 
 RULES = {  # what status calls a stage, and what the rule is called
     "train": "train", "evaluate": "evaluate_member", "quality": "measure_quality", "compare": "measure_disagreement",
-    "write": "generate_shard", "select": "select_parents", "mutate": "mutate_parent", "deal": "deal_pool", "pack": "pack_tokens",
+    "write": "generate_shard", "select": "select_parents", "mutate": "mutate_parent", "deal": "deal_pool", "prune": "prune_generation", "pack": "pack_tokens",
     "overlap": "check_overlap", "fetch": "stage", "corpora": "build_corpus", "models": "prepare_model", "tasks": "stage_task", "requests": "build_requests", "embed": "embed_samples", "count words": "count_vocabulary",
     "simulate": "simulate", "collect": "collect_outputs", "count": "count_fingerprints", "descent": "trace_inheritance", "draw": "draw",
 }  # fmt: skip
