@@ -54,6 +54,8 @@ def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
         places, means, lows, highs = [*places, generation], [*means, mean], [*lows, max(0.0, low)], [*highs, min(1.0, high)]
     if places:
         style.band(axis, "line", places, means, lows, highs, cut=True)
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(max(bottom, -0.04), min(top, 1.04))  # no accuracy lies beyond
 
 
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:

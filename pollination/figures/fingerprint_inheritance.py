@@ -8,7 +8,8 @@ import pandas as pd
 from pollination import artifacts
 from pollination.figures import style
 from pollination.figures.fingerprint import number, read
-from pollination.fingerprint.inheritance import RELATIONS
+from pollination.fingerprint.inheritance import FEW = 4  # experiments under which there is room for words
+RELATIONS
 
 COLUMNS = ("what", "experiment", "generation", "relation", "pairs", "mean")
 COLOUR = dict(zip(RELATIONS, (style.GREEN, style.BLUE, style.ORANGE, style.GREY, "#c4c4c4"), strict=True))
@@ -47,7 +48,10 @@ def draw(tables: dict[str, Path], out: Path) -> None:
             right.plot(at + spread, values, ls="", marker="o", ms=2.6, mew=0, alpha=0.55, color=COLOUR[one])
             if len(values):
                 right.hlines(values.mean(), at - 0.3 / len(shown), at + 0.3 / len(shown), color=COLOUR[one], lw=2.6)
-    right.set_xticks(range(len(experiments)), [f"{name}\n{effect_words(effects, name)}" for name in experiments], fontsize=8)
+    if len(experiments) > FEW:  # the effects' words would lie on each other; the CSV has them
+        right.set_xticks(range(len(experiments)), experiments, fontsize=8, rotation=35, ha="right", rotation_mode="anchor")
+    else:
+        right.set_xticks(range(len(experiments)), [f"{name}\n{effect_words(effects, name)}" for name in experiments], fontsize=8)
     right.set_xlim(-0.5, len(experiments) - 0.5)
     right.set_title("how much of a member's fingerprint a child carries")
     right.set_ylabel("influence I(member → child)")

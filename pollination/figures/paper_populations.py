@@ -70,7 +70,8 @@ def draw_inheritance(tables: dict[str, pd.DataFrame], out: Path, rows: pd.DataFr
         handles.append(Line2D([], [], color=colour, marker=marker, ls=dash, ms=4.5, label=label))
     draw_chance(axis, rows)
     style.generation_axis(axis, int(rows.generation.max()))
-    axis.set_ylabel(f"accuracy on {rows.task.iloc[0]}, mean and 95 % interval")
+    axis.set_ylabel(f"accuracy on {rows.task.iloc[0]}")
+    axis.set_title("mean and 95 % interval")
     style.legend(figure, handles)
     save(figure, rows, out)
 
