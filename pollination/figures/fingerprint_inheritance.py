@@ -8,9 +8,9 @@ import pandas as pd
 from pollination import artifacts
 from pollination.figures import style
 from pollination.figures.fingerprint import number, read
-from pollination.fingerprint.inheritance import FEW = 4  # experiments under which there is room for words
-RELATIONS
+from pollination.fingerprint.inheritance import RELATIONS
 
+FEW = 4  # experiments at most under which there is room for words
 COLUMNS = ("what", "experiment", "generation", "relation", "pairs", "mean")
 COLOUR = dict(zip(RELATIONS, (style.GREEN, style.BLUE, style.ORANGE, style.GREY, "#c4c4c4"), strict=True))
 
