@@ -46,7 +46,7 @@ def test_only_the_last_generation_stays_and_nothing_misses_the_others(copy, plan
     before, last = weights(copy), config(tmp_path, "last")
     pool, line = "population/gen1", "line/gen1/member0"
     expected = {name for name in before if "/gen1/" not in name and "/parent" not in name}
-    assert planned(snakemake(copy, "-n", configfile=last))["prune_generation"] == 4
+    assert planned(snakemake(copy, "-n", configfile=last))["prune_generation"] == 3
     snakemake(copy, configfile=last)
     assert weights(copy) == {name: before[name] for name in expected}
     assert f"{pool}/member0/model.safetensors" not in expected and "population/gen2/member0/model.safetensors" in expected
