@@ -63,15 +63,16 @@ def make_config(spec: dict, tokenizer) -> AutoConfig:
         if not hasattr(default, key):
             known = sorted(default.to_dict())
             raise ValueError(f"settings.{key}: unknown to architecture {architecture!r}{nearest(key, known)}; allowed: {', '.join(known)}")
-    settings = {
+    ours = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": spec["context_tokens"],
         "bos_token_id": tokenizer.eos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": None,
         "tie_word_embeddings": True,
-        **spec["settings"],
     }
+    # one name a setting: GPT-2's n_positions is everybody's max_position_embeddings
+    settings = {default.attribute_map.get(key, key): value for key, value in (ours | spec["settings"]).items()}
     if settings["vocab_size"] < len(tokenizer):
         raise ValueError(
             f"settings.vocab_size: {settings['vocab_size']} is too small for the tokenizer's {len(tokenizer)} tokens;"

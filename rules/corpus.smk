@@ -149,7 +149,7 @@ rule prepare_model:
     conda:
         "../envs/pollination.yaml"
     params:
-        recipe=1,
+        recipe=2,
         model=setting("models/{model}"),
         seed=config["data_seed"],
     message:

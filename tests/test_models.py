@@ -128,3 +128,11 @@ def test_asking_for_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match="inside a GPU allocation"):
         models.pick_device("auto")
     assert models.pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("gpt2", "n_positions"), ("opt", "max_position_embeddings")])
+def test_a_setting_by_its_architectures_own_name_is_taken(architecture, name):
+    """GPT-2 calls its positions n_positions; `context_tokens`, ours, must not replace what was given."""
+    made = models.make_config(spec(architecture, **{name: 128}), make_tokenizer())
+    assert made.max_position_embeddings == 128
+    assert models.make_config(spec(architecture), make_tokenizer()).max_position_embeddings == 12
