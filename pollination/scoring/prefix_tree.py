@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from pollination.models import PLAIN_FAMILIES
+
 ATTENTION = "pollination_prefix_tree"
-FAMILIES = ("llama", "gpt2", "opt")  # nothing but causal attention over all positions looks across tokens; the head is a matrix
 FIXED_ROPE = ("default", "linear", "llama3", "yarn")  # in the others a rotation depends on the longest position that is read
 
 
@@ -72,8 +73,8 @@ class Batch:
 def unsupported(model: PreTrainedModel) -> str | None:
     """Why `continuation_logprobs` does not know the model's forward pass to be exact; None: it does."""
     config = model.config
-    if config.model_type not in FAMILIES:
-        return f"architecture {config.model_type!r} is none of {', '.join(FAMILIES)}"
+    if config.model_type not in PLAIN_FAMILIES:
+        return f"architecture {config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     return f"rope_type {rope!r} is none of {', '.join(FIXED_ROPE)}" if rope not in FIXED_ROPE else None
 
