@@ -9,8 +9,9 @@ Shapes: P prompts, N beams, C = 2 N candidates, V vocabulary, T new tokens so fa
 import torch
 from transformers import PreTrainedModel
 
+from pollination.decoder import Decoder
 from pollination.job import Stopped
-from pollination.sampling import KEPT_SHARE, Decoder, Decoding, cut_after, penalise, sample
+from pollination.sampling import KEPT_SHARE, Decoding, cut_after, penalise, sample
 
 NEVER = -1e9  # score of what may not be chosen, as in transformers, so that edge cases rank alike
 

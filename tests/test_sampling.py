@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from pollination import sampling
+from pollination import decoder, sampling
 from pollination.sampling import Decoding, draw, nucleus_probabilities, row_keys, sample
 from tests.conftest import shared
 
@@ -131,6 +131,21 @@ def test_texts_do_not_depend_on_batching(family, decoding):
     order = list(reversed(range(17)))
     assert alone == list(sample(model, [prompts[i] for i in order], [seeds[i] for i in order], settings, EOS, 5))[::-1]
     assert len({len(ids) for ids in alone}) > 1  # rows did end at different places
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("decoding", ["nucleus", "greedy"])
+def test_steps_of_fixed_shapes_write_the_same_texts(family, decoding, monkeypatch):
+    """Without graphs, on the CPU: ragged prompts, several buckets of the cache, rows that leave on the way."""
+    model, prompts = tiny_model(family), random_prompts([1, 3, 17, 9, 30, 2, 9, 5, 1, 12, 26, 4])
+    settings = Decoding(decoding, max_new_tokens=CONTEXT - 30, temperature=1.0, repetition_penalty=1.2)
+    write = lambda: list(sample(model, prompts, list(range(12)), settings, EOS, 6))  # noqa: E731
+    expected = write()
+    monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",))
+    monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)
+    assert type(decoder.decoder_of(model, prompts, 4)) is decoder.StaticDecoder
+    assert write() == expected
+    assert len({len(ids) for ids in expected}) > 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
