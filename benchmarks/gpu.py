@@ -34,8 +34,8 @@ class Size:
     context: int
     train_sequences: int
     train_steps: int
-    rows: int  # sampled at once; of these the peer's best batch is looked for below
-    peer_rows: tuple[int, ...]
+    rows: int  # sampled at once
+    peer_rows: tuple[int, ...]  # batches of the peer, of which the best counts
     searched: int
     search_tokens: int
     scored: int  # sequences
@@ -44,13 +44,13 @@ class Size:
     copied: int  # bytes moved to measure bandwidth
 
 
-STUDY_A = {"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12, "num_attention_heads": 12}
+STUDY_A = {"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 SMALL = {"vocab_size": 211, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES = {
     "full": Size(STUDY_A, 1024, 32, 10, 256, (64, 256), 32, 128, 512, 32, 8192, 2**31),
     "tiny": Size(SMALL, 32, 4, 3, 8, (4,), 2, 8, 8, 4, 64, 2**16),
 }
-BEAMS, MEMBERS = 5, 16
+BEAMS, MEMBERS, EXTRAPOLATED = 5, 16, 100_000  # beams; models of a generation, and sequences that each would score
 
 
 class Bench:
@@ -220,9 +220,11 @@ class Bench:
         size = self.size
         prompts, new = [row[: size.search_tokens] for row in self.prompts[: size.searched]], size.search_tokens
         ours = lambda: beam_search(self.model, prompts, BEAMS, new, new, 1.0, 0)  # noqa: E731
-        self.add(f"{BEAMS} beams", "pollination", lambda: (len(prompts) * new, self.seconds(ours)), "tokens")
         peer = lambda: self.generate(prompts, new, num_beams=BEAMS, do_sample=False)  # noqa: E731
-        self.add(f"{BEAMS} beams", "transformers generate", peer, "tokens")
+        mean = 1.5 * new  # of a new token, whose beams are all computed
+        needs = {"flops": BEAMS * self.forward_flops(mean), "read": BEAMS * self.token_bytes(BEAMS * len(prompts), mean)}
+        self.add(f"{BEAMS} beams", "pollination", lambda: (len(prompts) * new, self.seconds(ours)), "tokens", **needs)
+        self.add(f"{BEAMS} beams", "transformers generate", peer, "tokens", **needs)
 
     # --- scoring -------------------------------------------------------------------------------------------------
 
@@ -236,6 +238,7 @@ class Bench:
         sequences = [np.concatenate([shared[index // 8], row]) for index, row in enumerate(own)]
         targets = [row[-4:] for row in own]
         work = lambda: continuation_logprobs(self.model, sequences, targets)  # noqa: E731
+        flops = size.context * self.forward_flops(size.context / 2)  # of a sequence read whole, which ours does not
         self.add("scoring", "pollination", lambda: (len(sequences), self.seconds(work)), "sequences")
 
         @torch.inference_mode()
@@ -245,11 +248,11 @@ class Bench:
                 self.model(ids_BT, use_cache=False, logits_to_keep=4).logits.float().log_softmax(-1)
 
         name = f"whole sequences, batch {size.score_batch}"
-        self.add("scoring", name, lambda: (len(sequences), self.seconds(whole)), "sequences")
+        self.add("scoring", name, lambda: (len(sequences), self.seconds(whole)), "sequences", flops)
 
 
 class Text:
-    """Blocks of token ids in memory."""
+    """Blocks of token ids held in memory."""
 
     def __init__(self, tokens_NT: np.ndarray) -> None:
         self.tokens_NT = tokens_NT
@@ -302,9 +305,10 @@ def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
     name = platform.processor() or platform.machine() if given.tiny else torch.cuda.get_device_name(0)
     print(f"\n{name}, {bench.parameters:,} parameters, context {bench.size.context}, {time.monotonic() - begun_s:.0f} s")
     print("\n".join(line(row) for row in rows))
-    scored = next(row for row in rows if row["path"] == "scoring")
-    members_s = MEMBERS * 100_000 / scored["rate"]
-    print(f"{MEMBERS} models of 100,000 sequences each would be scored in {members_s / 60:,.1f} min (extrapolated)")
+    rate = next(row.get("rate") for row in rows if row["path"] == "scoring")
+    members_s = MEMBERS * EXTRAPOLATED / rate if rate else None
+    if members_s:
+        print(f"{MEMBERS} models of {EXTRAPOLATED:,} sequences each would be scored in {members_s / 60:,.1f} min (extrapolated)")
     about = {"device": name, "torch": torch.__version__, "parameters": bench.parameters, "size": vars(bench.size)}
     limits = {"flops_per_s": bench.flops_per_s, "bytes_per_s": bench.bytes_per_s}
     artifacts.write_json(results, about | limits | {"rows": rows, "scoring_members_s_extrapolated": members_s})
