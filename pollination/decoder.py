@@ -48,11 +48,11 @@ class PreallocatedLayer(DynamicLayer):
             rooms[-1][:, :, :tokens] = room[indices, :, :tokens]
         self._hold(*rooms, tokens)
 
-    def swap(self, rows: torch.Tensor, start: int) -> None:
-        """Row b takes the keys and values of row `rows[b]` from token `start` on."""
+    def swap(self, moved: torch.Tensor, rows: torch.Tensor, start: int) -> None:
+        """The rows `moved` take the keys and values of `rows` from token `start` on."""
         tokens = self.get_seq_length()
         for room in self.room:
-            room[:, :, start:tokens] = room[rows, :, start:tokens]
+            room[moved, :, start:tokens] = room[rows, :, start:tokens]
 
 
 class Decoder:
@@ -121,8 +121,9 @@ class Decoder:
         """Row b goes on from row `rows[b]`, which has the same prompt: only what follows the prompt is copied."""
         self.tokens_BT = self.tokens_BT[rows]
         if self.in_place:
+            moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
             for layer in self.cache.layers:
-                layer.swap(rows, self.longest)
+                layer.swap(moved, rows[moved], self.longest)
         else:
             self.cache.reorder_cache(rows)
 

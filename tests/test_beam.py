@@ -27,6 +27,13 @@ def test_same_tokens_as_transformers(family, penalty, least, longest):
     assert all(len(ids) >= least for ids in ours)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_tokens_up_to_the_last_position_of_the_context(family):
+    model, prompts = tiny_model(family), random_prompts([CONTEXT - 8, 3, 20])
+    ours = beam_search(model, prompts, 5, 8, 8, 1.0, EOS)
+    assert ours == [theirs(model, prompt, 5, 8, 8, 1.0) for prompt in prompts]
+
+
 @pytest.mark.parametrize("length_penalty,early_stopping", [(0.5, True), (2.0, "never"), (0.0, "never"), (-1.0, False)])
 def test_same_tokens_with_other_scores_and_ends(length_penalty, early_stopping):
     model, prompts = tiny_model("llama", seed=1), random_prompts([2, 8, 5, 20], seed=2)
