@@ -25,6 +25,11 @@ class PreallocatedLayer(DynamicLayer):
         super().__init__()
         self.capacity_tokens = capacity_tokens
 
+    def allocate(self, rows: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Room for `rows` rows of keys and values like these, none of them held yet."""
+        self.lazy_initialization(keys, values)
+        self._hold(*(x.new_zeros(rows, x.shape[1], self.capacity_tokens, x.shape[3]) for x in (keys, values)), 0)
+
     def _hold(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
         self.room = keys, values  # each (B, heads, capacity, head width)
         self.keys, self.values = keys[:, :, :tokens], values[:, :, :tokens]
@@ -33,8 +38,7 @@ class PreallocatedLayer(DynamicLayer):
         start = self.get_seq_length()
         stop = start + keys.shape[-2]
         if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-            self.room = tuple(x.new_zeros(*x.shape[:2], self.capacity_tokens, x.shape[3]) for x in (keys, values))
+            self.allocate(len(keys), keys, values)
         for room, new in zip(self.room, (keys, values), strict=True):
             room[:, :, start:stop] = new
         self._hold(*self.room, stop)
@@ -80,6 +84,8 @@ class Decoder:
         self.tokens_BT = torch.tensor([[p[0]] * n + p for p, n in zip(prompts, pads, strict=True)], device=model.device)
         self.pads_B1 = torch.tensor(pads, device=model.device)[:, None]
         self.padded = any(pads)
+        self.own_start = self.longest  # where in the cache what follows the prompts begins
+        self.extra: dict = {}  # what a forward pass is given beside
         slots_T = torch.arange(self.longest + new_tokens, device=model.device)
         self.mask_BT = (slots_T >= self.pads_B1).long()
         self.cache = DynamicCache(config=model.config)
@@ -100,6 +106,7 @@ class Decoder:
             use_cache=True,
             **positions,
             **self.last_only,
+            **self.extra,
         ).logits
         return logits[:, -1].float()
 
@@ -117,13 +124,22 @@ class Decoder:
         self.cache.batch_select_indices(rows)
         self.tokens_BT, self.pads_B1, self.mask_BT = self.tokens_BT[rows], self.pads_B1[rows], self.mask_BT[rows]
 
+    def spread(self, beams: int) -> None:
+        """From one row a prompt to `beams` equal rows a prompt, side by side."""
+        self.beams = beams
+        self.select(torch.arange(len(self.tokens_BT), device=self.tokens_BT.device).repeat_interleave(beams))
+
+    def select_prompts(self, prompts: torch.Tensor) -> None:
+        """Keep the beams of these prompts."""
+        self.select((prompts[:, None] * self.beams + torch.arange(self.beams, device=prompts.device)).flatten())
+
     def swap(self, rows: torch.Tensor) -> None:
         """Row b goes on from row `rows[b]`, which has the same prompt: only what follows the prompt is copied."""
         self.tokens_BT = self.tokens_BT[rows]
         if self.in_place:
             moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
             for layer in self.cache.layers:
-                layer.swap(moved, rows[moved], self.longest)
+                layer.swap(moved, rows[moved], self.own_start)
         else:
             self.cache.reorder_cache(rows)
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -162,6 +164,19 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", weights: 
     model.tie_weights()
     load_weights(model, weights or Path(folder) / "model.safetensors")
     return model.to(device)
+
+
+@contextmanager
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """The model in evaluation mode with another implementation of attention."""
+    before, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation(name)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
 
 
 def save_model(model: PreTrainedModel, folder: Path, files: tuple[str, ...] = ("model.safetensors", "config.json")) -> None:
