@@ -9,6 +9,7 @@ Shapes: B rows of the batch, T tokens, V vocabulary, K slots of the cache that a
 import inspect
 
 import torch
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -25,11 +26,6 @@ class PreallocatedLayer(DynamicLayer):
         super().__init__()
         self.capacity_tokens = capacity_tokens
 
-    def allocate(self, rows: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Room for `rows` rows of keys and values like these, none of them held yet."""
-        self.lazy_initialization(keys, values)
-        self._hold(*(x.new_zeros(rows, x.shape[1], self.capacity_tokens, x.shape[3]) for x in (keys, values)), 0)
-
     def _hold(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
         self.room = keys, values  # each (B, heads, capacity, head width)
         self.keys, self.values = keys[:, :, :tokens], values[:, :, :tokens]
@@ -38,11 +34,17 @@ class PreallocatedLayer(DynamicLayer):
         start = self.get_seq_length()
         stop = start + keys.shape[-2]
         if not self.is_initialized:
-            self.allocate(len(keys), keys, values)
+            self.lazy_initialization(keys, values)
+            self.room = tuple(x.new_zeros(*x.shape[:2], self.capacity_tokens, x.shape[3]) for x in (keys, values))
         for room, new in zip(self.room, (keys, values), strict=True):
             room[:, :, start:stop] = new
         self._hold(*self.room, stop)
         return self.keys, self.values
+
+    def grow(self, capacity_tokens: int) -> None:
+        """Room for more tokens."""
+        self.capacity_tokens, tokens = capacity_tokens, self.get_seq_length()
+        self._hold(*(functional.pad(room, (0, 0, 0, capacity_tokens - room.shape[2])) for room in self.room), tokens)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         tokens = self.get_seq_length()
@@ -84,7 +86,7 @@ class Decoder:
         self.tokens_BT = torch.tensor([[p[0]] * n + p for p, n in zip(prompts, pads, strict=True)], device=model.device)
         self.pads_B1 = torch.tensor(pads, device=model.device)[:, None]
         self.padded = any(pads)
-        self.own_start = self.longest  # where in the cache what follows the prompts begins
+        self.new_tokens = new_tokens
         self.extra: dict = {}  # what a forward pass is given beside
         slots_T = torch.arange(self.longest + new_tokens, device=model.device)
         self.mask_BT = (slots_T >= self.pads_B1).long()
@@ -139,7 +141,7 @@ class Decoder:
         if self.in_place:
             moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
             for layer in self.cache.layers:
-                layer.swap(moved, rows[moved], self.own_start)
+                layer.swap(moved, rows[moved], self.longest)
         else:
             self.cache.reorder_cache(rows)
 
