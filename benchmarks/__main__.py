@@ -7,12 +7,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import generating, packing, planning, scoring, start, training
+from benchmarks import fingerprints, generating, packing, planning, scoring, start, training
 from benchmarks.harness import OURS, ROOT, Outcome, Row, measure, run
 from benchmarks.throughput import throughput
 from pollination import artifacts
 
-ROWS = [*generating.ROWS, *training.ROWS, *packing.ROWS, *scoring.ROWS, *planning.ROWS, *start.ROWS]
+ROWS = [*generating.ROWS, *training.ROWS, *packing.ROWS, *fingerprints.ROWS, *scoring.ROWS, *planning.ROWS, *start.ROWS]
 THROUGHPUT = "throughput.json"  # beside the results, for `python -m pollination cost`
 RESULTS, PAGE = ROOT / "results/benchmarks.json", ROOT / "docs/performance.md"
 BEGIN, END = "<!-- table: python -m benchmarks --write -->", "<!-- end of table -->"

@@ -1,7 +1,7 @@
 """Beam search with the results of transformers' `generate(num_beams=...)`, token for token.
 
-A prompt's keys and values are computed once and then spread over its beams, and only what follows the prompt moves when
-beams change places; transformers reads every prompt once a beam. Prompts whose search has ended leave the batch.
+A prompt's keys and values are computed and kept once for all its beams (`shared_prompt`), and only what follows the prompt moves
+when beams change places; transformers reads every prompt once a beam. Prompts whose search has ended leave the batch.
 
 Shapes: P prompts, N beams, C = 2 N candidates, V vocabulary, T new tokens so far.
 """
@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from pollination.job import Stopped
-from pollination.sampling import KEPT_SHARE, Decoder, Decoding, cut_after, penalise, sample
+from pollination.sampling import KEPT_SHARE, Decoding, cut_after, penalise, sample
+from pollination.shared_prompt import beam_decoder
 
 NEVER = -1e9  # score of what may not be chosen, as in transformers, so that edge cases rank alike
 
@@ -38,7 +39,7 @@ def beam_search(
         greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
         return list(sample(model, prompts, [0] * len(prompts), greedy, eos_id, len(prompts), stop))
     device = model.device
-    decoder = Decoder(model, prompts, max_new_tokens)
+    decoder = beam_decoder(model, prompts, max_new_tokens)
     prompt_tokens = decoder.longest
     results: list[list[int]] = [[] for _ in prompts]
     index_P = torch.arange(len(prompts), device=device)  # which prompts are still searched
@@ -55,7 +56,7 @@ def beam_search(
         if length <= min_new_tokens:
             scores_BV[:, eos_id] = -torch.inf
         if length == 1:  # the beams part here: they share what the prompt gave
-            decoder.select(torch.arange(len(prompts), device=device).repeat_interleave(beams))
+            decoder.spread(beams)
             scores_BV = scores_BV.repeat_interleave(beams, 0)
         searched, vocabulary = len(index_P), scores_BV.shape[1]
         totals_PV = scores_BV.view(searched, beams, vocabulary) + scores_PN[:, :, None]
@@ -105,6 +106,6 @@ def beam_search(
             keep = improvable_P.nonzero().squeeze(1)
             index_P, scores_PN, token_PN, improvable_P = index_P[keep], scores_PN[keep], token_PN[keep], improvable_P[keep]
             ended_scores_PN, ended_PN, ended_ids_PNT = ended_scores_PN[keep], ended_PN[keep], ended_ids_PNT[keep]
-            decoder.select((keep[:, None] * beams + torch.arange(beams, device=device)).flatten())
+            decoder.select_prompts(keep)
         logits = decoder.step(token_PN.flatten())
     return results

@@ -17,7 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pollination import artifacts
 from pollination.beam import beam_search
+from pollination.decoder import STATIC_DEVICES
 from pollination.job import Stopped
+from pollination.models import PLAIN_FAMILIES
 from pollination.sampling import Decoding, sample
 from pollination.seeds import derive_seed
 from pollination.tokens import vocabulary_id
@@ -267,6 +269,10 @@ def write_shard(
             f"generate.min_tokens: {least} can never be reached with max_new_tokens {settings['max_new_tokens']}; allowed: at most that"
         )
 
+    faster = settings["decoding"] == "beam" or model.device.type in STATIC_DEVICES
+    if faster and model.config.model_type not in PLAIN_FAMILIES:
+        known = ", ".join(PLAIN_FAMILIES)
+        log.info("shard %d: architecture %r is none of %s and goes the general way, which is slower", shard, model.config.model_type, known)
     vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
     counts = progress.counts
     if counts["rows_drawn"]:

@@ -41,10 +41,10 @@ def _train(job: Job, folder: Path, model, blocks, seed: int, work: Path, key: st
 
 def start(job: Job, seed: int):
     """The model that training starts from: given weights, or a new initialisation."""
-    model = models.create_model(job.file("blueprint").parent, derive_seed(seed, "weights"))
+    folder = job.file("blueprint").parent
     if job.file("weights"):
-        models.load_weights(model, job.file("weights"))
-    return model
+        return models.load_model(folder, weights=job.file("weights"))
+    return models.create_model(folder, derive_seed(seed, "weights"))
 
 
 def train_founder(job: Job, folder: Path) -> None:

@@ -3,12 +3,15 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,6 +20,9 @@ from pollination.checks import nearest
 from pollination.seeds import derive_seed
 
 disable_progress_bar()  # a log file is no terminal
+
+# Causal attention over all positions is all that looks across tokens, and logits are the head times the hidden states, nothing more.
+PLAIN_FAMILIES = ("llama", "gpt2", "opt")
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -134,7 +140,7 @@ def load_weights(model: PreTrainedModel, path: str | Path) -> None:
         )
         raise DamagedArtifact(f"{path}: tensor {name!r} {what}; these are not the weights of this model")
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        if not torch.stack(tensor.aminmax()).isfinite().all():  # NaN comes through; one pass and nothing stored
             raise DamagedArtifact(f"{path}: tensor {name!r} holds NaN or infinity; delete the file and run snakemake again")
     model.load_state_dict(state, strict=False)
     model.tie_weights()
@@ -151,11 +157,27 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise DamagedArtifact(f"{path}: not a readable safetensors file ({reason}); delete it and run snakemake again") from None
 
 
-def load_model(folder: str | Path, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """The model of a member's folder, fp32, in evaluation mode."""
-    model = create_model(folder, seed=0)
-    load_weights(model, Path(folder) / "model.safetensors")
+def load_model(folder: str | Path, device: torch.device | str = "cpu", weights: str | Path | None = None) -> PreTrainedModel:
+    """The model of a member's folder (or a blueprint and `weights`), fp32, in evaluation mode. DamagedArtifact as in `load_weights`."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    with no_init_weights():  # which also leaves weights untied
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.tie_weights()
+    load_weights(model, weights or Path(folder) / "model.safetensors")
     return model.to(device)
+
+
+@contextmanager
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """The model in evaluation mode with another implementation of attention."""
+    before, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation(name)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
 
 
 def save_model(model: PreTrainedModel, folder: Path, files: tuple[str, ...] = ("model.safetensors", "config.json")) -> None:

@@ -9,18 +9,17 @@ as often as a token is rare: on flat distributions over 32,000 tokens in one ste
 Shapes: B rows of the batch, T tokens, V vocabulary, K likeliest tokens of a row.
 """
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
+from pollination.decoder import decoder_of
 from pollination.job import Stopped
 
-WIDTHS = (64, 512)  # likeliest tokens looked at first; rows whose nucleus is wider sort the whole vocabulary
+WIDTHS = (64, 512, 4096)  # likeliest tokens looked at first; rows whose nucleus is wider sort the whole vocabulary
 COLUMNS = 16  # tokens a group in the search for the likeliest
 CHECK_STEPS = {"cpu": 1, "cuda": 16}  # between looks for finished rows: on a GPU each look waits for the device
 KEPT_SHARE = 0.75  # of a batch's rows still unfinished, at which the finished ones are taken out
@@ -50,113 +49,6 @@ class Decoding:
         return self.top_p if self.decoding == "nucleus" else 1.0
 
 
-class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer, written in place; transformers' own layer copies all of them at every token."""
-
-    def __init__(self, capacity_tokens: int) -> None:
-        super().__init__()
-        self.capacity_tokens = capacity_tokens
-
-    def _hold(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
-        self.room = keys, values  # each (B, heads, capacity, head width)
-        self.keys, self.values = keys[:, :, :tokens], values[:, :, :tokens]
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *_, **__) -> tuple[torch.Tensor, torch.Tensor]:
-        start = self.get_seq_length()
-        stop = start + keys.shape[-2]
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-            self.room = tuple(x.new_empty(*x.shape[:2], self.capacity_tokens, x.shape[3]) for x in (keys, values))
-        for room, new in zip(self.room, (keys, values), strict=True):
-            room[:, :, start:stop] = new
-        self._hold(*self.room, stop)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        tokens = self.get_seq_length()
-        rooms = []
-        for room in self.room:
-            rooms.append(room.new_empty(len(indices), *room.shape[1:]))
-            rooms[-1][:, :, :tokens] = room[indices, :, :tokens]
-        self._hold(*rooms, tokens)
-
-    def swap(self, rows: torch.Tensor, start: int) -> None:
-        """Row b takes the keys and values of row `rows[b]` from token `start` on."""
-        tokens = self.get_seq_length()
-        for room in self.room:
-            room[:, :, start:tokens] = room[rows, :, start:tokens]
-
-
-class Decoder:
-    """A model and its key-value cache over a batch of prompts, left-padded to one length.
-
-    Raises ValueError where a prompt and `new_tokens` together exceed the model's positions.
-    """
-
-    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> None:
-        self.model = model.eval()
-        self.longest = max(map(len, prompts))
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context and self.longest + new_tokens > context:
-            raise ValueError(
-                f"a prompt of {self.longest} tokens and max_new_tokens {new_tokens} exceed the model's context of {context}"
-                f" tokens; allowed together: {context}; lower max_prompt_tokens or max_new_tokens"
-            )
-        accepted = inspect.signature(model.forward).parameters
-        self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self.takes_positions = "position_ids" in accepted
-        pads = [self.longest - len(prompt) for prompt in prompts]
-        # padding repeats the prompt's own first token: never attended to, and no new token for the repetition penalty
-        self.tokens_BT = torch.tensor([[p[0]] * n + p for p, n in zip(prompts, pads, strict=True)], device=model.device)
-        self.pads_B1 = torch.tensor(pads, device=model.device)[:, None]
-        self.padded = any(pads)
-        slots_T = torch.arange(self.longest + new_tokens, device=model.device)
-        self.mask_BT = (slots_T >= self.pads_B1).long()
-        self.cache = DynamicCache(config=model.config)
-        self.in_place = all(type(layer) is DynamicLayer for layer in self.cache.layers)
-        if self.in_place:
-            self.cache.layers = [PreallocatedLayer(self.longest + new_tokens) for _ in self.cache.layers]
-
-    def _forward(self, tokens_BT: torch.Tensor, start: int) -> torch.Tensor:
-        stop = start + tokens_BT.shape[1]
-        positions = {}
-        if self.takes_positions:
-            slots_T = torch.arange(start, stop, device=tokens_BT.device)
-            positions["position_ids"] = (slots_T - self.pads_B1).clamp(min=0)
-        logits = self.model(
-            input_ids=tokens_BT,
-            attention_mask=self.mask_BT[:, :stop] if self.padded else None,
-            past_key_values=self.cache,
-            use_cache=True,
-            **positions,
-            **self.last_only,
-        ).logits
-        return logits[:, -1].float()
-
-    def read(self) -> torch.Tensor:
-        """Read the prompts; logits (B, V) of the first new token."""
-        return self._forward(self.tokens_BT, 0)
-
-    def step(self, tokens_B: torch.Tensor) -> torch.Tensor:
-        """Append one token to each row; logits (B, V) of the next one."""
-        self.tokens_BT = torch.cat([self.tokens_BT, tokens_B[:, None]], 1)
-        return self._forward(tokens_B[:, None], self.tokens_BT.shape[1] - 1)
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order; a row may be named several times."""
-        self.cache.batch_select_indices(rows)
-        self.tokens_BT, self.pads_B1, self.mask_BT = self.tokens_BT[rows], self.pads_B1[rows], self.mask_BT[rows]
-
-    def swap(self, rows: torch.Tensor) -> None:
-        """Row b goes on from row `rows[b]`, which has the same prompt: only what follows the prompt is copied."""
-        self.tokens_BT = self.tokens_BT[rows]
-        if self.in_place:
-            for layer in self.cache.layers:
-                layer.swap(rows, self.longest)
-        else:
-            self.cache.reorder_cache(rows)
-
-
 def penalise(scores_BV: torch.Tensor, tokens_BT: torch.Tensor, penalty: float) -> torch.Tensor:
     """Scores of tokens that stand in the row divided by `penalty`, or multiplied where negative (arXiv 1909.05858, 4.1)."""
     if penalty == 1.0:
@@ -171,6 +63,18 @@ def _weights(logits_BV: torch.Tensor, temperature: float) -> torch.Tensor:
     return logits_BV.sub_(logits_BV.amax(-1, keepdim=True)).exp_()
 
 
+def _total(weights_BV: torch.Tensor) -> torch.Tensor:
+    """Sum of each row in float64: of COLUMNS weights at a time in their own precision, which is fast and as good as exact."""
+    groups = weights_BV.shape[1] // COLUMNS
+    parts_BG = weights_BV[:, : groups * COLUMNS].view(len(weights_BV), COLUMNS, groups).sum(1)
+    return parts_BG.sum(-1, dtype=torch.float64) + weights_BV[:, groups * COLUMNS :].sum(-1, dtype=torch.float64)
+
+
+def _largest(values_BN: torch.Tensor, count: int) -> torch.Tensor:
+    """Places (B, count) of a row's largest values, in any order; numpy selects several times faster than topk on a CPU."""
+    return torch.from_numpy(np.argpartition(values_BN.numpy(), -count, axis=1)[:, -count:])
+
+
 def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights and token ids, both (B, width), of a row's likeliest tokens, descending, ties by token id.
 
@@ -183,13 +87,13 @@ def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torc
     if groups > 2 * width:
         # the `width` likeliest lie in the `width` groups with the largest maxima, or in the remainder of the division
         maxima_BG = weights_BV[:, : groups * COLUMNS].view(-1, COLUMNS, groups).amax(1)
-        best_BK = maxima_BG.topk(width, sorted=False).indices
+        best_BK = _largest(maxima_BG, width)
         offsets_C1 = torch.arange(COLUMNS, device=best_BK.device)[:, None] * groups
         rest_R = torch.arange(groups * COLUMNS, vocabulary, device=best_BK.device)
         pool_BP = torch.cat([(best_BK[:, None] + offsets_C1).flatten(1), rest_R.expand(len(best_BK), -1)], 1)
-        ids_BK = pool_BP.gather(1, weights_BV.gather(1, pool_BP).topk(width, sorted=False).indices)
+        ids_BK = pool_BP.gather(1, _largest(weights_BV.gather(1, pool_BP), width))
     else:
-        ids_BK = weights_BV.topk(width, sorted=False).indices
+        ids_BK = _largest(weights_BV, width)
     ids_BK = ids_BK.sort(-1).values
     weights_BK, order_BK = weights_BV.gather(1, ids_BK).sort(dim=-1, descending=True, stable=True)
     return weights_BK, ids_BK.gather(1, order_BK)
@@ -218,7 +122,7 @@ def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.
     """The probabilities (B, V) that tokens are drawn with after temperature, top-k and nucleus cut: 0 outside of it."""
     weights_BV = _weights(logits_BV.float().clone(), decoding.temperature)
     sorted_BV, ids_BV = _likeliest(weights_BV, weights_BV.shape[1])
-    kept_B, mass_B = _support(sorted_BV, weights_BV.sum(-1, dtype=torch.float64), decoding)
+    kept_B, mass_B = _support(sorted_BV, _total(weights_BV), decoding)
     inside_BV = torch.arange(sorted_BV.shape[1], device=sorted_BV.device) < kept_B[:, None]
     return torch.zeros_like(weights_BV).scatter(1, ids_BV, (sorted_BV / mass_B[:, None]).float() * inside_BV)
 
@@ -246,7 +150,7 @@ def draw(logits_BV: torch.Tensor, keys_B: torch.Tensor, decoding: Decoding) -> t
         best_B, tokens_B = logits_BV.max(-1)
         return tokens_B, best_B.isfinite()
     weights_BV = _weights(logits_BV, decoding.temperature)
-    total_B = weights_BV.sum(-1, dtype=torch.float64)
+    total_B = _total(weights_BV)
     vocabulary = weights_BV.shape[1]
     if not decoding.top_k and decoding.nucleus_mass == 1:
         ids_BV = torch.arange(vocabulary, device=weights_BV.device).expand_as(weights_BV)
@@ -286,7 +190,7 @@ def cut_after(ids: list[int], eos_id: int) -> list[int]:
 @torch.inference_mode()
 def _sample_batch(model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop) -> list[list[int]]:
     device, count = model.device, decoding.max_new_tokens
-    decoder = Decoder(model, prompts, count)
+    decoder = decoder_of(model, prompts, count)
     keys_BT = row_keys(row_seeds, count).to(device)
     written_BT = torch.full_like(keys_BT, eos_id)
     rows_B = torch.arange(len(prompts), device=device)  # which rows of `written_BT` the decoder still holds

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pollination.artifacts import atomic
 from pollination.job import Stopped, StopRequest
+from pollination.losses import next_token_loss, whole_logits
 from pollination.seeds import derive_seed
 
 SAVE_EVERY_S = 600.0  # work in progress; no setting of the config, because it changes no result
@@ -82,10 +82,9 @@ class Joined:
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         where = np.searchsorted(self.ends, indices, side="right")
-        rows = [
-            self.parts[i].blocks(np.array([index - (self.ends[i] - len(self.parts[i]))])) for i, index in zip(where, indices, strict=True)
-        ]
-        return np.concatenate(rows)
+        order = np.argsort(where, kind="stable")  # each text is read once
+        rows = [self.parts[i].blocks(indices[where == i] - (self.ends[i] - len(self.parts[i]))) for i in np.unique(where)]
+        return np.concatenate(rows)[np.argsort(order)]
 
 
 def mix(synthetic: Blocks, other: Blocks, fraction: float, seed: int) -> Mixture:
@@ -147,12 +146,6 @@ def learning_rate(step: int, steps: int, settings: dict) -> float:
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def token_losses(model: PreTrainedModel, tokens_BT: torch.Tensor) -> torch.Tensor:
-    """Mean next-token cross-entropy of a batch in nats, in fp32."""
-    logits_BTV = model(input_ids=tokens_BT[:, :-1], use_cache=False).logits
-    return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), tokens_BT[:, 1:].flatten())
-
-
 @dataclass
 class State:
     """What a resume needs: the step, the running loss, the metrics so far, and the best epoch's loss."""
@@ -198,11 +191,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=betas, eps=settings["epsilon"], fused=True)
         on_gpu = device.type == "cuda"
         compiled = settings["compile"] if settings["compile"] is not None else on_gpu
-        self.forward = torch.compile(model) if compiled else model
+        self.loss, self.validation_loss = next_token_loss(self.model, compiled), next_token_loss(self.model)
         bf16 = settings["precision"] == "bf16" or (settings["precision"] == "auto" and on_gpu)
         self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
         self.names = {name: p for name, p in model.named_parameters()}
         self.state = State()
+        self.following: tuple[int, torch.Tensor] | None = None  # (step, its tokens), read ahead
 
     # --- work in progress --------------------------------------------------------------------------------------
 
@@ -258,15 +252,19 @@ class Trainer:
             self._order_epoch = epoch
         return np.sort(self._order[position * self.batch : (position + 1) * self.batch])
 
+    def read(self, step: int) -> torch.Tensor:
+        """Tokens (B, T) of a step on the device; the copy to a GPU goes on while it computes."""
+        tokens_BT = torch.from_numpy(self.blocks.blocks(self.batch_of(step)))
+        return tokens_BT.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tokens_BT
+
     def gradients(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Accumulate the gradients of a batch in micro-batches; returns its mean loss. A GPU short of memory halves them."""
         while True:
             try:
                 total = torch.zeros((), device=self.device)
                 for part in tokens_BT.split(self.micro):
-                    part = part.to(self.device, non_blocking=True)
                     with self.autocast:
-                        loss = token_losses(self.forward, part) * (len(part) / len(tokens_BT))
+                        loss = self.loss(part) * (len(part) / len(tokens_BT))
                     loss.backward()
                     total += loss.detach()
                 return total
@@ -286,10 +284,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.gradients(torch.from_numpy(self.blocks.blocks(self.batch_of(self.state.step))))
+        ahead = self.following is not None and self.following[0] == self.state.step
+        loss = self.gradients(self.following[1] if ahead else self.read(self.state.step))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
         self.optimizer.step()
         self.state.step += 1
+        if self.state.step < self.steps:  # a GPU is still at work on this step
+            self.following = self.state.step, self.read(self.state.step)
         return loss, norm
 
     def check(self, loss: float, norm: float) -> None:
@@ -312,7 +313,7 @@ class Trainer:
         for indices in np.array_split(np.arange(count), math.ceil(count / self.micro)):
             rows = torch.from_numpy(self.validation.blocks(indices)).to(self.device)
             with self.autocast:
-                losses.append(float(token_losses(self.model, rows)) * len(indices))
+                losses.append(float(self.validation_loss(rows)) * len(indices))
         return sum(losses) / count
 
     # --- the whole ---------------------------------------------------------------------------------------------
@@ -326,6 +327,8 @@ class Trainer:
         self.log.info(
             "%d steps of %d sequences x %d tokens; about %.2e FLOPs", self.steps, self.batch, self.context_tokens, 6.0 * parameters * tokens
         )
+        if whole_logits(self.model):
+            self.log.info("the loss is computed from all logits at once, which takes more memory: %s", whole_logits(self.model))
         if self.settings["warmup_steps"] >= self.steps:
             self.log.warning(
                 "train.warmup_steps %d is not less than the %d steps: the peak is never reached", self.settings["warmup_steps"], self.steps

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from pollination.beam import beam_search
+from pollination.decoder import Decoder
 from pollination.sampling import cut_after
+from pollination.shared_prompt import beam_decoder
 from tests.test_sampling import CONTEXT, EOS, FAMILIES, random_prompts, tiny_model
 
 
@@ -25,6 +28,31 @@ def test_same_tokens_as_transformers(family, penalty, least, longest):
     ours = beam_search(model, prompts, 5, longest, least, penalty, EOS)
     assert ours == [theirs(model, prompt, 5, longest, least, penalty) for prompt in prompts]
     assert all(len(ids) >= least for ids in ours)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_tokens_up_to_the_last_position_of_the_context(family):
+    model, prompts = tiny_model(family), random_prompts([CONTEXT - 8, 3, 20])
+    ours = beam_search(model, prompts, 5, 8, 8, 1.0, EOS)
+    assert ours == [theirs(model, prompt, 5, 8, 8, 1.0) for prompt in prompts]
+
+
+def test_another_architecture_goes_the_general_way_to_the_same_tokens():
+    config = GPTNeoXConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=CONTEXT,
+        initializer_range=0.4, bos_token_id=EOS, eos_token_id=EOS,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, prompts = AutoModelForCausalLM.from_config(config).eval(), random_prompts([1, 9, 4])
+    assert type(beam_decoder(model, prompts, 4)) is Decoder
+    assert beam_search(model, prompts, 4, 12, 0, 1.0, EOS) == [theirs(model, prompt, 4, 12, 0, 1.0) for prompt in prompts]
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny_model("llama")
+    before = model.config._attn_implementation
+    beam_search(model, random_prompts([3]), 2, 4, 0, 1.0, EOS)
+    assert model.config._attn_implementation == before
 
 
 @pytest.mark.parametrize("length_penalty,early_stopping", [(0.5, True), (2.0, "never"), (0.0, "never"), (-1.0, False)])

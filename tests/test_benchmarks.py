@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from benchmarks import gpu
 from benchmarks.__main__ import BEGIN, END, ROWS, main
 from benchmarks.data import shared
 from benchmarks.harness import OURS, ROOT, Absent, Measurement, Row, measure, run
@@ -105,6 +107,25 @@ def test_command_line_measures_skips_fails_and_writes(tmp_path, capsys):
     assert "broken: failed: exit status 1: it broke" in text
     assert "away: skipped" in capsys.readouterr().out
     assert main(["--rounds", "1", "--only", "away"], rows, results, page) == 0
+
+
+def test_the_gpu_benchmark_runs_every_path_beside_its_peer(tmp_path, capsys):
+    """Tiny and on the CPU: whether it runs at all, here and in CI."""
+    assert gpu.main(["--tiny"], tmp_path / "gpu.json") == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    paths = {row["path"].split(",")[0] for row in found["rows"]}
+    assert paths == {"training", "sampling", "5 beams", "scoring"} and not any("failed" in row for row in found["rows"])
+    ours = [row for row in found["rows"] if row["side"] == OURS]
+    assert len(ours) == 4 and all(row["ratio"] > 0 for row in ours)
+    assert all(row["mfu"] > 0 for row in found["rows"] if row["path"] != "scoring")
+    assert "would be scored in" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_gpu_benchmark_says_so(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    assert "no usable GPU; allowed: a machine with one, or --tiny" in capsys.readouterr().err
 
 
 def test_the_table_is_never_of_several_runs(tmp_path, capsys):

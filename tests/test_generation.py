@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, PreTrainedTokenizerFast
 
 from pollination import generation
 from pollination.artifacts import digest
@@ -136,6 +136,18 @@ def test_repeatable_decoding_gives_each_prompt_one_completion(model, tokenizer, 
     assert counts["tokens"] == 100 and len({row["prompt_id"] for row in rows}) == 5
     with pytest.raises(ValueError, match=rf"the 12 prompts of shard 0 gave 240 of 300 tokens, and {decoding} decoding would only repeat"):
         write(model, tokenizer, tmp_path, tokens=600, **common)
+
+
+def test_an_architecture_without_faster_paths_is_named_once(model, tokenizer, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    other = AutoModelForCausalLM.from_config(
+        GPTNeoXConfig(vocab_size=VOCABULARY, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).eval()
+    few = {"decoding": "beam", "tokens": None, "min_tokens": 0, "max_new_tokens": 3, "prompts": PROMPTS[:4]}
+    write(model, tokenizer, tmp_path, **few)
+    assert "general way" not in caplog.text
+    write(other, tokenizer, tmp_path, **few)
+    assert sum("'gpt_neox' is none of llama, gpt2, opt" in message for message in caplog.messages) == 1
 
 
 def test_more_shards_than_prompts(model, tokenizer, tmp_path):

@@ -10,6 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from pollination.models import PLAIN_FAMILIES
 from pollination.scoring import harness, prefix_tree
 from pollination.scoring.harness import HarnessModel, encode_pairs
 from pollination.scoring.prefix_tree import continuation_logprobs
@@ -146,7 +147,7 @@ def test_a_family_that_is_not_known_is_said_once_and_scored_by_hflm(model, token
     with caplog.at_level(logging.WARNING, logger="pollination"):
         HarnessModel(model, tokenizer, batch_size=4).loglikelihood(instances(ragged_pairs()))
     lines = [line for line in caplog.messages if "shared prefixes" in line]
-    assert len(lines) == (model.config.model_type not in prefix_tree.FAMILIES)
+    assert len(lines) == (model.config.model_type not in PLAIN_FAMILIES)
 
 
 def test_rotations_that_depend_on_the_longest_position_are_not_shared():

@@ -55,6 +55,14 @@ def test_a_saved_model_loads_by_transformers_too_with_equal_logits(folder):
     assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
+def test_loading_initialises_nothing(folder, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda *_, **__: pytest.fail("weights were drawn that a file is read for"))
+    before = torch.get_rng_state()
+    loaded = models.load_model(folder)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not loaded.training and all(p.dtype == torch.float32 and p.requires_grad for p in loaded.parameters())
+
+
 def test_mutation_moves_each_tensor_by_at_most_half_its_spread_times_the_scale(folder):
     state = models.read_weights(folder / "model.safetensors")
     mutated = models.mutate(state, 0.01, "tensor", seed=5)
@@ -84,6 +92,7 @@ def test_damaged_or_foreign_weights_are_refused(folder):
         (state | {"more": torch.zeros(2)}, "does not belong"),
         (state | {name: torch.zeros(3, 3)}, "has shape"),
         (state | {name: torch.full_like(state[name], torch.nan)}, "NaN"),
+        (state | {name: state[name].clone().index_fill_(0, torch.tensor(0), -torch.inf)}, "NaN or infinity"),
     ]
     for changed, words in cases:
         save_file(changed, path)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from pollination import sampling
+from pollination import decoder, sampling
 from pollination.sampling import Decoding, draw, nucleus_probabilities, row_keys, sample
 from tests.conftest import shared
 
@@ -89,10 +89,11 @@ def test_looking_at_few_tokens_first_draws_what_a_full_sort_draws(decoding, spre
     assert (nucleus_probabilities(logits, decoding).gather(1, few[:, None]) > 0).all()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("decoding", [Decoding(max_new_tokens=1, temperature=6.0), Decoding("sample", max_new_tokens=1, temperature=6.0)])
-def test_first_tokens_follow_the_probabilities(decoding):
+def test_first_tokens_follow_the_probabilities(family, decoding):
     """Chi-square of 20,000 draws with 20,000 row seeds."""
-    model, prompt = tiny_model("llama"), random_prompts([9])[0]
+    model, prompt = tiny_model(family), random_prompts([9])[0]
     drawn = torch.tensor([ids[0] for ids in sample(model, [prompt] * 20_000, list(range(20_000)), decoding, EOS, 2_000)])
     with torch.inference_mode():
         expected = 20_000 * nucleus_probabilities(model(torch.tensor([prompt])).logits[:, -1], decoding)[0]
@@ -131,6 +132,43 @@ def test_texts_do_not_depend_on_batching(family, decoding):
     order = list(reversed(range(17)))
     assert alone == list(sample(model, [prompts[i] for i in order], [seeds[i] for i in order], settings, EOS, 5))[::-1]
     assert len({len(ids) for ids in alone}) > 1  # rows did end at different places
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("static", [False, True])
+def test_each_step_has_the_probabilities_of_transformers(family, static, monkeypatch):
+    """Ragged prompts, up to the last position of the context: the forward pass of each text alone, transformers' warpers on its logits."""
+    monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",) * static)
+    monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)
+    model, texts = tiny_model(family).double(), random_prompts([30, 1, 17, 5])  # double: rounding aside, it is the same sum
+    new = CONTEXT - 30
+    following_BT = torch.tensor(random_prompts([new] * 4, seed=1))
+    with torch.inference_mode():
+        ours = decoder.decoder_of(model, texts, new)
+        logits_BV = ours.read()
+        for t in range(new):
+            found_BV = nucleus_probabilities(logits_BV, Decoding("nucleus", temperature=2.0, top_p=0.95))
+            for row, prompt in enumerate(texts):
+                alone = model(torch.tensor([prompt + following_BT[row, :t].tolist()])).logits[:, -1]
+                expected = warped(alone, 2.0, 0, 0.95)[0]
+                assert torch.equal(found_BV[row] > 0, expected > 0)
+                torch.testing.assert_close(found_BV[row].double(), expected, atol=1e-6, rtol=0)
+            logits_BV = ours.step(following_BT[:, t]) if t + 1 < new else logits_BV
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("decoding", ["nucleus", "greedy"])
+def test_steps_of_fixed_shapes_write_the_same_texts(family, decoding, monkeypatch):
+    """Without graphs, on the CPU: ragged prompts, several buckets of the cache, rows that leave on the way."""
+    model, prompts = tiny_model(family), random_prompts([1, 3, 17, 9, 30, 2, 9, 5, 1, 12, 26, 4])
+    settings = Decoding(decoding, max_new_tokens=CONTEXT - 30, temperature=1.0, repetition_penalty=1.2)
+    write = lambda: list(sample(model, prompts, list(range(12)), settings, EOS, 6))  # noqa: E731
+    expected = write()
+    monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",))
+    monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)
+    assert type(decoder.decoder_of(model, prompts, 4)) is decoder.StaticDecoder
+    assert write() == expected
+    assert len({len(ids) for ids in expected}) > 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,7 +4,7 @@ Text is normalised (NFKC; letters and marks kept and lower-cased, all else a spa
 prompts and 6 times in all; each is scored by its share of these words over its share of English (wordfreq). Bigrams and trigrams are of NLTK's
 alphabetic tokens without stopwords, in the outputs to 2 prompts, ranked by count. Ties are broken by name, so the order of rows means nothing.
 
-While text streams by, a model is two arrays of numbers (words, tokens) with the prompt of each: 16 bytes a word, whatever is counted later.
+While text streams by, a model is an array of the numbers of its words, 4 bytes each; a distinct word is tokenised once, and all counting is left to the end.
 """
 
 import json
@@ -22,6 +22,8 @@ from wordfreq import word_frequency
 
 RARE = 1e-12  # English frequency of a word that wordfreq does not know
 COLUMNS = ("model", "prompt_id", "output")
+SIGN = " | "  # between words; the tokenizer leaves it as it is
+END = " "  # after an output, so that no n-gram reaches into the next one; no word has a space
 
 
 class _Letters(dict):
@@ -47,6 +49,14 @@ def snowball_stopwords() -> frozenset[str]:
     return frozenset(get_stop_words("en"))
 
 
+class _Numbers(dict):
+    """text -> its number, in the order in which texts come."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = len(self)
+        return self[text]
+
+
 class Counter:
     """Counts the outputs of many models at once; `settings` is the config's `count`, `stopwords` a set of words."""
 
@@ -54,9 +64,9 @@ class Counter:
         self.settings = settings
         self.stopwords = frozenset(piece for word in stopwords for piece in normalise(word).split())
         self.models: dict[str, _Model] = {}
-        self.words: list[str] = []  # number -> word or token
-        self.numbers: dict[str, int] = {}
-        self.seen: dict[str, tuple[int, tuple[int, ...]]] = {}  # word -> its number (-1: too short), its tokens' numbers
+        self.numbers = _Numbers({END: 0})  # of words as they are written
+        self.words: list[str] = []  # in the order of their numbers
+        self.tokens: list[str] = []
         self.tokenize = NLTKWordTokenizer().tokenize
 
     def add(self, model: str, prompt_id: str, output: str | None) -> None:
@@ -65,45 +75,47 @@ class Counter:
         if output is None or len(output) < max(1, self.settings["min_characters"]):
             counted.dropped += 1
             return
-        prompt = counted.prompts.setdefault(prompt_id, len(counted.prompts))
         written = normalise(output).split()[: self.settings["output_words"]]
-        looked_up = [self.seen.get(word) or self._look(word) for word in written]
-        words = [number for number, _ in looked_up if number >= 0]
-        tokens = [number for _, numbers in looked_up for number in numbers]
-        counted.outputs += 1
-        counted.written += len(written)
-        counted.words.extend(words)
-        counted.word_prompts.extend([prompt] * len(words))
-        counted.tokens.extend([*tokens, -1])  # an n-gram does not reach into the next output
-        counted.token_prompts.extend([prompt] * (len(tokens) + 1))
-
-    def _look(self, word: str) -> tuple[int, tuple[int, ...]]:
-        """Normalised text holds no sign that could join words, so a word is tokenised alone, and once."""
-        tokens = [token for token in self.tokenize(word) if token.isalpha() and token not in self.stopwords]
-        number = self._number(word) if len(word) >= self.settings["min_letters"] else -1
-        self.seen[word] = number, tuple(self._number(token) for token in tokens)
-        return self.seen[word]
-
-    def _number(self, word: str) -> int:
-        if word not in self.numbers:
-            self.numbers[word] = len(self.words)
-            self.words.append(word)
-        return self.numbers[word]
+        counted.words.extend(map(self.numbers.__getitem__, written))
+        counted.words.append(self.numbers[END])
+        counted.lengths.append(len(written) + 1)
+        counted.prompts.append(counted.prompt_numbers[prompt_id])
 
     def fingerprints(self) -> list[dict]:
         """A fingerprint a model, by name, in the toolkit's own shape with a few counts beside it."""
-        return [self._fingerprint(name, self.models[name]) for name in sorted(self.models)]
+        self.words, numbers, flat, counts = list(self.numbers), _Numbers(), [], []
+        # normalised text holds no sign that could join words, so each distinct word is tokenised once, and all of them in one go
+        for word in " ".join(self.tokenize(SIGN.join(self.words))).split(SIGN.strip()):
+            tokens = [numbers[token] for token in word.split() if token.isalpha() and token not in self.stopwords]
+            flat += tokens
+            counts.append(len(tokens))
+        flat[:0], counts[0] = [-1], 1  # of END
+        self.tokens = list(numbers)
+        long = np.array([word != END and len(word) >= self.settings["min_letters"] for word in self.words])
+        tables = long, np.array(counts), np.array(flat, dtype=np.int32)
+        return [self._fingerprint(name, self.models[name], *tables) for name in sorted(self.models)]
 
-    def _fingerprint(self, name: str, model: "_Model") -> dict:
-        settings, prompts = self.settings, len(model.prompts)
-        head = {"model_name": name, "outputs": model.outputs, "dropped": model.dropped, "prompts": prompts, "words_written": model.written}
-        words, unknown = self._top_words(np.array(model.words), np.array(model.word_prompts), prompts)
-        tokens, token_prompts = np.array(model.tokens), np.array(model.token_prompts)
+    def _fingerprint(self, name: str, model: "_Model", long: np.ndarray, counts: np.ndarray, flat: np.ndarray) -> dict:
+        """`long`: which words count as words; `counts` of each word's tokens, which stand end to end in `flat`."""
+        settings, prompts, outputs = self.settings, len(model.prompt_numbers), len(model.lengths)
+        head = {
+            "model_name": name,
+            "outputs": outputs,
+            "dropped": model.dropped,
+            "prompts": prompts,
+            "words_written": len(model.words) - outputs,
+        }
+        words, prompts_of = np.array(model.words), np.repeat(np.array(model.prompts), np.array(model.lengths))
+        known, unknown = self._top_words(words[long[words]], prompts_of[long[words]], prompts)
+        spread = counts[words]
+        shifts = (np.cumsum(counts) - counts)[words] - (np.cumsum(spread) - spread)  # from a token's place here to its place in `flat`
+        tokens = flat[np.repeat(shifts, spread) + np.arange(spread.sum())]
         bigrams, trigrams = (
-            self._top_ngrams(tokens, token_prompts, prompts, length, settings[key]) for length, key in ((2, "bigrams"), (3, "trigrams"))
+            self._top_ngrams(tokens, np.repeat(prompts_of, spread), prompts, length, settings[key])
+            for length, key in ((2, "bigrams"), (3, "trigrams"))
         )
         return head | {
-            "top_repetitive_words": words[: settings["words"]],
+            "top_repetitive_words": known[: settings["words"]],
             "zero_frequency_words": unknown[: settings["unknown_words"]],
             "top_bigrams": bigrams,
             "top_trigrams": trigrams,
@@ -135,7 +147,7 @@ class Counter:
             inside &= following >= 0
             seen, place = np.unique(keys, return_inverse=True)  # small numbers again, so that keys of any length fit 64 bits
             steps.append(seen)
-            keys = place * (len(self.words) + 1) + following + 1
+            keys = place * (len(self.tokens) + 1) + following + 1
         inside &= first >= 0
         numbers, counts = _recurring(keys[inside], prompts_of[: len(keys)][inside], prompts, self.settings["min_prompts"])
         if len(counts) > top:
@@ -145,21 +157,21 @@ class Counter:
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             parts = []
             for seen in reversed(steps):
-                number, last = divmod(number, len(self.words) + 1)
-                parts.append(self.words[last - 1])
+                number, last = divmod(number, len(self.tokens) + 1)
+                parts.append(self.tokens[last - 1])
                 number = int(seen[number])
-            found.append({"ngram": " ".join([self.words[number], *reversed(parts)]), "frequency": count})
+            found.append({"ngram": " ".join([self.tokens[number], *reversed(parts)]), "frequency": count})
         found.sort(key=lambda entry: (-entry["frequency"], entry["ngram"]))
         return found[:top]
 
 
 class _Model:
-    """What one model has written so far."""
+    """What one model has written so far: numbers of words, END after each output; of each output its length and its prompt's number."""
 
     def __init__(self) -> None:
-        self.outputs = self.dropped = self.written = 0
-        self.prompts: dict[str, int] = {}
-        self.words, self.word_prompts, self.tokens, self.token_prompts = (array("i") for _ in range(4))
+        self.dropped = 0
+        self.prompt_numbers = _Numbers()
+        self.words, self.lengths, self.prompts = (array("i") for _ in range(3))
 
 
 @cache

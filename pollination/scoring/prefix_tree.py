@@ -12,7 +12,6 @@ P positions scored, V vocabulary. A *place* is a number among the S + T keys of 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from pollination.models import PLAIN_FAMILIES, attention
+
 ATTENTION = "pollination_prefix_tree"
-FAMILIES = ("llama", "gpt2", "opt")  # nothing but causal attention over all positions looks across tokens; the head is a matrix
 FIXED_ROPE = ("default", "linear", "llama3", "yarn")  # in the others a rotation depends on the longest position that is read
 
 
@@ -72,8 +72,8 @@ class Batch:
 def unsupported(model: PreTrainedModel) -> str | None:
     """Why `continuation_logprobs` does not know the model's forward pass to be exact; None: it does."""
     config = model.config
-    if config.model_type not in FAMILIES:
-        return f"architecture {config.model_type!r} is none of {', '.join(FAMILIES)}"
+    if config.model_type not in PLAIN_FAMILIES:
+        return f"architecture {config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     return f"rope_type {rope!r} is none of {', '.join(FIXED_ROPE)}" if rope not in FIXED_ROPE else None
 
@@ -102,7 +102,7 @@ def continuation_logprobs(
 
     logprobs, likeliest = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
     carried, first = {}, 0
-    with _tree_attention(model):
+    with attention(model, ATTENTION):
         for pieces, kept in _passes(distinct, shared, batch_tokens):
             batch = _plan(pieces, kept, carried, limits, model)
             ids_T = np.concatenate([piece.tokens for piece in pieces])
@@ -246,18 +246,6 @@ def _attend(module, query, key, value, attention_mask, scaling=None, *, tree: Ba
 
 
 AttentionInterface.register(ATTENTION, _attend)
-
-
-@contextmanager
-def _tree_attention(model: PreTrainedModel) -> Iterator[None]:
-    attention, training = model.config._attn_implementation, model.training
-    model.set_attn_implementation(ATTENTION)
-    model.eval()
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(attention)
-        model.train(training)
 
 
 def _score(

@@ -1,0 +1,319 @@
+"""The paths that a GPU runs, beside their peers, in one process: `python -m benchmarks.gpu` (minutes), `--tiny` anywhere.
+
+First what the device can do is measured: its rate of matrix products and its memory bandwidth. Beside each figure stands the share of
+them that it uses, by what the work needs at least: MFU counts the FLOPs of the model's matrix products and attention (three times the
+forward pass in training), bandwidth the bytes of weights, keys and values that a token written reads once.
+"""
+
+import argparse
+import contextlib
+import gc
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.harness import ROOT
+from pollination import artifacts
+
+RESULTS = ROOT / "results/gpu.json"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done: the model, and each path's batch."""
+
+    model: dict
+    context: int
+    train_sequences: int
+    train_steps: int
+    rows: int  # sampled at once
+    peer_rows: tuple[int, ...]  # batches of the peer, of which the best counts
+    searched: int
+    search_tokens: int
+    scored: int  # sequences
+    score_batch: int
+    product: int  # width of the matrices multiplied
+    copied: int  # bytes moved to measure bandwidth
+
+
+STUDY_A = {"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+SMALL = {"vocab_size": 211, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "full": Size(STUDY_A, 1024, 32, 10, 256, (64, 256), 32, 128, 512, 32, 8192, 2**31),
+    "tiny": Size(SMALL, 32, 4, 3, 8, (4,), 2, 8, 8, 4, 64, 2**16),
+}
+BEAMS, MEMBERS, EXTRAPOLATED = 5, 16, 100_000  # beams; models of a generation, and sequences that each would score
+
+
+class Bench:
+    """A device, a size, and what has been measured."""
+
+    def __init__(self, size: Size, device: torch.device) -> None:
+        self.size, self.device, self.rows = size, device, []
+        self.flops_per_s = self.bytes_per_s = 0.0
+        config = LlamaConfig(**size.model, max_position_embeddings=size.context, tie_word_embeddings=True)
+        torch.manual_seed(0)
+        self.model = LlamaForCausalLM(config).eval().to(device)
+        self.parameters = self.model.num_parameters()
+        self.prompts = np.random.default_rng(0).integers(1, config.vocab_size, (max(size.rows, size.searched), size.context // 4)).tolist()
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, work: Callable[[], object], times: int = 1) -> float:
+        self.wait()
+        begun_s = time.perf_counter()
+        for _ in range(times):
+            work()
+        self.wait()
+        return (time.perf_counter() - begun_s) / times
+
+    def add(
+        self, path: str, side: str, measure: Callable[[], tuple[float, float]], unit: str, flops: float = 0.0, read: float = 0.0
+    ) -> None:
+        """`measure` returns (amount, seconds); `flops` and `read` (bytes) are what a unit of the amount needs at least."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        row = {"path": path, "side": side, "unit": unit}
+        try:
+            amount, seconds = measure()
+        except torch.OutOfMemoryError:
+            self.rows.append(row | {"failed": "out of memory"})
+        else:
+            rate = amount / seconds
+            peak = torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else None
+            shares = {"mfu": rate * flops / self.flops_per_s, "bandwidth": rate * read / self.bytes_per_s}
+            self.rows.append(row | {"rate": rate, "seconds": seconds, "peak_mib": peak} | {k: v or None for k, v in shares.items()})
+        print(line(self.rows[-1]), flush=True)
+
+    # --- the device ----------------------------------------------------------------------------------------------
+
+    def limits(self) -> None:
+        """Matrix products in the precision of training (bfloat16 on a GPU), and bytes read and written in a copy."""
+        precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        a, b = (torch.randn(self.size.product, self.size.product, device=self.device, dtype=precision) for _ in range(2))
+        _ = a @ b
+        self.flops_per_s = 2 * self.size.product**3 / self.seconds(lambda: a @ b, 10)
+        source = torch.zeros(self.size.copied, dtype=torch.uint8, device=self.device)
+        target = source.clone()
+        self.bytes_per_s = 2 * self.size.copied / self.seconds(lambda: target.copy_(source), 10)
+        print(f"{self.flops_per_s / 1e12:.3g} TFLOP/s in {precision}, {self.bytes_per_s / 1e9:.3g} GB/s", flush=True)
+
+    def forward_flops(self, mean_context: float) -> float:
+        """Of one token: matrix products of the blocks and the head, attention to `mean_context` tokens."""
+        shape = self.size.model
+        per_layer = (
+            8 * shape["hidden_size"] ** 2 + 6 * shape["hidden_size"] * shape["intermediate_size"] + 4 * shape["hidden_size"] * mean_context
+        )
+        return shape["num_hidden_layers"] * per_layer + 2 * shape["hidden_size"] * shape["vocab_size"]
+
+    def token_bytes(self, rows: int, mean_context: float) -> float:
+        """Read at least for one token of one row: its share of the weights, and its own keys and values, all in the weights' precision."""
+        shape, width = self.size.model, self.model.dtype.itemsize
+        return width * (self.parameters / rows + 2 * shape["num_hidden_layers"] * shape["hidden_size"] * mean_context)
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def blocks(self, count: int) -> "Text":
+        return Text(np.random.default_rng(1).integers(0, self.size.model["vocab_size"], (count, self.size.context)))
+
+    def train(self) -> None:
+        flops = 3 * self.forward_flops(self.size.context / 2)
+        self.add("training", "pollination", self.train_ours, "tokens", flops)
+        self.add("training", "transformers Trainer", self.train_peer, "tokens", flops)
+
+    def train_ours(self) -> tuple[float, float]:
+        from pollination.config import schema, with_defaults
+        from pollination.training import Trainer
+
+        size = self.size
+        settings = with_defaults({"batch_sequences": size.train_sequences, "epochs": 1}, schema()["$defs"]["train"])
+        if self.device.type == "cpu":
+            settings |= {"precision": "fp32"}
+        text, quiet = self.blocks((size.train_steps + 3) * size.train_sequences), logging.getLogger("gpu")
+        trainer = Trainer(fresh(self.model), text, settings, 0, self.device, Path("work"), "benchmark", quiet)
+        for _ in range(3):  # compiled by now
+            trainer.step()
+        seconds = self.seconds(trainer.step, size.train_steps)
+        return size.train_sequences * size.context, seconds
+
+    def train_peer(self) -> tuple[float, float]:
+        import tempfile
+
+        from transformers import Trainer, TrainerCallback, TrainingArguments
+
+        size, ends_s = self.size, []
+        wait = self.wait
+
+        class Ends(TrainerCallback):
+            def on_step_end(self, arguments, state, *_, **__) -> None:
+                if state.global_step in (3, size.train_steps + 3):
+                    wait()
+                    ends_s.append(time.perf_counter())
+
+        on_gpu = self.device.type == "cuda"
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=size.train_sequences,
+                max_steps=size.train_steps + 3,
+                optim="adamw_torch_fused",
+                max_grad_norm=1.0,
+                bf16=on_gpu,
+                torch_compile=on_gpu,
+                use_cpu=not on_gpu,
+                logging_steps=10**6,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
+            rows = [{"input_ids": row, "labels": row} for row in self.blocks((size.train_steps + 3) * size.train_sequences).tokens_NT]
+            with contextlib.redirect_stdout(sys.stderr):
+                Trainer(fresh(self.model), arguments, train_dataset=rows, callbacks=[Ends()]).train()
+        return size.train_steps * size.train_sequences * size.context, ends_s[-1] - ends_s[0]
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def sample(self) -> None:
+        """Prompts of a quarter of the context, three quarters new: the mean context of a new token is five eighths."""
+        mean, new = self.size.context * 5 / 8, self.size.context - self.size.context // 4
+        work = lambda rows: {"flops": self.forward_flops(mean), "read": self.token_bytes(rows, mean)}  # noqa: E731
+        self.add(f"sampling, mean context {mean:.0f}", "pollination", lambda: self.sample_ours(new), "tokens", **work(self.size.rows))
+        choices = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+        for batch in self.size.peer_rows:
+            generate = lambda batch=batch: self.generate(self.prompts[:batch], new, **choices)  # noqa: E731
+            self.add(f"sampling, mean context {mean:.0f}", f"transformers generate, batch {batch}", generate, "tokens", **work(batch))
+
+    def sample_ours(self, new: int) -> tuple[float, float]:
+        from pollination.sampling import Decoding, sample
+
+        rows = self.size.rows
+        decoding = Decoding("nucleus", min_new_tokens=new, max_new_tokens=new, temperature=0.7, top_p=0.9)
+        write = lambda some: list(sample(self.model, some, list(range(len(some))), decoding, 0, rows))  # noqa: E731
+        write(self.prompts[:2])
+        return rows * new, self.seconds(lambda: write(self.prompts[:rows]))
+
+    def generate(self, prompts: list[list[int]], new: int, **choices) -> tuple[float, float]:
+        ids_BT = torch.tensor(prompts, device=self.device)
+
+        def write(ids_BT: torch.Tensor, new: int) -> None:
+            lengths = {"min_new_tokens": new, "max_new_tokens": new}
+            self.model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), pad_token_id=0, eos_token_id=0, **lengths, **choices)
+
+        write(ids_BT[:2], 4)
+        return len(prompts) * new, self.seconds(lambda: write(ids_BT, new))
+
+    def search(self) -> None:
+        from pollination.beam import beam_search
+
+        size = self.size
+        prompts, new = [row[: size.search_tokens] for row in self.prompts[: size.searched]], size.search_tokens
+        ours = lambda: beam_search(self.model, prompts, BEAMS, new, new, 1.0, 0)  # noqa: E731
+        peer = lambda: self.generate(prompts, new, num_beams=BEAMS, do_sample=False)  # noqa: E731
+        mean = 1.5 * new  # of a new token, whose beams are all computed
+        needs = {"flops": BEAMS * self.forward_flops(mean), "read": BEAMS * self.token_bytes(BEAMS * len(prompts), mean)}
+        self.add(f"{BEAMS} beams", "pollination", lambda: (len(prompts) * new, self.seconds(ours)), "tokens", **needs)
+        self.add(f"{BEAMS} beams", "transformers generate", peer, "tokens", **needs)
+
+    # --- scoring -------------------------------------------------------------------------------------------------
+
+    def score(self) -> None:
+        """Sequences whose first three quarters are shared by eight of them, as few-shot examples and questions are."""
+        from pollination.scoring.prefix_tree import continuation_logprobs
+
+        size, generator = self.size, np.random.default_rng(2)
+        shared = generator.integers(1, size.model["vocab_size"], (size.scored // 8, size.context * 3 // 4))
+        own = generator.integers(1, size.model["vocab_size"], (size.scored, size.context // 4))
+        sequences = [np.concatenate([shared[index // 8], row]) for index, row in enumerate(own)]
+        targets = [row[-4:] for row in own]
+        work = lambda: continuation_logprobs(self.model, sequences, targets)  # noqa: E731
+        flops = size.context * self.forward_flops(size.context / 2)  # of a sequence read whole, which ours does not
+        self.add("scoring", "pollination", lambda: (len(sequences), self.seconds(work)), "sequences")
+
+        @torch.inference_mode()
+        def whole() -> None:
+            for start in range(0, len(sequences), size.score_batch):
+                ids_BT = torch.from_numpy(np.stack(sequences[start : start + size.score_batch])).to(self.device)
+                self.model(ids_BT, use_cache=False, logits_to_keep=4).logits.float().log_softmax(-1)
+
+        name = f"whole sequences, batch {size.score_batch}"
+        self.add("scoring", name, lambda: (len(sequences), self.seconds(whole)), "sequences", flops)
+
+
+class Text:
+    """Blocks of token ids held in memory."""
+
+    def __init__(self, tokens_NT: np.ndarray) -> None:
+        self.tokens_NT = tokens_NT
+
+    def __len__(self) -> int:
+        return len(self.tokens_NT)
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        return self.tokens_NT[indices]
+
+
+def fresh(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """A copy to train, so that the others write and score with the same weights."""
+    copy = LlamaForCausalLM(model.config).to(model.device)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def line(row: dict) -> str:
+    """A row of the table."""
+    head = f"{row['path']:28} {row['side']:34}"
+    if "failed" in row:
+        return f"{head} {row['failed']}"
+    share = lambda key: "" if row[key] is None else f"{row[key]:.0%}"  # noqa: E731
+    peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f} MiB"
+    ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+    return f"{head} {row['rate']:12,.0f} {row['unit'] + '/s':12} MFU {share('mfu'):5} bandwidth {share('bandwidth'):5} {peak:12} {ratio}"
+
+
+def with_ratios(rows: list[dict]) -> list[dict]:
+    """Ours over the best peer of the same path, beside our own rows."""
+    peers = lambda path: [row["rate"] for row in rows if row["path"] == path and row["side"] != "pollination" and "rate" in row]  # noqa: E731
+    ours = lambda row: row["side"] == "pollination" and "rate" in row and peers(row["path"])  # noqa: E731
+    return [row | {"ratio": row["rate"] / max(peers(row["path"]))} if ours(row) else row for row in rows]
+
+
+def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: whether everything runs, no figures to keep")
+    given = parser.parse_args(words)
+    if not given.tiny and not torch.cuda.is_available():
+        parser.error("there is no usable GPU; allowed: a machine with one, or --tiny")
+    begun_s = time.monotonic()
+    device = torch.device("cpu" if given.tiny else "cuda")
+    bench = Bench(SIZES["tiny" if given.tiny else "full"], device)
+    bench.limits()
+    for path in (bench.train, bench.sample, bench.search, bench.score):
+        path()
+    rows = with_ratios(bench.rows)
+    name = platform.processor() or platform.machine() if given.tiny else torch.cuda.get_device_name(0)
+    print(f"\n{name}, {bench.parameters:,} parameters, context {bench.size.context}, {time.monotonic() - begun_s:.0f} s")
+    print("\n".join(line(row) for row in rows))
+    rate = next(row.get("rate") for row in rows if row["path"] == "scoring")
+    members_s = MEMBERS * EXTRAPOLATED / rate if rate else None
+    if members_s:
+        print(f"{MEMBERS} models of {EXTRAPOLATED:,} sequences each would be scored in {members_s / 60:,.1f} min (extrapolated)")
+    about = {"device": name, "torch": torch.__version__, "parameters": bench.parameters, "size": vars(bench.size)}
+    limits = {"flops_per_s": bench.flops_per_s, "bytes_per_s": bench.bytes_per_s}
+    artifacts.write_json(results, about | limits | {"rows": rows, "scoring_members_s_extrapolated": members_s})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Next-token cross-entropy whose logits are never held whole: head and loss go over the positions in chunks, gradient and all.
+
+A chunk's logits give its loss, then become their own gradient in place (softmax less one-hot), and that gives the gradients of the
+hidden states and of the head's weights at once. What is kept for the backward pass is as large as hidden states and head are.
+
+Shapes: B sequences, T tokens of each, N = B (T - 1) predicted positions, C hidden width, V vocabulary, P positions of a chunk.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pollination.models import PLAIN_FAMILIES
+
+LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**30}  # float32 logits of a chunk; smaller ones make slower matrix products
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+
+def whole_logits(model: PreTrainedModel) -> str | None:
+    """Why a model's logits are not known to be its head times its hidden states, so that they are taken whole; None: they are."""
+    if model.config.model_type not in PLAIN_FAMILIES:
+        return f"architecture {model.config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
+    return "the head has a bias" if model.get_output_embeddings().bias is not None else None
+
+
+def next_token_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
+    """A function of tokens (B, T) that gives their mean next-token cross-entropy in nats, in float32, and can be differentiated once.
+
+    `compiled`: by torch.compile. In chunks, but for a model with a reason for `whole_logits`.
+    """
+    if whole_logits(model):
+        forward = torch.compile(model) if compiled else model
+        return lambda tokens_BT: _mean(forward(input_ids=tokens_BT[:, :-1], use_cache=False).logits, tokens_BT)
+    head = model.get_output_embeddings()
+    base = torch.compile(model.base_model) if compiled else model.base_model
+    chunk = torch.compile(_chunk) if compiled else _chunk
+
+    def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
+        hidden_BTC = base(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        return _ChunkedCrossEntropy.apply(hidden_BTC.flatten(0, 1), head.weight, tokens_BT[:, 1:].flatten(), chunk, torch.is_grad_enabled())
+
+    return loss
+
+
+def _mean(logits_BTV: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), tokens_BT[:, 1:].flatten())
+
+
+def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed loss, its gradient with respect to the logits), which overwrites float32 logits."""
+    scores_PV, rows_P = logits_PV.float(), torch.arange(len(targets_P), device=targets_P.device)
+    largest_P, wanted_P = scores_PV.amax(-1), scores_PV[rows_P, targets_P]
+    torch.softmax(scores_PV, -1, out=scores_PV)
+    # the largest probability is one over the sum of exponentials, which softmax does not tell
+    losses_P = largest_P - wanted_P - scores_PV.amax(-1).log()
+    gradient_PV = scores_PV.to(logits_PV.dtype)
+    gradient_PV[rows_P, targets_P] = (-losses_P).expm1().to(logits_PV.dtype)
+    return losses_P.sum(), gradient_PV
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of hidden (N, C) @ weight (V, C)^T against targets (N); under autocast, products are in its precision.
+
+    `chunk` is _chunk, compiled or not; without `differentiate` no gradient is computed.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_NC, weight_VC, targets_N, chunk, differentiate):
+        device = hidden_NC.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VC.dtype
+        step = max(1, LOGITS_BYTES[device] // (4 * len(weight_VC)))
+        total = torch.zeros((), device=hidden_NC.device)
+        with torch.autocast(device, enabled=False):
+            hidden, weight = hidden_NC.to(precision), weight_VC.to(precision)
+            hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight_VC)
+            room_PV = hidden.new_empty(min(step, len(hidden)), len(weight))
+            for hidden_PC, grad_PC, targets_P in zip(hidden.split(step), hidden_grad.split(step), targets_N.split(step), strict=True):
+                loss, logits_grad_PV = chunk(torch.mm(hidden_PC, weight.T, out=room_PV[: len(hidden_PC)]), targets_P)
+                total += loss
+                if not differentiate:
+                    continue
+                torch.mm(logits_grad_PV, weight, out=grad_PC)
+                if precision == weight_grad.dtype:
+                    weight_grad.addmm_(logits_grad_PV.T, hidden_PC)
+                else:
+                    weight_grad += logits_grad_PV.T @ hidden_PC
+        ctx.save_for_backward(hidden_grad.to(hidden_NC.dtype), weight_grad)
+        return total / len(hidden_NC)
+
+    @staticmethod
+    def backward(ctx, grad):
+        hidden_grad, weight_grad = ctx.saved_tensors
+        scale = grad / len(hidden_grad)
+        return hidden_grad * scale, weight_grad * scale, None, None, None
