@@ -69,7 +69,7 @@ def read_json(path: str | Path) -> Any:
     """Read JSON; a file that does not parse raises DamagedArtifact with its path and what to do."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedArtifact(f"{path}: not valid JSON ({error}); delete it and run snakemake again") from None
 
 
