@@ -117,7 +117,8 @@ def _said(error: ValidationError, key: str) -> str:
         hint = "; write 1.0e-3 with a dot and a sign, YAML reads 1e-3 as text" if isinstance(value, str) and "number" in allowed else ""
         return f"{key}: {value!r} is of the wrong type; allowed: {' or '.join(allowed)}{hint}"
     if error.validator == "pattern":
-        return f"{key}: {value!r} is not a usable name; allowed: letters, digits, '_' and '-', a letter or digit first"
+        allowed = error.schema.get("title", "letters, digits, '_' and '-', a letter or digit first")
+        return f"{key}: {value!r} is not a usable name; allowed: {allowed}"
     limits = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
     if error.validator in limits:
         return f"{key}: {value!r} is out of range; allowed: {limits[error.validator]} {error.validator_value}"
@@ -163,18 +164,15 @@ def data_files(path: str | list[str]) -> list[str]:
 
 
 def _text_files(folder: Path) -> list[str]:
-    found, seen = {end: [] for end in (".parquet", ".jsonl", ".jsonl.gz", ".txt")}, 0
+    found, seen = [], 0
     for place, _, names in os.walk(folder):
         seen += len(names)
         if seen > MOST_FILES:
             raise ValueError(
                 f"more than {MOST_FILES:,} files lie in {str(folder)!r}; name the folder of the text alone, or put it into fewer files"
             )
-        for name in names:
-            for end in found:
-                if name.endswith(end):
-                    found[end].append(os.path.join(place, name))
-    return [path for paths in found.values() for path in sorted(paths)]
+        found += [os.path.join(place, name) for name in names if name.endswith((".parquet", ".jsonl", ".jsonl.gz", ".txt"))]
+    return sorted(found)
 
 
 def check_files(config: dict, source: str = "config") -> None:
