@@ -295,5 +295,9 @@ def write_parent(source: Path, target: Path, scale: float, per: str, seed: int) 
     state = read_weights(source)
     with safe_open(str(source), "pt") as file:
         metadata = file.metadata()
+    handed_on = mutate(state, scale, per, seed) if scale > 0 else state
+    for name, tensor in handed_on.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"mutate.scale: {scale}: weight {name!r} of {source} is not finite once it is mutated; lower it")
     with atomic(target) as temporary:
-        save_file(mutate(state, scale, per, seed) if scale > 0 else state, str(temporary), metadata=metadata)
+        save_file(handed_on, str(temporary), metadata=metadata)
