@@ -242,3 +242,19 @@ def test_snakemake_says_the_same_and_makes_no_folder(tmp_path):
             tried.append(number)
         if len(tried) >= max(2, COUNT // 150):
             return
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generations": 10**12},
+        {"population": 10**9},
+        {"generate": {"shards": 10**9}},
+        {"generations": 40_000, "human": {"accumulate": "all"}},
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_listed(change):
+    raw = yaml.safe_load(TOY.read_text())
+    raw["experiments"]["line"] |= change
+    with limited(SECONDS):
+        assert "experiments.line.population: " in plan(raw) and "cannot be planned; allowed: " in plan(raw)
