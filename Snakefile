@@ -6,8 +6,9 @@ import re
 
 from snakemake.utils import min_version
 
-from pollination.config import ConfigError, check_files, resolve
+from pollination.config import check_files, resolve
 from pollination.workflow import Plan
+from pollination.yamlfile import read_yaml
 
 min_version("9.0")
 
@@ -19,10 +20,13 @@ if not workflow.overwrite_configfiles:
 
 given = ", ".join(map(str, workflow.overwrite_configfiles or ["config/config.yaml"]))
 try:
+    if workflow.is_main_process:
+        for path in workflow.overwrite_configfiles:
+            read_yaml(path)
     config = resolve(config, given)
     if workflow.is_main_process:
         check_files(config, given)
-except ConfigError as mistakes:
+except ValueError as mistakes:
     sys.exit(str(mistakes))
 plan = Plan(config, f"results/{config['run']}")
 

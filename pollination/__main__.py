@@ -8,7 +8,7 @@ import os
 import sys
 from importlib import import_module
 
-from pollination import __version__
+from pollination import __version__, printable
 
 COMMANDS = ("check", "cost", "status", "files", "lineage", "verify", "reproduce", "diff")
 
@@ -38,7 +38,7 @@ def main(words: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable.line, str(error).split("\n"))), file=sys.stderr)
         return 2
 
 

@@ -6,6 +6,7 @@ that the job wrote and of each file that it read. `check` holds a file against i
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def as_json(value: Any) -> str:
-    """Indented JSON with sorted keys, the only way in which artifacts are written. NaN and infinity are refused."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    """Indented JSON with sorted keys, the only way in which artifacts are written. ValueError names a NaN or infinity."""
+    try:
+        return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    except ValueError:
+        for key, number in _not_finite(value):
+            raise ValueError(
+                f"{key or 'the result'} is {number}, no finite number: nothing is written; look for the model or text it was measured on"
+            ) from None
+        raise
+
+
+def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        yield from _not_finite(item, f"{place}.{key}" if place else str(key))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -69,7 +85,7 @@ def read_json(path: str | Path) -> Any:
     """Read JSON; a file that does not parse raises DamagedArtifact with its path and what to do."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedArtifact(f"{path}: not valid JSON ({error}); delete it and run snakemake again") from None
 
 

@@ -61,7 +61,7 @@ def beam_search(
         searched, vocabulary = len(index_P), scores_BV.shape[1]
         totals_PV = scores_BV.view(searched, beams, vocabulary) + scores_PN[:, :, None]
         scores_PC, flat_PC = totals_PV.flatten(1).topk(2 * beams)
-        if scores_PC.isnan().any():
+        if (scores_PC.isnan() | scores_PC.isposinf()).any():
             raise ValueError(
                 f"the model produced non-finite logits (NaN or infinity) at new token {length}: its weights are broken or diverged"
             )

@@ -22,6 +22,7 @@ RESERVED = (
     "logs",
     "benchmarks",
 )
+MOST_MODELS, MOST_READ = 50_000, 2_000_000  # of a run: its models, and the files of text that they read; planning more takes hours
 OWN = "own"  # evaluate.perplexity: in place of a corpus, the member's own
 NEEDS = {  # what each kind of corpus, task and tokenizer cannot do without
     "corpora": {
@@ -203,6 +204,31 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
         mistakes.append(
             f"{key}.generate.tokens: {generate['decoding']} decoding writes one completion a prompt; set tokens: null (one pass over the prompts)"
         )
+
+
+def check_size(experiments: dict, mistakes: list[str]) -> None:
+    """No more models and texts than can be planned; the mistake names the experiment that has most of them."""
+
+    def models(name: str) -> int:
+        return experiments[name]["population"] * experiments[name]["generations"]
+
+    def read(name: str) -> int:
+        experiment = experiments[name]
+        writers = experiment["population"] if experiment["text"] == "pool" else 1
+        rounds = experiment["generations"] if experiment["human"]["accumulate"] != "none" else 1
+        return models(name) * writers * rounds * experiment["generate"]["shards"]
+
+    for count, most, what, keys in (
+        (models, MOST_MODELS, "models", "population or generations"),
+        (read, MOST_READ, "texts to read", "population, generations or generate.shards"),
+    ):
+        total = sum(map(count, experiments))
+        if total > most:
+            name = max(experiments, key=count)
+            mistakes.append(
+                f"experiments.{name}.population: {count(name):,} {what} in it and {total:,} in the run cannot be planned; allowed: {most:,}; lower {keys}"
+            )
+            return
 
 
 def check_members(key: str, experiment: dict, pool: dict, config: dict, mistakes: list[str]) -> None:

@@ -82,7 +82,7 @@ def encode(folder: Path, texts: list[str], max_tokens: int, batch_size: int, dev
 
     Texts of like length are read side by side, so that little is padded. Longer ones than `longest` are cut. ValueError: not finite.
     """
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # weights that are not there (a pooler) are not used, but drawn
         model = AutoModel.from_pretrained(str(folder), use_safetensors=True, trust_remote_code=False, dtype=torch.float32)

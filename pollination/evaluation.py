@@ -23,7 +23,7 @@ def evaluate(job: Job, folder: Path) -> None:
     if job.claim("evaluate", job.key(job.params.seed), at_once=True) is None:
         return
     device, settings, seed = models.prepare(job.params.device, job.params.cpu_threads), job.params.evaluate, job.params.seed
-    model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
+    model, tokenizer = models.load_member(folder, device)
     tasks = {name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)}
     requests = dict(zip(job.params.tasks, job.files("requests"), strict=True))
     scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed, requests=requests)

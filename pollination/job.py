@@ -23,7 +23,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-from pollination import __version__, artifacts
+from pollination import __version__, artifacts, printable
 from pollination.lease import Lease, keep, restore
 from pollination.slurm import Deadline
 
@@ -94,6 +94,17 @@ def _leave() -> None:
     os._exit(0)
 
 
+class Plain(logging.Formatter):
+    """A message is one line, whatever names, values and texts of others stand in it; what is ours to mend keeps its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return (
+            "\n".join(map(printable.line, super().format(record).split("\n")))
+            if record.exc_info
+            else printable.line(super().format(record))
+        )
+
+
 class Job:
     """One Snakemake job. `input`, `output`, `params`, `wildcards` are Snakemake's; `log` a logger."""
 
@@ -120,10 +131,11 @@ class Job:
         self.log.propagate = False
         self.log.handlers = [logging.StreamHandler(sys.stderr)]
         self.log.handlers[0].setLevel(logging.ERROR)
+        self.log.handlers[0].setFormatter(Plain())
         if self.log_path:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
-            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
             self.log.handlers.append(file)
         try:
             order = self.input.get("staged")  # an empty file that only says what comes first

@@ -1,11 +1,13 @@
 """Models: a blueprint (configuration and tokenizer), new or loaded weights, saving, and mutation."""
 
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,7 @@ from pollination.checks import nearest
 from pollination.seeds import derive_seed
 
 disable_progress_bar()  # a log file is no terminal
+MOST_LAYERS = 1000  # the module objects of more take minutes and gigabytes before a weight is there
 
 # Causal attention over all positions is all that looks across tokens, and logits are the head times the hidden states, nothing more.
 PLAIN_FAMILIES = ("llama", "gpt2", "opt")
@@ -52,8 +55,54 @@ def prepare(device: str, cpu_threads: int) -> torch.device:
 
 
 def load_tokenizer(folder: str | Path):
-    """The tokenizer of a model folder."""
-    return AutoTokenizer.from_pretrained(str(folder), use_fast=True)
+    """The tokenizer of a model folder; no code that lies beside it is run. DamagedArtifact: unreadable, or without an eos token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
+        known, eos_id = largest_id(tokenizer), tokenizer.eos_token_id
+    except Exception as error:  # its loaders raise whatever their libraries do, even bare Exception
+        raise DamagedArtifact(
+            f"{folder}: its tokenizer cannot be loaded ({_reason(error)}); delete its files and run snakemake again"
+        ) from None
+    if eos_id is None or not 0 <= eos_id <= known:
+        raise DamagedArtifact(f"{folder}: its tokenizer has no eos token, which parts documents; delete its files and run snakemake again")
+    return tokenizer
+
+
+def largest_id(tokenizer) -> int:
+    """The largest token id: more than the number of tokens says, where ids are left out."""
+    return max(tokenizer.get_vocab().values(), default=-1)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def load_config(folder: str | Path) -> AutoConfig:
+    """The transformers configuration of a folder or hub name; no code that lies beside it is run. ValueError: it cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # of its own validation, of its loaders, of JSON
+        raise ValueError(
+            f"{folder}: its config.json is no configuration that is known here ({_reason(error)}); code in a model's folder is never run"
+        ) from None
+
+
+def outline(config: AutoConfig, name: str | Path) -> PreTrainedModel:
+    """The model of a configuration without memory for its weights. ValueError: it cannot be built, or not be held by this machine."""
+    layers = getattr(config, "num_hidden_layers", 0) or 0
+    if layers > MOST_LAYERS:
+        raise ValueError(f"{name}: its config asks for {layers:,} layers; allowed: {MOST_LAYERS:,}")
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # sizes that do not divide, of the wrong type, negative, beyond 64 bits
+        raise ValueError(f"{name}: no model can be built from its config ({_reason(error)}); correct its sizes") from None
+    count, memory = sum(p.numel() for p in model.parameters()), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * count > memory:
+        raise ValueError(
+            f"{name}: its config asks for {count:,} parameters, {4 * count / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB"
+        )
+    return model
 
 
 def make_config(spec: dict, tokenizer) -> AutoConfig:
@@ -70,7 +119,7 @@ def make_config(spec: dict, tokenizer) -> AutoConfig:
             known = sorted(default.to_dict())
             raise ValueError(f"settings.{key}: unknown to architecture {architecture!r}{nearest(key, known)}; allowed: {', '.join(known)}")
     ours = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": largest_id(tokenizer) + 1,
         "max_position_embeddings": spec["context_tokens"],
         "bos_token_id": tokenizer.eos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -79,12 +128,16 @@ def make_config(spec: dict, tokenizer) -> AutoConfig:
     }
     # one name a setting: GPT-2's n_positions is everybody's max_position_embeddings
     settings = {default.attribute_map.get(key, key): value for key, value in (ours | spec["settings"]).items()}
-    if settings["vocab_size"] < len(tokenizer):
+    size = settings["vocab_size"]
+    if not isinstance(size, int) or size <= largest_id(tokenizer):
         raise ValueError(
-            f"settings.vocab_size: {settings['vocab_size']} is too small for the tokenizer's {len(tokenizer)} tokens;"
+            f"settings.vocab_size: {size!r} is too small for the tokenizer's {largest_id(tokenizer) + 1} tokens;"
             " allowed: at least that (or leave it out)"
         )
-    return AutoConfig.for_model(architecture, **settings)
+    try:
+        return AutoConfig.for_model(architecture, **settings)
+    except Exception as error:  # its own validation raises classes of its own
+        raise ValueError(f"settings: {architecture} does not take them ({_reason(error)}); correct their types and sizes") from None
 
 
 def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
@@ -94,28 +147,63 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
     """
     if not spec["pretrained"]:
         config = make_config(spec, tokenizer)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        config.architectures = [type(model).__name__]
+        config.architectures = [type(outline(config, "settings")).__name__]
         config.save_pretrained(folder)
         return
-    model = AutoModelForCausalLM.from_pretrained(spec["pretrained"], use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    config = load_config(spec["pretrained"])
+    embeddings, positions = (
+        outline(config, spec["pretrained"]).get_input_embeddings().num_embeddings,
+        getattr(config, "max_position_embeddings", None),
+    )
+    if largest_id(tokenizer) >= embeddings:
         raise ValueError(
-            f"pretrained: {spec['pretrained']!r} has embeddings for {model.get_input_embeddings().num_embeddings} tokens,"
-            f" its tokenizer {len(tokenizer)}: they do not fit; name a tokenizer that does"
+            f"pretrained: {spec['pretrained']!r} has embeddings for {embeddings} tokens,"
+            f" its tokenizer {largest_id(tokenizer) + 1}: they do not fit; name a tokenizer that does"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
     if positions and spec["context_tokens"] > positions:
         raise ValueError(
             f"context_tokens: {spec['context_tokens']} is more than the {positions} positions of {spec['pretrained']!r}; allowed: at most that"
         )
-    save_model(model, folder)
+    save_model(load_pretrained(spec["pretrained"], config), folder)
+
+
+def load_pretrained(source: str, config: AutoConfig) -> PreTrainedModel:
+    """A pretrained model in fp32, from safetensors alone: pickles are not opened, no code is run, no weight is made up.
+
+    ValueError: no safetensors, tensors missing or of another shape or kind, NaN or infinity.
+    """
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # a dozen libraries may fail here, each in its own way; to the user it is one thing
+        raise ValueError(
+            f"pretrained: {source!r} cannot be loaded ({_reason(error)}); it needs whole weights as safetensors, pickles are not opened"
+        ) from None
+    extra = set(found["unexpected_keys"])
+    wrong = [f"tensor {name!r} is missing" for name in sorted(found["missing_keys"])]
+    wrong += [f"tensor {name!r} holds NaN or infinity" for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+    for path in sorted(Path(source).expanduser().glob("*.safetensors")):
+        with safe_open(str(path), "pt") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+        wrong += [
+            f"tensor {name!r} holds {kind}, no floating-point numbers"
+            for name, kind in kinds.items()
+            if "F" not in kind and name not in extra
+        ]
+    if extra:
+        logging.getLogger("pollination").warning(
+            "%s: %d tensors are not of this architecture and not used, e.g. %s", source, len(extra), min(extra)
+        )
+    if wrong:
+        raise ValueError(f"pretrained: {source!r}: {wrong[0]} ({len(wrong)} such findings); name a whole checkpoint of this architecture")
+    return model
 
 
 def create_model(folder: str | Path, seed: int) -> PreTrainedModel:
     """A new model of a blueprint, initialised from `seed` on the CPU in fp32."""
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    config = load_config(folder)
+    outline(config, folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -125,6 +213,7 @@ def load_weights(model: PreTrainedModel, path: str | Path) -> None:
     """Put a safetensors file into a model. DamagedArtifact: unreadable, or other tensors, shapes or values than it should have."""
     state = read_weights(path)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    integers = [name for name, tensor in state.items() if not tensor.is_floating_point()]
     tied = set(model.all_tied_weights_keys)
     missing = [name for name in expected if name not in state and name not in tied]
     extra = [name for name in state if name not in expected]
@@ -139,6 +228,8 @@ def load_weights(model: PreTrainedModel, path: str | Path) -> None:
             else f"has shape {tuple(state[name].shape)}, not {tuple(expected[name])}"
         )
         raise DamagedArtifact(f"{path}: tensor {name!r} {what}; these are not the weights of this model")
+    if integers:
+        raise DamagedArtifact(f"{path}: tensor {integers[0]!r} holds {state[integers[0]].dtype}; these are not the weights of this model")
     for name, tensor in state.items():
         if not torch.stack(tensor.aminmax()).isfinite().all():  # NaN comes through; one pass and nothing stored
             raise DamagedArtifact(f"{path}: tensor {name!r} holds NaN or infinity; delete the file and run snakemake again")
@@ -157,9 +248,21 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise DamagedArtifact(f"{path}: not a readable safetensors file ({reason}); delete it and run snakemake again") from None
 
 
+def load_member(folder: str | Path, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, Any]:
+    """(model, tokenizer) of a member's folder. DamagedArtifact: the tokenizer knows ids that the model has no embedding for."""
+    tokenizer, model = load_tokenizer(folder), load_model(folder, device)
+    if largest_id(tokenizer) >= model.get_input_embeddings().num_embeddings:
+        raise DamagedArtifact(
+            f"{folder}: its tokenizer has ids up to {largest_id(tokenizer)}, its model embeddings for {model.get_input_embeddings().num_embeddings};"
+            " delete the folder's files and run snakemake again"
+        )
+    return model, tokenizer
+
+
 def load_model(folder: str | Path, device: torch.device | str = "cpu", weights: str | Path | None = None) -> PreTrainedModel:
     """The model of a member's folder (or a blueprint and `weights`), fp32, in evaluation mode. DamagedArtifact as in `load_weights`."""
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    config = load_config(folder)
+    outline(config, folder)
     with no_init_weights():  # which also leaves weights untied
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.tie_weights()
@@ -216,5 +319,9 @@ def write_parent(source: Path, target: Path, scale: float, per: str, seed: int) 
     state = read_weights(source)
     with safe_open(str(source), "pt") as file:
         metadata = file.metadata()
+    handed_on = mutate(state, scale, per, seed) if scale > 0 else state
+    for name, tensor in handed_on.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"mutate.scale: {scale}: weight {name!r} of {source} is not finite once it is mutated; lower it")
     with atomic(target) as temporary:
-        save_file(mutate(state, scale, per, seed) if scale > 0 else state, str(temporary), metadata=metadata)
+        save_file(handed_on, str(temporary), metadata=metadata)

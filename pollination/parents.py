@@ -29,7 +29,7 @@ def write_text(job: Job, shard: Path) -> None:
         return
     device, settings = models.prepare(job.params.device, job.params.cpu_threads), job.params.generate
     folder = job.files("members")[holder(job)].parent
-    model, tokenizer = models.load_model(folder, device), models.load_tokenizer(folder)
+    model, tokenizer = models.load_member(folder, device)
     if job.file("blocks"):
         slot = holder(job) if job.file("selection") else rank
         prompts = block_prompts(own_segment(job, job.files("blocks")[holder(job)], slot))

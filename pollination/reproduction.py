@@ -22,6 +22,7 @@ from pollination.config import ROOT
 from pollination.twin import expand
 from pollination.verification import read_records
 from pollination.workflow import Plan
+from pollination.yamlfile import read_yaml
 
 STEPS = re.compile(r"(\d+) of (\d+) steps")
 
@@ -59,9 +60,7 @@ def prepare(plan: Plan, configfile: str, name: str, generation: int, original: P
     order.parent.mkdir(parents=True, exist_ok=True)
     order.touch()
     (into / "config.yaml").write_text(
-        yaml.safe_dump(
-            _absolute(expand(yaml.safe_load(Path(configfile).read_text(encoding="utf-8")))), sort_keys=False, allow_unicode=True
-        ),
+        yaml.safe_dump(_absolute(expand(read_yaml(configfile))), sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
     return linked
@@ -159,7 +158,7 @@ def compare(plan: Plan, name: str, generation: int, original: Path, into: Path) 
         found.append((path, reason))
     settings = original / "config.yaml"
     if settings.is_file():
-        other = differing(yaml.safe_load(settings.read_text(encoding="utf-8")), plan.config)
+        other = differing(read_yaml(settings), plan.config)
         notes += [f"note: the config differs from the run's in {key}: {one!r} there, {two!r} here" for key, (one, two) in other.items()]
     return equal, found, notes
 

@@ -20,11 +20,11 @@ def select(scores: list[Path], answers: list[Path], task: str, k: int, seed: int
     of the same kind, would the same members have been chosen (statistics.selection_confidence)?
     Raises ValueError where a score is not a number.
     """
-    results = [artifacts.read_json(path)["tasks"][task] for path in scores]
-    accuracies = [result["accuracy"] for result in results]
+    results = [artifacts.read_json(path).get("tasks", {}).get(task, {}) for path in scores]
+    accuracies = [result.get("accuracy") for result in results]
     for path, accuracy in zip(scores, accuracies, strict=True):
-        if not np.isfinite(accuracy):
-            raise ValueError(f"{path}: the accuracy in {task!r} is {accuracy}; a member without a score cannot be ranked")
+        if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
+            raise ValueError(f"{path}: the accuracy in {task!r} is {accuracy}; allowed: 0 to 1; a member without a score cannot be ranked")
     ranking = rank_members(accuracies)
     tables = [artifacts.read_table(path, ["task", "doc_id", "correct"]).to_pandas() for path in answers]
     correct = np.stack([t[t["task"] == task].sort_values("doc_id")["correct"].to_numpy(bool) for t in tables])

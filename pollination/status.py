@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pollination import printable
 from pollination.lease import MISSED, describe, newest
 from pollination.workflow import Plan
 
@@ -180,8 +181,8 @@ def last_line(log: str) -> str:
     except OSError:
         return ""
     # A traceback follows the line that names the error: lines that begin with a time are the job's own.
-    told = [line for line in lines if re.match(r"\d{4}-\d\d-\d\d ", line)]
-    return told[-1].split(" ", 2)[-1] if told else ""
+    told = [one for one in lines if re.match(r"\d{4}-\d\d-\d\d ", one)]
+    return printable.line(told[-1].split(" ", 2)[-1]) if told else ""
 
 
 def state(work: Work, now_s: float, pruned: set[str]) -> tuple[str, str]:

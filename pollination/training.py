@@ -25,6 +25,7 @@ from pollination.job import Stopped, StopRequest
 from pollination.losses import next_token_loss, whole_logits
 from pollination.seeds import derive_seed
 
+ADVICE = "lower train.learning_rate or lengthen train.warmup_steps"
 SAVE_EVERY_S = 600.0  # work in progress; no setting of the config, because it changes no result
 
 
@@ -296,13 +297,12 @@ class Trainer:
     def check(self, loss: float, norm: float) -> None:
         """ValueError where the loss is not finite, or has grown beyond what a model that knows nothing has."""
         step, ceiling = self.state.step, 1.5 * math.log(self.model.config.vocab_size) + 1
-        advice = "lower train.learning_rate or lengthen train.warmup_steps"
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ValueError(f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}; {advice}")
+            raise ValueError(f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}; {ADVICE}")
         self.state.smoothed = loss if math.isnan(self.state.smoothed) else 0.9 * self.state.smoothed + 0.1 * loss
         if self.state.smoothed > ceiling and step >= 20:
             raise ValueError(
-                f"training diverged at step {step}: the loss is {loss:.2f} nats (a uniform guess has {math.log(self.model.config.vocab_size):.2f}); {advice}"
+                f"training diverged at step {step}: the loss is {loss:.2f} nats (a uniform guess has {math.log(self.model.config.vocab_size):.2f}); {ADVICE}"
             )
 
     @torch.no_grad()
@@ -336,6 +336,8 @@ class Trainer:
 
     def end_of_epoch(self) -> None:
         loss = self.validate()
+        if not math.isfinite(loss):
+            raise ValueError(f"training stopped at step {self.state.step}: the validation loss is {loss}; {ADVICE}")
         self.state.metrics.append({"step": self.state.step, "validation_loss": loss})
         self.log.info("step %d: validation loss %.4f", self.state.step, loss)
         if loss < self.state.best:
@@ -378,6 +380,9 @@ class Trainer:
             with safe_open(str(self.work / "best.safetensors"), "pt") as file, torch.no_grad():
                 for name, p in self.names.items():
                     p.copy_(file.get_tensor(name))
+        for name, p in self.names.items():  # the last step's update is in no loss yet
+            if not torch.isfinite(p).all():
+                raise ValueError(f"training stopped at step {self.state.step}: weight {name!r} holds NaN or infinity; {ADVICE}")
         return self.state.metrics
 
 

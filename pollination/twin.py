@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pollination.printable import line
+from pollination.yamlfile import is_file, read_yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +40,7 @@ def expand(raw: dict) -> dict:
         for node, key in places("map", path, new=False):
             node[key] = node[key] if isinstance(node[key], (dict, list)) else change.get(node[key], node[key])
     if mistakes:
-        raise ValueError("\n".join(mistakes))
+        raise ValueError("\n".join(map(line, mistakes)))
     return base | {key: value for key, value in raw.items() if key != "twin"}
 
 
@@ -48,16 +49,16 @@ def _read(twin: Any) -> dict:
     sound = isinstance(twin, dict) and "of" in twin and all(isinstance(value, kinds.get(key, ())) for key, value in twin.items())
     if not sound or not all(isinstance(change, dict) for change in twin.get("map", {}).values()):
         raise ValueError(
-            f"twin: {twin!r} is not allowed; allowed: {{of: CONFIG, drop: [path], set: {{path: value}}, map: {{path: {{old: new}}}}}}"
+            f"twin: {line(repr(twin), 300)} is not allowed; allowed: {{of: CONFIG, drop: [path], set: {{path: value}}, map: {{path: {{old: new}}}}}}"
         )
-    path = next((place for place in (Path(twin["of"]), ROOT / twin["of"]) if place.is_file()), None)
+    path = next((place for place in (Path(twin["of"]), ROOT / twin["of"]) if is_file(place)), None)
     if path is None:
         raise ValueError(f"twin.of: {twin['of']!r}: there is no such file; name a config, e.g. config/paper/data_pollination.yaml")
     try:
-        base = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"twin.of: {path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(base, dict) or "twin" in base:
+        base = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"twin.of: {error}") from None
+    if "twin" in base:
         raise ValueError(f"twin.of: {twin['of']!r} is no config of its own; name one that is not a twin itself")
     return _unshared(base)
 

@@ -9,10 +9,10 @@ import time
 from argparse import ArgumentParser
 from pathlib import Path
 
-import yaml
-
 from pollination.config import resolve
+from pollination.printable import line
 from pollination.workflow import Plan
+from pollination.yamlfile import read_yaml
 
 PROGRESS_S = 10.0  # between lines of progress where they go to a file
 CONFIGFILE = "config/config.yaml"
@@ -20,14 +20,6 @@ CONFIGFILE = "config/config.yaml"
 
 def add_configfile(parser: ArgumentParser) -> None:
     parser.add_argument("--configfile", default=CONFIGFILE, help="the config file (default: %(default)s)")
-
-
-def read_yaml(path: str | Path) -> dict:
-    """A config file as it stands; ValueError where it is no YAML."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
 def read_plan(configfile: str) -> Plan:
@@ -44,7 +36,7 @@ def read_run(folder: str) -> Plan:
             f"{folder}: there is no config.yaml in it, so it is no run's folder; allowed: results/{{run}}, or give --configfile"
         )
     config = read_yaml(path)
-    if not isinstance(config, dict) or "experiments" not in config:
+    if "experiments" not in config:
         raise ValueError(f"{path}: it is not the config of a run; snakemake writes it anew once it is deleted")
     return Plan(config, str(Path(folder)))
 
@@ -60,7 +52,7 @@ def find_experiment(plan: Plan, name: str, generation: int) -> None:
 
 def table(rows: list[tuple], left: int = 1) -> list[str]:
     """Rows of text in columns, the first `left` of them flush left."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligned = lambda n, cell: cell.ljust(widths[n]) if n < left else cell.rjust(widths[n])  # noqa: E731
     return ["  ".join(aligned(n, cell) for n, cell in enumerate(row)).rstrip() for row in cells]

@@ -9,6 +9,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from pollination import printable
 from pollination.commands import CONFIGFILE, Progress, read_plan, read_run, table
 from pollination.verification import names, remedy, verify
 
@@ -61,7 +62,7 @@ def run(arguments) -> int:
     print(f"\n{len(found.findings)} findings:")
     print("\n".join(table([(f"  {f.kind}", f.path, f.said) for f in found.findings], left=3)))
     print("\nTo make exactly that again (second names of damaged files are found out and not used):")
-    print("\n".join(f"  {line}" for line in typed))
+    print("\n".join(f"  {printable.line(words)}" for words in typed))
     if arguments.run:
         print("CONFIG is the config file that the run was made with; type this where it was made.")
     return 1

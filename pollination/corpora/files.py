@@ -15,7 +15,8 @@ from pollination.artifacts import DamagedArtifact
 from pollination.config import data_files
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".txt")
-ROWS = 512  # of a parquet file, read at once
+ROWS, BATCH_BYTES = 512, 64_000_000  # of a parquet file, read at once, at most; fewer rows where they are long
+LONGEST_BYTES = 2**31 - 2**20  # of a document: what a column of text can hold
 
 
 def read_documents(folder: Path, split: str) -> Iterator[tuple[str, str]]:
@@ -94,13 +95,23 @@ def read_parquet(path: Path, column: str) -> Iterator[str | None]:
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise ValueError(f"{path}: column: {column!r} holds {kind}, not text; name another of {', '.join(schema.names)}")
-            for number, batch in enumerate(file.iter_batches(ROWS, columns=[column])):
-                yield from _values(batch.column(0), path, number * ROWS)
+            rows = _rows(file.metadata, column)
+            for number, batch in enumerate(file.iter_batches(rows, columns=[column])):
+                yield from _values(batch.column(0), path, number * rows)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not a readable parquet file ({reason}); download or write it again") from None
+
+
+def _rows(about: pq.FileMetaData, column: str) -> int:
+    """How many rows of a column to read at once, by the longest mean of a row group."""
+    longest = 1.0
+    for group in map(about.row_group, range(about.num_row_groups)):
+        sizes = [leaf.total_uncompressed_size for leaf in map(group.column, range(group.num_columns)) if leaf.path_in_schema == column]
+        longest = max(longest, sum(sizes) / max(1, group.num_rows))
+    return int(min(ROWS, max(1, BATCH_BYTES // longest)))
 
 
 def _values(array: pa.Array, path: Path, first: int) -> list[str | None]:
@@ -121,12 +132,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
         while True:
             try:
-                line = file.readline()
+                line = file.readline(LONGEST_BYTES + 1)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise ValueError(f"{path}: not a readable gzip file ({error}); download or write it again") from None
             if not line:
                 return
             number += 1
+            if len(line) > LONGEST_BYTES:
+                raise ValueError(f"{path}: line {number} is longer than {LONGEST_BYTES:,} bytes; break it")
             yield number, _decode(line, path, offset).rstrip("\r\n")
             offset += len(line)
 
@@ -146,7 +159,7 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str | None]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits too
             raise ValueError(f"{path}: line {number} is not valid JSON ({error})") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}: line {number} is not a JSON object; each line must be one, with the key {column!r}")
@@ -169,6 +182,10 @@ def _encodable(text: str) -> bool:
 def _read_txt(path: Path, unit: str) -> Iterator[str]:
     """One document a file, a paragraph (text between blank lines) or a line; blank ones are no documents."""
     if unit == "file":
+        if path.stat().st_size > LONGEST_BYTES:
+            raise ValueError(
+                f"{path}: longer than {LONGEST_BYTES:,} bytes, too long for one document; set txt_documents: paragraph or line"
+            )
         yield _decode(path.read_bytes(), path).replace("\r\n", "\n")
     elif unit == "line":
         yield from (line for _, line in _lines(path) if line.strip())

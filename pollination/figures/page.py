@@ -1,14 +1,12 @@
 """Self-contained HTML pages. Everything that is not ours is escaped: a model may write anything."""
 
-import unicodedata
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from pollination.artifacts import atomic
 from pollination.degeneration import KINDS, Span
-
-DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # signs that turn the writing direction
+from pollination.printable import hidden
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -32,7 +30,7 @@ u.unknown {{ text-decoration: underline wavy 1px #CC79A7; }}
 
 def text(value: object, spans: Sequence[Span] = ()) -> str:
     """Text that a page may show: escaped, control characters made visible, and its writing direction kept to itself. `spans` are underlined."""
-    shown = "".join(c if c in "\n\t" or not _hidden(c) else "\ufffd" for c in str(value))
+    shown = "".join(c if c in "\n\t" or not hidden(c) else "\ufffd" for c in str(value))
     if not shown.strip():
         return '<span class="empty">(nothing)</span>'
     parts, at = [], 0
@@ -44,11 +42,7 @@ def text(value: object, spans: Sequence[Span] = ()) -> str:
 
 def attribute(value: object) -> str:
     """Text inside a quoted attribute."""
-    return escape("".join("\ufffd" if _hidden(c) else c for c in str(value)), quote=True)
-
-
-def _hidden(c: str) -> bool:
-    return unicodedata.category(c) in ("Cc", "Cs") or c in DIRECTION
+    return escape("".join("\ufffd" if hidden(c) else c for c in str(value)), quote=True)
 
 
 def underlined(html: str, kind: str) -> str:

@@ -1,6 +1,7 @@
 """Results of the Slop Forensics toolkit as fingerprints: a list of models, an object of them by name, or one model alone."""
 
 import logging
+import math
 from pathlib import Path
 
 from pollination import artifacts
@@ -42,7 +43,7 @@ def _entries(entry: dict, key: str, name: str, log: logging.Logger) -> list[dict
     kept = {
         item[word]: item
         for item in reversed(given)
-        if isinstance(item, dict) and item.get(word) and isinstance(item.get(number), int | float) and item[number] > 0
+        if isinstance(item, dict) and item.get(word) and isinstance(item.get(number), int | float) and 0 < item[number] < math.inf
     }
     if len(kept) < len(given) or key not in entry:
         log.warning("model %s, %s: %s", name, key, f"{len(given) - len(kept)} entries left out" if key in entry else "absent, so empty")

@@ -91,8 +91,8 @@ def _by_loglikelihood(lm, loaded: dict, entry: dict) -> list[list[dict]]:
         for sample in sorted(results["samples"][key], key=lambda sample: sample["doc_id"]):
             choices = len(task.doc_to_choice(sample["doc"]))
             scores = [float(response[0]) for response in sample["filtered_resps"]][:choices]
-            if np.isnan(scores).any():
-                raise ValueError(f"task {key!r}: the model's log-likelihoods are not numbers: its weights are damaged or it diverged")
+            if not np.isfinite(scores).all():
+                raise ValueError(f"task {key!r}: the model's log-likelihoods are not finite: its weights are damaged or it diverged")
             choice, answer = int(np.argmax(scores)), gold(task, sample["doc"])
             row = {
                 "correct": bool(sample.get("acc", choice == answer)),
