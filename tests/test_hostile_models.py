@@ -68,7 +68,10 @@ def test_a_whole_checkpoint_is_taken_up_in_half_precision_too(checkpoint):
 
 
 def test_a_pickle_is_never_opened(checkpoint):
+    state = load_file(checkpoint / "model.safetensors")
     (checkpoint / "model.safetensors").unlink()
+    torch.save(state, checkpoint / "pytorch_model.bin")  # sound, and a pickle all the same
+    refused(lambda: prepare(checkpoint), "pickles are not opened")
     torch.save({"model.norm.weight": Bomb()}, checkpoint / "pytorch_model.bin")
     refused(lambda: prepare(checkpoint), "pickles are not opened")
     torch.load(checkpoint / "pytorch_model.bin", weights_only=False)

@@ -137,7 +137,7 @@ def test_generated_answers(tmp_path, corpus, unigram_model, word_tokenizer):
 def test_a_damaged_model_is_refused(tmp_path, corpus, unigram_model, word_tokenizer):
     staged(microworld(), tmp_path / "task", corpus)
     unigram_model.transformer.ln_f.bias.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(ValueError, match="not finite"):
         evaluate_tasks(unigram_model, word_tokenizer, {"t": tmp_path / "task"}, EVALUATE, 1234)
 
 
