@@ -93,7 +93,7 @@ def outline(config: AutoConfig, name: str | Path) -> PreTrainedModel:
     if layers > MOST_LAYERS:
         raise ValueError(f"{name}: its config asks for {layers:,} layers; allowed: {MOST_LAYERS:,}")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # sizes that do not divide, of the wrong type, negative, beyond 64 bits
         raise ValueError(f"{name}: no model can be built from its config ({_reason(error)}); correct its sizes") from None
