@@ -15,6 +15,10 @@ from typing import Any
 from uuid import uuid4
 
 
+UMASK = os.umask(0o077)
+os.umask(UMASK)  # it can only be read by being set
+
+
 class DamagedArtifact(ValueError):
     """A file that is not what its record says: empty, cut short, or changed."""
 
@@ -34,6 +38,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as file:
+            os.fchmod(file.fileno(), 0o666 & ~UMASK)  # safetensors makes files that nobody else may read
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

@@ -52,7 +52,7 @@ def test_only_the_last_generation_stays_and_nothing_misses_the_others(copy, plan
     assert f"{pool}/member0/model.safetensors" not in expected and "population/gen2/member0/model.safetensors" in expected
     assert not kept_copies(f"results/toy/{pool}/member0/model.safetensors")  # their second names held the space
     assert "Nothing to be done" in snakemake(copy, "-n", configfile=last)
-    found = verify(copy / "results/toy", plan)
+    found = verify(Path("results/toy"), plan)
     assert not found.findings and (found.pruned, found.unmade) == (len(before) - len(expected), 0)
     assert ", 0 waiting" in report(plan)
     assert disk(loads := Loads(plan), list(loads))["weights of members"] == pytest.approx(
@@ -91,4 +91,4 @@ def test_a_pruning_that_was_cut_off_is_finished(copy, plan, tmp_path):
     snakemake(copy, configfile=config(tmp_path, "last"))
     told = yaml.safe_load((copy / "results/toy/population/gen1/pruned.json").read_text())["removed"]
     assert told["member0/model.safetensors"] == was
-    assert not verify(copy / "results/toy", plan).findings
+    assert not verify(Path("results/toy"), plan).findings
