@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-
 UMASK = os.umask(0o077)
 os.umask(UMASK)  # it can only be read by being set
 
