@@ -11,6 +11,7 @@ with one line on the terminal and in the log; anything else keeps its traceback,
 import atexit
 import errno
 import gc
+import glob
 import hashlib
 import json
 import logging
@@ -175,6 +176,9 @@ class Job:
         if not self.lease.wait(self.stop):
             raise Stopped(f"stopped by {self.stop.reason} while waiting for another copy of this job")
         self.stop.lease, self.work = self.lease, work / key[:16]
+        for path in outputs:  # of copies that were killed while they wrote
+            for other in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                other.unlink(missing_ok=True)
         if restore(self.work, outputs):
             self.log.info("finished before, by a copy of this job with the same settings and inputs: its files are linked again")
             self.done = True

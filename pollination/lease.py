@@ -102,6 +102,8 @@ class Lease:
         for path in self.folder.glob("lease.*"):
             if int(path.suffix[1:]) < number:
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".lease.*.tmp"):  # of copies that were killed while they wrote
+            path.unlink(missing_ok=True)
         threading.Thread(target=self._keep_beating, daemon=True).start()
         return True
 

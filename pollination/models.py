@@ -286,6 +286,8 @@ def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
 def save_model(model: PreTrainedModel, folder: Path, files: tuple[str, ...] = ("model.safetensors", "config.json")) -> None:
     """Write weights and configuration into `folder`, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.glob(".save.*"):  # of a copy that was killed while it saved
+        shutil.rmtree(other, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=".save.", dir=folder))
     try:
         model.save_pretrained(temporary, max_shard_size="1000GB")

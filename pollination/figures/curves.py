@@ -98,12 +98,16 @@ def draw_trajectories(axis: Axes, found: list[Ecosystem]) -> None:
     log = values.max() > SPREAD * values.min()
     if log:
         axis.set_yscale("log")
+    margin = 3.0 if log else 1.35
+    top = values.max() * margin
+    axis.set_ylim(max(1.0, values.min() / margin), top)
     for place, rows in enumerate(tables):
         t, mu, sd = (np.array([row[key] for row in rows]) for key in ("t", "mu", "sd"))
         axis.plot(t, mu, ms=4, lw=1.5, zorder=3, **look(place))
-        axis.fill_between(t, np.maximum(mu - sd, 1.0), mu + sd, color=look(place)["color"], alpha=0.12, lw=0)
-    margin = 3.0 if log else 1.35
-    axis.set_ylim(max(1.0, values.min() / margin), values.max() * margin)
+        if (mu + sd <= top).any():
+            axis.fill_between(t, np.maximum(mu - sd, 1.0), mu + sd, color=look(place)["color"], alpha=0.12, lw=0)
+        else:  # a band that fills the panel says nothing
+            axis.text(0.99, 0.02, "deviations beyond the axis: CSV", transform=axis.transAxes, ha="right", fontsize=6, color=style.GREY)
     style.generation_axis(axis, values.shape[1] - 1)
     axis.set_xlabel("round t")
     axis.set_ylabel("perplexity (log scale)" if log else "perplexity")

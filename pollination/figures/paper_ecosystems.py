@@ -207,7 +207,7 @@ def compared(shared: Panels) -> list:
         axis.set_ylim(len(names) - 0.5, -0.5)
         if max(row["high"] for row in rows) > curves.SPREAD * min(row["low"] for row in rows):
             axis.set_xscale("log")
-        axis.set_xlabel("aggregated perplexity of all rounds, 95 % interval")
+        axis.set_xlabel("aggregated perplexity, 95 % interval")
         return rows
 
     return [("more diversity against less", paint)]
