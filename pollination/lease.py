@@ -94,10 +94,10 @@ class Lease:
             except PermissionError:  # a file system without hard links
                 with open(self.folder / f"lease.{number}", "x") as file:
                     file.write(self._text())
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # another one was faster, and may have cleared this one's file away
             return False
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         self.number, self.beaten_s = number, time.monotonic()
         for path in self.folder.glob("lease.*"):
             if int(path.suffix[1:]) < number:
@@ -137,7 +137,8 @@ class Lease:
         if not self.taken and time.monotonic() - self.beaten_s > MISSED * self.beat_s / 2:
             self.taken = not self._mine()
             if not self.taken:
-                self._write()
+                with suppress(FileNotFoundError):  # taken over, and cleared away, at this moment
+                    self._write()
         return self.taken
 
     def release(self) -> None:
