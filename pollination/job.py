@@ -133,12 +133,13 @@ class Job:
         self.log.handlers = [logging.StreamHandler(sys.stderr)]
         self.log.handlers[0].setLevel(logging.ERROR)
         self.log.handlers[0].setFormatter(Plain())
-        if self.log_path:
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
-            file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
-            self.log.handlers.append(file)
+        logging.raiseExceptions = False  # where the log cannot be written, the work cannot either, and that ends in one line
         try:
+            if self.log_path:
+                self.log_path.parent.mkdir(parents=True, exist_ok=True)
+                file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
+                file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
+                self.log.handlers.append(file)
             order = self.input.get("staged")  # an empty file that only says what comes first
             self.digests = {str(path): artifacts.check(path) for path in self.input if path != order and not Path(path).is_dir()}
         except (ValueError, OSError) as error:

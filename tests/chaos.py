@@ -61,6 +61,16 @@ def leftovers(results: Path) -> list[str]:
     return sorted(str(path) for path in results.rglob("*.tmp") if path.parent in leased or path.parent.name.endswith(".work"))
 
 
+def tracebacks(text: str) -> list[str]:
+    """The innermost place and the exception of each traceback in a log: what ought to be one clear line was not."""
+    found, lines = [], text.splitlines()
+    for start in [number for number, line in enumerate(lines) if line.startswith("Traceback")]:
+        end = next((number for number in range(start + 1, len(lines)) if not lines[number].startswith(" ")), len(lines) - 1)
+        places = [line.strip() for line in lines[start:end] if line.strip().startswith("File ")]
+        found.append(f"{places[-1] if places else ''}: {lines[end]}")
+    return found
+
+
 @dataclass
 class Campaign:
     """A run in `folder` and what is broken in it now. `healing`: (when, what) for faults that pass."""
@@ -455,6 +465,7 @@ def campaign(
     say: Callable[[str], None] = print,
 ) -> Campaign:
     """Run a campaign to its end. AssertionError: something was lost, differs, or does not end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the driver
     folder, cluster = Path(tempfile.mkdtemp(prefix="chaos.")).resolve(), None
     if slurm:
         if reason := missing():
@@ -467,7 +478,7 @@ def campaign(
         for name, reason in absent.items():
             say(f"left out: {name}: {reason}")
         run.run(undisturbed[0], [name for name in possible if not kinds or name in kinds], enough)
-        run.tracebacks = [line for line in (folder / "driver.log").read_text(errors="replace").splitlines() if line.startswith("Traceback")]
+        run.tracebacks = tracebacks((folder / "driver.log").read_text(errors="replace"))
     except BaseException:
         say(f"{configfile.name}, seed {seed}: {dict(run.faults)}")
         raise
@@ -508,7 +519,7 @@ def main(words: list[str] | None = None) -> int:
     begun_s = time.monotonic()
     run = campaign(given.configfile, given.seed, enough, undisturbed, given.slurm, tuple(given.every), tuple(given.only), say)
     found = {"faults": dict(sorted(run.faults.items())), "kills": sum(run.faults[name] for name in KILLS), "drivers": run.starts}
-    found |= {"completed": run.completed, "tracebacks": len(run.tracebacks), "minutes": round((time.monotonic() - begun_s) / 60, 1)}
+    found |= {"completed": run.completed, "tracebacks": Counter(run.tracebacks), "minutes": round((time.monotonic() - begun_s) / 60, 1)}
     found |= {"seed": given.seed, "config": given.configfile.name, "slurm": given.slurm, "artifacts": len(undisturbed[0])}
     say(json.dumps(found))
     return 0

@@ -36,7 +36,7 @@ def the_error(output: str) -> str:
 
 def left_behind(folder: Path) -> list[str]:
     files = [p for p in (folder / "results").rglob("*") if p.is_file()] if (folder / "results").exists() else []
-    return [str(p.relative_to(folder)) for p in files if "/logs/" not in str(p) and "/benchmarks/" not in str(p)]
+    return [str(p.relative_to(folder)) for p in files if not {"logs", "benchmarks", ".driver"} & set(p.parts)]
 
 
 @pytest.mark.parametrize(
