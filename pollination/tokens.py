@@ -228,7 +228,7 @@ def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: in
             if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
                 wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
                 raise ValueError(f"token id {wrong} is not in the vocabulary of {vocabulary}: the text was written with another tokenizer")
-            ids.astype(dtype).tofile(file)
+            file.write(ids.astype(dtype).data)  # numpy's tofile does not say that a disk is full
             held.clear()
             return len(ids)
 
