@@ -1,8 +1,7 @@
+import re
 import sys
 
 sys.setrecursionlimit(1_000_000)  # hundreds of generations are one chain of jobs, and Snakemake follows it recursively
-
-import re
 
 from snakemake.utils import min_version
 
@@ -20,9 +19,8 @@ if not workflow.overwrite_configfiles:
 
 given = ", ".join(map(str, workflow.overwrite_configfiles or ["config/config.yaml"]))
 try:
-    if workflow.is_main_process:
-        for path in workflow.overwrite_configfiles:
-            read_yaml(path)
+    for path in workflow.overwrite_configfiles if workflow.is_main_process else ():
+        read_yaml(path)
     config = resolve(config, given)
     if workflow.is_main_process:
         check_files(config, given)
@@ -57,19 +55,6 @@ rule all:  # snakemake: everything; `snakemake figures`: the report's pictures a
         "<results>/config.yaml",
 
 
-for stage in (
-    "common",
-    "corpus",
-    "train",
-    "evaluate",
-    "select",
-    "generate",
-    "prune",
-    "semantics",
-    "report",
-    "paper",
-    "theory",
-    "fingerprint",
-):
+for stage in "common corpus train evaluate select generate prune semantics report paper theory fingerprint".split():
 
     include: f"rules/{stage}.smk"
