@@ -22,8 +22,7 @@ try:
     for path in workflow.overwrite_configfiles if workflow.is_main_process else ():
         read_yaml(path)
     config = resolve(config, given)
-    if workflow.is_main_process:
-        check_files(config, given)
+    check_files(config, given) if workflow.is_main_process else None
 except ValueError as mistakes:
     sys.exit(str(mistakes))
 plan = Plan(config, f"results/{config['run']}")
