@@ -17,8 +17,8 @@ class Pruning:
 
     @property
     def keeps(self) -> str:
-        """all | parents | last"""
-        return self.config["keep"]["checkpoints"]
+        """all | parents | last; runs that were made before there was this key keep all."""
+        return self.config.get("keep", {"checkpoints": "all"})["checkpoints"]
 
     def prunings(self) -> list[str]:
         """One for every generation but the last of each experiment."""

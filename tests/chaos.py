@@ -437,7 +437,7 @@ def prepare(campaign: Campaign, reference_bytes: int) -> tuple[list[str], dict[s
     else:
         campaign.clock = campaign.folder / "clock"
         campaign.clock.write_text("+0\n")
-    if hasattr(psutil.Process, "rlimit") is False:
+    if not hasattr(psutil.Process, "rlimit"):
         absent["fail_writes"] = "this system has no file-size limit for running processes"
     return [name for name in FAULTS if name not in absent], absent
 

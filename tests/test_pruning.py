@@ -92,3 +92,9 @@ def test_a_pruning_that_was_cut_off_is_finished(copy, plan, tmp_path):
     told = yaml.safe_load((copy / "results/toy/population/gen1/pruned.json").read_text())["removed"]
     assert told["member0/model.safetensors"] == was
     assert not verify(Path("results/toy"), plan).findings
+
+
+def test_a_run_from_before_the_key_keeps_all():
+    older = {key: value for key, value in resolve(yaml.safe_load(TOY.read_text())).items() if key != "keep"}
+    plan = Plan(older, "results/toy")
+    assert plan.keeps == "all" and plan.prunings() == [] and ", 0 done" in report(plan)
