@@ -1,8 +1,6 @@
 import re
 import sys
 
-sys.setrecursionlimit(1_000_000)  # hundreds of generations are one chain of jobs, and Snakemake follows it recursively
-
 from snakemake.utils import min_version
 
 from pollination.config import check_files, resolve

@@ -1,48 +1,77 @@
-"""A dry run of study A's config against a Snakefile of the same DAG and number of jobs whose rules only touch."""
+"""A dry run of study A's config against a Snakefile of the same DAG (rules, jobs, files, dependencies) whose rules only touch."""
 
+import atexit
+import json
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import OURS, ROOT, Row, call, measure
+from benchmarks.harness import OURS, ROOT, Row, call
 
 CONFIG = ROOT / "config/paper/data_pollination.yaml"
-GENERATIONS, LONG_GENERATIONS = 5, 37  # the config's own, and as many as make about 10,000 jobs
-POPULATIONS = 4
+GENERATIONS, LONG_GENERATIONS = 5, 23  # the config's own, and as many as make about 10,000 jobs
+
+
+def _snakemake(snakefile: str, *words: str) -> str:
+    """Run Snakemake in the current folder; what it prints. RuntimeError: it fails."""
+    base = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/local"), "--snakefile", str(ROOT / snakefile)]
+    done = subprocess.run([*base, *words], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"snakemake {' '.join(words)} of {snakefile}: {' '.join((done.stdout + done.stderr).split())[-300:]}")
+    return done.stdout
 
 
 def _dry_run(snakefile: str, *words: str) -> dict:
-    """Time snakemake -n in the current folder; the amount is the number of jobs. RuntimeError: it does not plan."""
-    base = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--profile", str(ROOT / "profiles/local"), "--directory", "."]
+    """Time snakemake -n; the amount is the number of jobs."""
     begun_s = time.perf_counter()
-    done = subprocess.run([*base, "--snakefile", str(ROOT / snakefile), *words], capture_output=True, text=True)
+    printed = _snakemake(snakefile, "-n", "--quiet", "rules", *words)
     seconds = time.perf_counter() - begun_s
-    totals = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("total ")]
-    if not totals:
-        raise RuntimeError(f"snakemake -n of {snakefile} shows no jobs: {' '.join((done.stdout + done.stderr).split())[-300:]}")
-    return {"seconds": seconds, "amount": totals[0], "result": totals[0]}
+    jobs = int(re.search(r"^total +(\d+)", printed, re.MULTILINE).group(1))
+    return {"seconds": seconds, "amount": jobs, "result": jobs}
 
 
-def plan_ours(generations: str) -> dict:
-    import yaml
-
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    config["defaults"]["generations"] = int(generations)
-    Path("config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return _dry_run("Snakefile", "--configfile", "config.yaml")
+def plan_ours(config: str) -> dict:
+    return _dry_run("Snakefile", "--configfile", config)
 
 
-def plan_touch_only(generations: str, extra: str) -> dict:
-    return _dry_run("benchmarks/touch.smk", "--config", f"populations={POPULATIONS}", f"generations={generations}", f"extra={extra}")
+def plan_touch_only(graph: str) -> dict:
+    return _dry_run("benchmarks/touch.smk", "--config", f"graph={graph}")
+
+
+def graph(folder: Path, config: Path) -> dict:
+    """Our DAG: the rule of each job, the jobs before it, and how many files a rule makes."""
+    where = ("--directory", str(folder), "--configfile", str(config))
+    dot = _snakemake("Snakefile", "--dag", *where)
+    rules = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)', dot, re.MULTILINE))
+    before = defaultdict(list)
+    for first, then in re.findall(r"^\s*(\d+) -> (\d+)", dot, re.MULTILINE):
+        before[then].append(first)
+    files = Counter(line.split("\t")[2] for line in _snakemake("Snakefile", "--summary", *where).splitlines()[1:])
+    jobs = Counter(rules.values())
+    return {
+        "all": next(job for job, rule in rules.items() if rule == "all"),
+        "rules": rules,
+        "before": before,
+        "files": {rule: files[rule] // jobs[rule] for rule in jobs if rule != "all"},
+    }
 
 
 def sides(generations: int) -> dict:
-    """Both plans are made once beforehand: jobs that only ours has (figures, staging) are made up for beside the peer's DAG."""
-    ours = call(plan_ours, generations)
-    extra = measure(ours, 1).result - measure(call(plan_touch_only, generations, 0), 1).result
-    return {OURS: ours, "touch-only Snakefile": call(plan_touch_only, generations, extra)}
+    import yaml
+
+    folder = Path(tempfile.mkdtemp(prefix="benchmark."))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config["defaults"]["generations"] = generations
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (folder / "graph.json").write_text(json.dumps(graph(folder, folder / "config.yaml")), encoding="utf-8")
+    return {OURS: call(plan_ours, folder / "config.yaml"), "touch-only Snakefile": call(plan_touch_only, folder / "graph.json")}
 
 
 def job_counts(ours: int, theirs: int) -> str:

@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pollination import artifacts, models
+from pollination.encoding import encode
 from pollination.job import Job
 from pollination.seeds import derive_seed
-from pollination.tokens import TokenBlocks, encode, pack_ids, vocabulary_id
+from pollination.tokens import TokenBlocks, pack_ids, vocabulary_id
 from pollination.training import Blocks, Subset, Trainer, join, mix, sample, segment, write_metrics
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -119,8 +120,8 @@ def synthetic_rows(shards: list[Path], include_prompt: bool, tokens: int | None,
                     return
                 ids, first = row["token_ids"], row["prompt_tokens"]
                 if row.get("vocabulary", mine) != mine:
-                    opening = list(next(anew["prompt"]))
-                    ids, first = opening + list(next(anew["completion"])), len(opening)
+                    opening = next(anew["prompt"]).tolist()
+                    ids, first = opening + next(anew["completion"]).tolist(), len(opening)
                 first = 0 if include_prompt else first
                 left -= len(ids) - first
                 yield ids, first

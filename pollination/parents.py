@@ -15,8 +15,14 @@ from pollination.training import Subset
 
 
 def holder(job: Job) -> int:
-    """Which of the job's candidates (`members`, `prompts`, `blocks`) holds its rank."""
+    """Which of the job's candidates (`members`) holds its rank."""
     return parent_of(job.file("selection"), int(job.wildcards.rank)) if job.file("selection") else 0
+
+
+def of_holder(job: Job, key: str) -> Path | None:
+    """The holder's own file of an input, or the only one: then all candidates share it. None where there is none."""
+    files = job.files(key)
+    return files[holder(job)] if len(files) > 1 else job.file(key)
 
 
 def write_text(job: Job, shard: Path) -> None:
@@ -28,13 +34,11 @@ def write_text(job: Job, shard: Path) -> None:
     if work is None:
         return
     device, settings = models.prepare(job.params.device, job.params.cpu_threads), job.params.generate
-    folder = job.files("members")[holder(job)].parent
-    model, tokenizer = models.load_member(folder, device)
-    if job.file("blocks"):
-        slot = holder(job) if job.file("selection") else rank
-        prompts = block_prompts(own_segment(job, job.files("blocks")[holder(job)], slot))
+    model, tokenizer = models.load_member(of_holder(job, "members").parent, device)
+    if blocks := of_holder(job, "blocks"):
+        prompts = block_prompts(own_segment(job, blocks, holder(job) if job.file("selection") else rank))
     else:
-        prompts = corpus_prompts(job.files("prompts")[holder(job)].parent, settings["max_sentences"])
+        prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
     write_shard(model, tokenizer, prompts, settings, seed, int(job.wildcards.shard), shard, job.log, job.stop, work=work, key=key)
 
 
@@ -47,4 +51,4 @@ def block_prompts(blocks: Subset) -> list[tuple[str, list[int]]]:
 def hand_on_weights(job: Job, target: Path) -> None:
     """Write the weights that the children of the job's rank inherit."""
     seed = derive_seed(job.params.seed, "mutate", int(job.wildcards.gen), int(job.wildcards.rank))
-    models.write_parent(job.files("members")[holder(job)], target, **job.params.mutate, seed=seed)
+    models.write_parent(of_holder(job, "members"), target, **job.params.mutate, seed=seed)

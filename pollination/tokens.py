@@ -8,12 +8,10 @@ import copy
 import hashlib
 import json
 import logging
-import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +21,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from pollination import artifacts
 from pollination.corpora.files import read_documents
 from pollination.corpora.microworld import World
+from pollination.encoding import encode
 from pollination.seeds import derive_seed
 
 EOS, UNK = "<eos>", "<unk>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
 TRAINING_CHARACTERS = 100_000_000  # a BPE's vocabulary settles long before this
-BATCH_DOCUMENTS, BATCH_CHARACTERS = 1024, 2_000_000  # tokenised at once
-PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
 WRITE_TOKENS = 1_000_000
-KNOWN_WORDS, KNOWN_CHARACTERS = 500_000, 40  # how many words' ids are remembered, and the longest such word
-_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_WORD = re.compile(f"[{_SPACE}]*[^{_SPACE}]+|[{_SPACE}]+")
 
 log = logging.getLogger("pollination")
 
@@ -131,87 +125,15 @@ def vocabulary_id(tokenizer) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
 
 
-def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
-    """Token ids of each document, without special tokens; text that looks like one ("<eos>") is text. Batches, bounded memory.
-
-    Where the tokenizer treats words one by one, each distinct word is tokenised once. What is left to tokenise is spread over
-    several threads where TOKENIZERS_PARALLELISM allows it.
-    """
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
-    ids_of = lambda texts: [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]  # noqa: E731
-    by_word, known = _treats_words_alone(backend), {}
-    for batch in _batches(documents):
-        if by_word:
-            words = [_WORD.findall(text) for text in batch]
-            new = list(set(chain.from_iterable(words)) - known.keys())
-            known.update(zip(new, ids_of(new), strict=True))
-            yield from (list(chain.from_iterable(map(known.__getitem__, text))) for text in words)
-            for word in new:
-                if len(word) > KNOWN_CHARACTERS:
-                    del known[word]
-            if len(known) > KNOWN_WORDS:
-                known.clear()
-        elif len(batch) == 1:
-            yield list(chain.from_iterable(ids_of([piece])[0] for piece in _pieces(batch[0])))
-        else:
-            yield from ids_of(batch)
-
-
-def _treats_words_alone(backend: Tokenizer) -> bool:
-    """Whether a text's ids are those of its words (white space and what follows it up to the next) end to end.
-
-    True of WhitespaceSplit and of ByteLevel with GPT-2's pattern, in which no token has white space after another character;
-    nothing else is taken for granted. White space means Unicode's White_Space property, to both of them and to _WORD.
-    """
-    settings = json.loads(backend.to_str())
-    splitter, model = settings["pre_tokenizer"] or {}, settings["model"]
-    byte_level = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True) and not splitter["add_prefix_space"]
-    return (
-        (byte_level or splitter.get("type") == "WhitespaceSplit")
-        and settings["normalizer"] is None
-        and not model.get("dropout")
-        and all(token["special"] for token in settings["added_tokens"])
-    )
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of documents, a long document alone."""
-    batch, characters = [], 0
-    for text in documents:
-        long = len(text) > PIECE_CHARACTERS
-        if batch and (long or len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS):
-            yield batch
-            batch, characters = [], 0
-        if long:
-            yield [text]
-        else:
-            batch.append(text)
-            characters += len(text)
-    if batch:
-        yield batch
-
-
-def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        stop = start + PIECE_CHARACTERS
-        if stop < len(text):
-            cut = max(text.rfind(" ", start + 1, stop), text.rfind("\n", start + 1, stop))
-            stop = cut if cut > 0 else stop
-        yield text[start:stop]
-        start = stop
-
-
 def pack(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, context_tokens: int, path: Path, separator: str = "eos") -> dict:
     """Tokenise documents and pack them (see pack_ids); returns what `<stem>.json` says."""
     return pack_ids(encode(documents, tokenizer), len(tokenizer), context_tokens, tokenizer.eos_token_id, path, separator)
 
 
-def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: int, eos_id: int, path: Path, separator: str = "eos") -> dict:
-    """Write documents end to end, cut into blocks; returns what `<stem>.json` says.
+def pack_ids(
+    documents: Iterable[Sequence[int]], vocabulary: int, context_tokens: int, eos_id: int, path: Path, separator: str = "eos"
+) -> dict:
+    """Write documents (token ids, of any integer sequence or array) end to end, cut into blocks; returns what `<stem>.json` says.
 
     `separator` "eos": one eos after each document that has none yet; "none": nothing between them.
 
@@ -219,27 +141,29 @@ def pack_ids(documents: Iterable[list[int]], vocabulary: int, context_tokens: in
     """
     path = Path(path)
     dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
-    held: list[int] = []
-    tokens = count = 0
+    eos, held = np.array([eos_id]), []
+    tokens = written = count = 0
     with artifacts.atomic(path) as temporary, open(temporary, "wb") as file:
 
-        def flush() -> int:
-            ids = np.array(held, dtype=np.int64)
+        def flush() -> None:
+            ids = np.concatenate(held) if held else eos[:0]
             if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
                 wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
                 raise ValueError(f"token id {wrong} is not in the vocabulary of {vocabulary}: the text was written with another tokenizer")
             file.write(ids.astype(dtype).data)  # numpy's tofile does not say that a disk is full
             held.clear()
-            return len(ids)
 
-        for ids in documents:
-            held.extend(ids)
-            if separator == "eos" and (not len(ids) or ids[-1] != eos_id):
-                held.append(eos_id)
+        for document in documents:
+            ids = np.asarray(document, dtype=None if len(document) else eos.dtype)
+            held.append(ids)
+            if separator == "eos" and not (len(ids) and ids[-1] == eos_id):
+                held.append(eos)
+            tokens += len(ids) + (held[-1] is eos)
             count += 1
-            if len(held) >= WRITE_TOKENS:
-                tokens += flush()
-        tokens += flush()
+            if tokens - written >= WRITE_TOKENS:
+                flush()
+                written = tokens
+        flush()
         blocks = tokens // context_tokens
         if blocks == 0:
             raise ValueError(

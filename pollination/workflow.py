@@ -247,11 +247,13 @@ class Plan(Report, Claims, Paper, Pruning, Samples, Sides):
         return inputs
 
     def prompt_inputs(self, name: str, generation: int, rank: int) -> dict[str, list[str]]:
-        """What a parent continues: held-out documents, or its own segment, of whichever member may hold the rank."""
+        """What a parent continues: held-out documents, or its own segment, of whichever member may hold the rank; one file where all have the same."""
         members = range(self.experiment(name)["population"]) if self.selects(name) else [rank]
         if self.experiment(name)["generate"]["prompt"] == "blocks":
-            return {"blocks": [self.packed(self.place(name, generation), m) for m in members]}
-        return {"prompts": [self.prompts(self.prompt_corpus(name, m)) for m in members]}
+            key, files = "blocks", [self.packed(self.place(name, generation), m) for m in members]
+        else:
+            key, files = "prompts", [self.prompts(self.prompt_corpus(name, m)) for m in members]
+        return {key: files if len(set(files)) > 1 else files[:1]}
 
     def parent_inputs(self, name: str, generation: int, rank: int) -> dict[str, list[str]]:
         """Who may hold a rank: with selection any member (selection.json says which), else the slot's own."""

@@ -1,8 +1,13 @@
 """What all rules share: the input functions, which ask the plan (pollination/workflow.py), and sizes that grow with `attempt`."""
 
+import gc
 import os
+import sys
 
 from pollination.driver import hold
+
+sys.setrecursionlimit(1_000_000)  # hundreds of generations are one chain of jobs, and Snakemake follows it recursively
+gc.set_threshold(100_000)  # a plan is millions of objects that stay: looking through them for garbage took an eighth of its time
 
 
 onstart:

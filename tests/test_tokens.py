@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from pollination import artifacts, tokens
+from pollination import artifacts, encoding, tokens
 from pollination.corpora import build_corpus, read_documents
 from pollination.corpora.microworld import World
+from pollination.encoding import encode
 from pollination.models import load_tokenizer
-from pollination.tokens import TokenBlocks, encode, make_tokenizer, pack, pack_ids
+from pollination.tokens import TokenBlocks, make_tokenizer, pack, pack_ids
 from tests.conftest import shared
 
-ALPHABET = [*"ab1!'. \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u180e\u200b\u2003\u2028\u3000\ufeff日é\u0301🙂", "'s", "  ", "<eos>", "<unk>"]
+ALPHABET = [
+    *"ab1!'. \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u180e\u200b\u2003\u2028\u3000\ufeff日é\u0301🙂▁\x00\x01",
+    "'s",
+    "  ",
+    " a",
+    "<eos>",
+    "<unk>",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +46,19 @@ def world(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["word", "bpe", "stories"])
+@pytest.fixture(scope="module", params=["word", "bpe", "stories", "llama2", "metaspace"])
 def tokenizer(request, world, prose, tmp_path_factory):
+    """Of each kind; the pretrained one also as Llama-2 sets a space before a text, and as newer ones do, which are not taken word by word."""
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "stories":
+    if request.param in ("stories", "llama2", "metaspace"):
         make_tokenizer({"kind": "pretrained", "source": str(shared("models/stories15M"))}, None, folder, 1)
+        settings = json.loads((folder / "tokenizer.json").read_text())
+        if request.param == "llama2":
+            settings["normalizer"]["normalizers"].insert(0, {"type": "Prepend", "prepend": "▁"})
+        if request.param == "metaspace":
+            settings["normalizer"] = None
+            settings["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+        (folder / "tokenizer.json").write_text(json.dumps(settings))
     else:
         make_tokenizer({"kind": request.param, "vocabulary": 600}, world if request.param == "word" else prose, folder, 1)
     return load_tokenizer(folder)
@@ -144,29 +160,46 @@ def test_a_pretrained_tokenizer_that_cannot_serve_is_refused_in_one_line(prose, 
 # Packing
 
 
+def encoded(texts, tokenizer) -> list[list[int]]:
+    return [ids.tolist() for ids in encode(iter(texts), tokenizer)]
+
+
 def test_any_text_is_encoded_as_the_tokenizer_would_alone(tokenizer):
     rng = random.Random(0)
-    texts = ["".join(rng.choices(ALPHABET, k=rng.randrange(40))) for _ in range(3000)]
-    assert list(encode(iter(texts), tokenizer)) == plain(tokenizer, texts)
+    texts = ["".join(rng.choices(ALPHABET, k=rng.randrange(40))) for _ in range(5000)]
+    assert encoded(texts, tokenizer) == plain(tokenizer, texts)
+    assert encoded([], tokenizer) == [] and encoded(["", ""], tokenizer) == [[], []]
 
 
-def test_words_are_forgotten_when_they_are_too_many_without_changing_anything(tokenizer, prose, monkeypatch):
-    monkeypatch.setattr(tokens, "KNOWN_WORDS", 5)
-    monkeypatch.setattr(tokens, "KNOWN_CHARACTERS", 4)
-    monkeypatch.setattr(tokens, "BATCH_DOCUMENTS", 7)
+@pytest.mark.parametrize("limit", ["KNOWN_WORDS", "KNOWN_IDS"])
+def test_words_are_forgotten_when_they_are_too_many_without_changing_anything(tokenizer, prose, monkeypatch, limit):
+    monkeypatch.setattr(encoding, limit, 5)
+    monkeypatch.setattr(encoding, "JOINED_WORDS", 3)
+    monkeypatch.setattr(encoding, "BATCH_TEXTS", 7)
     texts = [text for _, text in read_documents(prose, "train")][:100]
-    assert list(encode(texts, tokenizer)) == plain(tokenizer, texts)
+    assert encoded(texts, tokenizer) == plain(tokenizer, texts)
 
 
-def test_a_document_larger_than_a_batch_goes_through_in_pieces(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokens, "PIECE_CHARACTERS", 50)
-    text = "once upon a time there was a little girl . " * 20
-    texts = ["short one", text, "x" * 170, "", "the end"]
-    encoded = list(encode(texts, tokenizer))
-    assert [encoded[i] for i in (0, 3, 4)] == plain(tokenizer, ["short one", "", "the end"])
-    decoded = tokenizer.decode(encoded[1], clean_up_tokenization_spaces=False)
-    if tokenizer.unk_token_id not in encoded[1]:
-        assert decoded.split() == text.split()
+@pytest.mark.parametrize("tokenizer", ["stories", "llama2"], indirect=True)
+def test_a_merge_over_the_start_of_a_word_keeps_texts_whole(tokenizer, tmp_path):
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings["model"]["vocab"]["s\u2581"] = len(settings["model"]["vocab"])
+    settings["model"]["merges"].insert(0, ["s", "\u2581"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}))
+    merged, texts = load_tokenizer(tmp_path), ["cats and dogs and more", "is as was"]
+    assert encoded(texts, merged) == plain(merged, texts) != plain(tokenizer, texts)
+
+
+def test_a_document_larger_than_a_piece_has_the_same_ids(tokenizer, monkeypatch):
+    monkeypatch.setattr(encoding, "PIECE_CHARACTERS", 50)
+    long = "once upon a time   \n\n there\u3000 was a little girl .\n" * 20
+    texts = ["short one", long, "", "the end"]
+    found, whole = encoded(texts, tokenizer), plain(tokenizer, texts)
+    assert [found[i] for i in (0, 2, 3)] == [whole[i] for i in (0, 2, 3)]
+    if encoding._rules(encoding.copy.deepcopy(tokenizer.backend_tokenizer)):
+        assert found[1] == whole[1]
+    assert len(encoded(["x" * 170], tokenizer)) == 1
 
 
 def test_documents_follow_each_other_with_one_eos_between_in_whole_blocks(tokenizer, prose, tmp_path):
