@@ -34,6 +34,7 @@ from tests.slurm import Cluster, missing
 
 ROOT = Path(__file__).parent.parent
 KILLS = ("kill_driver", "kill_driver_and_jobs", "kill_job", "end_job", "interrupt_driver", "cancel_job", "kill_controller", "kill_node")
+SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"  # Python's own is an error under libfaketime
 END_S = 900  # a driver that is asked to stop and does not
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
@@ -106,9 +107,10 @@ class Campaign:
         quick = {"POLLINATION_SAVE_EVERY_S": "0.5", "POLLINATION_BEAT_S": "1"}
         if self.clock is None:
             return os.environ | quick
+        # files have the times that the file system gives them (FAKE_UTIME undoes what the library else does to "now"), what waits waits
+        switches = dict.fromkeys(("NO_FAKE_STAT", "FAKE_UTIME", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC"), "1")
         faked = {"LD_PRELOAD": str(faketime()), "FAKETIME_TIMESTAMP_FILE": str(self.clock), "FAKETIME_CACHE_DURATION": "1"}
-        # what waits must wait, and files keep the times that the file system gives them
-        return os.environ | quick | faked | {"DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+        return os.environ | quick | faked | switches | {"PYTHONPATH": str(self.clock.parent)}
 
     def start(self, *targets: str) -> None:
         subprocess.run(self.command("--unlock"), capture_output=True, timeout=END_S, env=self.environment())
@@ -435,8 +437,10 @@ def prepare(campaign: Campaign, reference_bytes: int) -> tuple[list[str], dict[s
     elif campaign.cluster:
         absent["change_clock"] = "jobs of Slurm take no library from the driver's environment"
     else:
-        campaign.clock = campaign.folder / "clock"
+        campaign.clock = campaign.folder / "clock/offset"
+        campaign.clock.parent.mkdir()
         campaign.clock.write_text("+0\n")
+        (campaign.clock.parent / "sitecustomize.py").write_text(SLEEP)
     if not hasattr(psutil.Process, "rlimit"):
         absent["fail_writes"] = "this system has no file-size limit for running processes"
     return [name for name in FAULTS if name not in absent], absent
