@@ -52,6 +52,13 @@ def test_a_truncated_table_and_an_absent_column_are_named(tmp_path):
         artifacts.read_table(path)
 
 
+@pytest.mark.parametrize("content", [b'{"x": 1', b'{"x": "\xff"}', b"[" * 100_000, b'{"x": ' + b"1" * 5000 + b"}", b""])
+def test_json_that_cannot_be_read_is_damage_of_whatever_kind(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DamagedArtifact, match="a.json: not valid JSON"):
+        artifacts.read_json(tmp_path / "a.json")
+
+
 def test_seeds_are_stable_and_distinct():
     assert derive_seed(42, "train", 1, 0) == derive_seed(42, "train", 1, 0) == 2920317249270106640
     assert len({derive_seed(42, stage, g, m) for stage in ("train", "mutate") for g in range(9) for m in range(9)}) == 162
