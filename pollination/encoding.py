@@ -178,29 +178,26 @@ class Words:
         return np.flatnonzero(begin[: len(data)])
 
     def learn(self, words: list[str]) -> None:
-        """Tokenise new words."""
-        joined, others = [], words
-        if self.rules.separator and words:
-            joinable = pc.match_substring_regex(pa.array(words), self.rules.joinable).to_pylist()
-            joined, others = ([word for word, may in zip(words, joinable, strict=True) if may == wanted] for wanted in (True, False))
-        ids, lengths = self.together(joined)
-        if len(lengths) != len(joined):  # the separator is no token of its own here
-            joined, others, ids, lengths = [], words, ids[:0], lengths[:0]
+        """Tokenise new words: as many as may be together, the others one by one."""
+        joined, others, ids, lengths = self.together(words)
         alone = _ids(self.backend, others)
-        starts = np.append(np.cumsum(lengths + 1) - lengths - 1, len(ids) + np.cumsum([0, *map(len, alone)])[:-1])
-        self.starts = np.append(self.starts, len(self.ids) + starts).astype(np.int64)
-        self.lengths = np.concatenate([self.lengths, lengths, np.array([*map(len, alone)], dtype=np.int64)])
+        more = np.array([len(one) for one in alone], dtype=np.int64)
+        starts = np.concatenate([np.cumsum(lengths + 1) - lengths - 1, len(ids) + np.cumsum(more) - more])
+        self.starts = np.concatenate([self.starts, len(self.ids) + starts])
+        self.lengths = np.concatenate([self.lengths, lengths, more])
         self.ids = np.concatenate([self.ids, ids, *alone])
-        self.numbers.update(zip([*joined, *others], range(len(self.numbers), len(self.numbers) + len(words)), strict=True))
+        self.numbers.update(zip(joined + others, range(len(self.numbers), len(self.lengths)), strict=True))
 
-    def together(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of words, the separator's after each, and how many each has; as many as there are separators."""
-        if not words:
-            return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+    def together(self, words: list[str]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+        """Words that could be tokenised together, all others; the ids of the former, the separator's after each word, and the words' lengths."""
+        none = [], words, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
         separator = self.rules.separator
-        texts = [separator.join([*words[start : start + JOINED_WORDS], ""]) for start in range(0, len(words), JOINED_WORDS)]
-        ids = np.concatenate(_ids(self.backend, texts))
-        mark = self.backend.encode(separator, add_special_tokens=False).ids
-        unknown = self.backend.token_to_id(getattr(self.backend.model, "unk_token", None) or "")
-        at = np.flatnonzero(ids == mark[0]) if len(mark) == 1 and mark[0] != unknown else np.empty(0, dtype=np.int64)
-        return ids, np.diff(at, prepend=-1) - 1
+        mark = self.backend.encode(separator or "", add_special_tokens=False).ids
+        if not words or len(mark) != 1 or mark[0] == self.backend.token_to_id(getattr(self.backend.model, "unk_token", None) or ""):
+            return none
+        may = pc.match_substring_regex(pa.array(words), self.rules.joinable).to_pylist()
+        joined, others = ([word for word, joins in zip(words, may, strict=True) if joins == wanted] for wanted in (True, False))
+        texts = [separator.join([*joined[start : start + JOINED_WORDS], ""]) for start in range(0, len(joined), JOINED_WORDS)]
+        ids = np.concatenate([none[2], *_ids(self.backend, texts)])
+        at = np.flatnonzero(ids == mark[0])
+        return (joined, others, ids, np.diff(at, prepend=-1) - 1) if len(at) == len(joined) else none
