@@ -29,3 +29,12 @@ def prompts(text: str, tokenizer, count: int, tokens: int) -> list[list[int]]:
         if len(ids) >= count * tokens:
             break
     return [ids[start : start + tokens] for start in range(0, count * tokens, tokens)]
+
+
+def as_in_a_job() -> None:
+    """Set this process up as jobs are set up: torch's threads are those that the benchmark gave it."""
+    import torch
+
+    from pollination.models import prepare
+
+    prepare("cpu", torch.get_num_threads())

@@ -7,7 +7,7 @@ benchmark is a call of its own.
 import time
 from pathlib import Path
 
-from benchmarks.data import shared
+from benchmarks.data import as_in_a_job, shared
 from benchmarks.harness import OURS, Row, call
 
 CONTEXT_TOKENS, QUESTIONS, SHOTS, SEED = 1024, 500, 5, 1234
@@ -69,6 +69,7 @@ def _score(names: str, folder: str, make) -> dict:
 def score_ours(names: str, folder: str) -> dict:
     from pollination.scoring.harness import HarnessModel
 
+    as_in_a_job()
     return _score(names, folder, lambda model, tokenizer: HarnessModel(model, tokenizer, batch_size=32))
 
 

@@ -27,11 +27,11 @@ def _model(name: str):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pollination.models import pick_device
+    from pollination.models import prepare
 
     torch.manual_seed(0)
     config = LlamaConfig(**SHAPES[name], max_position_embeddings=WORK[name][0], tie_word_embeddings=True)
-    return LlamaForCausalLM(config).eval().to(pick_device("auto"))
+    return LlamaForCausalLM(config).eval().to(prepare("auto", torch.get_num_threads()))
 
 
 def _wait() -> None:

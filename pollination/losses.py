@@ -76,17 +76,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             hidden, weight = hidden_NC.to(precision), weight_VC.to(precision)
             hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight_VC)
-            room_PV = hidden.new_empty(min(step, len(hidden)), len(weight))
             for hidden_PC, grad_PC, targets_P in zip(hidden.split(step), hidden_grad.split(step), targets_N.split(step), strict=True):
-                loss, logits_grad_PV = chunk(torch.mm(hidden_PC, weight.T, out=room_PV[: len(hidden_PC)]), targets_P)
+                loss, logits_grad_PV = chunk(hidden_PC @ weight.T, targets_P)
                 total += loss
                 if not differentiate:
                     continue
-                torch.mm(logits_grad_PV, weight, out=grad_PC)
-                if precision == weight_grad.dtype:
-                    weight_grad.addmm_(logits_grad_PV.T, hidden_PC)
-                else:
-                    weight_grad += logits_grad_PV.T @ hidden_PC
+                grad_PC.copy_(logits_grad_PV @ weight)
+                weight_grad += logits_grad_PV.T @ hidden_PC
+                del logits_grad_PV  # before the next chunk's are made
         ctx.save_for_backward(hidden_grad.to(hidden_NC.dtype), weight_grad)
         return total / len(hidden_NC)
 

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from pollination.artifacts import DamagedArtifact, atomic
 from pollination.checks import nearest
+from pollination.products import by_onednn
 from pollination.seeds import derive_seed
 
 disable_progress_bar()  # a log file is no terminal
@@ -47,10 +48,11 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def prepare(device: str, cpu_threads: int) -> torch.device:
-    """Threads, deterministic algorithms, and the device of a job."""
+    """Threads, deterministic algorithms, the CPU's matrix products, and the device of a job."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(cpu_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    by_onednn()
     return pick_device(device)
 
 

@@ -29,7 +29,7 @@ rule train_founder:
         runtime=minutes(720),
         gpu=1,
     params:
-        recipe=3,
+        recipe=4,
         train=setting("founders/{pool}/train"),
         segment=segment,
         data_seed=config["data_seed"],
@@ -64,7 +64,7 @@ rule train_child:
         runtime=minutes(720),
         gpu=1,
     params:
-        recipe=3,
+        recipe=4,
         train=setting("experiments/{experiment}/train"),
         text=setting("experiments/{experiment}/text"),
         human=setting("experiments/{experiment}/human"),
