@@ -36,7 +36,7 @@ def by_onednn() -> None:
 
     def addmm(bias: torch.Tensor, a_MK: torch.Tensor, b_KN: torch.Tensor, *, beta=1, alpha=1) -> torch.Tensor:
         if beta == alpha == 1 and bias.dim() == 1 and len(bias) == b_KN.shape[1] and large(a_MK, b_KN):
-            return product(a_MK, b_KN.t(), bias, "none", [], "")
+            return product(a_MK, b_KN.t(), bias.contiguous(), "none", [], "")  # it reads a bias without its stride
         return kernels["addmm"].call_boxed(keys, bias, a_MK, b_KN, beta=beta, alpha=alpha)
 
     library = torch.library.Library("aten", "IMPL")
