@@ -188,6 +188,7 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # of two names of the same file rename(2) leaves both
 
 
 def keep(folder: Path, outputs: list[Path]) -> None:

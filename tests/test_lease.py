@@ -127,6 +127,8 @@ def test_finished_files_outlive_their_deletion_and_cost_no_space(tmp_path):
     before = time.time() - 1
     assert restore(work / "new", outputs)
     assert outputs[0].read_bytes() == b"weights" and outputs[0].stat().st_mtime > before
+    assert restore(work / "new", outputs), "also where they are still in place"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".train.work", "model.safetensors", "run.json"]
 
 
 @pytest.mark.parametrize("harm", ["damaged", "half"])
