@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
-BATCH_TEXTS, BATCH_CHARACTERS = 4096, 2_000_000  # tokenised at once
+BATCH_TEXTS, BATCH_CHARACTERS = 4096, 4_000_000  # tokenised at once
 PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
 KNOWN_WORDS, KNOWN_IDS = 500_000, 4_000_000  # what is remembered of words, about 100 MB at most
 JOINED_WORDS = 500  # new words tokenised as one text
@@ -30,16 +31,18 @@ def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iter
 
     What has to be tokenised is spread over several threads where TOKENIZERS_PARALLELISM allows it.
     """
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
-    rules = _rules(backend)
-    words = Words(backend, rules) if rules else None
+    rules = rules_of(tokenizer.backend_tokenizer)
+    if rules:
+        words = Words(rules)
+    else:
+        whole = copy.deepcopy(tokenizer.backend_tokenizer)
+        whole.encode_special_tokens = True
+        whole.no_truncation()
+        whole.no_padding()
     parts: list[np.ndarray] = []
     for batch in _batches(documents):
-        texts = [text for text, _, _ in batch]
-        ids = words.encode([rules.prefix * first + text if text else "" for text, first, _ in batch]) if words else _ids(backend, texts)
+        texts = [rules.prefix * first + text if rules and text else text for text, first, _ in batch]
+        ids = words.encode(texts) if rules else _ids(whole, texts)
         for part, (_, _, last) in zip(ids, batch, strict=True):
             parts.append(part)
             if last:
@@ -90,32 +93,37 @@ def _table(characters: bytes) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rules:
-    """Where a text may be cut into words whose ids, end to end, are those of the text.
+    """Where a text may be cut into words whose ids, end to end, are those of the text; `backend` tokenises words.
 
     A word begins at a byte of `cuts` that follows anything but white space. `separator`, between words that match `joinable` (RE2), is one
     token that leaves theirs alone: many are tokenised as one text. `prefix` is what the tokenizer sets before a text.
     """
 
+    backend: Tokenizer
     cuts: bytes
     separator: str | None = None
     joinable: str = ""
     prefix: str = ""
 
 
-def _rules(backend: Tokenizer) -> Rules | None:
+def rules_of(tokenizer: Tokenizer) -> Rules | None:
     """The rules of a tokenizer, and None where words do not stand alone; nothing is taken for granted.
 
     - WhitespaceSplit, and ByteLevel with GPT-2's pattern: no token has white space after another character.
     - BPE of a whole text, spaces written as "▁" (Llama-2): merges go over such a place only into a token that has it inside, and none has.
     """
-    settings = json.loads(backend.to_str())
+    settings = json.loads(tokenizer.to_str())
     splitter, model, normalizer = settings["pre_tokenizer"] or {}, settings["model"], settings["normalizer"]
     if model.get("dropout") or not all(token["special"] for token in settings["added_tokens"]):
         return None
-    if normalizer is None and splitter.get("type") == "WhitespaceSplit":
-        return Rules(_WHITE)
-    if normalizer is None and splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True) and not splitter["add_prefix_space"]:
-        return Rules(_WHITE, "\n", f"^ ?[^{SPACE}]+$")
+    backend = Tokenizer(tokenizer.model)  # without special tokens: what looks like one is text
+    if normalizer is None and splitter:
+        backend.pre_tokenizer = tokenizer.pre_tokenizer
+        if splitter["type"] == "WhitespaceSplit":
+            return Rules(backend, _WHITE)
+        if splitter["type"] == "ByteLevel" and splitter.get("use_regex", True) and not splitter["add_prefix_space"]:
+            return Rules(backend, _WHITE, "\n", f"^ ?[^{SPACE}]+$")
+        return None
     steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
     prefix = " " if steps[:1] == [{"type": "Prepend", "prepend": META}] else ""
     vocabulary = model.get("vocab", {})
@@ -128,7 +136,7 @@ def _rules(backend: Tokenizer) -> Rules | None:
         and not any(map(_WITHIN.search, vocabulary))
     ):
         backend.normalizer = normalizers.Replace(" ", META)
-        return Rules(b" \n", "\x01", "^[^\x01]*$", prefix)
+        return Rules(backend, b" \n", "\x01", "^[^\x01]*$", prefix)
     return None
 
 
@@ -136,7 +144,6 @@ def _rules(backend: Tokenizer) -> Rules | None:
 class Words:
     """The words met so far and their ids: word n has `ids[starts[n] : starts[n] + lengths[n]]`."""
 
-    backend: Tokenizer
     rules: Rules
     numbers: dict[str, int] = field(default_factory=dict)
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
@@ -155,8 +162,12 @@ class Words:
         distinct = words.dictionary.to_pylist()
         if len(self.numbers) > KNOWN_WORDS or len(self.ids) > KNOWN_IDS:
             self.numbers, self.ids, self.starts, self.lengths = {}, self.ids[:0], self.starts[:0], self.lengths[:0]
-        self.learn([word for word in distinct if word not in self.numbers])
-        numbers = np.fromiter(map(self.numbers.__getitem__, distinct), dtype=np.int64, count=len(distinct))[words.indices.to_numpy()]
+        numbers_U = np.fromiter(map(self.numbers.get, distinct, repeat(-1)), dtype=np.int64, count=len(distinct))
+        unknown = np.flatnonzero(numbers_U < 0)
+        new = [distinct[place] for place in unknown.tolist()]
+        self.learn(new)
+        numbers_U[unknown] = np.fromiter(map(self.numbers.__getitem__, new), dtype=np.int64, count=len(new))
+        numbers = numbers_U[words.indices.to_numpy()]
         lengths = self.lengths[numbers]
         after = np.append(0, np.cumsum(lengths))  # ids before each word, and in all
         ids = self.ids[np.repeat(self.starts[numbers] - after[:-1], lengths) + np.arange(after[-1])]
@@ -180,7 +191,7 @@ class Words:
     def learn(self, words: list[str]) -> None:
         """Tokenise new words: as many as may be together, the others one by one."""
         joined, others, ids, lengths = self.together(words)
-        alone = _ids(self.backend, others)
+        alone = _ids(self.rules.backend, others)
         more = np.array([len(one) for one in alone], dtype=np.int64)
         starts = np.concatenate([np.cumsum(lengths + 1) - lengths - 1, len(ids) + np.cumsum(more) - more])
         self.starts = np.concatenate([self.starts, len(self.ids) + starts])
@@ -192,12 +203,16 @@ class Words:
         """Words that could be tokenised together, all others; the ids of the former, the separator's after each word, and the words' lengths."""
         none = [], words, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
         separator = self.rules.separator
-        mark = self.backend.encode(separator or "", add_special_tokens=False).ids
-        if not words or len(mark) != 1 or mark[0] == self.backend.token_to_id(getattr(self.backend.model, "unk_token", None) or ""):
+        mark = self.rules.backend.encode(separator or "", add_special_tokens=False).ids
+        if (
+            not words
+            or len(mark) != 1
+            or mark[0] == self.rules.backend.token_to_id(getattr(self.rules.backend.model, "unk_token", None) or "")
+        ):
             return none
         may = pc.match_substring_regex(pa.array(words), self.rules.joinable).to_pylist()
         joined, others = ([word for word, joins in zip(words, may, strict=True) if joins == wanted] for wanted in (True, False))
         texts = [separator.join([*joined[start : start + JOINED_WORDS], ""]) for start in range(0, len(joined), JOINED_WORDS)]
-        ids = np.concatenate([none[2], *_ids(self.backend, texts)])
+        ids = np.concatenate([none[2], *_ids(self.rules.backend, texts)])
         at = np.flatnonzero(ids == mark[0])
         return (joined, others, ids, np.diff(at, prepend=-1) - 1) if len(at) == len(joined) else none
