@@ -156,8 +156,11 @@ class Cluster:
         return psutil.Process(int((self.folder / f"{daemon}.pid").read_text()))
 
     def kill(self, daemon: str) -> None:
+        """Kill a daemon, and wait until it is gone: a restart at this moment would find it alive."""
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
-            self.process(daemon).kill()
+            process = self.process(daemon)
+            process.kill()
+            ended(process, 20)
 
     def restart(self, daemon: str) -> None:
         """Start a daemon again with the state that it has saved; nothing where it lives."""
