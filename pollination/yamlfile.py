@@ -91,7 +91,7 @@ def unusable(raw: Any) -> list[str]:
 
 def _said(value: Any) -> str:
     if isinstance(value, str):
-        return f"{line(value, 100)!r} holds a NUL or half of a surrogate pair; take it out" if UNUSABLE.search(value) else ""
+        return f"'{line(value, 100)}' holds a NUL or half of a surrogate pair; take it out" if UNUSABLE.search(value) else ""
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"{value} is no finite number; write one"
     if isinstance(value, bool) or value is None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModel,
@@ -79,6 +80,15 @@ def test_an_encoder_gives_the_mean_of_its_last_hidden_states_in_any_batch(source
         assert np.abs(encode(tmp_path, TEXTS, 512, batch_size, CPU) - found).max() <= 1e-6
     assert np.array_equal(encode(tmp_path, TEXTS, 512, 4, CPU), found)
     assert not np.allclose(encode(tmp_path, TEXTS, 5, 4, CPU)[2], found[2])  # cut sooner
+
+
+def test_an_encoder_that_gives_no_numbers_is_refused(sources, tmp_path):
+    stage_encoder(str(sources / "roberta"), None, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if name.endswith("LayerNorm.bias"))
+    save_file(weights | {name: torch.full_like(weights[name], torch.inf)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="values that are not finite"):
+        encode(tmp_path, TEXTS, 512, 4, CPU)
 
 
 def test_staging_again_gives_the_same_files(sources, tmp_path):

@@ -203,6 +203,9 @@ TEXTS = {  # what only a file can hold -> what is said of it
     "run: a\ntheory: {n: 1000.0}\n": "theory.n: 1000.0 is of the wrong type",
     "run: a\ntheory: {noise: .nan}\n": "theory.noise: nan is no finite number",
     "run: a\ntheory: {1: 2}\n": "theory.1: the key 1 is no text",
+    f"run: a\ndata_seed: {2**63}\n": "data_seed: an integer of more than 64 bits",
+    'run: a\ncorpora: {text: {kind: files, path: "a\\0b"}}\n': "corpora.text.path: 'a\\x00b' holds a NUL",
+    'run: a\ncorpora: {"a\\0b": {kind: files, path: x}}\n': "holds a NUL or half of a surrogate pair",
     'run: "a\\n"\ntheory: {n: 10}\n': "run: 'a\\n' is not a usable name",
     'run: a\ntheory: {n: 10}\n"the\\e[2Jory": {}\n': "the\\x1b[2Jory: unknown key",
 }  # fmt: skip
@@ -248,6 +251,7 @@ def test_snakemake_says_the_same_and_makes_no_folder(tmp_path):
     "change",
     [
         {"generations": 10**12},
+        {"generations": 100_000},
         {"population": 10**9},
         {"generate": {"shards": 10**9}},
         {"generations": 40_000, "human": {"accumulate": "all"}},
