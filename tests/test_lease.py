@@ -74,6 +74,14 @@ def test_a_holder_that_was_frozen_learns_that_it_was_succeeded(tmp_path):
     assert newest(tmp_path)[0] == number
 
 
+def test_who_wakes_up_knows_at_once_that_another_has_taken_over(tmp_path):
+    frozen = Lease(tmp_path, LOG)
+    assert frozen.wait()
+    frozen.bell.set()  # its beat stands still, and has not woken up yet
+    assert 0.8 < taken_after(tmp_path) < 3
+    assert frozen.lost()
+
+
 def test_of_many_waiters_one_at_a_time_holds_the_lease(tmp_path):
     holding, most, order = [], [], []
 
