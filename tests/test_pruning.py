@@ -12,7 +12,7 @@ from pollination.cost.disk import disk, on_disk
 from pollination.cost.work import Loads
 from pollination.lease import kept_copies
 from pollination.status import report
-from pollination.verification import verify
+from pollination.verification import read_records, verify
 from pollination.workflow import Plan
 from tests.conftest import TOY, planned, snakemake
 
@@ -69,6 +69,19 @@ def test_only_the_last_generation_stays_and_nothing_misses_the_others(copy, plan
     jobs = planned(snakemake(copy, "-n", configfile=config(tmp_path, "last", generations=4)))
     assert (jobs["train_child"], jobs["generate_shard"], jobs["mutate_parent"]) == (5, 6, 2)
     assert "train_founder" not in jobs
+
+
+def test_a_pruning_waits_for_all_that_reads_the_weights(plan):
+    records = read_records(Path("results/toy"))[0]
+    for name, generation in [(name, g) for name in ("line", "population") for g in range(2)]:
+        weights, waits = set(plan.prunable(name, generation)), plan.pruning_inputs(name, generation)
+        waits = {path for paths in waits.values() for path in paths}
+        readers = {path: record for path, record in records.items() if weights & set(record["inputs"])}
+        # a parent's own weights are pruned too: whoever reads those is waited for
+        readers = {path: record for path, record in readers.items() if record["rule"] != "mutate_parent"}
+        assert bool(readers) == bool(weights)
+        for path, record in readers.items():
+            assert waits & {path, *(str(Path(path).parent / output) for output in record["outputs"])}, (name, generation, path)
 
 
 def test_parents_stay(copy, plan, tmp_path):
