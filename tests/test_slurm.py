@@ -181,7 +181,7 @@ def time_limit(run: Run) -> None:
     trainer = newest(run.folder / MEMBER / ".train.work")[1]["pid"]
     os.kill(trainer, signal.SIGSTOP)  # makes a minute-long job of one that takes seconds
     left = lambda: parse_duration(call("squeue", "-h", "-j", job["JobId"], "-o", "%L"))  # noqa: E731
-    until(lambda: (left() or 0) <= 4, 90, "the time is nearly up, or the job has been warned and has ended")
+    until(lambda: (left() or 0) <= 4, (left() or 0) + 30, "the time is nearly up, or the job has been warned and has ended")
     with suppress(ProcessLookupError):
         os.kill(trainer, signal.SIGCONT)
     run.ends_well(process)
