@@ -133,6 +133,8 @@ def rules_of(tokenizer: Tokenizer) -> Rules | None:
         and not model.get("ignore_merges")
         and steps[len(prefix) :] == [{"type": "Replace", "pattern": {"String": " "}, "content": META}]
         and META in vocabulary
+        # a line's end has a token: unknown characters side by side may become one
+        and ("\n" in vocabulary or model.get("byte_fallback") and "<0x0A>" in vocabulary)
         and not any(map(_WITHIN.search, vocabulary))
     ):
         backend.normalizer = normalizers.Replace(" ", META)

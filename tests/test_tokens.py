@@ -180,15 +180,24 @@ def test_words_are_forgotten_when_they_are_too_many_without_changing_anything(to
     assert encoded(texts, tokenizer) == plain(tokenizer, texts)
 
 
+def merge_over_a_word(model: dict) -> None:
+    model["vocab"]["s\u2581"] = len(model["vocab"])
+    model["merges"].insert(0, ["s", "\u2581"])
+
+
+def no_bytes(model: dict) -> None:
+    model["byte_fallback"] = False  # neighbours that are unknown become one token, a line's end among them
+
+
 @pytest.mark.parametrize("tokenizer", ["stories", "llama2"], indirect=True)
-def test_a_merge_over_the_start_of_a_word_keeps_texts_whole(tokenizer, tmp_path):
+@pytest.mark.parametrize("change", [merge_over_a_word, no_bytes])
+def test_a_tokenizer_whose_words_do_not_stand_alone_reads_texts_whole(tokenizer, tmp_path, change):
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
-    settings["model"]["vocab"]["s\u2581"] = len(settings["model"]["vocab"])
-    settings["model"]["merges"].insert(0, ["s", "\u2581"])
+    change(settings["model"])
     (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}))
-    merged, texts = load_tokenizer(tmp_path), ["cats and dogs and more", "is as was"]
-    assert encoded(texts, merged) == plain(merged, texts) != plain(tokenizer, texts)
+    changed, texts = load_tokenizer(tmp_path), ["cats and dogs and more", "is as was", "\u2603\n\u2603 snow"]
+    assert encoded(texts, changed) == plain(changed, texts) != plain(tokenizer, texts)
 
 
 def test_a_document_larger_than_a_piece_has_the_same_ids(tokenizer, monkeypatch):
