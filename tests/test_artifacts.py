@@ -59,6 +59,17 @@ def test_json_that_cannot_be_read_is_damage_of_whatever_kind(tmp_path, content):
         artifacts.read_json(tmp_path / "a.json")
 
 
+def test_a_record_is_as_it_was_written_to_the_byte(tmp_path):
+    path = tmp_path / "run.json"
+    artifacts.write_json(path, artifacts.seal({"outputs": {"a": "1"}}))
+    text = path.read_text()
+    assert artifacts.read_record(path)["outputs"] == {"a": "1"}
+    for changed in (text.replace('"1"', '"2"'), text.replace(" ", "\t", 1), text + "\n"):
+        path.write_text(changed)
+        with pytest.raises(DamagedArtifact, match="was changed after it was written"):
+            artifacts.read_record(path)
+
+
 def test_seeds_are_stable_and_distinct():
     assert derive_seed(42, "train", 1, 0) == derive_seed(42, "train", 1, 0) == 2920317249270106640
     assert len({derive_seed(42, stage, g, m) for stage in ("train", "mutate") for g in range(9) for m in range(9)}) == 162
