@@ -7,10 +7,8 @@ from pathlib import Path
 import torch
 
 FEWEST = 2**20  # multiplications from which on a product gains by it: the way through Python takes 10 us
-_library: list[torch.library.Library] = []
 
 
-@functools.cache
 def gains() -> bool:
     """Whether this processor does: one of AMD's with AVX-512 (2.0 to 2.6 x was measured, docs/performance.md)."""
     try:
@@ -20,10 +18,11 @@ def gains() -> bool:
     return "AuthenticAMD" in about and "avx512f" in about and torch.backends.mkldnn.is_available()
 
 
-def by_onednn() -> None:
+@functools.cache  # once a process; the library must stay
+def by_onednn() -> torch.library.Library | None:
     """From now on, this process's large float32 products on a CPU are oneDNN's, forwards and backwards. As exact as before, to rounding."""
-    if _library or not gains():
-        return
+    if not gains():
+        return None
     product = torch.ops.mkldnn._linear_pointwise.default  # x (M, K) and w (N, K) to x w^T + bias
     kernels = {name: torch.library.get_kernel(f"aten::{name}", "CPU") for name in ("mm", "addmm")}
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
@@ -43,4 +42,4 @@ def by_onednn() -> None:
     with warnings.catch_warnings(action="ignore"):  # that a kernel is replaced is what is wanted
         library.impl("mm", mm, "CPU")
         library.impl("addmm", addmm, "CPU")
-    _library.append(library)
+    return library
