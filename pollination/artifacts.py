@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -127,7 +127,7 @@ def find_record(path: str | Path) -> tuple[Path, str] | None:
     path = Path(path)
     likely = [path.with_name(f"{path.name.split('.')[0]}.run.json"), path.with_name("run.json"), path.parent.parent / "run.json"]
     for candidate in dict.fromkeys([*likely, *sorted(path.parent.glob("*.run.json"))]):
-        if candidate.is_file():
+        with suppress(FileNotFoundError):  # most are not there; another job's may be deleted at this moment
             expected = read_json(candidate).get("outputs", {}).get(path.relative_to(candidate.parent).as_posix())
             if expected:
                 return candidate, expected

@@ -29,7 +29,7 @@ def hold(results: str) -> None:
 
     A driver of another machine is watched until its count moves, or has stood still for as long as no living one does.
     """
-    folder = Path(results, FOLDER)
+    folder = Path(results, FOLDER).absolute()  # Snakemake goes back to where it was typed before this process ends
     log = logging.getLogger("pollination.driver")
     log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
     lease = Lease(folder, log)

@@ -312,6 +312,10 @@ def test_cost_adds_up_benchmarks(plan):
         file = Path(plan.results, "benchmarks", f"{path}.tsv")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{header}{s}\t0:00:10\t{memory}\t-\t-\t-\t-\t-\t99.0\t{2 * s}\n")
+    # what other jobs do meanwhile: a benchmark is being written, another and a checkpoint are deleted before they are read
+    file.with_name("mutate.tsv").touch()
+    for name in (file.with_name("gone.tsv"), Path(plan.results, "population/gen0/gone.safetensors")):
+        name.symlink_to("nowhere")
     _, rows = draw("cost", plan)
     timed = [r for r in rows if not r["job"].startswith("disk: ")]
     assert [(r["job"], r["jobs"], r["wall_s"], r["cpu_s"], r["peak_memory_mib"]) for r in timed] == [

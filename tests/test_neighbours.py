@@ -64,10 +64,8 @@ def test_a_driver_of_another_machine_is_refused_while_its_count_moves_and_replac
     assert "watching for" in capsys.readouterr().err
 
 
-def test_a_driver_that_ended_leaves_the_run_free(tmp_path):
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", f"from pollination.driver import hold; hold({str(tmp_path)!r})"], cwd=ROOT, check=True)
-    assert newest(tmp_path / FOLDER)[1]["released"]
+def test_a_driver_that_ended_leaves_the_run_free(finished):
+    assert newest(finished / "results/toy" / FOLDER)[1]["released"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ the packed text of each training job.
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pollination.checks import listed
@@ -97,7 +98,8 @@ def on_disk(results: str | Path) -> dict[str, float]:
         place = Path(folder).relative_to(results).as_posix() + "/"
         for name in names:
             kind = next(kind for pattern, kind in PLACES if re.search(pattern, f"/{place}{name}".replace("/./", "/")))
-            found[kind] = found.get(kind, 0.0) + os.path.getsize(Path(folder, name))
+            with suppress(FileNotFoundError):  # renamed or pruned by another job at this moment
+                found[kind] = found.get(kind, 0.0) + os.path.getsize(Path(folder, name))
     return found
 
 

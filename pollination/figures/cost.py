@@ -2,6 +2,8 @@
 kind of job, disk by kind of artifact. They are read as they lie, and are no inputs."""
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -36,9 +38,7 @@ KINDS = (  # where a job's benchmark lies says which rule it was
 
 
 def draw(run: Run, out: Path) -> None:
-    folder = Path(run.plan.results, "benchmarks")
-    tables = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.tsv"))}
-    parts = [pd.read_csv(path, sep="\t", na_values="-").assign(job=kind(name)) for name, path in tables.items()]
+    parts = list(timings(Path(run.plan.results, "benchmarks")))
     if not parts:
         return style.nothing("No benchmark files of this run's jobs are here.", out, COLUMNS)
     jobs = pd.concat(parts, ignore_index=True)
@@ -95,6 +95,13 @@ def draw(run: Run, out: Path) -> None:
     time.legend(loc="lower right")
     sizes = sizes[::-1].rename_axis("job").reset_index()
     style.save(figure, pd.concat([rows[::-1], sizes.assign(job="disk: " + sizes.job)]).reindex(columns=list(COLUMNS)), out)
+
+
+def timings(folder: Path) -> Iterator[pd.DataFrame]:
+    """What each job took. Snakemake writes these files in place, also while this figure is drawn: one that is not whole yet is left out."""
+    for path in sorted(folder.rglob("*.tsv")):
+        with suppress(FileNotFoundError, pd.errors.EmptyDataError):
+            yield pd.read_csv(path, sep="\t", na_values="-").assign(job=kind(path.relative_to(folder).as_posix()))
 
 
 def kind(name: str) -> str:
