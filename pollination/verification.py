@@ -62,6 +62,8 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
             try:
                 record = artifacts.read_record(path)
                 record["outputs"], record["inputs"], record["wildcards"]  # noqa: B018
+            except FileNotFoundError:  # a run at work has just deleted it
+                continue
             except (DamagedArtifact, KeyError, OSError) as error:
                 said = "is empty" if path.exists() and path.stat().st_size == 0 else str(error).removeprefix(f"{path}: ").split(";")[0]
                 findings.append(Finding("damaged record", str(path), said, str(path)))
@@ -89,12 +91,11 @@ def _digests(paths: list[str], workers: int, show: Callable[[int, int], None]) -
     """Digests of files, by threads (hashing frees the interpreter); files that cannot be read are left out. `show(files, bytes)`."""
     found, size_bytes = {}, 0
     with ThreadPoolExecutor(workers) as pool:
-        waiting = {pool.submit(artifacts.digest, path): path for path in paths}
+        waiting = {pool.submit(lambda path: (artifacts.digest(path), os.path.getsize(path)), path): path for path in paths}
         for done in as_completed(waiting):
-            path = waiting[done]
             if done.exception() is None:
-                found[path] = done.result()
-                size_bytes += os.path.getsize(path)
+                found[waiting[done]], size = done.result()
+                size_bytes += size
             show(len(found), size_bytes)
     return found, size_bytes
 

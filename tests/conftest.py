@@ -39,7 +39,8 @@ def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True
     """What a call of snakemake prints; its exit status is checked. `process`: of subprocess.run."""
     result = subprocess.run(command(folder, *words, configfile=configfile), capture_output=True, text=True, timeout=900, **process)
     output = result.stdout + result.stderr
-    assert (result.returncode == 0) == ok, output[-5000:]
+    told = [line for line in output.splitlines() if "error" in line.lower()]
+    assert (result.returncode == 0) == ok, "\n".join([*told[:20], output[-5000:]])
     return output
 
 

@@ -61,6 +61,7 @@ def replace(path: str, content: bytes) -> None:
 
 
 def test_a_whole_run_is_as_it_was_written(copy, capsys):
+    Path("results/toy/gone.run.json").symlink_to("nowhere")  # as if a run at work had just deleted it
     status, out = say(capsys, "--jobs", "2")
     assert status == 0 and "All is as it was written." in out
     assert "named by no record" not in out  # no artifact is without a record
