@@ -121,11 +121,13 @@ def verify(
     for path, (record, digest) in sorted(expected.items()):
         if path in pruned:
             continue
+        # Snakemake makes no single file of a folder that a job writes, but the job's record
+        rebuild = path if os.path.dirname(path) == os.path.dirname(record) else record
         if path not in now:
             kind, said = ("unreadable", "it cannot be read") if os.path.lexists(path) else ("missing", f"{Path(record).name} names it")
-            findings.append(Finding(kind, path, said, path))
+            findings.append(Finding(kind, path, said, rebuild))
         elif now[path] != digest:
-            findings.append(Finding(*_damage(path, digest, Path(record).name), path))
+            findings.append(Finding(*_damage(path, digest, Path(record).name), rebuild))
     wrong = {finding.path for finding in findings if finding.kind == "misplaced"}
     stale, outside = _stale({path: record for path, record in records.items() if path not in wrong}, expected, now, place, wrong)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)

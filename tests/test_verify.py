@@ -14,7 +14,7 @@ import pytest
 from pollination import artifacts
 from pollination.__main__ import main
 from pollination.verification import verify
-from tests.conftest import ROOT, TOY, TOY_PLAN, planned
+from tests.conftest import ROOT, TOY, TOY_PLAN, planned, snakemake
 
 RUN = "results/toy"
 SHARDS = [f"{RUN}/population/gen0/synthetic0/shard{s}.parquet" for s in (0, 1)]
@@ -70,16 +70,22 @@ def test_a_whole_run_is_as_it_was_written(copy, capsys):
 def test_a_flipped_byte_a_cut_and_an_emptied_file_of_every_kind_are_found(copy):
     kinds = every_kind()
     assert len(kinds) > 60
+    again = set()
     for number, path in enumerate(kinds):
         whole = Path(path).read_bytes()
         flip(path, (number % 7) / 7)
-        assert path in [name for _, name in found()], f"a flipped byte in {path}"
+        findings = [finding for finding in verify(Path(RUN), TOY_PLAN).findings if finding.path == path]
+        assert findings, f"a flipped byte in {path}"
+        again |= {finding.rebuild for finding in findings}
         replace(path, whole[: -max(1, len(whole) // 3)])
         assert path in [name for _, name in found()], f"{path} cut short"
         replace(path, b"")
         assert path in [name for _, name in found()], f"{path} emptied"
         replace(path, whole)
     assert found() == []
+    for path in again:
+        Path(path).unlink()
+    snakemake(copy, "-n", "--", *sorted(again))  # each of them is something that Snakemake makes
 
 
 def test_what_is_wrong_is_said(copy):
@@ -149,6 +155,25 @@ def test_another_users_read_only_results_are_verified_without_the_config(copy, c
             path.chmod(0o755)
 
 
+def type_what_it_says(copy: Path, capsys) -> dict[str, int]:
+    """Rule -> jobs that the commands plan; they are run, and all is whole after the first of them."""
+    status, out = say(capsys, "--profile", str(ROOT / "profiles/local"))
+    lines = [line.strip() for line in out.splitlines()]
+    (remove,) = [line for line in lines if line.startswith("rm ")]
+    again, after = [line for line in lines if line.startswith("snakemake ")]
+    assert status == 1 and again.endswith(remove.removeprefix("rm "))
+    for name in remove.split()[1:]:
+        Path(name).unlink()
+    base = [sys.executable, "-m", "snakemake", "--snakefile", str(copy / "project/Snakefile"), "--cores", "2"]
+    typed = [*base, *shlex.split(again)[1:]]
+    dry = subprocess.run([*typed, "-n"], capture_output=True, text=True, check=True).stdout
+    subprocess.run(typed, capture_output=True, check=True)
+    assert found() == []
+    rest = subprocess.run([*base, *shlex.split(after.split("#")[0])[1:]], capture_output=True, text=True, check=True)
+    assert "Nothing to be done" in rest.stdout + rest.stderr
+    return planned(dry)
+
+
 def test_what_it_says_to_type_makes_exactly_that_again(copy, capsys):
     path = f"{MEMBER}/model.safetensors"
     whole = artifacts.digest(path)
@@ -156,21 +181,13 @@ def test_what_it_says_to_type_makes_exactly_that_again(copy, capsys):
         file.seek(-50, 2)
         file.write(b"x")
     flip(f"{RUN}/line/gen0/synthetic0/shard1.parquet")  # a new file of that name: the second name is whole, and linked again
-    status, out = say(capsys, "--profile", str(ROOT / "profiles/local"))
-    lines = [line.strip() for line in out.splitlines()]
-    (remove,) = [line for line in lines if line.startswith("rm ")]
-    again, after = [line for line in lines if line.startswith("snakemake ")]
-    assert status == 1 and path in remove and again.endswith(remove.removeprefix("rm "))
-    for name in remove.split()[1:]:
-        Path(name).unlink()
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(copy / "project/Snakefile"), "--cores", "2"]
-    typed = [*base, *shlex.split(again)[1:]]
-    dry = subprocess.run([*typed, "-n"], capture_output=True, text=True, check=True).stdout
-    assert planned(dry) == {"train_child": 1, "generate_shard": 1, "total": 2}
-    subprocess.run(typed, capture_output=True, check=True)
-    assert artifacts.digest(path) == whole and found() == []
-    rest = subprocess.run([*base, *shlex.split(after.split("#")[0])[1:]], capture_output=True, text=True, check=True)
-    assert "Nothing to be done" in rest.stdout + rest.stderr
+    assert type_what_it_says(copy, capsys) == {"train_child": 1, "generate_shard": 1, "total": 2}
+    assert artifacts.digest(path) == whole
+
+
+def test_a_file_of_a_folder_that_a_job_writes_as_a_whole_is_made_again(copy, capsys):
+    flip(f"{RUN}/tasks/knowledge/splits/test.parquet")
+    assert type_what_it_says(copy, capsys) == {"stage_task": 1, "total": 1}
 
 
 def test_names_and_json_serve_scripts(copy, capsys):

@@ -106,8 +106,8 @@ def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
         staged = {}
         for split, expected in entry["splits"].items():
             path = Path(folder) / "splits" / f"{split}.parquet"
-            if artifacts.digest(path) != expected:
-                raise DamagedArtifact(f"{path}: it is not what task.json says: damaged; delete {folder} and run snakemake again")
+            if not path.is_file() or artifacts.digest(path) != expected:
+                raise DamagedArtifact(f"{path}: it is not what task.json says: damaged, or gone; delete {folder} and run snakemake again")
             staged[split] = artifacts.read_table(path)
         for leaf, key in zip(entry["tasks"], leaf_names(name, entry), strict=True):
             tables = {split: staged[split].slice(start, stop - start) for split, (start, stop) in leaf["rows"].items()}
