@@ -6,6 +6,7 @@ file is not what its own record says, and age or a swap where a record's input i
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -121,8 +122,8 @@ def verify(
     for path, (record, digest) in sorted(expected.items()):
         if path in pruned:
             continue
-        # Snakemake makes no single file of a folder that a job writes, but the job's record
-        rebuild = path if os.path.dirname(path) == os.path.dirname(record) else record
+        # Snakemake makes no single file of the folder that a job writes as a whole, but the file beside it that everyone else reads
+        rebuild = re.sub(r"(/tasks/[^/]+)/splits/[^/]+$", r"\1/task.json", path)
         if path not in now:
             kind, said = ("unreadable", "it cannot be read") if os.path.lexists(path) else ("missing", f"{Path(record).name} names it")
             findings.append(Finding(kind, path, said, rebuild))

@@ -187,6 +187,8 @@ def test_what_it_says_to_type_makes_exactly_that_again(copy, capsys):
 
 def test_a_file_of_a_folder_that_a_job_writes_as_a_whole_is_made_again(copy, capsys):
     flip(f"{RUN}/tasks/knowledge/splits/test.parquet")
+    (finding,) = verify(Path(RUN), TOY_PLAN).findings
+    assert finding.rebuild == f"{RUN}/tasks/knowledge/task.json"  # which evaluations read: a run that is not asked for it makes it too
     assert type_what_it_says(copy, capsys) == {"stage_task": 1, "total": 1}
 
 
