@@ -81,7 +81,7 @@ def read_record(path: str | Path) -> dict:
     unsealed = {key: value for key, value in record.items() if key != "seal"} if isinstance(record, dict) else {}
     whole = isinstance(record, dict) and Path(path).read_text(encoding="utf-8") == as_json(record)
     if not whole or "seal" in record and seal(unsealed) != record:  # older records have none
-        raise DamagedArtifact(f"{path}: the record was changed after it was written; delete it and run snakemake again")
+        raise DamagedArtifact(f"{path}: the record was changed after it was written; make it and its files again: snakemake --force {path}")
     return record
 
 

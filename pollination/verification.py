@@ -63,9 +63,9 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
             try:
                 record = artifacts.read_record(path)
                 record["outputs"], record["inputs"], record["wildcards"]  # noqa: B018
-            except FileNotFoundError:  # a run at work has just deleted it
-                continue
             except (DamagedArtifact, KeyError, OSError) as error:
+                if not os.path.lexists(path):  # a run at work has just deleted it
+                    continue
                 said = "is empty" if path.exists() and path.stat().st_size == 0 else str(error).removeprefix(f"{path}: ").split(";")[0]
                 findings.append(Finding("damaged record", str(path), said, str(path)))
                 continue

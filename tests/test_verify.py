@@ -61,7 +61,6 @@ def replace(path: str, content: bytes) -> None:
 
 
 def test_a_whole_run_is_as_it_was_written(copy, capsys):
-    Path("results/toy/gone.run.json").symlink_to("nowhere")  # as if a run at work had just deleted it
     status, out = say(capsys, "--jobs", "2")
     assert status == 0 and "All is as it was written." in out
     assert "named by no record" not in out  # no artifact is without a record
@@ -138,6 +137,15 @@ def test_a_changed_word_in_a_record_is_found(copy):
     text = Path(path).read_text()
     replace(path, text.replace('"pollination": "', '"pollination": "9').encode())
     assert found() == [("damaged record", path)]
+
+
+def test_a_record_that_leads_nowhere_is_damaged_and_one_that_a_run_at_work_deletes_meanwhile_is_not(copy, monkeypatch):
+    gone, nowhere = Path(RUN, "population/gen1/selection.run.json"), Path(RUN, "population/gen0/selection.run.json")
+    nowhere.unlink()
+    nowhere.symlink_to("nowhere")
+    read = artifacts.read_record
+    monkeypatch.setattr(artifacts, "read_record", lambda path: (path == gone and gone.unlink(), read(path))[1])
+    assert [path for kind, path in found() if kind == "damaged record"] == [str(nowhere)]
 
 
 def test_another_users_read_only_results_are_verified_without_the_config(copy, capsys):
