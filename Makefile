@@ -1,19 +1,22 @@
 # make demo   set up, run the demo, write report.html        make test   set up, run all tests
 # make chaos HOURS=1   break things at random while the demo runs, then compare
-# make lint   ruff, snakefmt, snakemake --lint               make bench  side-by-side benchmarks      make clean
+# make docs   the tables of keys in config/README.md, from the schema
+# make lint   ruff, mypy, snakefmt, snakemake --lint         make bench  side-by-side benchmarks      make clean
+# make lock   pin all packages anew in envs/ (UPGRADE=--upgrade: their newest versions)
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 HOURS ?= 1
-.PHONY: demo test lint bench chaos clean setup
+UPGRADE ?=
+.PHONY: demo test lint lock docs bench chaos clean setup
 
 setup: .venv/.installed
 
-.venv/.installed: envs/requirements.txt envs/requirements-dev.txt
+.venv/.installed: pyproject.toml envs/requirements.txt envs/requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -r envs/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -r envs/requirements-dev.txt --editable .
 	touch $@
 
 demo: setup
@@ -27,8 +30,15 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+
+lock: setup
+	$(BIN)/python envs/lock.py $(UPGRADE)
+
+docs: setup
+	$(BIN)/python -m pollination.plan.config.reference
 
 bench: setup
 	$(BIN)/python -m benchmarks

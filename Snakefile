@@ -3,13 +3,14 @@ import sys
 
 from snakemake.utils import min_version
 
-from pollination.config import check_files, resolve
-from pollination.workflow import Plan
-from pollination.yamlfile import read_yaml
+from pollination.plan.config.loading import read_yaml
+from pollination.plan.config.resolve import check_files, resolve
+from pollination.plan.jobs import everything
+from pollination.plan.plan import Plan
 
 min_version("9.0")
 
-# A config given on the command line replaces the demo's: merged, the demo's experiments would run along.
+# A config on the command line replaces the demo's. Merged, the demo's experiments would run too.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
@@ -47,11 +48,11 @@ wildcard_constraints:
 
 rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
     input:
-        plan.evaluations("scores.json") + plan.selections() + plan.measured_beside() + plan.prunings(),
-        plan.report_files() + plan.paper_files() + plan.theory_files() + plan.fingerprint_files(),
+        everything(plan),
         "<results>/config.yaml",
 
 
-for stage in "common corpus train evaluate select generate prune semantics report paper theory fingerprint".split():
+stages = "common corpus train evaluate select generate prune semantics report paper theory"
+for stage in [*stages.split(), "fingerprint"]:
 
     include: f"rules/{stage}.smk"

@@ -1,1 +1,1 @@
-"""Side-by-side benchmarks: `python -m benchmarks` (make bench) measures each path and what users would run instead."""
+"""Side-by-side benchmarks: `python -m benchmarks` (make bench) measures paths and their peers."""

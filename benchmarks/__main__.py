@@ -1,4 +1,4 @@
-"""Measure every path and its peer in one run: a table, results/benchmarks.json, and docs/performance.md with --write."""
+"""Measure each path and its peer: results/benchmarks.json, and docs/performance.md with --write."""
 
 import argparse
 import os
@@ -8,16 +8,34 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import fingerprints, generating, packing, planning, scoring, start, training
-from benchmarks.harness import OURS, ROOT, Outcome, Row, measure, run
+from benchmarks.harness import OURS, ROOT, Measurement, Outcome, Row, measure, run
 from benchmarks.throughput import throughput
-from pollination import artifacts
+from pollination.core import artifacts
 
-ROWS = [*generating.ROWS, *training.ROWS, *packing.ROWS, *fingerprints.ROWS, *scoring.ROWS, *planning.ROWS, *start.ROWS]
-THROUGHPUT = "throughput.json"  # beside the results, for `python -m pollination cost`
+ROWS = [
+    *generating.ROWS,
+    *training.ROWS,
+    *packing.ROWS,
+    *fingerprints.ROWS,
+    *scoring.ROWS,
+    *planning.ROWS,
+    *start.ROWS,
+]
+THROUGHPUT = "throughput.json"  # beside the results, for `pollination cost`
 RESULTS, PAGE = ROOT / "results/benchmarks.json", ROOT / "docs/performance.md"
 BEGIN, END = "<!-- table: python -m benchmarks --write -->", "<!-- end of table -->"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "snakemake")
-HEAD = ("path", "ours", "peer at its best", "ratio (rounds)", "target", "met", "MiB, ours", "MiB, peer", "results")
+HEAD = (
+    "path",
+    "ours",
+    "peer at its best",
+    "ratio (rounds)",
+    "target",
+    "met",
+    "MiB, ours",
+    "MiB, peer",
+    "results",
+)
 
 
 def context(rounds: int, threads: int) -> dict:
@@ -27,14 +45,17 @@ def context(rounds: int, threads: int) -> dict:
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2),
         "processor": _processor(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
     }
 
 
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
@@ -44,17 +65,29 @@ def numbers(outcome: Outcome) -> dict:
     row = outcome.row
     base = {"work": row.work, "unit": row.unit, "target": row.target}
     if outcome.reason:
-        return base | {"status": "failed" if outcome.failed else "skipped", "reason": outcome.reason}
+        return base | {
+            "status": "failed" if outcome.failed else "skipped",
+            "reason": outcome.reason,
+        }
     sides = {
-        side: {"rate": outcome.rate(side), "seconds": [m.seconds for m in runs], "peak_mib": max(m.peak_mib for m in runs)}
+        side: {
+            "rate": outcome.rate(side),
+            "seconds": [m.seconds for m in runs],
+            "peak_mib": max(m.peak_mib for m in runs),
+        }
         for side, runs in outcome.measured.items()
     }
-    compared = {"peer": outcome.peer, "ratio": outcome.ratio, "ratios_min_max": outcome.spread, "agreement": outcome.agreement}
+    compared = {
+        "peer": outcome.peer,
+        "ratio": outcome.ratio,
+        "ratios_min_max": outcome.spread,
+        "agreement": outcome.agreement,
+    }
     return base | {"status": "measured", "sides": sides} | compared
 
 
 def table(rows: dict[str, dict]) -> str:
-    """The rows as a Markdown table; rates are medians of the rounds, peak memory the highest of them."""
+    """The rows as a Markdown table: medians of the rates, and the highest peak memory."""
     lines = [HEAD, ("---",) * len(HEAD)]
     notes = []
     for name, row in rows.items():
@@ -83,46 +116,79 @@ def table(rows: dict[str, dict]) -> str:
 def write_page(page: Path, about: dict, text: str) -> None:
     """Replace the page's table, and the line that says what it was measured on."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    measured = f"Medians of {about['rounds']} rounds, {about['threads']} threads on {about['processor']}, load {about['load_before']} before; {versions}."
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    measured = (
+        f"Medians of {about['rounds']} rounds, {about['threads']} threads on {about['processor']}, "
+        f"load {about['load_before']} before; {versions}."
+    )
+    before, after = page.read_text(encoding="utf-8").split(BEGIN)
     with artifacts.atomic(page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{measured}\n\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        temporary.write_text(
+            f"{before}{BEGIN}\n{measured}\n\n{text}\n{END}{after.split(END)[1]}", encoding="utf-8"
+        )
 
 
-def main(words: list[str] | None = None, rows: list[Row] = ROWS, results: Path = RESULTS, page: Path = PAGE) -> int:
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(
+    words: list[str] | None = None,
+    rows: list[Row] = ROWS,
+    results: Path = RESULTS,
+    page: Path = PAGE,
+) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [row.name for row in rows]
-    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="measure this row only; may be repeated")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of every side (default 3)")
-    parser.add_argument("--threads", type=int, default=cores, help="threads of every side (default: all cores)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="NAME",
+        help="measure this row only; may be repeated",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measurements of every side (default 3)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=cores, help="threads of every side (default: all cores)"
+    )
     parser.add_argument("--list", action="store_true", help="name the rows and end")
-    parser.add_argument("--write", action="store_true", help=f"put the table into docs/{page.name}; needs all rows")
-    parser.add_argument("--throughput", action="store_true", help=f"measure only what the cost preview asks for: results/{THROUGHPUT}")
-    given = parser.parse_args(words)
-    if given.list:
+    parser.add_argument(
+        "--write", action="store_true", help=f"put the table into docs/{page.name}; needs all rows"
+    )
+    parser.add_argument(
+        "--throughput",
+        action="store_true",
+        help=f"measure only what the cost preview asks for: results/{THROUGHPUT}",
+    )
+    arguments = parser.parse_args(words)
+    if arguments.list:
         print("\n".join(f"{row.name:16}{row.work}" for row in rows))
         return 0
-    if given.rounds < 1 or given.threads < 1:
+    if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads: allowed: 1 or more")
-    if given.write and given.only:
+    if arguments.write and arguments.only:
         parser.error("--write puts all rows of one run into the table; leave out --only")
-    about = context(given.rounds, given.threads)
+    about = context(arguments.rounds, arguments.threads)
     if about["load_before"] > 0.75 * cores:
-        print(f"The machine is busy (load {about['load_before']} on {cores} cores): figures will be noise.", flush=True)
-    if given.throughput:
-        found = throughput(given.rounds, given.threads, about["processor"], lambda line: print(line, flush=True))
-        artifacts.write_json(results.with_name(THROUGHPUT), found)
+        load = f"load {about['load_before']} on {cores} cores"
+        say(f"The machine is busy ({load}): figures will be noise.")
+    if arguments.throughput:
+        rates = throughput(arguments.rounds, arguments.threads, about["processor"], say)
+        artifacts.write_json(results.with_name(THROUGHPUT), rates)
         return 0
-    one = lambda command: measure(command, given.threads)  # noqa: E731
-    say = lambda line: print(line, flush=True)  # noqa: E731
-    chosen = [row for row in rows if given.only is None or row.name in given.only]
-    outcomes = [run(row, given.rounds, one, say) for row in chosen]
-    found = {outcome.row.name: numbers(outcome) for outcome in outcomes}
-    artifacts.write_json(results, {"context": about, "rows": found})
-    text = table(found)
+
+    def measure_side(command: list[str]) -> Measurement:
+        return measure(command, arguments.threads)
+
+    chosen = [row for row in rows if arguments.only is None or row.name in arguments.only]
+    outcomes = [run(row, arguments.rounds, measure_side, say) for row in chosen]
+    measured = {outcome.row.name: numbers(outcome) for outcome in outcomes}
+    artifacts.write_json(results, {"context": about, "rows": measured})
+    text = table(measured)
     print(f"\n{text}")
-    if given.write:
+    if arguments.write:
         write_page(page, about, text)
     return int(any(outcome.failed for outcome in outcomes))
 

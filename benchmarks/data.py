@@ -32,9 +32,9 @@ def prompts(text: str, tokenizer, count: int, tokens: int) -> list[list[int]]:
 
 
 def as_in_a_job() -> None:
-    """Set this process up as jobs are set up: torch's threads are those that the benchmark gave it."""
+    """Set this process up as a job is, with the torch threads that the benchmark gave it."""
     import torch
 
-    from pollination.models import prepare
+    from pollination.models.device import prepare
 
     prepare("cpu", torch.get_num_threads())

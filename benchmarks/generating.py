@@ -1,4 +1,7 @@
-"""Nucleus sampling and beam search against transformers' `generate`, on a small real model with 32,000 tokens."""
+"""Nucleus sampling and beam search against transformers' `generate`.
+
+The model is small but real, with 32,000 tokens in its vocabulary.
+"""
 
 import time
 
@@ -6,18 +9,20 @@ from benchmarks.data import as_in_a_job, model_and_text, prompts
 from benchmarks.harness import OURS, Row, call
 
 SAMPLED, SAMPLED_PROMPT_TOKENS, SAMPLED_NEW_TOKENS = 128, 8, 56
-SEARCHED, BLOCK_TOKENS, BEAMS = 24, 128, 5  # study B: a block is continued by as many tokens as it has
+SEARCHED, BEAMS = 24, 5
+BLOCK_TOKENS = 128  # study B continues a block by as many tokens as it has
 
 
 def _peer(folder: str):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def _ours(folder: str):
-    from pollination.models import load_model, load_tokenizer
+    from pollination.models.checkpoint import load_model, load_tokenizer
 
     as_in_a_job()
     return load_model(folder), load_tokenizer(folder)
@@ -32,7 +37,7 @@ def _timed(complete, rows: list[list[int]]) -> dict:
 
 
 def _generate(model, eos_id: int, batch: int, new_tokens: int, **choices):
-    """`generate` in batches of `batch`; always `new_tokens` new ones, so that both sides do the same work."""
+    """`generate` in batches; always `new_tokens` new ones, so that both sides do the same work."""
     import torch
 
     def complete(rows: list[list[int]]) -> list[list[int]]:
@@ -40,7 +45,13 @@ def _generate(model, eos_id: int, batch: int, new_tokens: int, **choices):
         for start in range(0, len(rows), batch):
             ids_BT = torch.tensor(rows[start : start + batch])
             lengths = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
-            out_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), pad_token_id=eos_id, **lengths, **choices)
+            out_BT = model.generate(
+                ids_BT,
+                attention_mask=torch.ones_like(ids_BT),
+                pad_token_id=eos_id,
+                **lengths,
+                **choices,
+            )
             written += out_BT[:, ids_BT.shape[1] :].tolist()
         return written
 
@@ -48,12 +59,23 @@ def _generate(model, eos_id: int, batch: int, new_tokens: int, **choices):
 
 
 def sample_ours(folder: str, text: str) -> dict:
-    from pollination.sampling import Decoding, sample
+    from pollination.models.sampling import Decoding, sample
 
     model, tokenizer = _ours(folder)
-    decoding = Decoding("nucleus", min_new_tokens=SAMPLED_NEW_TOKENS, max_new_tokens=SAMPLED_NEW_TOKENS, temperature=0.7, top_p=0.9)
-    complete = lambda rows: list(sample(model, rows, list(range(len(rows))), decoding, tokenizer.eos_token_id, SAMPLED))  # noqa: E731
-    return _timed(complete, prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)) | {"result": None}
+    decoding = Decoding(
+        "nucleus",
+        min_new_tokens=SAMPLED_NEW_TOKENS,
+        max_new_tokens=SAMPLED_NEW_TOKENS,
+        temperature=0.7,
+        top_p=0.9,
+    )
+
+    def complete(rows: list[list[int]]) -> list[list[int]]:
+        seeds = list(range(len(rows)))
+        return list(sample(model, rows, seeds, decoding, tokenizer.eos_token_id, SAMPLED))
+
+    rows = prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)
+    return _timed(complete, rows) | {"result": None}
 
 
 def sample_peer(folder: str, text: str, batch: str) -> dict:
@@ -63,14 +85,19 @@ def sample_peer(folder: str, text: str, batch: str) -> dict:
     model, tokenizer = _peer(folder)
     choices = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
     complete = _generate(model, tokenizer.eos_token_id, int(batch), SAMPLED_NEW_TOKENS, **choices)
-    return _timed(complete, prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)) | {"result": None}
+    rows = prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)
+    return _timed(complete, rows) | {"result": None}
 
 
 def search_ours(folder: str, text: str) -> dict:
-    from pollination.beam import beam_search
+    from pollination.models.beam import beam_search
 
     model, tokenizer = _ours(folder)
-    complete = lambda rows: beam_search(model, rows, BEAMS, BLOCK_TOKENS, BLOCK_TOKENS, 1.0, tokenizer.eos_token_id)  # noqa: E731
+
+    def complete(rows: list[list[int]]) -> list[list[int]]:
+        lengths = (BLOCK_TOKENS, BLOCK_TOKENS)
+        return beam_search(model, rows, BEAMS, *lengths, 1.0, tokenizer.eos_token_id)
+
     return _timed(complete, prompts(text, tokenizer, SEARCHED, BLOCK_TOKENS))
 
 
@@ -82,15 +109,21 @@ def search_peer(folder: str, text: str, batch: str) -> dict:
 
 
 def sampling_sides() -> dict:
-    found = model_and_text()
-    peers = {f"transformers generate, batch {batch}": call(sample_peer, *found, batch) for batch in (64, SAMPLED)}
-    return {OURS: call(sample_ours, *found)} | peers
+    folder, text = model_and_text()
+    peers = {
+        f"transformers generate, batch {batch}": call(sample_peer, folder, text, batch)
+        for batch in (64, SAMPLED)
+    }
+    return {OURS: call(sample_ours, folder, text)} | peers
 
 
 def beam_sides() -> dict:
-    found = model_and_text()
-    peers = {f"transformers generate, batch {batch}": call(search_peer, *found, batch) for batch in (SEARCHED // 3, SEARCHED)}
-    return {OURS: call(search_ours, *found)} | peers
+    folder, text = model_and_text()
+    peers = {
+        f"transformers generate, batch {batch}": call(search_peer, folder, text, batch)
+        for batch in (SEARCHED // 3, SEARCHED)
+    }
+    return {OURS: call(search_ours, folder, text)} | peers
 
 
 def same_rows(ours: list, theirs: list) -> str:
@@ -100,14 +133,16 @@ def same_rows(ours: list, theirs: list) -> str:
 ROWS = [
     Row(
         "sampling",
-        f"nucleus sampling (p 0.9, T 0.7), stories15M, {SAMPLED_PROMPT_TOKENS} + {SAMPLED_NEW_TOKENS} tokens, {SAMPLED} rows",
+        f"nucleus sampling (p 0.9, T 0.7), stories15M, {SAMPLED_PROMPT_TOKENS} + "
+        f"{SAMPLED_NEW_TOKENS} tokens, {SAMPLED} rows",
         "tokens",
         5.0,
         sampling_sides,
     ),
     Row(
         "beam",
-        f"{BEAMS}-beam search, stories15M, {BLOCK_TOKENS} + {BLOCK_TOKENS} tokens, {SEARCHED} prompts",
+        f"{BEAMS}-beam search, stories15M, {BLOCK_TOKENS} + {BLOCK_TOKENS} tokens, {SEARCHED} "
+        "prompts",
         "tokens",
         2.0,
         beam_sides,

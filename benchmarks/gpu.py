@@ -1,8 +1,10 @@
-"""The paths that a GPU runs, beside their peers, in one process: `python -m benchmarks.gpu` (minutes), `--tiny` anywhere.
+"""The paths that a GPU runs, beside their peers, in one process: `python -m benchmarks.gpu`.
 
-First what the device can do is measured: its rate of matrix products and its memory bandwidth. Beside each figure stands the share of
-them that it uses, by what the work needs at least: MFU counts the FLOPs of the model's matrix products and attention (three times the
-forward pass in training), bandwidth the bytes of weights, keys and values that a token written reads once.
+It takes minutes; --tiny runs anywhere. First it measures what the device can do: its rate of matrix
+products and its memory bandwidth. Each rate stands beside the share of them that the work needs at
+least. MFU counts the FLOPs of the model's matrix products and attention (three times the forward
+pass in training). Bandwidth counts the bytes of weights, keys and values that writing a token reads
+once.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.harness import ROOT
-from pollination import artifacts
+from pollination.core import artifacts
 
 RESULTS = ROOT / "results/gpu.json"
 
@@ -44,13 +47,26 @@ class Size:
     copied: int  # bytes moved to measure bandwidth
 
 
-STUDY_A = {"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-SMALL = {"vocab_size": 211, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+STUDY_A = {
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+SMALL = {
+    "vocab_size": 211,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 SIZES = {
     "full": Size(STUDY_A, 1024, 32, 10, 256, (64, 256), 32, 128, 512, 32, 8192, 2**31),
     "tiny": Size(SMALL, 32, 4, 3, 8, (4,), 2, 8, 8, 4, 64, 2**16),
 }
-BEAMS, MEMBERS, EXTRAPOLATED = 5, 16, 100_000  # beams; models of a generation, and sequences that each would score
+BEAMS = 5
+MEMBERS, EXTRAPOLATED = 16, 100_000  # models of a generation, sequences that each would score
 
 
 class Bench:
@@ -59,11 +75,17 @@ class Bench:
     def __init__(self, size: Size, device: torch.device) -> None:
         self.size, self.device, self.rows = size, device, []
         self.flops_per_s = self.bytes_per_s = 0.0
-        config = LlamaConfig(**size.model, max_position_embeddings=size.context, tie_word_embeddings=True)
+        config = LlamaConfig(
+            **size.model, max_position_embeddings=size.context, tie_word_embeddings=True
+        )
         torch.manual_seed(0)
         self.model = LlamaForCausalLM(config).eval().to(device)
         self.parameters = self.model.num_parameters()
-        self.prompts = np.random.default_rng(0).integers(1, config.vocab_size, (max(size.rows, size.searched), size.context // 4)).tolist()
+        self.prompts = (
+            np.random.default_rng(0)
+            .integers(1, config.vocab_size, (max(size.rows, size.searched), size.context // 4))
+            .tolist()
+        )
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -78,9 +100,15 @@ class Bench:
         return (time.perf_counter() - begun_s) / times
 
     def add(
-        self, path: str, side: str, measure: Callable[[], tuple[float, float]], unit: str, flops: float = 0.0, read: float = 0.0
+        self,
+        path: str,
+        side: str,
+        measure: Callable[[], tuple[float, float]],
+        unit: str,
+        flops: float = 0.0,
+        read: float = 0.0,
     ) -> None:
-        """`measure` returns (amount, seconds); `flops` and `read` (bytes) are what a unit of the amount needs at least."""
+        """`measure` returns (amount, seconds); a unit needs at least `flops`, and `read` bytes."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -93,40 +121,65 @@ class Bench:
         else:
             rate = amount / seconds
             peak = torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else None
-            shares = {"mfu": rate * flops / self.flops_per_s, "bandwidth": rate * read / self.bytes_per_s}
-            self.rows.append(row | {"rate": rate, "seconds": seconds, "peak_mib": peak} | {k: v or None for k, v in shares.items()})
+            shares = {
+                "mfu": rate * flops / self.flops_per_s,
+                "bandwidth": rate * read / self.bytes_per_s,
+            }
+            self.rows.append(
+                row
+                | {"rate": rate, "seconds": seconds, "peak_mib": peak}
+                | {k: v or None for k, v in shares.items()}
+            )
         print(line(self.rows[-1]), flush=True)
 
-    # --- the device ----------------------------------------------------------------------------------------------
+    # --- the device
 
     def limits(self) -> None:
-        """Matrix products in the precision of training (bfloat16 on a GPU), and bytes read and written in a copy."""
+        """Measure matrix products in training's precision, and bytes read and written in a copy."""
         precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        a, b = (torch.randn(self.size.product, self.size.product, device=self.device, dtype=precision) for _ in range(2))
+        a, b = (
+            torch.randn(self.size.product, self.size.product, device=self.device, dtype=precision)
+            for _ in range(2)
+        )
         _ = a @ b
         self.flops_per_s = 2 * self.size.product**3 / self.seconds(lambda: a @ b, 10)
         source = torch.zeros(self.size.copied, dtype=torch.uint8, device=self.device)
         target = source.clone()
         self.bytes_per_s = 2 * self.size.copied / self.seconds(lambda: target.copy_(source), 10)
-        print(f"{self.flops_per_s / 1e12:.3g} TFLOP/s in {precision}, {self.bytes_per_s / 1e9:.3g} GB/s", flush=True)
+        print(
+            f"{self.flops_per_s / 1e12:.3g} TFLOP/s in {precision}, {self.bytes_per_s / 1e9:.3g} "
+            "GB/s",
+            flush=True,
+        )
 
     def forward_flops(self, mean_context: float) -> float:
-        """Of one token: matrix products of the blocks and the head, attention to `mean_context` tokens."""
+        """Of one token: products of the blocks and the head, attention to `mean_context` tokens."""
         shape = self.size.model
         per_layer = (
-            8 * shape["hidden_size"] ** 2 + 6 * shape["hidden_size"] * shape["intermediate_size"] + 4 * shape["hidden_size"] * mean_context
+            8 * shape["hidden_size"] ** 2
+            + 6 * shape["hidden_size"] * shape["intermediate_size"]
+            + 4 * shape["hidden_size"] * mean_context
         )
-        return shape["num_hidden_layers"] * per_layer + 2 * shape["hidden_size"] * shape["vocab_size"]
+        return (
+            shape["num_hidden_layers"] * per_layer + 2 * shape["hidden_size"] * shape["vocab_size"]
+        )
 
     def token_bytes(self, rows: int, mean_context: float) -> float:
-        """Read at least for one token of one row: its share of the weights, and its own keys and values, all in the weights' precision."""
-        shape, width = self.size.model, self.model.dtype.itemsize
-        return width * (self.parameters / rows + 2 * shape["num_hidden_layers"] * shape["hidden_size"] * mean_context)
+        """Read at least for one token of one row, in the weights' precision.
 
-    # --- training ------------------------------------------------------------------------------------------------
+        These are its share of the weights, and its own keys and values.
+        """
+        shape, width = self.size.model, self.model.dtype.itemsize
+        return width * (
+            self.parameters / rows
+            + 2 * shape["num_hidden_layers"] * shape["hidden_size"] * mean_context
+        )
+
+    # --- training
 
     def blocks(self, count: int) -> "Text":
-        return Text(np.random.default_rng(1).integers(0, self.size.model["vocab_size"], (count, self.size.context)))
+        shape = (count, self.size.context)
+        return Text(np.random.default_rng(1).integers(0, self.size.model["vocab_size"], shape))
 
     def train(self) -> None:
         flops = 3 * self.forward_flops(self.size.context / 2)
@@ -134,15 +187,20 @@ class Bench:
         self.add("training", "transformers Trainer", self.train_peer, "tokens", flops)
 
     def train_ours(self) -> tuple[float, float]:
-        from pollination.config import schema, with_defaults
-        from pollination.training import Trainer
+        from pollination.core.settings import definition, with_defaults
+        from pollination.models.trainer import Trainer
 
         size = self.size
-        settings = with_defaults({"batch_sequences": size.train_sequences, "epochs": 1}, schema()["$defs"]["train"])
+        settings = with_defaults(
+            {"batch_size": size.train_sequences, "epochs": 1}, definition("train")
+        )
         if self.device.type == "cpu":
             settings |= {"precision": "fp32"}
-        text, quiet = self.blocks((size.train_steps + 3) * size.train_sequences), logging.getLogger("gpu")
-        trainer = Trainer(fresh(self.model), text, settings, 0, self.device, Path("work"), "benchmark", quiet)
+        text = self.blocks((size.train_steps + 3) * size.train_sequences)
+        quiet = logging.getLogger("gpu")
+        trainer = Trainer(
+            fresh(self.model), text, settings, 0, self.device, Path("work"), "benchmark", quiet
+        )
         for _ in range(3):  # compiled by now
             trainer.step()
         seconds = self.seconds(trainer.step, size.train_steps)
@@ -178,29 +236,48 @@ class Bench:
                 report_to="none",
                 disable_tqdm=True,
             )
-            rows = [{"input_ids": row, "labels": row} for row in self.blocks((size.train_steps + 3) * size.train_sequences).tokens_NT]
+            rows = [
+                {"input_ids": row, "labels": row}
+                for row in self.blocks((size.train_steps + 3) * size.train_sequences).tokens_NT
+            ]
             with contextlib.redirect_stdout(sys.stderr):
-                Trainer(fresh(self.model), arguments, train_dataset=rows, callbacks=[Ends()]).train()
+                Trainer(
+                    fresh(self.model), arguments, train_dataset=rows, callbacks=[Ends()]
+                ).train()
         return size.train_steps * size.train_sequences * size.context, ends_s[-1] - ends_s[0]
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- writing
 
     def sample(self) -> None:
-        """Prompts of a quarter of the context, three quarters new: the mean context of a new token is five eighths."""
+        """Prompts of a quarter of the context, three quarters new.
+
+        The mean context of a new token is five eighths.
+        """
         mean, new = self.size.context * 5 / 8, self.size.context - self.size.context // 4
-        work = lambda rows: {"flops": self.forward_flops(mean), "read": self.token_bytes(rows, mean)}  # noqa: E731
-        self.add(f"sampling, mean context {mean:.0f}", "pollination", lambda: self.sample_ours(new), "tokens", **work(self.size.rows))
+        path = f"sampling, mean context {mean:.0f}"
+
+        def needs(rows: int) -> dict[str, float]:
+            return {"flops": self.forward_flops(mean), "read": self.token_bytes(rows, mean)}
+
+        ours = partial(self.sample_ours, new)
+        self.add(path, "pollination", ours, "tokens", **needs(self.size.rows))
         choices = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
         for batch in self.size.peer_rows:
-            generate = lambda batch=batch: self.generate(self.prompts[:batch], new, **choices)  # noqa: E731
-            self.add(f"sampling, mean context {mean:.0f}", f"transformers generate, batch {batch}", generate, "tokens", **work(batch))
+            peer = partial(self.generate, self.prompts[:batch], new, **choices)
+            side = f"transformers generate, batch {batch}"
+            self.add(path, side, peer, "tokens", **needs(batch))
 
     def sample_ours(self, new: int) -> tuple[float, float]:
-        from pollination.sampling import Decoding, sample
+        from pollination.models.sampling import Decoding, sample
 
         rows = self.size.rows
-        decoding = Decoding("nucleus", min_new_tokens=new, max_new_tokens=new, temperature=0.7, top_p=0.9)
-        write = lambda some: list(sample(self.model, some, list(range(len(some))), decoding, 0, rows))  # noqa: E731
+        decoding = Decoding(
+            "nucleus", min_new_tokens=new, max_new_tokens=new, temperature=0.7, top_p=0.9
+        )
+
+        def write(prompts: list[list[int]]) -> list[list[int]]:
+            return list(sample(self.model, prompts, list(range(len(prompts))), decoding, 0, rows))
+
         write(self.prompts[:2])
         return rows * new, self.seconds(lambda: write(self.prompts[:rows]))
 
@@ -209,46 +286,69 @@ class Bench:
 
         def write(ids_BT: torch.Tensor, new: int) -> None:
             lengths = {"min_new_tokens": new, "max_new_tokens": new}
-            self.model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), pad_token_id=0, eos_token_id=0, **lengths, **choices)
+            self.model.generate(
+                ids_BT,
+                attention_mask=torch.ones_like(ids_BT),
+                pad_token_id=0,
+                eos_token_id=0,
+                **lengths,
+                **choices,
+            )
 
         write(ids_BT[:2], 4)
         return len(prompts) * new, self.seconds(lambda: write(ids_BT, new))
 
     def search(self) -> None:
-        from pollination.beam import beam_search
+        from pollination.models.beam import beam_search
 
-        size = self.size
-        prompts, new = [row[: size.search_tokens] for row in self.prompts[: size.searched]], size.search_tokens
-        ours = lambda: beam_search(self.model, prompts, BEAMS, new, new, 1.0, 0)  # noqa: E731
-        peer = lambda: self.generate(prompts, new, num_beams=BEAMS, do_sample=False)  # noqa: E731
+        path, new = f"{BEAMS} beams", self.size.search_tokens
+        prompts = [row[:new] for row in self.prompts[: self.size.searched]]
+
+        def ours() -> tuple[float, float]:
+            search = partial(beam_search, self.model, prompts, BEAMS, new, new, 1.0, 0)
+            return len(prompts) * new, self.seconds(search)
+
+        peer = partial(self.generate, prompts, new, num_beams=BEAMS, do_sample=False)
         mean = 1.5 * new  # of a new token, whose beams are all computed
-        needs = {"flops": BEAMS * self.forward_flops(mean), "read": BEAMS * self.token_bytes(BEAMS * len(prompts), mean)}
-        self.add(f"{BEAMS} beams", "pollination", lambda: (len(prompts) * new, self.seconds(ours)), "tokens", **needs)
-        self.add(f"{BEAMS} beams", "transformers generate", peer, "tokens", **needs)
+        needs = {
+            "flops": BEAMS * self.forward_flops(mean),
+            "read": BEAMS * self.token_bytes(BEAMS * len(prompts), mean),
+        }
+        self.add(path, "pollination", ours, "tokens", **needs)
+        self.add(path, "transformers generate", peer, "tokens", **needs)
 
-    # --- scoring -------------------------------------------------------------------------------------------------
+    # --- scoring
 
     def score(self) -> None:
-        """Sequences whose first three quarters are shared by eight of them, as few-shot examples and questions are."""
-        from pollination.scoring.prefix_tree import continuation_logprobs
+        """Sequences that share their first three quarters by eight, as few-shot examples do."""
+        from pollination.evaluation.prefix_tree import continuation_logprobs
 
         size, generator = self.size, np.random.default_rng(2)
-        shared = generator.integers(1, size.model["vocab_size"], (size.scored // 8, size.context * 3 // 4))
-        own = generator.integers(1, size.model["vocab_size"], (size.scored, size.context // 4))
+        vocabulary = size.model["vocab_size"]
+        shared = generator.integers(1, vocabulary, (size.scored // 8, size.context * 3 // 4))
+        own = generator.integers(1, vocabulary, (size.scored, size.context // 4))
         sequences = [np.concatenate([shared[index // 8], row]) for index, row in enumerate(own)]
         targets = [row[-4:] for row in own]
-        work = lambda: continuation_logprobs(self.model, sequences, targets)  # noqa: E731
-        flops = size.context * self.forward_flops(size.context / 2)  # of a sequence read whole, which ours does not
-        self.add("scoring", "pollination", lambda: (len(sequences), self.seconds(work)), "sequences")
+
+        def shared_once() -> None:
+            continuation_logprobs(self.model, sequences, targets)
 
         @torch.inference_mode()
         def whole() -> None:
             for start in range(0, len(sequences), size.score_batch):
-                ids_BT = torch.from_numpy(np.stack(sequences[start : start + size.score_batch])).to(self.device)
+                ids_BT = torch.from_numpy(np.stack(sequences[start : start + size.score_batch])).to(
+                    self.device
+                )
                 self.model(ids_BT, use_cache=False, logits_to_keep=4).logits.float().log_softmax(-1)
 
+        def timed(score: Callable[[], None]) -> tuple[float, float]:
+            return len(sequences), self.seconds(score)
+
+        self.add("scoring", "pollination", partial(timed, shared_once), "sequences")
+        # Only the peer reads a sequence whole, so only its FLOPs are known.
+        flops = size.context * self.forward_flops(size.context / 2)
         name = f"whole sequences, batch {size.score_batch}"
-        self.add("scoring", name, lambda: (len(sequences), self.seconds(whole)), "sequences", flops)
+        self.add("scoring", name, partial(timed, whole), "sequences", flops)
 
 
 class Text:
@@ -276,42 +376,77 @@ def line(row: dict) -> str:
     head = f"{row['path']:28} {row['side']:34}"
     if "failed" in row:
         return f"{head} {row['failed']}"
-    share = lambda key: "" if row[key] is None else f"{row[key]:.0%}"  # noqa: E731
+
+    def share(key: str) -> str:
+        return "" if row[key] is None else f"{row[key]:.0%}"
+
     peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f} MiB"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-    return f"{head} {row['rate']:12,.0f} {row['unit'] + '/s':12} MFU {share('mfu'):5} bandwidth {share('bandwidth'):5} {peak:12} {ratio}"
+    return (
+        f"{head} {row['rate']:12,.0f} {row['unit'] + '/s':12} MFU {share('mfu'):5} bandwidth "
+        f"{share('bandwidth'):5} {peak:12} {ratio}"
+    )
 
 
 def with_ratios(rows: list[dict]) -> list[dict]:
     """Ours over the best peer of the same path, beside our own rows."""
-    peers = lambda path: [row["rate"] for row in rows if row["path"] == path and row["side"] != "pollination" and "rate" in row]  # noqa: E731
-    ours = lambda row: row["side"] == "pollination" and "rate" in row and peers(row["path"])  # noqa: E731
-    return [row | {"ratio": row["rate"] / max(peers(row["path"]))} if ours(row) else row for row in rows]
+    peers: dict[str, list[float]] = {}
+    for row in rows:
+        if row["side"] != "pollination" and "rate" in row:
+            peers.setdefault(row["path"], []).append(row["rate"])
+
+    def with_ratio(row: dict) -> dict:
+        if row["side"] != "pollination" or "rate" not in row or row["path"] not in peers:
+            return row
+        return row | {"ratio": row["rate"] / max(peers[row["path"]])}
+
+    return [with_ratio(row) for row in rows]
 
 
 def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: whether everything runs, no figures to keep")
-    given = parser.parse_args(words)
-    if not given.tiny and not torch.cuda.is_available():
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="a tiny model on the CPU: whether everything runs, no figures to keep",
+    )
+    arguments = parser.parse_args(words)
+    if not arguments.tiny and not torch.cuda.is_available():
         parser.error("there is no usable GPU; allowed: a machine with one, or --tiny")
     begun_s = time.monotonic()
-    device = torch.device("cpu" if given.tiny else "cuda")
-    bench = Bench(SIZES["tiny" if given.tiny else "full"], device)
+    device = torch.device("cpu" if arguments.tiny else "cuda")
+    bench = Bench(SIZES["tiny" if arguments.tiny else "full"], device)
     bench.limits()
     for path in (bench.train, bench.sample, bench.search, bench.score):
         path()
     rows = with_ratios(bench.rows)
-    name = platform.processor() or platform.machine() if given.tiny else torch.cuda.get_device_name(0)
-    print(f"\n{name}, {bench.parameters:,} parameters, context {bench.size.context}, {time.monotonic() - begun_s:.0f} s")
+    name = (
+        platform.processor() or platform.machine()
+        if arguments.tiny
+        else torch.cuda.get_device_name(0)
+    )
+    print(
+        f"\n{name}, {bench.parameters:,} parameters, context {bench.size.context}, "
+        f"{time.monotonic() - begun_s:.0f} s"
+    )
     print("\n".join(line(row) for row in rows))
     rate = next(row.get("rate") for row in rows if row["path"] == "scoring")
     members_s = MEMBERS * EXTRAPOLATED / rate if rate else None
     if members_s:
-        print(f"{MEMBERS} models of {EXTRAPOLATED:,} sequences each would be scored in {members_s / 60:,.1f} min (extrapolated)")
-    about = {"device": name, "torch": torch.__version__, "parameters": bench.parameters, "size": vars(bench.size)}
+        print(
+            f"{MEMBERS} models of {EXTRAPOLATED:,} sequences each would be scored in "
+            f"{members_s / 60:,.1f} min (extrapolated)"
+        )
+    about = {
+        "device": name,
+        "torch": torch.__version__,
+        "parameters": bench.parameters,
+        "size": vars(bench.size),
+    }
     limits = {"flops_per_s": bench.flops_per_s, "bytes_per_s": bench.bytes_per_s}
-    artifacts.write_json(results, about | limits | {"rows": rows, "scoring_members_s_extrapolated": members_s})
+    artifacts.write_json(
+        results, about | limits | {"rows": rows, "scoring_members_s_extrapolated": members_s}
+    )
     return 0
 
 

@@ -1,8 +1,9 @@
-"""How a row is measured: ours and its peers in alternation, every measurement in a fresh process, medians and ratios.
+"""How a row is measured: ours and its peers in alternation, each time in a fresh process.
 
-A side of a row is a command. One that prints a last line of JSON with `seconds` and `amount` (what `call` makes) has timed
-itself, without start and loading; of any other the whole process is timed, as one unit of work. Peak memory is always the
-process's own: interpreter, libraries, model and all. (A process counts from its parent's size, so nothing heavy is imported here.)
+A side of a row is a command. One that prints a last line of JSON with `seconds` and `amount` (what
+`call` makes) has timed itself, without start and loading; of any other the whole process is timed,
+as one unit of work. Peak memory is always the process's own: interpreter, libraries, model and all.
+(A process counts from its parent's size, so nothing heavy is imported here.)
 """
 
 import json
@@ -27,7 +28,10 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One path and its peers. `sides` gives their commands, ours under OURS; it raises Absent where a row cannot be measured."""
+    """One path and its peers.
+
+    `sides` gives their commands, ours under OURS; it raises Absent where a row cannot be measured.
+    """
 
     name: str
     work: str
@@ -39,7 +43,7 @@ class Row:
 
 @dataclass
 class Measurement:
-    """One run of one side: `amount` units of work in `seconds`; `result` is what the row's agreement looks at."""
+    """One run of one side: `amount` units in `seconds`; the row's agreement looks at `result`."""
 
     seconds: float
     peak_mib: float
@@ -53,7 +57,7 @@ class Measurement:
 
 @dataclass
 class Outcome:
-    """A row's measurements by side and round; or the reason why there are none, `failed` where that is an error."""
+    """A row's measurements by side and round, or why there are none (`failed`: by an error)."""
 
     row: Row
     measured: dict[str, list[Measurement]] = field(default_factory=dict)
@@ -76,34 +80,58 @@ class Outcome:
     @property
     def spread(self) -> tuple[float, float]:
         """The smallest and the largest ratio of one round."""
-        ratios = [a.rate / b.rate for a, b in zip(self.measured[OURS], self.measured[self.peer], strict=True)]
+        ratios = [
+            a.rate / b.rate
+            for a, b in zip(self.measured[OURS], self.measured[self.peer], strict=True)
+        ]
         return min(ratios), max(ratios)
 
     @property
     def agreement(self) -> str:
-        compare = self.row.agreement
-        return compare(self.measured[OURS][-1].result, self.measured[self.peer][-1].result) if compare else ""
+        if not self.row.agreement:
+            return ""
+        ours, peer = self.measured[OURS][-1], self.measured[self.peer][-1]
+        return self.row.agreement(ours.result, peer.result)
 
 
 def call(function: Callable[..., dict], *arguments: Any) -> list[str]:
-    """The command that runs `function(*arguments)` (arguments as text) in a process and prints the dict that it returns."""
-    return [sys.executable, "-m", "benchmarks.worker", function.__module__, function.__qualname__, *map(str, arguments)]
+    """The command that prints the dict that `function(*arguments)` returns; arguments are text."""
+    words = [function.__module__, function.__qualname__, *map(str, arguments)]
+    return [sys.executable, "-m", "benchmarks.worker", *words]
 
 
 def measure(command: list[str], threads: int) -> Measurement:
-    """Run one side in a fresh process and an empty folder. RuntimeError with its last words where it fails."""
+    """Run one side in a fresh process and an empty folder.
+
+    RuntimeError with its last message if it fails.
+    """
     with tempfile.TemporaryDirectory(prefix="benchmark.") as folder:
-        offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
-        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
-        # a cache of its own: nothing that an earlier run has kept is read
-        caches = {"HF_HOME": f"{folder}/huggingface", "TOKENIZERS_PARALLELISM": "true", "PYTHONPATH": str(ROOT)}
+        offline = dict.fromkeys(
+            ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
+        )
+        limits = dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads)
+        )
+        # A cache of its own: it reads nothing that an earlier run has kept.
+        caches = {
+            "HF_HOME": f"{folder}/huggingface",
+            "TOKENIZERS_PARALLELISM": "true",
+            "PYTHONPATH": str(ROOT),
+        }
         work = Path(folder) / "work"
         work.mkdir()
         with open(f"{folder}/out", "w+") as out, open(f"{folder}/err", "w+") as err:
             begun_s = time.perf_counter()
-            process = subprocess.Popen(command, cwd=work, env=os.environ | offline | limits | caches, stdout=out, stderr=err)
+            process = subprocess.Popen(
+                command,
+                cwd=work,
+                env=os.environ | offline | limits | caches,
+                stdout=out,
+                stderr=err,
+            )
             try:
-                _, status, usage = os.wait4(process.pid, 0)  # its peak memory, and that of its largest child process
+                # The usage has the peak memory of the process and of its largest child.
+                _, status, usage = os.wait4(process.pid, 0)
             except BaseException:
                 process.kill()
                 process.wait()
@@ -112,15 +140,23 @@ def measure(command: list[str], threads: int) -> Measurement:
             process.returncode = os.waitstatus_to_exitcode(status)
             lines, errors = (file.seek(0) or file.read().splitlines() for file in (out, err))
     if process.returncode:
-        raise RuntimeError(f"exit status {process.returncode}: {next((line for line in reversed(errors) if line.strip()), 'no message')}")
+        raise RuntimeError(
+            f"exit status {process.returncode}: "
+            f"{next((line for line in reversed(errors) if line.strip()), 'no message')}"
+        )
     peak_mib = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     if lines and lines[-1].startswith('{"seconds"'):
         return Measurement(peak_mib=peak_mib, **json.loads(lines[-1]))
     return Measurement(seconds, peak_mib, result=lines)
 
 
-def run(row: Row, rounds: int, measure_side: Callable[[list[str]], Measurement], say: Callable[[str], None] = print) -> Outcome:
-    """Measure a row: every side once a round, in the opposite order every other round, so that drift cancels out."""
+def run(
+    row: Row,
+    rounds: int,
+    measure_side: Callable[[list[str]], Measurement],
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Measure a row: each side once a round; the order alternates, so that drift cancels out."""
     outcome = Outcome(row)
     try:
         sides = row.sides()
@@ -130,7 +166,8 @@ def run(row: Row, rounds: int, measure_side: Callable[[list[str]], Measurement],
                 outcome.measured.setdefault(side, []).append(measurement)
                 rate = f"{measurement.rate:,.3g} {row.unit}/s"
                 say(
-                    f"{row.name}, round {turn + 1} of {rounds}, {side}: {measurement.seconds:.2f} s, {rate}, {measurement.peak_mib:,.0f} MiB"
+                    f"{row.name}, round {turn + 1} of {rounds}, {side}: {measurement.seconds:.2f} "
+                    f"s, {rate}, {measurement.peak_mib:,.0f} MiB"
                 )
     except Absent as reason:
         outcome.reason = str(reason)

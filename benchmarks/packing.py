@@ -1,6 +1,7 @@
-"""Text to packed blocks of token ids against `datasets.map` with a tokenizer and group_texts, as language modelling scripts do.
+"""Text to packed blocks of token ids against `datasets.map`, a tokenizer and group_texts.
 
-Reading the parquet file is in our time; the peer's starts when its corpus is loaded.
+The peer does what language modelling scripts do. Reading the parquet file is in our time; the
+peer's starts when its corpus is loaded.
 """
 
 import time
@@ -17,14 +18,22 @@ def pack_ours(folder: str, corpus: str) -> dict:
 
     import pyarrow.parquet as pq
 
-    from pollination.models import load_tokenizer
-    from pollination.tokens import pack
+    from pollination.data.tokens import pack
+    from pollination.models.checkpoint import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     begun_s = time.perf_counter()
-    documents = (text for batch in pq.ParquetFile(corpus).iter_batches(columns=["text"]) for text in batch["text"].to_pylist())
+    documents = (
+        text
+        for batch in pq.ParquetFile(corpus).iter_batches(columns=["text"])
+        for text in batch["text"].to_pylist()
+    )
     about = pack(documents, tokenizer, CONTEXT_TOKENS, Path("text.bin"))
-    return {"seconds": time.perf_counter() - begun_s, "amount": about["tokens"], "result": about["tokens"]}
+    return {
+        "seconds": time.perf_counter() - begun_s,
+        "amount": about["tokens"],
+        "result": about["tokens"],
+    }
 
 
 def pack_peer(folder: str, corpus: str, processes: str) -> dict:
@@ -36,18 +45,28 @@ def pack_peer(folder: str, corpus: str, processes: str) -> dict:
     documents = load_dataset("parquet", data_files=corpus, split="train").select_columns(["text"])
 
     def tokenise(batch: dict) -> dict:
-        ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        ids = tokenizer(
+            batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
         return {"input_ids": [row + [tokenizer.eos_token_id] for row in ids]}
 
     def group(batch: dict) -> dict:
         joined = [token for row in batch["input_ids"] for token in row]
         whole = len(joined) // CONTEXT_TOKENS * CONTEXT_TOKENS
-        return {"input_ids": [joined[start : start + CONTEXT_TOKENS] for start in range(0, whole, CONTEXT_TOKENS)]}
+        return {
+            "input_ids": [
+                joined[start : start + CONTEXT_TOKENS] for start in range(0, whole, CONTEXT_TOKENS)
+            ]
+        }
 
     begun_s = time.perf_counter()
     spread = {"batched": True, "num_proc": int(processes) if int(processes) > 1 else None}
     blocks = documents.map(tokenise, remove_columns=["text"], **spread).map(group, **spread)
-    return {"seconds": time.perf_counter() - begun_s, "amount": len(blocks) * CONTEXT_TOKENS, "result": len(blocks) * CONTEXT_TOKENS}
+    return {
+        "seconds": time.perf_counter() - begun_s,
+        "amount": len(blocks) * CONTEXT_TOKENS,
+        "result": len(blocks) * CONTEXT_TOKENS,
+    }
 
 
 def sides() -> dict:
@@ -60,17 +79,25 @@ def sides() -> dict:
             absent = reason
     else:
         raise absent
-    peers = {f"datasets.map, {n} process{'es' * (n > 1)}": call(pack_peer, folder, corpus, n) for n in (1, 2)}
+    peers = {
+        f"datasets.map, {n} process{'es' * (n > 1)}": call(pack_peer, folder, corpus, n)
+        for n in (1, 2)
+    }
     return {OURS: call(pack_ours, folder, corpus)} | peers
 
 
 def token_counts(ours: int, theirs: int) -> str:
-    """Not quite equal: group_texts drops a rest of every thousand documents, we one of all."""
+    """Not quite equal: group_texts drops a remainder per thousand documents, we drop one."""
     return f"{ours:,} and {theirs:,} tokens"
 
 
 ROWS = [
     Row(
-        "packing", f"tokenise a corpus (Llama-2 vocabulary) and pack it into blocks of {CONTEXT_TOKENS}", "tokens", 3.0, sides, token_counts
+        "packing",
+        f"tokenise a corpus (Llama-2 vocabulary) and pack it into blocks of {CONTEXT_TOKENS}",
+        "tokens",
+        3.0,
+        sides,
+        token_counts,
     )
 ]

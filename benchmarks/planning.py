@@ -1,4 +1,7 @@
-"""A dry run of study A's config against a Snakefile of the same DAG (rules, jobs, files, dependencies) whose rules only touch."""
+"""A dry run of study A's config against a Snakefile whose rules only touch.
+
+Its DAG is the same: rules, jobs, files and dependencies.
+"""
 
 import atexit
 import json
@@ -20,10 +23,19 @@ GENERATIONS, LONG_GENERATIONS = 5, 23  # the config's own, and as many as make a
 
 def _snakemake(snakefile: str, *words: str) -> str:
     """Run Snakemake in the current folder; what it prints. RuntimeError: it fails."""
-    base = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/local"), "--snakefile", str(ROOT / snakefile)]
+    base = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        str(ROOT / "profiles/local"),
+        "--snakefile",
+        str(ROOT / snakefile),
+    ]
     done = subprocess.run([*base, *words], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"snakemake {' '.join(words)} of {snakefile}: {' '.join((done.stdout + done.stderr).split())[-300:]}")
+        said = " ".join((done.stdout + done.stderr).split())[-300:]
+        raise RuntimeError(f"snakemake {' '.join(words)} of {snakefile}: {said}")
     return done.stdout
 
 
@@ -52,7 +64,10 @@ def graph(folder: Path, config: Path) -> dict:
     before = defaultdict(list)
     for first, then in re.findall(r"^\s*(\d+) -> (\d+)", dot, re.MULTILINE):
         before[then].append(first)
-    files = Counter(line.split("\t")[2] for line in _snakemake("Snakefile", "--summary", *where).splitlines()[1:])
+    files = Counter(
+        line.split("\t")[2]
+        for line in _snakemake("Snakefile", "--summary", *where).splitlines()[1:]
+    )
     jobs = Counter(rules.values())
     return {
         "all": next(job for job, rule in rules.items() if rule == "all"),
@@ -70,8 +85,13 @@ def sides(generations: int) -> dict:
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     config["defaults"]["generations"] = generations
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "graph.json").write_text(json.dumps(graph(folder, folder / "config.yaml")), encoding="utf-8")
-    return {OURS: call(plan_ours, folder / "config.yaml"), "touch-only Snakefile": call(plan_touch_only, folder / "graph.json")}
+    (folder / "graph.json").write_text(
+        json.dumps(graph(folder, folder / "config.yaml")), encoding="utf-8"
+    )
+    return {
+        OURS: call(plan_ours, folder / "config.yaml"),
+        "touch-only Snakefile": call(plan_touch_only, folder / "graph.json"),
+    }
 
 
 def job_counts(ours: int, theirs: int) -> str:
@@ -79,7 +99,14 @@ def job_counts(ours: int, theirs: int) -> str:
 
 
 ROWS = [
-    Row("planning", "snakemake -n of study A's config", "jobs", 1 / 1.5, partial(sides, GENERATIONS), job_counts),
+    Row(
+        "planning",
+        "snakemake -n of study A's config",
+        "jobs",
+        1 / 1.5,
+        partial(sides, GENERATIONS),
+        job_counts,
+    ),
     Row(
         "planning-long",
         f"snakemake -n of study A's config with {LONG_GENERATIONS} generations",

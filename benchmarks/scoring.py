@@ -1,10 +1,11 @@
-"""Multiple-choice scoring by `scoring.harness.HarnessModel` against lm-eval's HFLM, both through `evaluator.evaluate`.
+"""Multiple-choice scoring by our HarnessModel against lm-eval's HFLM, in `evaluator.evaluate`.
 
-Both sides are timed from staged tasks to results: building the requests, tokenising them, the model, lm-eval's metrics. Each
-benchmark is a call of its own.
+Both sides are timed from staged tasks to results: building the requests, tokenising them, the
+model, lm-eval's metrics. Each benchmark is a call of its own.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.data import as_in_a_job, shared
@@ -15,7 +16,11 @@ BATCHES = (1, 8)  # of the peer; a large batch's logits do not fit a CPU's cache
 SUBJECTS = ["anatomy", "astronomy", "marketing", "philosophy", "virology"]
 TASKS = {
     "mmlu": ("mmlu", {"dev": "mmlu/dev", "test": "mmlu/test"}, SHOTS),
-    "winogrande": ("winogrande", {"train": "winogrande/train", "validation": "winogrande/validation"}, SHOTS),
+    "winogrande": (
+        "winogrande",
+        {"train": "winogrande/train", "validation": "winogrande/validation"},
+        SHOTS,
+    ),
     "siqa": ("social_iqa", {"validation": "social_iqa/validation"}, 0),
     "mathqa": ("mathqa", {"validation": "mathqa/validation", "test": "mathqa/test"}, 0),
 }
@@ -27,7 +32,7 @@ def _staged(name: str) -> dict:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from pollination.scoring.tasks import load_tasks, stage_task
+    from pollination.evaluation.tasks import load_tasks, stage_task
 
     template, splits, shots = TASKS[name]
     data = {split: str(shared(f"data/{file}.parquet")) for split, file in splits.items()}
@@ -36,7 +41,8 @@ def _staged(name: str) -> dict:
         data["test"] = str(Path("subjects.parquet").resolve())
         pq.write_table(table.filter(pc.is_in(table["subject"], pa.array(SUBJECTS))), data["test"])
     folder = Path(name)
-    stage_task({"kind": "lm_eval", "template": template, "data": data, "shots": shots, "questions": QUESTIONS}, folder, SEED)
+    task = {"kind": "lm_eval", "template": template, "data": data}
+    stage_task(task | {"num_fewshot": shots, "questions": QUESTIONS}, folder, SEED)
     return load_tasks({name: folder}, SEED)
 
 
@@ -47,7 +53,7 @@ def _score(names: str, folder: str, make) -> dict:
     from lm_eval import evaluator
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pollination.scoring.templates import quiet
+    from pollination.evaluation.templates import quiet
 
     logging.getLogger("pollination").setLevel(logging.ERROR)  # subjects without questions are meant
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -60,25 +66,42 @@ def _score(names: str, folder: str, make) -> dict:
             begun_s = time.perf_counter()
             results = evaluator.evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0)
             parts[name] = time.perf_counter() - begun_s
-            samples = [sample for key in sorted(results["samples"]) for sample in results["samples"][key]]
-            answers[name] = [[response[0] for response in sample["filtered_resps"]] for sample in samples]
+            samples = [
+                sample for key in sorted(results["samples"]) for sample in results["samples"][key]
+            ]
+            answers[name] = [
+                [response[0] for response in sample["filtered_resps"]] for sample in samples
+            ]
             questions += len(samples)
-    return {"seconds": sum(parts.values()), "amount": questions, "result": {"parts": parts, "answers": answers}}
+    return {
+        "seconds": sum(parts.values()),
+        "amount": questions,
+        "result": {"parts": parts, "answers": answers},
+    }
 
 
 def score_ours(names: str, folder: str) -> dict:
-    from pollination.scoring.harness import HarnessModel
+    from pollination.evaluation.harness import HarnessModel
 
     as_in_a_job()
-    return _score(names, folder, lambda model, tokenizer: HarnessModel(model, tokenizer, batch_size=32))
+    return _score(names, folder, partial(HarnessModel, batch_size=32))
 
 
 def score_peer(names: str, folder: str, batch: str) -> dict:
     import torch
     from lm_eval.models.huggingface import HFLM
 
-    options = {"batch_size": int(batch), "max_length": CONTEXT_TOKENS, "add_bos_token": False, "softmax_dtype": torch.float32}
-    return _score(names, folder, lambda model, tokenizer: HFLM(pretrained=model, tokenizer=tokenizer, **options))
+    options = {
+        "batch_size": int(batch),
+        "max_length": CONTEXT_TOKENS,
+        "add_bos_token": False,
+        "softmax_dtype": torch.float32,
+    }
+    return _score(
+        names,
+        folder,
+        lambda model, tokenizer: HFLM(pretrained=model, tokenizer=tokenizer, **options),
+    )
 
 
 def sides(names: tuple[str, ...]) -> dict:
@@ -86,23 +109,37 @@ def sides(names: tuple[str, ...]) -> dict:
     for name in names:
         for file in TASKS[name][1].values():
             shared(f"data/{file}.parquet")
-    peers = {f"lm-eval HFLM, batch {batch}": call(score_peer, joined, folder, batch) for batch in BATCHES}
+    peers = {
+        f"lm-eval HFLM, batch {batch}": call(score_peer, joined, folder, batch) for batch in BATCHES
+    }
     return {OURS: call(score_ours, joined, folder)} | peers
 
 
 def same_answers(ours: dict, theirs: dict) -> str:
-    """Choices that are the same, the largest difference of a log-likelihood, and how many times faster each benchmark was."""
-    pairs = [pair for name in ours["answers"] for pair in zip(ours["answers"][name], theirs["answers"][name], strict=True)]
-    same = sum(max(range(len(a)), key=a.__getitem__) == max(range(len(b)), key=b.__getitem__) for a, b in pairs)
+    """Equal choices, the largest difference of a log-likelihood, and the speed-up per benchmark."""
+    pairs = [
+        pair
+        for name in ours["answers"]
+        for pair in zip(ours["answers"][name], theirs["answers"][name], strict=True)
+    ]
+    same = sum(
+        max(range(len(a)), key=a.__getitem__) == max(range(len(b)), key=b.__getitem__)
+        for a, b in pairs
+    )
     apart = max(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True))
-    parts = ", ".join(f"{name} {theirs['parts'][name] / seconds:.1f}" for name, seconds in ours["parts"].items())
-    return f"{same} of {len(pairs)} choices equal, log-likelihoods within {apart:.0e}; ratios: {parts}"
+    parts = ", ".join(
+        f"{name} {theirs['parts'][name] / seconds:.1f}" for name, seconds in ours["parts"].items()
+    )
+    return (
+        f"{same} of {len(pairs)} choices equal, log-likelihoods within {apart:.0e}; ratios: {parts}"
+    )
 
 
 ROWS = [
     Row(
         "scoring",
-        f"MMLU and WinoGrande {SHOTS}-shot, SIQA, MathQA, {QUESTIONS} questions each, stories15M at context {CONTEXT_TOKENS}",
+        f"MMLU and WinoGrande {SHOTS}-shot, SIQA, MathQA, {QUESTIONS} questions each, stories15M "
+        f"at context {CONTEXT_TOKENS}",
         "questions",
         2.5,
         lambda: sides(tuple(TASKS)),

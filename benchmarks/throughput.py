@@ -1,7 +1,8 @@
-"""How fast this machine trains, writes and scores, for the cost preview (pollination/cost/): results/throughput.json.
+"""How fast this machine trains, writes and scores: results/throughput.json, for the cost preview.
 
-Two shapes, new weights, random text: a small one tells what a token costs whatever the model's size, a larger one the FLOP/s that are reached. On a
-GPU the larger one has the 124M parameters of GPT-2's smallest, on a CPU 15M.
+It measures two shapes with new weights on random text. The small one tells what a token costs
+whatever the model's size, the larger one the FLOP/s that are reached. On a GPU the larger one has
+the 124M parameters of GPT-2's smallest, on a CPU 15M.
 """
 
 import time
@@ -10,9 +11,27 @@ from statistics import median
 from benchmarks.harness import call, measure
 
 SHAPES = {
-    "tiny": {"vocab_size": 200, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "15M": {"vocab_size": 32000, "hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6},
-    "124M": {"vocab_size": 50304, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "tiny": {
+        "vocab_size": 200,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
+    "15M": {
+        "vocab_size": 32000,
+        "hidden_size": 288,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+    },
+    "124M": {
+        "vocab_size": 50304,
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
 }
 WORK = {  # shape -> context tokens, sequences a training step, rows written side by side
     "tiny": (128, 8, 128),
@@ -20,17 +39,25 @@ WORK = {  # shape -> context tokens, sequences a training step, rows written sid
     "124M": (1024, 64, 512),
 }
 STEPS = 5  # timed, after the first ones
-START = ["-c", "from pollination.job import Job; from pollination import members, evaluation; from transformers import LlamaForCausalLM"]
+START = [
+    "-c",
+    (
+        "from pollination.core.job import Job; from pollination.evolution import children; "
+        "from pollination.evaluation import member; from transformers import LlamaForCausalLM"
+    ),
+]
 
 
 def _model(name: str):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pollination.models import prepare
+    from pollination.models.device import prepare
 
     torch.manual_seed(0)
-    config = LlamaConfig(**SHAPES[name], max_position_embeddings=WORK[name][0], tie_word_embeddings=True)
+    config = LlamaConfig(
+        **SHAPES[name], max_position_embeddings=WORK[name][0], tie_word_embeddings=True
+    )
     return LlamaForCausalLM(config).eval().to(prepare("auto", torch.get_num_threads()))
 
 
@@ -49,13 +76,15 @@ def train(name: str) -> dict:
     import numpy as np
     import torch
 
-    from pollination.config import schema, with_defaults
-    from pollination.training import Trainer
+    from pollination.core.settings import definition, with_defaults
+    from pollination.models.trainer import Trainer
 
     context, batch, _ = WORK[name]
 
     class Text:
-        tokens_NT = np.random.default_rng(0).integers(0, SHAPES[name]["vocab_size"], ((STEPS + 3) * batch, context))
+        tokens_NT = np.random.default_rng(0).integers(
+            0, SHAPES[name]["vocab_size"], ((STEPS + 3) * batch, context)
+        )
 
         def __len__(self) -> int:
             return len(self.tokens_NT)
@@ -63,9 +92,18 @@ def train(name: str) -> dict:
         def blocks(self, indices):
             return self.tokens_NT[indices]
 
-    settings = with_defaults({"batch_sequences": batch}, schema()["$defs"]["train"])
+    settings = with_defaults({"batch_size": batch}, definition("train"))
     model = _model(name)
-    trainer = Trainer(model, Text(), settings, 0, torch.device(model.device), Path("work"), "throughput", logging.getLogger("throughput"))
+    trainer = Trainer(
+        model,
+        Text(),
+        settings,
+        0,
+        torch.device(model.device),
+        Path("work"),
+        "throughput",
+        logging.getLogger("throughput"),
+    )
     for step in range(STEPS + 3):
         if step == 3:  # compiled by now
             _wait()
@@ -77,13 +115,20 @@ def train(name: str) -> dict:
 
 def write(name: str) -> dict:
     """Nucleus sampling: a quarter of the context as prompt, half of it new."""
-    from pollination.sampling import Decoding, sample
+    from pollination.models.sampling import Decoding, sample
 
     context, _, rows = WORK[name]
     model, new = _model(name), context // 2
-    decoding = Decoding("nucleus", min_new_tokens=new, max_new_tokens=new, temperature=0.7, top_p=0.9)
-    prompts = [[(7 * row + place) % 199 + 1 for place in range(context // 4)] for row in range(rows)]
-    complete = lambda some: list(sample(model, some, list(range(len(some))), decoding, 0, rows))  # noqa: E731
+    decoding = Decoding(
+        "nucleus", min_new_tokens=new, max_new_tokens=new, temperature=0.7, top_p=0.9
+    )
+    prompts = [
+        [(7 * row + place) % 199 + 1 for place in range(context // 4)] for row in range(rows)
+    ]
+
+    def complete(batch: list[list[int]]) -> list[list[int]]:
+        return list(sample(model, batch, list(range(len(batch))), decoding, 0, rows))
+
     complete(prompts[:2])
     _wait()
     begun_s = time.perf_counter()
@@ -96,10 +141,11 @@ def score(name: str) -> dict:
     """Loss of whole blocks."""
     import numpy as np
 
-    from pollination.scoring.perplexity import perplexity
+    from pollination.evaluation.perplexity import perplexity
 
     context, batch, _ = WORK[name]
-    model, ids = _model(name), np.random.default_rng(0).integers(0, SHAPES[name]["vocab_size"], (4 * batch, context))
+    model, vocabulary = _model(name), SHAPES[name]["vocab_size"]
+    ids = np.random.default_rng(0).integers(0, vocabulary, (4 * batch, context))
 
     class Blocks:
         def __len__(self) -> int:
@@ -124,20 +170,34 @@ def device() -> dict:
 
 
 def throughput(rounds: int, threads: int, processor: str, say=print) -> dict:
-    """What results/throughput.json holds: name, start_s, and for train, write and score tokens a second of each shape; medians of the rounds."""
+    """The content of results/throughput.json; rates and start_s are medians of the rounds.
+
+    It holds name, start_s, and for train, write and score the tokens per second of each shape.
+    """
     import sys
 
     gpu = measure(call(device), threads).result
-    found = {"name": gpu or f"{threads} threads of {processor}", "threads": threads, "rounds": rounds}
-    found["start_s"] = median(measure([sys.executable, *START], threads).seconds for _ in range(rounds))
-    say(f"start of a job: {found['start_s']:.1f} s")
+    measured = {
+        "name": gpu or f"{threads} threads of {processor}",
+        "threads": threads,
+        "rounds": rounds,
+    }
+    measured["start_s"] = median(
+        measure([sys.executable, *START], threads).seconds for _ in range(rounds)
+    )
+    say(f"start of a job: {measured['start_s']:.1f} s")
     for function in (train, write, score):
         points = []
         for name in ("tiny", "124M" if gpu else "15M"):
             rate = median(measure(call(function, name), threads).rate for _ in range(rounds))
-            context = WORK[name][0]
-            points.append({"model": {"model_type": "llama", "tie_word_embeddings": True} | SHAPES[name], "context_tokens": context})
-            points[-1] |= {"tokens_per_s": rate, "source": "python -m benchmarks --throughput"}
+            points.append(
+                {
+                    "model": {"model_type": "llama", "tie_word_embeddings": True} | SHAPES[name],
+                    "context_tokens": WORK[name][0],
+                    "tokens_per_s": rate,
+                    "source": "python -m benchmarks --throughput",
+                }
+            )
             say(f"{function.__name__}, {name}: {rate:,.0f} tokens/s")
-        found[function.__name__] = points
-    return found
+        measured[function.__name__] = points
+    return measured

@@ -1,4 +1,5 @@
-# The peer of planning: the DAG in the file `graph` (benchmarks/planning.py): the same rules, jobs, files and dependencies, and each rule only touches.
+# The peer of planning: the DAG in the file `graph` (benchmarks/planning.py), with the same rules,
+# jobs, files and dependencies. Each rule only touches its files.
 import json
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Training a new 15M-parameter Llama against transformers' Trainer: same weights, batches, precision, optimizer and steps."""
+"""Training a new 15M-parameter Llama against transformers' Trainer.
+
+Weights, batches, precision, optimizer and steps are the same.
+"""
 
 import time
 from pathlib import Path
@@ -7,20 +10,32 @@ from benchmarks.data import as_in_a_job
 from benchmarks.harness import OURS, Row, call
 
 CONTEXT_TOKENS, BATCH_SEQUENCES, STEPS = 256, 8, 6  # the first step is not timed
-VOCABULARY, LEARNING_RATE, WEIGHT_DECAY, BETAS, EPSILON, CLIP_NORM = 32_000, 1e-3, 0.01, (0.9, 0.95), 1e-8, 1.0
+VOCABULARY, LEARNING_RATE, WEIGHT_DECAY = 32_000, 1e-3, 0.01
+BETAS, EPSILON, MAX_GRAD_NORM = (0.9, 0.95), 1e-8, 1.0
 
 
 def _model():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape = {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6, "tie_word_embeddings": True}
+    shape = {
+        "hidden_size": 288,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "tie_word_embeddings": True,
+    }
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT_TOKENS, **shape))
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT_TOKENS, **shape)
+    )
 
 
 class Text:
-    """Seeded token ids, frequencies falling like those of words: how long a step takes does not depend on what is said."""
+    """Seeded token ids, whose frequencies fall like those of words.
+
+    What is said does not change how long a step takes.
+    """
 
     def __init__(self) -> None:
         import numpy as np
@@ -57,22 +72,32 @@ def _trainer(clock: Clock | None):
 
     import torch
 
-    from pollination.config import schema, with_defaults
-    from pollination.training import Trainer
+    from pollination.core.settings import definition, with_defaults
+    from pollination.models.trainer import Trainer
 
     settings = {
-        "batch_sequences": BATCH_SEQUENCES,
+        "batch_size": BATCH_SEQUENCES,
         "learning_rate": LEARNING_RATE,
         "warmup_steps": 0,
         "schedule": "constant",
         "weight_decay": WEIGHT_DECAY,
         "betas": list(BETAS),
         "epsilon": EPSILON,
-        "clip_norm": CLIP_NORM,
+        "max_grad_norm": MAX_GRAD_NORM,
         "precision": "fp32",
     }
-    settings = with_defaults(settings, schema()["$defs"]["train"])
-    return Trainer(_model(), Text(), settings, 0, torch.device("cpu"), Path("work"), "benchmark", logging.getLogger("benchmark"), clock)
+    settings = with_defaults(settings, definition("train"))
+    return Trainer(
+        _model(),
+        Text(),
+        settings,
+        0,
+        torch.device("cpu"),
+        Path("work"),
+        "benchmark",
+        logging.getLogger("benchmark"),
+        clock,
+    )
 
 
 def train_ours() -> dict:
@@ -106,7 +131,7 @@ def train_peer() -> dict:
         adam_beta1=BETAS[0],
         adam_beta2=BETAS[1],
         adam_epsilon=EPSILON,
-        max_grad_norm=CLIP_NORM,
+        max_grad_norm=MAX_GRAD_NORM,
         train_sampling_strategy="sequential",
         logging_steps=1,
         save_strategy="no",
@@ -117,7 +142,9 @@ def train_peer() -> dict:
     dataset = [{"input_ids": row, "labels": row} for row in rows]
     trainer = Trainer(_model(), arguments, train_dataset=dataset, callbacks=[Ends()])
     trainer.train()
-    return clock.timed([float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry])
+    return clock.timed(
+        [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    )
 
 
 def loss_difference(ours: list[float], theirs: list[float]) -> str:
@@ -127,7 +154,8 @@ def loss_difference(ours: list[float], theirs: list[float]) -> str:
 ROWS = [
     Row(
         "training",
-        f"training a 15M Llama in fp32, {BATCH_SEQUENCES} x {CONTEXT_TOKENS} tokens a step, {STEPS} steps",
+        f"training a 15M Llama in fp32, {BATCH_SEQUENCES} x {CONTEXT_TOKENS} tokens a step, "
+        f"{STEPS} steps",
         "tokens",
         1.15,
         lambda: {OURS: call(train_ours), "transformers Trainer": call(train_peer)},

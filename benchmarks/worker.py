@@ -1,4 +1,4 @@
-"""One measurement: `python -m benchmarks.worker MODULE FUNCTION ARGUMENT...` prints what the function returns as JSON."""
+"""`python -m benchmarks.worker MODULE FUNCTION ARGUMENT...` prints the function's dict as JSON."""
 
 import importlib
 import json

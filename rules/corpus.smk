@@ -1,8 +1,14 @@
 """Text and tokenizers: from a grammar, local files or the hub to documents, and to packed tokens.
 
-INPUTS   the config's corpora and models; local files; the hub (stage_* rules, which run where there is a network)
-OUTPUTS  <results>/corpora/{corpus}/, <results>/models/{model}/, <results>/tokens/{model}/{corpus}/{split}.bin
+INPUTS   the config's corpora and models; local files; the hub (stage_* rules run where there is a
+         network)
+OUTPUTS  <results>/corpora/{corpus}/, <results>/models/{model}/,
+         <results>/tokens/{model}/{corpus}/{split}.bin
 """
+
+from pollination.plan.corpora import CORPUS_KINDS
+from pollination.plan.inputs import checked_tasks, corpus_sources, staged_files, tokenizer_corpus
+from pollination.plan.layout import pretrained_from
 
 
 localrules:
@@ -12,9 +18,10 @@ localrules:
     prepare_model,
 
 
-rule stage:  # no founder trains before: what is missing on the hub is named before a GPU is asked for
+# Founders wait for this, so that an error of the hub shows before any job asks for a GPU.
+rule stage:
     input:
-        plan.staged(),
+        staged_files(plan),
     output:
         touch("<results>/staged/complete"),
     message:
@@ -30,7 +37,9 @@ rule stage_corpus:
     benchmark:
         "<benchmarks>/staged/{corpus}.tsv"
     wildcard_constraints:
-        corpus=names("corpora", "kind", ["hub"]),
+        corpus=names(
+            "corpora", "kind", [name for name, kind in CORPUS_KINDS.items() if kind.stager]
+        ),
     conda:
         "../envs/pollination.yaml"
     params:
@@ -44,7 +53,7 @@ rule stage_corpus:
 
 rule build_corpus:
     input:
-        corpus_sources,
+        ask(corpus_sources, "corpus"),
     output:
         train="<results>/corpora/{corpus}/train.parquet",
         validation="<results>/corpora/{corpus}/validation.parquet",
@@ -57,7 +66,9 @@ rule build_corpus:
     benchmark:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
-        corpus=names("corpora", "kind", ["files", "hub", "union", "synthetic"]),
+        corpus=names(
+            "corpora", "kind", [name for name, kind in CORPUS_KINDS.items() if not kind.world]
+        ),
     conda:
         "../envs/pollination.yaml"
     resources:
@@ -91,7 +102,7 @@ rule build_microworld:
     benchmark:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
-        corpus=names("corpora", "kind", ["microworld"]),
+        corpus=names("corpora", "kind", [name for name, kind in CORPUS_KINDS.items() if kind.world]),
     conda:
         "../envs/pollination.yaml"
     resources:
@@ -109,7 +120,7 @@ rule build_microworld:
 
 rule check_overlap:
     input:
-        questions=checked_tasks,
+        questions=checked_tasks(plan),
         train="<results>/corpora/{corpus}/train.parquet",
     output:
         overlap="<results>/corpora/{corpus}/overlap.json",
@@ -134,7 +145,7 @@ rule check_overlap:
 
 rule prepare_model:
     input:
-        tokenizer_corpus,
+        ask(tokenizer_corpus, "model"),
     output:
         config="<results>/models/{model}/config.json",
         tokenizer="<results>/models/{model}/tokenizer.json",
@@ -160,7 +171,7 @@ rule prepare_model:
 
 rule stage_model:
     input:
-        pretrained_from,
+        ask(pretrained_from, "model"),
     output:
         weights="<results>/models/{model}/model.safetensors",
         config="<results>/models/{model}/config.json",
@@ -172,7 +183,10 @@ rule stage_model:
     benchmark:
         "<benchmarks>/models/{model}.tsv"
     wildcard_constraints:
-        model="|".join(re.escape(name) for name, spec in config["models"].items() if spec["pretrained"]) or "(?!)",
+        model="|".join(
+            re.escape(name) for name, spec in config["models"].items() if spec["pretrained"]
+        )
+        or "(?!)",
     conda:
         "../envs/pollination.yaml"
     params:

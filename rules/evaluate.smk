@@ -1,10 +1,33 @@
-"""Every member of every generation: all benchmarks, perplexity, truth measures and a few samples, in one job. Where asked for, how much
-the members of a generation disagree, and how good the text was that each learned from.
+"""Every member of every generation, in one job: benchmarks, perplexity, truth measures and samples.
 
-INPUTS   a member's model folder; staged tasks; held-out text; prompts; the overlap check of its corpus; what a training read
-OUTPUTS  <results>/tasks/{task}/, <results>/requests/{model}/, <results>/{place}/member{m}/scores.json and the tables behind it, <results>/{place}/member{m}/quality.json,
-         <results>/{experiment}/gen{g}/disagreement.json and .parquet; the place of an untouched pretrained model is base/{model}
+On request also how much the members of a generation disagree, and how good the text was that each
+of them learned from.
+
+INPUTS   a member's model folder; staged tasks; held-out text; prompts; the overlap check of its
+         corpus; files of a user's own measures; what a training read
+OUTPUTS  <results>/tasks/{task}/, <results>/requests/{model}/,
+         <results>/{place}/member{m}/scores.json and the tables behind it,
+         <results>/{place}/member{m}/quality.json,
+         <results>/{experiment}/gen{g}/disagreement.json and .parquet;
+         the place of an untouched pretrained model is base/{model}
 """
+
+from pollination.plan.inputs import segment, task_settings, task_sources, training
+from pollination.plan.layout import blueprint_files, model_setting
+from pollination.plan.measuring import (
+    disagreement_inputs,
+    disagreement_sequences,
+    evaluated_model,
+    evaluation_inputs,
+    measured_sequences,
+    measured_worlds,
+    measures,
+    quality_entry,
+    quality_inputs,
+    quality_sequences,
+    requests,
+    staged_tasks,
+)
 
 
 localrules:
@@ -13,7 +36,7 @@ localrules:
 
 rule stage_task:
     input:
-        task_sources,
+        ask(task_sources, "task"),
     output:
         task="<results>/tasks/{task}/task.json",
         splits=directory("<results>/tasks/{task}/splits"),
@@ -27,7 +50,7 @@ rule stage_task:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        task=setting("tasks/{task}"),
+        task=ask(task_settings, "task"),
         seed=config["evaluation_seed"],
     message:
         "Staging task {wildcards.task}"
@@ -37,11 +60,11 @@ rule stage_task:
 
 rule build_requests:
     input:
-        tasks=plan.staged_tasks(),
+        tasks=staged_tasks(plan),
         tokenizer="<results>/models/{model}/tokenizer.json",
         tokenizer_config="<results>/models/{model}/tokenizer_config.json",
     output:
-        requests=plan.requests("{model}"),
+        requests=requests(plan, "{model}"),
         run="<results>/requests/{model}/run.json",
     log:
         "<logs>/requests/{model}.log",
@@ -65,8 +88,8 @@ rule build_requests:
 
 rule evaluate_member:
     input:
-        unpack(evaluation_inputs),
-        unpack(evaluated_model),
+        unpack(ask(evaluation_inputs, "place", "member")),
+        unpack(ask(evaluated_model, "place", "member")),
     output:
         scores="<results>/{place}/member{member}/scores.json",
         answers="<results>/{place}/member{member}/answers.parquet",
@@ -87,9 +110,9 @@ rule evaluate_member:
         gpu=1,
     params:
         recipe=2,
-        evaluate=measures,
-        sequences=lambda wildcards: [plan.sequences(entry) for entry in measures(wildcards)["perplexity"]],
-        worlds=lambda wildcards: plan.measured_worlds(wildcards.place, int(wildcards.member)),
+        evaluate=ask(measures, "place", "member"),
+        sequences=ask(measured_sequences, "place", "member"),
+        worlds=ask(measured_worlds, "place", "member"),
         tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
         device=config["device"],
@@ -102,7 +125,7 @@ rule evaluate_member:
 
 rule measure_disagreement:
     input:
-        unpack(disagreement_inputs),
+        unpack(ask(disagreement_inputs, "experiment", "gen")),
     output:
         disagreement="<results>/{experiment}/gen{gen}/disagreement.json",
         table="<results>/{experiment}/gen{gen}/disagreement.parquet",
@@ -120,8 +143,8 @@ rule measure_disagreement:
         gpu=1,
     params:
         recipe=1,
-        disagreement=config["evaluate"]["disagreement"],
-        sequences=plan.disagreement_sequences,
+        disagreement=setting("evaluate/disagreement"),
+        sequences=disagreement_sequences(plan),
         batch_size=config["evaluate"]["batch_size"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
@@ -133,8 +156,8 @@ rule measure_disagreement:
 
 rule measure_quality:
     input:
-        unpack(quality_inputs),
-        blueprint=blueprint,
+        unpack(ask(quality_inputs, "place", "member")),
+        blueprint=ask(blueprint_files, "place", "member"),
         after="<results>/{place}/member{member}/model.safetensors",
         config="<results>/{place}/member{member}/config.json",
     output:
@@ -152,11 +175,12 @@ rule measure_quality:
         runtime=minutes(120),
         gpu=1,
     params:
-        recipe=1,
-        training=training,
-        segment=segment,
-        entry=quality_entry,
-        sequences=quality_sequences,
+        recipe=2,
+        training=ask(training, "place"),
+        separator=ask(model_setting, "place", "member", key="separator"),
+        segment=ask(segment, "place"),
+        entry=ask(quality_entry, "place", "member"),
+        sequences=ask(quality_sequences, "place", "member"),
         batch_size=config["evaluate"]["batch_size"],
         seed=config["evaluation_seed"],
         data_seed=config["data_seed"],

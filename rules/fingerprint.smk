@@ -1,10 +1,26 @@
-"""Linguistic fingerprints (study A, section 4 and appendix B): of deployed models' outputs, of Slop Forensics results, of the populations' own samples.
+"""Linguistic fingerprints (study A, section 4 and appendix B) of models by what they write.
 
-INPUTS   the config's `fingerprint`: models.csv and outputs; an API; samples and selections of this run's experiments
-OUTPUTS  <results>/fingerprint/{survey}/: parts/, outputs/, pairs.parquet, statistics.json, inheritance.*; <results>/report/fingerprint_*
+The text is that of deployed models, of Slop Forensics results, or of this run's populations.
+
+INPUTS   the config's `fingerprint`: models.csv and outputs; an API; samples and selections of this
+         run's experiments
+OUTPUTS  <results>/fingerprint/{survey}/: parts/, outputs/, pairs.parquet, statistics.json,
+         inheritance.*; <results>/report/fingerprint_*
 """
 
-from pollination.sides import FINGERPRINT_FIGURES
+from pollination.plan.figures import FINGERPRINT
+from pollination.plan.standalone import (
+    catalogue_file,
+    collect_prompts,
+    families,
+    fingerprint_files,
+    part_files,
+    part_sources,
+    sampled_models,
+    served,
+    stopword_files,
+    survey_selections,
+)
 
 
 localrules:
@@ -14,7 +30,7 @@ localrules:
 
 rule fingerprint:
     input:
-        plan.fingerprint_files(),
+        fingerprint_files(plan),
     localrule: True
     message:
         "The fingerprints of the run {config[run]} are compared and drawn"
@@ -40,7 +56,7 @@ rule stage_stopwords:
 
 rule collect_outputs:
     input:
-        prompts=survey_prompts,
+        prompts=ask(collect_prompts, "survey"),
     output:
         outputs="<results>/fingerprint/{survey}/outputs/{part}.parquet",
         run="<results>/fingerprint/{survey}/outputs/{part}.run.json",
@@ -52,8 +68,8 @@ rule collect_outputs:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        collect=lookup(dpath="fingerprint/{survey}/collect", within=config),
-        served=lambda wildcards: plan.served(wildcards.survey, wildcards.part),
+        collect=setting("fingerprint/{survey}/collect"),
+        served=ask(served, "survey", "part"),
     message:
         "Asking {wildcards.part} for the outputs of survey {wildcards.survey}"
     script:
@@ -62,8 +78,8 @@ rule collect_outputs:
 
 rule count_fingerprints:
     input:
-        outputs=survey_sources,
-        stopwords=stopwords,
+        outputs=ask(part_sources, "survey", "part"),
+        stopwords=ask(stopword_files, "survey"),
     output:
         fingerprints="<results>/fingerprint/{survey}/parts/{part}.json",
         run="<results>/fingerprint/{survey}/parts/{part}.run.json",
@@ -78,9 +94,9 @@ rule count_fingerprints:
         runtime=grows(120),
     params:
         recipe=1,
-        kind=lookup(dpath="fingerprint/{survey}/kind", within=config),
-        settings=lookup(dpath="fingerprint/{survey}/count", within=config),
-        models=lambda wildcards: plan.sampled_models(wildcards.survey),
+        kind=setting("fingerprint/{survey}/kind"),
+        settings=setting("fingerprint/{survey}/count"),
+        models=ask(sampled_models, "survey"),
     message:
         "Counting what recurs in {wildcards.part} of survey {wildcards.survey}"
     script:
@@ -89,8 +105,8 @@ rule count_fingerprints:
 
 rule compare_fingerprints:
     input:
-        parts=survey_parts,
-        models=survey_models,
+        parts=ask(part_files, "survey"),
+        models=ask(catalogue_file, "survey"),
     output:
         pairs="<results>/fingerprint/{survey}/pairs.parquet",
         statistics="<results>/fingerprint/{survey}/statistics.json",
@@ -106,9 +122,9 @@ rule compare_fingerprints:
         runtime=grows(60),
     params:
         recipe=1,
-        compare=lookup(dpath="fingerprint/{survey}/compare", within=config),
-        mismatch=lookup(dpath="fingerprint/{survey}/mismatch", within=config),
-        surveyed=lambda wildcards: plan.sampled_models(wildcards.survey),
+        compare=setting("fingerprint/{survey}/compare"),
+        mismatch=setting("fingerprint/{survey}/mismatch"),
+        surveyed=ask(sampled_models, "survey"),
         seed=config["evaluation_seed"],
     message:
         "Comparing the fingerprints of survey {wildcards.survey}"
@@ -119,7 +135,7 @@ rule compare_fingerprints:
 rule trace_inheritance:
     input:
         pairs="<results>/fingerprint/{survey}/pairs.parquet",
-        selections=survey_selections,
+        selections=ask(survey_selections, "survey"),
     output:
         inheritance="<results>/fingerprint/{survey}/inheritance.parquet",
         effects="<results>/fingerprint/{survey}/inheritance.json",
@@ -135,8 +151,8 @@ rule trace_inheritance:
         runtime=grows(60),
     params:
         recipe=1,
-        families=lambda wildcards: plan.families(wildcards.survey),
-        permutations=lookup(dpath="fingerprint/{survey}/compare/permutations", within=config),
+        families=ask(families, "survey"),
+        permutations=setting("fingerprint/{survey}/compare/permutations"),
         seed=config["evaluation_seed"],
     message:
         "Tracing parents' fingerprints in their children, survey {wildcards.survey}"
@@ -144,7 +160,7 @@ rule trace_inheritance:
         "../workflow/scripts/trace_inheritance.py"
 
 
-for figure, title in FINGERPRINT_FIGURES.items():
+for figure, entry in FINGERPRINT.items():
 
     rule:  # one for each picture: a rule can have one caption only
         name:
@@ -153,23 +169,25 @@ for figure, title in FINGERPRINT_FIGURES.items():
             pairs="<results>/fingerprint/{survey}/pairs.parquet",
             statistics="<results>/fingerprint/{survey}/statistics.json",
             inheritance=(
-                multiext("<results>/fingerprint/{survey}/inheritance", ".parquet", ".json") if figure == "fingerprint_inheritance" else []
+                multiext("<results>/fingerprint/{survey}/inheritance", ".parquet", ".json")
+                if entry.families
+                else []
             ),
-            code=figure_source(figure),
+            code=figure_source(entry.module),
         output:
             numbers=report(
                 f"<results>/report/{figure}.{{survey}}.csv",
                 caption=f"../workflow/report/{figure}.rst",
                 category="6 Fingerprints",
                 subcategory="{survey}",
-                labels={"figure": title, "as": "numbers (CSV)"},
+                labels={"figure": entry.title, "as": "numbers (CSV)"},
             ),
             svg=report(
                 f"<results>/report/{figure}.{{survey}}.svg",
                 caption=f"../workflow/report/{figure}.rst",
                 category="6 Fingerprints",
                 subcategory="{survey}",
-                labels={"figure": title, "as": "picture"},
+                labels={"figure": entry.title, "as": "picture"},
             ),
             png=f"<results>/report/{figure}.{{survey}}.png",
             run=f"<results>/report/{figure}.{{survey}}.run.json",

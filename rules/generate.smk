@@ -1,14 +1,20 @@
-"""Parents write the text that the next generation reads, in shards whose content depends on their own seed alone.
+"""Parents write the text that the next generation reads, in shards.
 
-INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts; shards for a pool
-OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet, <results>/{experiment}/gen{g}/deal{m}/text.parquet
+The content of a shard depends on its own seed alone.
+
+INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts;
+         shards for a pool
+OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet,
+         <results>/{experiment}/gen{g}/deal{m}/text.parquet
 """
+
+from pollination.plan.inputs import parent_inputs, pooled, prompt_inputs, segment
 
 
 rule generate_shard:
     input:
-        unpack(parent_inputs),
-        unpack(prompt_inputs),
+        unpack(ask(parent_inputs, "experiment", "gen", "rank")),
+        unpack(ask(prompt_inputs, "experiment", "gen", "rank")),
     output:
         shard="<results>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.parquet",
         run="<results>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.run.json",
@@ -26,20 +32,21 @@ rule generate_shard:
     params:
         recipe=2,
         generate=setting("experiments/{experiment}/generate"),
-        segment=segment,
+        segment=ask(segment, "place"),
         seed=setting("experiments/{experiment}/seed"),
         data_seed=config["data_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:
-        "Parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}, writes shard {wildcards.shard}"
+        "Parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}, "
+        "writes shard {wildcards.shard}"
     script:
         "../workflow/scripts/generate_shard.py"
 
 
 rule deal_pool:
     input:
-        pooled_shards,
+        ask(pooled, "experiment", "gen"),
     output:
         text="<results>/{experiment}/gen{gen}/deal{member}/text.parquet",
         run="<results>/{experiment}/gen{gen}/deal{member}/run.json",

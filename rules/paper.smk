@@ -1,10 +1,22 @@
-"""A target for every figure and table of the two studies (pollination/paper.py): `snakemake figure_a6`, `snakemake table_b1`, `snakemake paper`.
+"""A target for every figure and table of the two studies (pollination/plan/config/targets.py).
 
-INPUTS   scores, sequences, samples of the experiments that play in them (`figures.paper` in the config)
-OUTPUTS  <results>/paper/{target}.svg, .png, .csv (tables of text: .html, .csv); what the report draws already is that file
+Type `snakemake figure_a6`, `snakemake table_b1`, or `snakemake paper` for all.
+
+INPUTS   scores, sequences, samples of the experiments with a role in them (`figures.paper` in the
+         config)
+OUTPUTS  <results>/paper/{target}.svg, .png, .csv (tables of text: .html, .csv); a target that the
+         report draws already is the report's file
 """
 
-from pollination.paper import TARGETS
+from pollination.plan.config.targets import TARGETS
+from pollination.plan.figures import FIGURES
+from pollination.plan.paper import (
+    paper_files,
+    target_config,
+    target_inputs,
+    target_module,
+    target_setting,
+)
 
 for target in TARGETS:
 
@@ -12,7 +24,7 @@ for target in TARGETS:
         name:
             target
         input:
-            target_files(target),
+            files_or_reason(target),
         localrule: True
         message:
             f"{TARGETS[target].title}"
@@ -20,7 +32,7 @@ for target in TARGETS:
 
 rule paper:
     input:
-        plan.paper_files(),
+        paper_files(plan),
     localrule: True
     message:
         "The studies' figures of the run {config[run]} are drawn"
@@ -28,19 +40,19 @@ rule paper:
 
 rule draw_target:
     input:
-        unpack(target_inputs),
-        code=target_source,
+        unpack(ask(target_inputs, "target")),
+        code=lambda wildcards: figure_source(target_module(wildcards.target)),
     output:
         numbers=report(
             "<results>/paper/{target}.csv",
             caption="../workflow/report/paper.rst",
-            category="6 Studies",
+            category="7 Studies",
             labels={"figure": "{target}", "as": "numbers (CSV)"},
         ),
         svg=report(
             "<results>/paper/{target}.svg",
             caption="../workflow/report/paper.rst",
-            category="6 Studies",
+            category="7 Studies",
             labels={"figure": "{target}", "as": "picture"},
         ),
         png="<results>/paper/{target}.png",
@@ -50,7 +62,7 @@ rule draw_target:
     benchmark:
         "<benchmarks>/paper/{target}.tsv"
     wildcard_constraints:
-        target="|".join(name for name, one in TARGETS.items() if not one.is_page),
+        target="|".join(name for name, one in TARGETS.items() if not FIGURES[one.draws].page),
     conda:
         "../envs/pollination.yaml"
     resources:
@@ -58,10 +70,10 @@ rule draw_target:
         runtime=minutes(30),
     params:
         recipe=1,
-        title=lambda wildcards: TARGETS[wildcards.target].title,
-        draws=lambda wildcards: TARGETS[wildcards.target].draws,
-        panels=lambda wildcards: TARGETS[wildcards.target].panels,
-        config=lambda wildcards: plan.target_config(wildcards.target),
+        title=ask(target_setting, "target", key="title"),
+        draws=ask(target_setting, "target", key="draws"),
+        panels=ask(target_setting, "target", key="panels"),
+        config=ask(target_config, "target"),
     message:
         "Drawing {wildcards.target}"
     script:
@@ -73,15 +85,15 @@ use rule draw_target as write_target with:
         numbers=report(
             "<results>/paper/{target}.csv",
             caption="../workflow/report/paper.rst",
-            category="6 Studies",
+            category="7 Studies",
             labels={"figure": "{target}", "as": "numbers (CSV)"},
         ),
         html=report(
             "<results>/paper/{target}.html",
             caption="../workflow/report/paper.rst",
-            category="6 Studies",
+            category="7 Studies",
             labels={"figure": "{target}", "as": "page"},
         ),
         run="<results>/paper/{target}.run.json",
     wildcard_constraints:
-        target="|".join(name for name, one in TARGETS.items() if one.is_page),
+        target="|".join(name for name, one in TARGETS.items() if FIGURES[one.draws].page),

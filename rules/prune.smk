@@ -1,8 +1,14 @@
-"""Checkpoints that the config does not keep are deleted once nothing of the plan will read them again (keep: parents, or last).
+"""Checkpoints that the config does not keep (keep: parents, or last) are deleted.
 
-INPUTS   whatever says that a generation's weights have been read: scores, the children's logs, records of shards; selection.json
-OUTPUTS  <results>/{experiment}/gen{g}/pruned.json: what was deleted, and its digests. Asked for by name, a checkpoint is made again.
+They are deleted once nothing in the plan will read them again.
+
+INPUTS   the files that show that a generation's weights have been read: scores, the children's
+         logs, records of shards; selection.json
+OUTPUTS  <results>/{experiment}/gen{g}/pruned.json: the files deleted, and their digests. A
+         checkpoint that is asked for by name is recomputed.
 """
+
+from pollination.plan.pruning import prunable, pruning_inputs
 
 
 localrules:
@@ -11,7 +17,7 @@ localrules:
 
 rule prune_generation:
     input:
-        unpack(pruning_inputs),
+        unpack(ask(pruning_inputs, "experiment", "gen")),
     output:
         pruned="<results>/{experiment}/gen{gen}/pruned.json",
         run="<results>/{experiment}/gen{gen}/pruned.run.json",
@@ -24,8 +30,8 @@ rule prune_generation:
     params:
         recipe=1,
         keep=config["keep"]["checkpoints"],
-        prunable=prunable,
+        prunable=ask(prunable, "experiment", "gen"),
     message:
-        "Deleting checkpoints of {wildcards.experiment}, generation {wildcards.gen}, that are not kept"
+        "Deleting unkept checkpoints of {wildcards.experiment}, generation {wildcards.gen}"
     script:
         "../workflow/scripts/prune_generation.py"

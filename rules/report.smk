@@ -1,10 +1,16 @@
-"""The report: a figure from the artifacts of a run, each with its numbers as CSV; `snakemake --report` puts them into one HTML file.
+"""The report: figures drawn from the artifacts of a run, each with its numbers as CSV.
 
-INPUTS   scores, answers, selections, samples and training metrics of the experiments that play a role (`figures:` in the config)
-OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv), <results>/claims.json
+`snakemake --report` puts them into one HTML file.
+
+INPUTS   scores, answers, selections, samples and training metrics of the experiments that have a
+         role (`figures:` in the config)
+OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv),
+         <results>/claims.json
 """
 
-from pollination.report import FIGURES, PAGES
+from pollination.core.settings import lean, schema
+from pollination.plan.figures import REPORT
+from pollination.plan.report import figure_config, figure_inputs, report_files
 
 
 localrules:
@@ -13,7 +19,7 @@ localrules:
 
 rule figures:
     input:
-        plan.report_files(),
+        report_files(plan),
     localrule: True
     message:
         "The figures of the run {config[run]} are drawn"
@@ -30,33 +36,35 @@ rule write_config:
     conda:
         "../envs/pollination.yaml"
     params:
-        config=config,
+        config=lean(config, schema()),
     message:
         "Saving the config of the run {config[run]}, defaults filled in"
     script:
         "../workflow/scripts/write_config.py"
 
 
-for figure, (category, title) in FIGURES.items():
+for figure, entry in REPORT.items():
+    if entry.page:
+        continue
 
     rule:  # one for each picture: a rule can have one caption only
         name:
             f"draw_{figure}"
         input:
-            unpack(figure_inputs),
-            code=figure_source(figure),
+            unpack(ask(figure_inputs, "figure")),
+            code=figure_source(entry.module),
         output:
             numbers=report(
                 "<results>/report/{figure}.csv",
                 caption=f"../workflow/report/{figure}.rst",
-                category=category,
-                labels={"figure": title, "as": "numbers (CSV)"},
+                category=entry.category,
+                labels={"figure": entry.title, "as": "numbers (CSV)"},
             ),
             svg=report(
                 "<results>/report/{figure}.svg",
                 caption=f"../workflow/report/{figure}.rst",
-                category=category,
-                labels={"figure": title, "as": "picture"},
+                category=entry.category,
+                labels={"figure": entry.title, "as": "picture"},
             ),
             png="<results>/report/{figure}.png",
             run="<results>/report/{figure}.run.json",
@@ -73,33 +81,35 @@ for figure, (category, title) in FIGURES.items():
             runtime=minutes(30),
         params:
             recipe=1,
-            config=plan.figure_config(figure),
+            config=figure_config(plan, figure),
         message:
             "Drawing {wildcards.figure}"
         script:
             "../workflow/scripts/draw_figure.py"
 
 
-for figure, (category, title) in PAGES.items():
+for figure, entry in REPORT.items():
+    if not entry.page:
+        continue
 
     rule:  # one for each page: a rule can have one caption only
         name:
             f"draw_{figure}"
         input:
-            unpack(figure_inputs),
-            code=figure_source(figure),
+            unpack(ask(figure_inputs, "figure")),
+            code=figure_source(entry.module),
         output:
             numbers=report(
                 "<results>/report/{figure}.csv",
                 caption=f"../workflow/report/{figure}.rst",
-                category=category,
-                labels={"figure": title, "as": "numbers (CSV)"},
+                category=entry.category,
+                labels={"figure": entry.title, "as": "numbers (CSV)"},
             ),
             html=report(
                 "<results>/report/{figure}.html",
                 caption=f"../workflow/report/{figure}.rst",
-                category=category,
-                labels={"figure": title, "as": "page"},
+                category=entry.category,
+                labels={"figure": entry.title, "as": "page"},
             ),
             others="<results>/{figure}.json" if figure == "claims" else [],
             run="<results>/report/{figure}.run.json",
@@ -116,7 +126,7 @@ for figure, (category, title) in PAGES.items():
             runtime=minutes(30),
         params:
             recipe=1,
-            config=plan.figure_config(figure),
+            config=figure_config(plan, figure),
         message:
             "Drawing {wildcards.figure}"
         script:

@@ -1,14 +1,17 @@
-"""Who becomes a parent, and the weights that a parent's children inherit.
+"""The choice of parents, and the weights that a parent's children inherit.
 
-INPUTS   scores and answers of a generation's members; the weights of whoever holds a rank
-OUTPUTS  <results>/{experiment}/gen{g}/selection.json, <results>/{experiment}/gen{g}/parent{r}/model.safetensors
+INPUTS   scores and answers of a generation's members; the file of a user's own rule; the weights
+         of the member at each rank
+OUTPUTS  <results>/{experiment}/gen{g}/selection.json,
+         <results>/{experiment}/gen{g}/parent{r}/model.safetensors
 """
+
+from pollination.plan.inputs import parent_inputs, selection_inputs, selection_settings
 
 
 rule select_parents:
     input:
-        scores=generation_scores,
-        answers=generation_answers,
+        unpack(ask(selection_inputs, "experiment", "gen")),
     output:
         selection="<results>/{experiment}/gen{gen}/selection.json",
         run="<results>/{experiment}/gen{gen}/selection.run.json",
@@ -23,7 +26,7 @@ rule select_parents:
         runtime=minutes(30),
     params:
         recipe=1,
-        select=setting("experiments/{experiment}/select"),
+        select=ask(selection_settings, "experiment"),
         seed=config["evaluation_seed"],
     message:
         "Selecting the parents of {wildcards.experiment}, generation {wildcards.gen}"
@@ -33,7 +36,7 @@ rule select_parents:
 
 rule mutate_parent:
     input:
-        unpack(parent_inputs),
+        unpack(ask(parent_inputs, "experiment", "gen", "rank")),
     output:
         weights="<results>/{experiment}/gen{gen}/parent{rank}/model.safetensors",
         run="<results>/{experiment}/gen{gen}/parent{rank}/run.json",

@@ -1,8 +1,19 @@
-"""What members said to the fixed prompts: embedded by an encoder or TF-IDF, and how diverse it is (docs/semantics.md); the words of human text.
+"""What members say to the fixed prompts, and how diverse it is (docs/semantics.md).
 
-INPUTS   samples.parquet of the experiments that `evaluate.semantics` concerns; an encoder from the hub or a folder; corpora
+The text is embedded by an encoder or TF-IDF. The words of human text are counted too.
+
+INPUTS   samples.parquet of the experiments that `evaluate.semantics` concerns; an encoder from the
+         hub or a folder; corpora
 OUTPUTS  <results>/semantics/, <results>/corpora/{corpus}/vocabulary.parquet
 """
+
+from pollination.plan.embedding import (
+    embedded_groups,
+    embedded_models,
+    embedded_places,
+    embedded_samples,
+)
+from pollination.plan.semantics import embeddings_file, encoder_files, semantics_setting
 
 
 localrules:
@@ -48,8 +59,8 @@ rule stage_encoder:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        encoder=semantics("encoder"),
-        revision=semantics("revision"),
+        encoder=semantics_setting(plan, "encoder"),
+        revision=semantics_setting(plan, "revision"),
     message:
         "Staging the encoder of the samples"
     script:
@@ -58,8 +69,8 @@ rule stage_encoder:
 
 rule embed_samples:
     input:
-        samples=embedded_samples,
-        encoder=plan.encoder,
+        samples=embedded_samples(plan),
+        encoder=encoder_files(plan),
     output:
         embeddings="<results>/semantics/encoder.embeddings.parquet",
         run="<results>/semantics/encoder.embeddings.run.json",
@@ -76,10 +87,10 @@ rule embed_samples:
         gpu=1,
     params:
         recipe=1,
-        models=plan.embedded_models(),
-        places=plan.embedded_places(),
-        texts=own_texts(),
-        max_tokens=semantics("max_tokens"),
+        models=embedded_models(plan),
+        places=embedded_places(plan),
+        texts=sorted(config["evaluate"]["samples"]["texts"]),
+        max_tokens=semantics_setting(plan, "max_tokens"),
         batch_size=config["evaluate"]["batch_size"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
@@ -91,7 +102,7 @@ rule embed_samples:
 
 rule weigh_samples:
     input:
-        samples=embedded_samples,
+        samples=embedded_samples(plan),
     output:
         embeddings="<results>/semantics/tfidf.embeddings.parquet",
         run="<results>/semantics/tfidf.embeddings.run.json",
@@ -106,9 +117,9 @@ rule weigh_samples:
         runtime=minutes(60),
     params:
         recipe=1,
-        models=plan.embedded_models(),
-        places=plan.embedded_places(),
-        texts=own_texts(),
+        models=embedded_models(plan),
+        places=embedded_places(plan),
+        texts=sorted(config["evaluate"]["samples"]["texts"]),
     message:
         "Embedding the samples by TF-IDF"
     script:
@@ -117,7 +128,7 @@ rule weigh_samples:
 
 rule compare_samples:
     input:
-        embeddings=plan.embeddings,
+        embeddings=embeddings_file(plan),
     output:
         diversity="<results>/semantics/diversity.parquet",
         run="<results>/semantics/diversity.run.json",
@@ -132,7 +143,7 @@ rule compare_samples:
         runtime=minutes(120),
     params:
         recipe=1,
-        groups=plan.embedded_groups(),
+        groups=embedded_groups(plan),
         seed=config["evaluation_seed"],
     message:
         "Measuring how diverse the samples are"

@@ -1,15 +1,22 @@
-"""The Gaussian theory of study A (section 6.1, appendix A): recursive estimation alone and as the best of K, and its tail bound.
+"""The Gaussian theory of study A (section 6.1, appendix A).
 
-INPUTS   none but the config's `theory`
-OUTPUTS  <results>/theory/{recursion,summary,sensitivity,bound}.parquet, <results>/report/theory_*.svg, .png, .csv
+It simulates recursive estimation alone and as the best of K, and computes its tail bound.
+
+INPUTS   only the config's `theory`
+OUTPUTS  <results>/theory/{recursion,summary,sensitivity,bound}.parquet,
+         <results>/report/theory_*.svg, .png, .csv
 """
 
-from pollination.sides import THEORY_FIGURES
+from pollination.core.settings import definition, lean
+from pollination.plan.figures import THEORY
+from pollination.plan.standalone import theory_files
+
+theory = lean(config["theory"], definition("theory"))
 
 
 rule theory:
     input:
-        plan.theory_files(),
+        theory_files(plan),
     localrule: True
     message:
         "The theory of the run {config[run]} is calculated and drawn"
@@ -31,7 +38,7 @@ rule simulate_recursion:
         runtime=grows(60),
     params:
         recipe=1,
-        theory={key: value for key, value in config["theory"].items() if key not in ("grid", "bound")},
+        theory={key: value for key, value in theory.items() if key not in ("grid", "bound")},
     message:
         "Estimating a Gaussian again and again, alone and as the best of K"
     script:
@@ -53,7 +60,11 @@ rule simulate_sensitivity:
         runtime=grows(120),
     params:
         recipe=1,
-        theory={key: value for key, value in config["theory"].items() if key not in ("runs", "shown", "k", "bound")},
+        theory={
+            key: value
+            for key, value in theory.items()
+            if key not in ("runs", "shown", "k", "bound")
+        },
     message:
         "Sensitivity of the last generation to samples, estimators, noise and dimensions"
     script:
@@ -75,34 +86,34 @@ rule check_bound:
         runtime=grows(60),
     params:
         recipe=1,
-        theory={key: config["theory"].get(key) for key in ("variance", "seed", "bound")},
+        theory={key: theory.get(key) for key in ("variance", "seed", "bound")},
     message:
         "The printed tail bound beside the exact probability and the simulated one"
     script:
         "../workflow/scripts/simulate_theory.py"
 
 
-for figure, (title, table) in THEORY_FIGURES.items():
+for figure, entry in THEORY.items():
 
     rule:  # one for each picture: a rule can have one caption only
         name:
             f"draw_{figure}"
         input:
-            table=f"<results>/theory/{table}.parquet",
-            summary="<results>/theory/summary.parquet" if table == "recursion" else [],
-            code=figure_source(figure),
+            table=f"<results>/theory/{entry.reads[0]}.parquet",
+            summary=[f"<results>/theory/{table}.parquet" for table in entry.reads[1:]],
+            code=figure_source(entry.module),
         output:
             numbers=report(
                 f"<results>/report/{figure}.csv",
                 caption=f"../workflow/report/{figure}.rst",
                 category="5 Theory",
-                labels={"figure": title, "as": "numbers (CSV)"},
+                labels={"figure": entry.title, "as": "numbers (CSV)"},
             ),
             svg=report(
                 f"<results>/report/{figure}.svg",
                 caption=f"../workflow/report/{figure}.rst",
                 category="5 Theory",
-                labels={"figure": title, "as": "picture"},
+                labels={"figure": entry.title, "as": "picture"},
             ),
             png=f"<results>/report/{figure}.png",
             run=f"<results>/report/{figure}.run.json",

@@ -1,15 +1,21 @@
-"""Founders learn from human text, children from what the generation before has written.
+"""Founders learn from human text, children from the text of the generation before.
 
-INPUTS   blueprint (configuration, tokenizer), packed human text or synthetic shards, the weights to start from
-OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/: a model folder each
+INPUTS   blueprint (configuration, tokenizer), packed human text or synthetic shards, the weights to
+         start from
+OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/: a model
+         folder each
 """
+
+from pollination.plan.inputs import child_inputs, founder_inputs, segment, training
+from pollination.plan.layout import blueprint_files, model_setting
 
 
 rule train_founder:
     input:
-        unpack(founder_inputs),
-        blueprint=blueprint,
-        staged=ancient("<results>/staged/complete"),  # an order, not a dependency: another benchmark trains nothing again
+        unpack(ask(founder_inputs, "pool", "member")),
+        blueprint=ask(blueprint_files, "place", "member"),
+        # An order, not a dependency: a benchmark that is added trains nothing again.
+        staged=ancient("<results>/staged/complete"),
     output:
         weights="<results>/founders/{pool}/member{member}/model.safetensors",
         config="<results>/founders/{pool}/member{member}/config.json",
@@ -30,9 +36,11 @@ rule train_founder:
         gpu=1,
     params:
         recipe=4,
-        train=setting("founders/{pool}/train"),
-        segment=segment,
+        training=ask(training, "place"),
+        segment=ask(segment, "place"),
         data_seed=config["data_seed"],
+        context_tokens=ask(model_setting, "place", "member", key="context_tokens"),
+        separator=ask(model_setting, "place", "member", key="separator"),
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:
@@ -43,8 +51,8 @@ rule train_founder:
 
 rule train_child:
     input:
-        unpack(child_inputs),
-        blueprint=blueprint,
+        unpack(ask(child_inputs, "experiment", "gen", "member")),
+        blueprint=ask(blueprint_files, "place", "member"),
     output:
         weights="<results>/{experiment}/gen{gen}/member{member}/model.safetensors",
         config="<results>/{experiment}/gen{gen}/member{member}/config.json",
@@ -65,14 +73,11 @@ rule train_child:
         gpu=1,
     params:
         recipe=4,
-        train=setting("experiments/{experiment}/train"),
-        text=setting("experiments/{experiment}/text"),
-        human=setting("experiments/{experiment}/human"),
-        segment=segment,
-        seed=setting("experiments/{experiment}/seed"),
+        training=ask(training, "place"),
+        segment=ask(segment, "place"),
         data_seed=config["data_seed"],
-        context_tokens=context_tokens,
-        separator=separator,
+        context_tokens=ask(model_setting, "place", "member", key="context_tokens"),
+        separator=ask(model_setting, "place", "member", key="separator"),
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:

@@ -1,12 +1,15 @@
-"""Chaos: a workflow runs while things break at random moments; then it is completed undisturbed, and every artifact must be the reference's.
+"""Chaos: a workflow runs while things break at random moments; then it is completed undisturbed,
+and every artifact must be the reference's.
 
-    python -m tests.chaos --hours 1                  # the demo, on this machine (make chaos HOURS=1)
-    python -m tests.chaos --kills 100 --slurm        # on a Slurm of its own, with virtual nodes (root)
+    python -m tests.chaos --hours 1              # the demo, on this machine
+    python -m tests.chaos --kills 100 --slurm    # on a Slurm of its own, with virtual nodes (root)
     python -m tests.chaos --configfile config/test/toy.yaml --faults 10 --seed 3
 
-What breaks is real: signals, a full tmpfs, a file-size limit, a folder in a file's place, bytes flipped on the disk, a clock that jumps
-(libfaketime), Slurm's daemons. A fault that this machine cannot have (no root, no library) is left out and named. The seed fixes which faults
-come in which order, not what the workflow happens to be doing then. When a run ends before the campaign does, it is compared and begun anew.
+What breaks is real: signals, a full tmpfs, a file-size limit, a folder in a file's place, bytes
+flipped on the disk, a clock that jumps (libfaketime), Slurm's daemons. A fault that this machine
+cannot have (no root, no library) is left out and named. The seed fixes which faults come in which
+order, not what the workflow happens to be doing then. When a run ends before the campaign does, it
+is compared and begun anew.
 """
 
 import argparse
@@ -28,23 +31,40 @@ from pathlib import Path
 import psutil
 import yaml
 
-from pollination import artifacts
+from pollination.core import artifacts
 from tests.packages import install
 from tests.slurm import Cluster, missing
 
 ROOT = Path(__file__).parent.parent
-KILLS = ("kill_driver", "kill_driver_and_jobs", "kill_job", "end_job", "interrupt_driver", "cancel_job", "kill_controller", "kill_node")
-SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"  # Python's own is an error under libfaketime
+KILLS = (
+    "kill_driver",
+    "kill_driver_and_jobs",
+    "kill_job",
+    "end_job",
+    "interrupt_driver",
+    "cancel_job",
+    "kill_controller",
+    "kill_node",
+)
+# Python's own is an error under libfaketime
+SLEEP = (
+    "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and "
+    "None\n"
+)
 END_S = 900  # a driver that is asked to stop and does not
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 
 def digests(results: Path) -> dict[str, str]:
-    """Digest of every artifact of a run by name: all but logs, timings, the figure of them, and records (which name the commit)."""
+    """Digest of every artifact of a run by name: all but logs, timings, the figure of them, and
+    records (which name the commit).
+    """
     found = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results).as_posix()
-        timed = name.startswith(("logs/", "benchmarks/", "report/cost")) or name.endswith("run.json")
+        timed = name.startswith(("logs/", "benchmarks/", "report/cost")) or name.endswith(
+            "run.json"
+        )
         if path.is_file() and "/." not in f"/{name}" and not timed:
             found[name] = artifacts.digest(path)
     return found
@@ -52,21 +72,39 @@ def digests(results: Path) -> dict[str, str]:
 
 def same(found: dict[str, str], reference: dict[str, str]) -> None:
     """AssertionError names what differs, is missing, or is one too many."""
-    other = sorted(name for name in reference.keys() | found.keys() if reference.get(name) != found.get(name))
+    other = sorted(
+        name for name in reference.keys() | found.keys() if reference.get(name) != found.get(name)
+    )
     assert not other, f"{len(other)} artifacts differ from the reference: {', '.join(other[:10])}"
 
 
 def leftovers(results: Path) -> list[str]:
-    """Half-written files of jobs that hold a lease: the copy that goes on has removed them. (Of others a hidden file may stay.)"""
+    """Half-written files of jobs that hold a lease: the copy that goes on has removed them.
+
+    (Of others a hidden file may stay.)
+    """
     leased = {path.parent for path in results.rglob(".*.work")}
-    return sorted(str(path) for path in results.rglob("*.tmp") if path.parent in leased or path.parent.name.endswith(".work"))
+    return sorted(
+        str(path)
+        for path in results.rglob("*.tmp")
+        if path.parent in leased or path.parent.name.endswith(".work")
+    )
 
 
 def tracebacks(text: str) -> list[str]:
-    """The innermost place and the exception of each traceback in a log: what ought to be one clear line was not."""
+    """The innermost place and the exception of each traceback in a log: what ought to be one clear
+    line was not.
+    """
     found, lines = [], text.splitlines()
     for start in [number for number, line in enumerate(lines) if line.startswith("Traceback")]:
-        end = next((number for number in range(start + 1, len(lines)) if not lines[number].startswith(" ")), len(lines) - 1)
+        end = next(
+            (
+                number
+                for number in range(start + 1, len(lines))
+                if not lines[number].startswith(" ")
+            ),
+            len(lines) - 1,
+        )
         places = [line.strip() for line in lines[start:end] if line.strip().startswith("File ")]
         found.append(f"{places[-1] if places else ''}: {lines[end]}")
     return found
@@ -74,7 +112,7 @@ def tracebacks(text: str) -> list[str]:
 
 @dataclass
 class Campaign:
-    """A run in `folder` and what is broken in it now. `healing`: (when, what) for faults that pass."""
+    """A run in `folder`, and its faults. `healing`: (when, what) for faults that pass."""
 
     folder: Path
     configfile: Path
@@ -95,10 +133,18 @@ class Campaign:
     def results(self) -> Path:
         return self.folder / "results" / yaml.safe_load(self.configfile.read_text())["run"]
 
-    # --- the workflow under test ----------------------------------------------------------------------------------
+    # --- the workflow under test
 
     def command(self, *words: str) -> list[str]:
-        base = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
+        base = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--directory",
+            str(self.folder),
+        ]
         profile = ["--profile", str(ROOT / "profiles" / ("slurm" if self.cluster else "local"))]
         profile += QUICK if self.cluster else ("--cores", "2")
         return [*base, *profile, *words, "--configfile", str(self.configfile)]
@@ -107,24 +153,39 @@ class Campaign:
         quick = {"POLLINATION_SAVE_EVERY_S": "0.5", "POLLINATION_BEAT_S": "1"}
         if self.clock is None:
             return os.environ | quick
-        # files have the times that the file system gives them (FAKE_UTIME undoes what the library else does to "now"), what waits waits
-        switches = dict.fromkeys(("NO_FAKE_STAT", "FAKE_UTIME", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC"), "1")
-        faked = {"LD_PRELOAD": str(faketime()), "FAKETIME_TIMESTAMP_FILE": str(self.clock), "FAKETIME_CACHE_DURATION": "1"}
+        # files have the times that the file system gives them (FAKE_UTIME undoes what the library
+        # else does to "now"), what waits waits
+        switches = dict.fromkeys(
+            ("NO_FAKE_STAT", "FAKE_UTIME", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC"),
+            "1",
+        )
+        faked = {
+            "LD_PRELOAD": str(faketime()),
+            "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+            "FAKETIME_CACHE_DURATION": "1",
+        }
         return os.environ | quick | faked | switches | {"PYTHONPATH": str(self.clock.parent)}
 
     def start(self, *targets: str) -> None:
-        subprocess.run(self.command("--unlock"), capture_output=True, timeout=END_S, env=self.environment())
+        subprocess.run(
+            self.command("--unlock"), capture_output=True, timeout=END_S, env=self.environment()
+        )
         self.starts += 1
         with open(self.folder / "driver.log", "a") as log:
             words = [*self.command(), *(("--", *targets) if targets else ())]
-            self.driver = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, env=self.environment())
+            self.driver = subprocess.Popen(
+                words, stdout=log, stderr=log, start_new_session=True, env=self.environment()
+            )
 
     def jobs(self) -> list[psutil.Process]:
         """The processes of this run's jobs, whoever started them."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if ".snakemake/scripts" in " ".join(process.cmdline()) and Path(process.cwd()) == self.folder:
+                if (
+                    ".snakemake/scripts" in " ".join(process.cmdline())
+                    and Path(process.cwd()) == self.folder
+                ):
                     found.append(process)
         return sorted(found, key=lambda process: process.pid)
 
@@ -152,8 +213,22 @@ class Campaign:
 
     def repair(self) -> None:
         """What `python -m pollination verify` says must be made again is deleted, as it says."""
-        words = [sys.executable, "-m", "pollination", "verify", "--configfile", str(self.configfile), "--names"]
-        found = subprocess.run(words, cwd=self.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        words = [
+            sys.executable,
+            "-m",
+            "pollination",
+            "verify",
+            "--configfile",
+            str(self.configfile),
+            "--names",
+        ]
+        found = subprocess.run(
+            words,
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
         assert found.returncode in (0, 1) or "there is no such folder" in found.stderr, found.stderr
         for name in found.stdout.split():
             (self.folder / name).unlink(missing_ok=True)
@@ -162,7 +237,9 @@ class Campaign:
     def complete(self) -> None:
         """Heal all, run to the end undisturbed."""
         self.heal(everything=True)
-        for _ in range(3):  # jobs that were hurt before the healing may still fail the driver that waits for them
+        for _ in range(
+            3
+        ):  # jobs that were hurt before the healing may still fail the driver that waits for them
             if self.driver is None or self.driver.poll() not in (None, 0):
                 self.repair()
                 self.start()
@@ -182,7 +259,9 @@ class Campaign:
         self.completed += 1
 
     def make_again(self) -> bool:
-        """What was deleted as damaged is asked for by name, as verify says: some of it nothing else may need; then what depends on it."""
+        """What was deleted as damaged is asked for by name, as verify says: some of it nothing else
+        may need; then what depends on it.
+        """
         if self.damaged:
             for targets in (sorted(self.damaged), ()):
                 self.start(*targets)
@@ -191,9 +270,11 @@ class Campaign:
             self.damaged.clear()
         return True
 
-    # --- the campaign ------------------------------------------------------------------------------------------------
+    # --- the campaign
 
-    def run(self, reference: dict[str, str], kinds: list[str], enough: Callable[[Counter], bool]) -> None:
+    def run(
+        self, reference: dict[str, str], kinds: list[str], enough: Callable[[Counter], bool]
+    ) -> None:
         """Break things until `enough(faults)`, then complete and compare."""
         begun_s = time.monotonic()
         waiting: list[str] = []
@@ -202,7 +283,10 @@ class Campaign:
                 if self.driver and self.driver.returncode == 0:
                     self.complete()
                     self.compare(reference)
-                    self.say(f"{time.monotonic() - begun_s:7.0f} s  a run is complete and equals the reference; begun anew")
+                    self.say(
+                        f"{time.monotonic() - begun_s:7.0f} s  a run is complete and equals the "
+                        "reference; begun anew"
+                    )
                     self.begin_anew()
                 self.heal(everything=True)
                 self.repair()
@@ -220,7 +304,9 @@ class Campaign:
                 self.say(f"{time.monotonic() - begun_s:7.0f} s  {kind}: {told}")
         self.complete()
         self.compare(reference)
-        self.say(f"{time.monotonic() - begun_s:7.0f} s  completed undisturbed: equal to the reference")
+        self.say(
+            f"{time.monotonic() - begun_s:7.0f} s  completed undisturbed: equal to the reference"
+        )
 
     def begin_anew(self) -> None:
         for path in (*self.results.parent.iterdir(), self.folder / ".snakemake"):
@@ -229,7 +315,7 @@ class Campaign:
         self.damaged.clear()
 
 
-# --- faults: each says what it did, or None where there was nothing to break at this moment -------------------------------
+# --- faults: each says what it did, or None where there was nothing to break at this moment
 
 FAULTS: dict[str, Callable[[Campaign], str | None]] = {}
 
@@ -325,17 +411,24 @@ def fail_rename(campaign: Campaign) -> str | None:
     target = campaign.chance.choice(targets)
     with suppress(OSError):
         (target / "in the way").mkdir(parents=True)
-    campaign.later(1, 10, lambda: shutil.rmtree(target, ignore_errors=True) if target.is_dir() else None)
+    campaign.later(
+        1, 10, lambda: shutil.rmtree(target, ignore_errors=True) if target.is_dir() else None
+    )
     return f"{target.relative_to(campaign.results)} is a folder"
 
 
 @fault
 def flip_byte(campaign: Campaign) -> str | None:
-    """In a finished artifact, and its time stamp stays: whoever reads it must notice, and verify must name it."""
+    """In a finished artifact, and its time stamp stays: whoever reads it must notice, and verify
+    must name it.
+    """
     files = []
     for record in campaign.results.rglob("*run.json"):
         with suppress(OSError, ValueError):
-            files += [record, *(record.parent / name for name in artifacts.read_record(record)["outputs"])]
+            files += [
+                record,
+                *(record.parent / name for name in artifacts.read_record(record)["outputs"]),
+            ]
     files = sorted(path for path in files if path.is_file() and path.stat().st_size)
     if not files:
         return None
@@ -390,7 +483,9 @@ def kill_controller(campaign: Campaign) -> str:
 
 @fault
 def kill_node(campaign: Campaign) -> str:
-    """With its slurmd dead the node is lost after SlurmdTimeout, though the job's processes live on."""
+    """With its slurmd dead the node is lost after SlurmdTimeout, though the job's processes live
+    on.
+    """
     node = campaign.chance.choice(campaign.cluster.names)
     campaign.cluster.kill(f"slurmd-{node}")
     campaign.later(5, 25, lambda: campaign.cluster.restart(f"slurmd-{node}"))
@@ -406,7 +501,7 @@ def lose_node(campaign: Campaign) -> str:
     return f"node {node} is down"
 
 
-# --- what a machine can have ---------------------------------------------------------------------------------------------
+# --- what a machine can have
 
 
 def faketime() -> Path | None:
@@ -414,7 +509,9 @@ def faketime() -> Path | None:
 
 
 def small_disk(folder: Path, size_bytes: int) -> str | None:
-    """Put the results of `folder` on a file system of `size_bytes`; why not, where it cannot be done."""
+    """Put the results of `folder` on a file system of `size_bytes`; why not, where it cannot be
+    done.
+    """
     (folder / "results").mkdir()
     if os.geteuid() or not sys.platform.startswith("linux"):
         return "a disk that can be filled needs a tmpfs, and that needs root"
@@ -458,7 +555,11 @@ def reference(configfile: Path, say: Callable[[str], None] = print) -> tuple[dic
         campaign, begun_s = Campaign(folder, configfile, random.Random(0)), time.monotonic()
         campaign.start()
         assert campaign.driver.wait(8 * END_S) == 0, campaign.last_words()
-        size = sum(path.stat().st_blocks * 512 for path in folder.joinpath("results").rglob("*") if path.is_file())
+        size = sum(
+            path.stat().st_blocks * 512
+            for path in folder.joinpath("results").rglob("*")
+            if path.is_file()
+        )
         say(f"the reference took {time.monotonic() - begun_s:.0f} s, {size / 2**20:.0f} MiB")
         return digests(campaign.results), size
     finally:
@@ -476,7 +577,9 @@ def campaign(
     say: Callable[[str], None] = print,
 ) -> Campaign:
     """Run a campaign to its end. AssertionError: something was lost, differs, or does not end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the driver
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it, and so would the driver
     folder, cluster = Path(tempfile.mkdtemp(prefix="chaos.")).resolve(), None
     if slurm:
         if reason := missing():
@@ -504,34 +607,83 @@ def campaign(
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--configfile", type=lambda name: Path(name).resolve(), default=ROOT / "config/config.yaml", help="the workflow (default: the demo)"
+        "--configfile",
+        type=lambda name: Path(name).resolve(),
+        default=ROOT / "config/config.yaml",
+        help="the workflow (default: the demo)",
     )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--hours", type=float, help="break things for so long")
     length.add_argument("--kills", type=int, help=f"until so many kills: {', '.join(KILLS)}")
     length.add_argument("--faults", type=int, help="until so many faults of any kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--slurm", action="store_true", help="on a real Slurm with virtual nodes, started for it (root, Debian's packages)")
-    parser.add_argument("--every", type=float, nargs=2, default=(3.0, 15.0), metavar=("LOW", "HIGH"), help="seconds between faults")
-    parser.add_argument("--only", nargs="*", default=(), choices=list(FAULTS), metavar="FAULT", help=f"of {', '.join(FAULTS)}")
+    parser.add_argument(
+        "--slurm",
+        action="store_true",
+        help="on a real Slurm with virtual nodes, started for it (root, Debian's packages)",
+    )
+    parser.add_argument(
+        "--every",
+        type=float,
+        nargs=2,
+        default=(3.0, 15.0),
+        metavar=("LOW", "HIGH"),
+        help="seconds between faults",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=(),
+        choices=list(FAULTS),
+        metavar="FAULT",
+        help=f"of {', '.join(FAULTS)}",
+    )
     given = parser.parse_args(words)
-    say, end_s = lambda line: print(line, flush=True), None  # noqa: E731
+    say, end_s = lambda line: print(line, flush=True), None
     undisturbed = reference(given.configfile, say)
     end_s = time.monotonic() + 3600 * (given.hours or 0)
 
     def enough(faults: Counter) -> bool:
         if given.hours:
             return time.monotonic() >= end_s
-        return faults.total() >= given.faults if given.faults else sum(faults[name] for name in KILLS) >= given.kills
+        return (
+            faults.total() >= given.faults
+            if given.faults
+            else sum(faults[name] for name in KILLS) >= given.kills
+        )
 
     begun_s = time.monotonic()
-    run = campaign(given.configfile, given.seed, enough, undisturbed, given.slurm, tuple(given.every), tuple(given.only), say)
-    found = {"faults": dict(sorted(run.faults.items())), "kills": sum(run.faults[name] for name in KILLS), "drivers": run.starts}
-    found |= {"completed": run.completed, "tracebacks": Counter(run.tracebacks), "minutes": round((time.monotonic() - begun_s) / 60, 1)}
-    found |= {"seed": given.seed, "config": given.configfile.name, "slurm": given.slurm, "artifacts": len(undisturbed[0])}
+    run = campaign(
+        given.configfile,
+        given.seed,
+        enough,
+        undisturbed,
+        given.slurm,
+        tuple(given.every),
+        tuple(given.only),
+        say,
+    )
+    found = {
+        "faults": dict(sorted(run.faults.items())),
+        "kills": sum(run.faults[name] for name in KILLS),
+        "drivers": run.starts,
+    }
+    found |= {
+        "completed": run.completed,
+        "tracebacks": Counter(run.tracebacks),
+        "minutes": round((time.monotonic() - begun_s) / 60, 1),
+    }
+    found |= {
+        "seed": given.seed,
+        "config": given.configfile.name,
+        "slurm": given.slurm,
+        "artifacts": len(undisturbed[0]),
+    }
     say(json.dumps(found))
     return 0
 

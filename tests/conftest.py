@@ -10,8 +10,9 @@ import pytest
 import torch
 import yaml
 
-from pollination.config import resolve
-from pollination.workflow import Plan
+from pollination.core.settings import schema, whole
+from pollination.plan.config.resolve import resolve
+from pollination.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 TOY = ROOT / "config/test/toy.yaml"
@@ -21,23 +22,55 @@ torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
 
 def shared(relative: str) -> Path:
-    """A path inside the shared real data (POLLINATION_DATA, else ../shared); skips the test where it is absent."""
+    """A path inside the shared real data (POLLINATION_DATA, else ../shared); skips the test where
+    it is absent.
+    """
     for base in (os.environ.get("POLLINATION_DATA"), ROOT.parent / "shared"):
         if base and (path := Path(base) / relative).exists():
             return path
-    pytest.skip(f"real data {relative!r} is not here: set POLLINATION_DATA to the folder that holds it")
+    pytest.skip(
+        f"real data {relative!r} is not here: set POLLINATION_DATA to the folder that holds it"
+    )
+
+
+def as_read(params: dict) -> dict:
+    """A figure's part of the config as its job reads it."""
+    return whole(params, schema())
 
 
 def command(folder: Path, *words: str, configfile: Path = TOY) -> list[str]:
     """snakemake in `folder`, with the project's copy there if it has one."""
     project = folder / "project" if (folder / "project").exists() else ROOT
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile"), "--directory", str(folder)]
-    return [*base, "--profile", str(ROOT / "profiles/local"), "--cores", "2", "--configfile", str(configfile), *words]
+    base = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(project / "Snakefile"),
+        "--directory",
+        str(folder),
+    ]
+    return [
+        *base,
+        "--profile",
+        str(ROOT / "profiles/local"),
+        "--cores",
+        "2",
+        "--configfile",
+        str(configfile),
+        *words,
+    ]
 
 
 def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True, **process) -> str:
     """What a call of snakemake prints; its exit status is checked. `process`: of subprocess.run."""
-    result = subprocess.run(command(folder, *words, configfile=configfile), capture_output=True, text=True, timeout=900, **process)
+    result = subprocess.run(
+        command(folder, *words, configfile=configfile),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        **process,
+    )
     output = result.stdout + result.stderr
     told = [line for line in output.splitlines() if "error" in line.lower()]
     assert (result.returncode == 0) == ok, "\n".join([*told[:20], output[-5000:]])
@@ -58,11 +91,15 @@ def planned(output: str) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A finished run of the toy config, made by a copy of the project that a test may change; by a user whose home (`home`) and
-    temporary folder (`temporary`) were empty, and whose umask lets others read nothing."""
+    """A finished run of the toy config, made by a copy of the project that a test may change; by a
+    user whose home (`home`) and temporary folder (`temporary`) were empty, and whose umask lets
+    others read nothing.
+    """
     folder = tmp_path_factory.mktemp("toy")
     for name in ("rules", "workflow", "pollination", "profiles", "envs"):
-        shutil.copytree(ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy2(ROOT / "Snakefile", folder / "project")
     (folder / "home").mkdir()
     (folder / "temporary").mkdir()

@@ -1,6 +1,8 @@
-"""A real Slurm on this machine, for the tests: a controller and virtual nodes with stand-in GPUs, from Debian's packages.
+"""A real Slurm on this machine, for the tests: a controller and virtual nodes with stand-in GPUs,
+from Debian's packages.
 
-Everything lives in one temporary folder, but for the three files that Slurm's clients read from /etc/slurm. Needs root.
+Everything lives in one temporary folder, but for the three files that Slurm's clients read from
+/etc/slurm. Needs root.
 """
 
 import os
@@ -95,7 +97,7 @@ def call(*words: str, timeout_s: float = 30) -> str:
 
 
 def ended(process: psutil.Process, timeout_s: float) -> bool:
-    """Whether a process ends in time; one that its parent has not asked after (a zombie) has ended."""
+    """Whether a process ends in time; a zombie, which its parent has not reaped, has ended."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         try:
@@ -108,13 +110,16 @@ def ended(process: psutil.Process, timeout_s: float) -> bool:
 
 
 class Cluster:
-    """Nodes with two "a100" each: four in the default partition `gpu`, and two more in each of `partitions`.
+    """Nodes with two "a100" each: four in the default partition `gpu`, and two more in each of
+    `partitions`.
 
     Jobs of partition `{name}-urgent` preempt those of `{name}`.
     """
 
     def __init__(self, partitions: Sequence[str] = ()) -> None:
-        self.partitions = {"gpu": [f"gpu{n}" for n in range(1, 5)]} | {name: [f"{name}{n}" for n in (1, 2)] for name in partitions}
+        self.partitions = {"gpu": [f"gpu{n}" for n in range(1, 5)]} | {
+            name: [f"{name}{n}" for n in (1, 2)] for name in partitions
+        }
         self.names = [node for nodes in self.partitions.values() for node in nodes]
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-test."))
         self.folder.chmod(0o755)  # munge refuses a socket that not everybody can reach
@@ -128,11 +133,15 @@ class Cluster:
         for name, node_port in zip(self.names, ports, strict=True):
             (self.folder / f"spool-{name}").mkdir()
             lines.append(
-                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=8 RealMemory=64000 Gres=gpu:a100:{len(DEVICES)}\n"
+                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=8 "
+                f"RealMemory=64000 Gres=gpu:a100:{len(DEVICES)}\n"
             )
         for name, nodes in self.partitions.items():
             common = f"Nodes={','.join(nodes)} DefaultTime=10 MaxTime=1-00:00:00"
-            lines.append(f"PartitionName={name} {common} Default={'YES' if name == 'gpu' else 'NO'} PriorityTier=1 PreemptMode=REQUEUE\n")
+            lines.append(
+                f"PartitionName={name} {common} Default={'YES' if name == 'gpu' else 'NO'} "
+                "PriorityTier=1 PreemptMode=REQUEUE\n"
+            )
             lines.append(f"PartitionName={name}-urgent {common} PriorityTier=10 PreemptMode=OFF\n")
         ETC.mkdir(exist_ok=True)
         (ETC / "slurm.conf").write_text("".join(lines))
@@ -141,11 +150,27 @@ class Cluster:
         key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(1024))
-        kinds = {"key": "munge.key", "socket": "munge.socket", "pid": "munged.pid", "log": "munged.log", "seed": "munged.seed"}
-        files = [f"--{name if name == 'socket' else name + '-file'}={self.folder / file}" for name, file in kinds.items()]
+        kinds = {
+            "key": "munge.key",
+            "socket": "munge.socket",
+            "pid": "munged.pid",
+            "log": "munged.log",
+            "seed": "munged.seed",
+        }
+        files = [
+            f"--{name if name == 'socket' else name + '-file'}={self.folder / file}"
+            for name, file in kinds.items()
+        ]
         call("munged", *files)
         call("slurmctld", "-c")
-        until(lambda: "is UP" in subprocess.run(("scontrol", "ping"), capture_output=True, text=True).stdout, 20, "the controller is up")
+        until(
+            lambda: (
+                "is UP"
+                in subprocess.run(("scontrol", "ping"), capture_output=True, text=True).stdout
+            ),
+            20,
+            "the controller is up",
+        )
         for name in self.names:
             call("slurmd", "-N", name)
         self.until_idle()
@@ -156,7 +181,7 @@ class Cluster:
         return psutil.Process(int((self.folder / f"{daemon}.pid").read_text()))
 
     def kill(self, daemon: str) -> None:
-        """Kill a daemon, and wait until it is gone: a restart at this moment would find it alive."""
+        """Kill a daemon, and wait until it is gone: an early restart would find it alive."""
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             process = self.process(daemon)
             process.kill()
@@ -167,20 +192,42 @@ class Cluster:
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             if self.process(daemon).status() != psutil.STATUS_ZOMBIE:
                 return
-        call(*(("slurmd", "-N", daemon.removeprefix("slurmd-")) if daemon.startswith("slurmd-") else (daemon,)))
+        call(
+            *(
+                ("slurmd", "-N", daemon.removeprefix("slurmd-"))
+                if daemon.startswith("slurmd-")
+                else (daemon,)
+            )
+        )
 
     def until_idle(self) -> None:
-        until(lambda: len(set(call("sinfo", "-hN", "-t", "idle", "-o", "%N").split())) == len(self.names), 60, "all nodes are idle")
+        until(
+            lambda: (
+                len(set(call("sinfo", "-hN", "-t", "idle", "-o", "%N").split())) == len(self.names)
+            ),
+            60,
+            "all nodes are idle",
+        )
 
     def jobs(self) -> list[dict[str, str]]:
-        """What `scontrol show job` says of every job that Slurm remembers, with its rule and wildcards as `rule`."""
+        """What `scontrol show job` says of every job that Slurm remembers, with its rule and
+        wildcards as `rule`.
+        """
         lines = call("scontrol", "-o", "-d", "show", "job").splitlines()
-        jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if line.startswith("JobId=")]
+        jobs = [
+            dict(word.split("=", 1) for word in line.split() if "=" in word)
+            for line in lines
+            if line.startswith("JobId=")
+        ]
         return [job | {"rule": job.get("Comment", "")} for job in jobs]
 
     def of(self, rule: str, *states: str) -> list[dict[str, str]]:
         """The jobs of a rule, in order of submission; of certain states only, if any are given."""
-        chosen = [job for job in self.jobs() if rule in job["rule"] and (not states or job["JobState"] in states)]
+        chosen = [
+            job
+            for job in self.jobs()
+            if rule in job["rule"] and (not states or job["JobState"] in states)
+        ]
         return sorted(chosen, key=lambda job: int(job["JobId"]))
 
     def watch(self) -> None:
@@ -190,15 +237,23 @@ class Cluster:
                 held = Counter()
                 for line in call("scontrol", "-o", "-d", "show", "job").splitlines():
                     if "JobState=RUNNING" in line:
-                        held.update(re.findall(r"Nodes=(\w+) \S+ \S+ GRES=gpu:a100:1\(IDX:(\d+)\)", line))
-                self.overlaps += [f"{node}: GPU {index} held {count} times" for (node, index), count in held.items() if count > 1]
+                        held.update(
+                            re.findall(r"Nodes=(\w+) \S+ \S+ GRES=gpu:a100:1\(IDX:(\d+)\)", line)
+                        )
+                self.overlaps += [
+                    f"{node}: GPU {index} held {count} times"
+                    for (node, index), count in held.items()
+                    if count > 1
+                ]
 
     def clear(self) -> None:
         """Cancel everything, wake nodes that are down, and wait until all is quiet."""
         call("scancel", "--user=root")
         until(lambda: not call("squeue", "-h").strip(), 60, "no job is left")
         for name in self.names:  # refused where there is nothing to resume
-            subprocess.run(("scontrol", "update", f"nodename={name}", "state=resume"), capture_output=True)
+            subprocess.run(
+                ("scontrol", "update", f"nodename={name}", "state=resume"), capture_output=True
+            )
         self.until_idle()
 
     def stop(self) -> None:

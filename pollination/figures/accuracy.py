@@ -1,17 +1,31 @@
-"""Accuracy over generations, a panel a task: the members' violins against the single line (study A, figure 6)."""
+"""Accuracy over generations: members as violins, the single line (study A, figure 6)."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pollination.analysis.run import Run
+from pollination.core.statistics import wilson_interval
 from pollination.figures import style
-from pollination.figures.data import Run
-from pollination.statistics import wilson_interval
+from pollination.plan import layout
 
-COLUMNS = ("task", "role", "experiment", "generation", "member", "selected", "accuracy", "stderr", "questions", "chance", "selects")
+COLUMNS = (
+    "task",
+    "role",
+    "experiment",
+    "generation",
+    "member",
+    "selected",
+    "accuracy",
+    "stderr",
+    "questions",
+    "chance",
+    "selects",
+)
 
 
 def draw(run: Run, out: Path) -> None:
@@ -21,14 +35,19 @@ def draw(run: Run, out: Path) -> None:
     chance, task = run.chance(), run.task()
     rows["chance"], rows["selects"] = rows.task.map(chance), rows.task == task
     tasks = list(dict.fromkeys(rows.task))
-    figure, axes = style.grid(len(tasks), columns=2 if len(tasks) in (2, 4) else 3, width=4.1, height=3.0)
+    figure, axes = style.grid(
+        len(tasks), columns=2 if len(tasks) in (2, 4) else 3, width=4.1, height=3.0
+    )
     for axis, name in zip(axes, tasks, strict=True):
         shown = rows[rows.task == name]
         draw_population(axis, shown[shown.role == "population"], "accuracy")
         if name in chance:
             axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
         draw_line(axis, shown[shown.role == "line"])
-        axis.set_title(f"{name}  ★ selects" if name == task else name, fontweight="bold" if name == task else "normal")
+        axis.set_title(
+            f"{name}  ★ selects" if name == task else name,
+            fontweight="bold" if name == task else "normal",
+        )
         axis.set_ylabel("accuracy")
         style.generation_axis(axis, int(rows.generation.max()))
     style.legend(figure, keys(run, bool(chance), "accuracy"))
@@ -42,24 +61,27 @@ def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = Fals
 
 
 def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
-    """Replicates thin, their mean thick; the band is a t-interval over replicates, or of the questions where there is one model."""
+    """Draw replicates thin, and their mean thick with a 95 % band.
+
+    The band is a t-interval over replicates. For a single model it is the interval over questions.
+    """
     draw_replicates(axis, rows, "accuracy")
-    places, means, lows, highs = [], [], [], []
+    points = []
     for generation, part in rows.groupby("generation"):
         mean, half = style.mean_band(part.accuracy)
-        low, high = (mean - half, mean + half)
+        low, high = mean - half, mean + half
         if np.isnan(half):
             questions = int(part.questions.iloc[0])
             low, high = wilson_interval(round(mean * questions), questions)
-        places, means, lows, highs = [*places, generation], [*means, mean], [*lows, max(0.0, low)], [*highs, min(1.0, high)]
-    if places:
-        style.band(axis, "line", places, means, lows, highs, cut=True)
+        points.append((generation, mean, max(0.0, low), min(1.0, high)))
+    if points:
+        style.band(axis, "line", *zip(*points, strict=True), cut=True)
     bottom, top = axis.get_ylim()
     axis.set_ylim(max(bottom, -0.04), min(top, 1.04))  # no accuracy lies beyond
 
 
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
-    """Each replicate by itself, thin, from the founder that they share (if they do)."""
+    """Draw each replicate thin, from the founder that they share (if they do)."""
     founders = rows[rows.generation == 0]
     for name, part in rows.groupby("experiment"):
         part = part if name in set(founders.experiment) else pd.concat([founders[:1], part])
@@ -73,9 +95,18 @@ def keys(run: Run, chance: bool, what: str) -> list:
             style.violin_key(f"population and its mean {what}"),
             Line2D([], [], ls="", marker="o", color=style.BLUE, mfc="white", ms=4, label="member"),
         ]
-        if any(run.plan.selects(name) for name in run.roles["population"]):
-            handles.append(Line2D([], [], ls="", marker="^", color=style.BLUE, mec="black", ms=5.5, label="selected"))
+        if any(layout.selects(run.plan, name) for name in run.roles["population"]):
+            look: dict[str, Any] = {
+                "ls": "",
+                "marker": "^",
+                "color": style.BLUE,
+                "mec": "black",
+                "ms": 5.5,
+            }
+            handles.append(Line2D([], [], label="selected", **look))
     if run.roles["line"]:
         many = len(run.roles["line"])
-        handles.append(style.key("line", f"single line, mean of {many}" if many > 1 else "single line"))
+        handles.append(
+            style.key("line", f"single line, mean of {many}" if many > 1 else "single line")
+        )
     return handles + ([Line2D([], [], color=style.BLACK, ls=":", label="chance")] if chance else [])

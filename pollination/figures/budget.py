@@ -1,10 +1,14 @@
-"""Do ecosystems share one budget? Tokens trained on and steps a round, of all members together (study B, section 3.2: the data budget is
-fixed, split over M models)."""
+"""Do ecosystems share one budget? Tokens and steps per round, of all members together.
+
+Study B (section 3.2) fixes the data budget and splits it over M models.
+"""
 
 from pathlib import Path
 
+from pollination.analysis.ecosystems import diversity
+from pollination.analysis.run import Run
 from pollination.figures import curves, style
-from pollination.figures.data import Run
+from pollination.plan import layout
 
 COLUMNS = ("label", "experiment", "diversity", "models", "t", "tokens", "steps", "relative")
 
@@ -14,13 +18,27 @@ def draw(run: Run, out: Path) -> None:
     figure, axes = style.grid(len(entries), columns=2, width=4.6, height=3.0)
     every = []
     for axis, (label, entry) in zip(axes, entries.items(), strict=True):
-        rounds = range(min(run.plan.experiment(name)["generations"] for names in entry.values() for name in names))
+        rounds = range(
+            min(
+                run.plan.experiment(name)["generations"]
+                for names in entry.values()
+                for name in names
+            )
+        )
         rows = [row for name, names in entry.items() for row in totals(run, name, names[0], rounds)]
         first = {row["t"]: row["tokens"] for row in reversed(rows)}  # of the first ecosystem
-        every += [{"label": label} | row | {"relative": row["tokens"] / first[row["t"]]} for row in rows]
+        every += [
+            {"label": label} | row | {"relative": row["tokens"] / first[row["t"]]} for row in rows
+        ]
         for place, name in enumerate(entry):
             mine = [row for row in rows if row["experiment"] == name]
-            axis.plot([row["t"] + 0.04 * place for row in mine], [row["tokens"] for row in mine], ms=4, lw=1.3, **curves.look(place))
+            axis.plot(
+                [row["t"] + 0.04 * place for row in mine],
+                [row["tokens"] for row in mine],
+                ms=4,
+                lw=1.3,
+                **curves.look(place),
+            )
         style.generation_axis(axis, len(rounds) - 1)
         axis.set_ylim(0, 1.25 * max(row["tokens"] for row in rows))
         axis.set_xlabel("round t")
@@ -32,10 +50,27 @@ def draw(run: Run, out: Path) -> None:
 
 
 def totals(run: Run, label: str, name: str, rounds: range) -> list[dict]:
-    """A row a round of one experiment (replicates are alike): what its members trained on together."""
+    """What the members of an experiment trained on together, by round; replicates are alike."""
     size, rows = run.plan.experiment(name)["population"], []
     for t in rounds:
-        last = [[row for row in run.training(run.plan.member(name, t, m)) if "loss" in row][-1] for m in range(size)]
-        rows.append({"t": t, "tokens": sum(row["tokens"] for row in last), "steps": sum(row["step"] for row in last)})
-    shared = {"experiment": label, "diversity": curves.ecosystems.diversity(run.plan.kinds(name)), "models": size}
+        last = [
+            [
+                row
+                for row in run.training(layout.member_folder(run.plan, name, t, m))
+                if "loss" in row
+            ][-1]
+            for m in range(size)
+        ]
+        rows.append(
+            {
+                "t": t,
+                "tokens": sum(row["tokens"] for row in last),
+                "steps": sum(row["step"] for row in last),
+            }
+        )
+    shared = {
+        "experiment": label,
+        "diversity": diversity(layout.kinds(run.plan, name)),
+        "models": size,
+    }
     return [shared | row for row in rows]

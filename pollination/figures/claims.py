@@ -1,4 +1,7 @@
-"""The page of claims: each claim of both studies with its interval, verdict and power; the same as CSV and as claims.json."""
+"""The page of claims: each claim of both studies with its interval, verdict and power.
+
+The same rows are written as CSV and as claims.json.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -6,47 +9,74 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pollination import artifacts
-from pollination.claims.declared import CLAIMS
-from pollination.claims.judge import judge
-from pollination.claims.verdicts import VERDICTS
+from pollination.analysis.claims.judge import judge
+from pollination.analysis.claims.verdicts import VERDICTS
+from pollination.analysis.run import Run
+from pollination.core import artifacts
 from pollination.figures import page, style
-from pollination.figures.data import Run
+from pollination.plan.claims import CLAIMS
 
 COLOURS = {"supported": style.BLUE, "contradicted": style.VERMILLION, "undecided": style.GREY}
 WIDTH, HEIGHT, PAD = 230, 46, 12
 STUDIES = {"A": "Study A: Data Pollination", "B": "Study B: Epistemic diversity"}
-SIGNS = {"supported": "✓ supported", "contradicted": "✗ contradicted", "undecided": "? undecided", "no data": "– no data"}
+SIGNS = {
+    "supported": "✓ supported",
+    "contradicted": "✗ contradicted",
+    "undecided": "? undecided",
+    "no data": "– no data",
+}
 
 
 def draw(run: Run, out: Path) -> None:
     rows = judge(run)
-    artifacts.write_json(Path(run.plan.results, "claims.json"), {"run": run.plan.config["run"], "claims": rows})
+    artifacts.write_json(
+        Path(run.plan.results, "claims.json"), {"run": run.plan.config["run"], "claims": rows}
+    )
     style.write_csv(pd.DataFrame(rows), out)
     parts = [summary(rows)]
     for study, title in STUDIES.items():
-        parts.append(f"<h2>{page.text(title)}</h2>" + table([row for row in rows if row["study"] == study and row["verdict"] != "no data"]))
+        parts.append(
+            f"<h2>{page.text(title)}</h2>"
+            + table([row for row in rows if row["study"] == study and row["verdict"] != "no data"])
+        )
         lacking = [row for row in rows if row["study"] == study and row["verdict"] == "no data"]
         if lacking:
-            cells = [[page.text(row["claim"]), page.text(where(row["target"])), page.text(row["note"])] for row in lacking]
-            parts.append("<p>Without data in this run:</p>" + page.table(["claim", "shown in", "what is missing"], cells))
+            cells = [
+                [page.text(row["claim"]), page.text(where(row["target"])), page.text(row["note"])]
+                for row in lacking
+            ]
+            parts.append(
+                "<p>Without data in this run:</p>"
+                + page.table(["claim", "shown in", "what is missing"], cells)
+            )
     page.save("The claims of both studies, tested on this run", parts, out)
 
 
 def summary(rows: list[dict]) -> str:
     tested = [row for row in rows if row["p"] is not None]
     each, together = (Counter(row[key] for row in rows) for key in ("verdict", "verdict_of_all"))
-    counted = lambda found: ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS[:3])  # noqa: E731
+
+    def counted(verdicts: Counter) -> str:
+        return ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS[:3])
+
     unknown = sum(row["variance_between_runs"] == "unknown" for row in rows)
     lines = [
-        f"{len(CLAIMS)} claims, {len(tested) + unknown} tests. With all tests taken together (Holm, 5 %): {counted(together)}. Each by itself (95 %): {counted(each)}; "
-        f"of {len(tested)} tests whose verdict could fall, about {len(tested) * 0.05:.1f} would by chance if no claim said anything true.",
-        "A verdict is about runs like this one with other seeds, at this scale: models, data and benchmarks of this size.",
+        (
+            f"{len(CLAIMS)} claims, {len(tested) + unknown} tests. With all tests taken together "
+            f"(Holm, 5 %): {counted(together)}. Each by itself (95 %): {counted(each)}; "
+            f"of {len(tested)} tests whose verdict could fall, about {len(tested) * 0.05:.1f} "
+            "would by chance if no claim said anything true."
+        ),
+        (
+            "A verdict is about runs like this one with other seeds, at this scale: models, data "
+            "and benchmarks of this size."
+        ),
     ]
     if unknown:
         lines.append(
-            f"In {unknown} tests nothing was repeated, so how much runs differ is unknown: the bar shows what other questions would change, "
-            "and the verdict is undecided by rule. More seeds change that."
+            f"In {unknown} tests nothing was repeated, so how much runs differ is unknown: the bar "
+            "shows what other questions would change, and the verdict is undecided by rule. More "
+            "seeds change that."
         )
     return "".join(f"<p>{page.text(line)}</p>" for line in lines)
 
@@ -57,19 +87,34 @@ def where(target: str) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    headings = ["claim", "statistic", "interval", "verdict", "with all tests together", "runs", "power"]
+    headings = [
+        "claim",
+        "statistic",
+        "interval",
+        "verdict",
+        "with all tests together",
+        "runs",
+        "power",
+    ]
     cells = []
     for row in rows:
-        tested = page.text(row["claim"]) + f"<br><small>{page.text(row['tested_on'])} · {page.text(where(row['target']))}</small>"
-        value = f"{number(row['estimate'])} [{number(row['low'])}, {number(row['high'])}] {row['unit']}" + (
-            f" ({row['level']:.0%} interval)" if row["level"] != 0.95 else ""
+        tested = page.text(row["claim"]) + (
+            f"<br><small>{page.text(row['tested_on'])} · {page.text(where(row['target']))}</small>"
+        )
+        value = (
+            f"{number(row['estimate'])} [{number(row['low'])}, {number(row['high'])}] {row['unit']}"
+            + (f" ({row['level']:.0%} interval)" if row["level"] != 0.95 else "")
         )
         statistic = f"{page.text(value)}<br><small>{page.text(row['statistic'])}</small>"
-        verdicts = [f'<span style="color:{COLOURS[row[key]]}"><b>{SIGNS[row[key]]}</b></span>' for key in ("verdict", "verdict_of_all")]
+        verdicts = [
+            f'<span style="color:{COLOURS[row[key]]}"><b>{SIGNS[row[key]]}</b></span>'
+            for key in ("verdict", "verdict_of_all")
+        ]
         if row["in_this_run"] not in (None, row["verdict"]):
             verdicts[0] += f"<br><small>of this run alone: {page.text(row['in_this_run'])}</small>"
         runs = page.text(row["replicates"] or "–") + small(variance(row))
-        cells.append([tested, statistic, plot(row), *verdicts, runs, page.text(power(row)) + small(row["note"])])
+        powers = page.text(power(row)) + small(row["note"])
+        cells.append([tested, statistic, plot(row), *verdicts, runs, powers])
     return page.table(headings, cells) if rows else "<p>Nothing of it is in this run.</p>"
 
 
@@ -79,21 +124,33 @@ def small(said: str) -> str:
 
 def variance(row: dict) -> str:
     said = row["variance_between_runs"]
-    return "variance between runs " + said if said.startswith(("unknown", "borrowed")) else "" if said == "own" else said
+    if said.startswith(("unknown", "borrowed")):
+        return "variance between runs " + said
+    return "" if said == "own" else said
 
 
 def power(row: dict) -> str:
-    """In words; the units are those of the statistic, or of what a discrete one hangs on."""
+    """Power in words, in units of the statistic, or of the quantity behind a discrete one."""
     if row["variance_between_runs"] == "unknown":
         return "none: nothing was repeated"
     if row["p"] is None:
         return "–"
     if row["power_is_of"] == "gap":
-        return "–" if row["detectable"] is None else f"80 % to tell the best two apart at {np.expm1(row['detectable']):.0%} of perplexity"
+        if row["detectable"] is None:
+            return "–"
+        gap = np.expm1(row["detectable"])
+        return f"80 % to tell the best two apart at {gap:.0%} of perplexity"
     if row["margin"] is not None:
-        return f"{row['power']:.0%} if nothing changes at all; 80 % at a margin of {number(row['detectable'])}"
-    found = f"80 % at {number(row['detectable'])} from {number(row['null'])}"
-    return found if row["power"] is None else f"{row['power']:.0%} at the printed value; {found}"
+        return (
+            f"{row['power']:.0%} if nothing changes at all; 80 % at a margin of "
+            f"{number(row['detectable'])}"
+        )
+    detectable = f"80 % at {number(row['detectable'])} from {number(row['null'])}"
+    return (
+        detectable
+        if row["power"] is None
+        else f"{row['power']:.0%} at the printed value; {detectable}"
+    )
 
 
 def number(value: float) -> str:
@@ -101,38 +158,66 @@ def number(value: float) -> str:
 
 
 def plot(row: dict) -> str:
-    """The interval with its estimate (dot), what it is held against (dashed; for little change the band) and the study's value (diamond)."""
+    """The interval and its estimate (dot), the null (dashed) and the study's value (diamond).
+
+    A claim of little change has a band instead of a null.
+    """
     margin = row["margin"] or 0.0
     bounds = [row["null"] - margin, row["null"] + margin]
-    marks = [row["estimate"], row["low"], row["high"], *bounds, *([row["paper"]] if row["paper"] is not None else [])]
+    marks = [
+        row["estimate"],
+        row["low"],
+        row["high"],
+        *bounds,
+        *([row["paper"]] if row["paper"] is not None else []),
+    ]
     first, last = min(marks), max(marks)
     span = (last - first) or 1.0
-    place = lambda value: PAD + (WIDTH - 2 * PAD) * (value - first) / span if last > first else WIDTH / 2  # noqa: E731
+
+    def place(value: float) -> float:
+        return PAD + (WIDTH - 2 * PAD) * (value - first) / span if last > first else WIDTH / 2
+
     middle, colour = 16, COLOURS[row["verdict"]]
     dash = "4 3" if row["variance_between_runs"] == "unknown" else "none"
-    said = f"{number(row['estimate'])}, {row['level']:.0%} interval {number(row['low'])} to {number(row['high'])}"
+    said = (
+        f"{number(row['estimate'])}, {row['level']:.0%} interval {number(row['low'])} to "
+        f"{number(row['high'])}"
+    )
     drawn = [
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
+        (
+            f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
+        )
     ]
     if margin:
         drawn.append(
-            f'<rect x="{place(bounds[0]):.1f}" y="3" width="{place(bounds[1]) - place(bounds[0]):.1f}" height="26" fill="#e8f1e4"/>'
+            f'<rect x="{place(bounds[0]):.1f}" y="3" '
+            f'width="{place(bounds[1]) - place(bounds[0]):.1f}" height="26" fill="#e8f1e4"/>'
         )
     drawn += [
-        f'<line x1="{place(x):.1f}" x2="{place(x):.1f}" y1="2" y2="30" stroke="#222" stroke-dasharray="3 2"/>'
+        f'<line x1="{place(x):.1f}" x2="{place(x):.1f}" y1="2" y2="30" stroke="#222" '
+        'stroke-dasharray="3 2"/>'
         for x in dict.fromkeys(bounds)
     ]
     drawn.append(
-        f'<line x1="{place(row["low"]):.1f}" x2="{place(row["high"]):.1f}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/>'
+        f'<line x1="{place(row["low"]):.1f}" x2="{place(row["high"]):.1f}" y1="{middle}" '
+        f'y2="{middle}" stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/>'
     )
-    drawn.append(f'<circle cx="{place(row["estimate"]):.1f}" cy="{middle}" r="4.5" fill="{colour}" stroke="#fff"/>')
+    drawn.append(
+        f'<circle cx="{place(row["estimate"]):.1f}" cy="{middle}" r="4.5" fill="{colour}" '
+        'stroke="#fff"/>'
+    )
     if row["paper"] is not None:
         x = place(row["paper"])
-        drawn.append(f'<path d="M{x:.1f} {middle - 7}l5 7l-5 7l-5 -7z" fill="none" stroke="{style.PURPLE}" stroke-width="1.6"/>')
+        drawn.append(
+            f'<path d="M{x:.1f} {middle - 7}l5 7l-5 7l-5 -7z" fill="none" stroke="{style.PURPLE}" '
+            'stroke-width="1.6"/>'
+        )
     shown = dict.fromkeys([first, last])
     anchors = ("start", "end") if len(shown) > 1 else ("middle",)
     drawn += [
-        f'<text x="{place(x):.1f}" y="43" font-size="10" fill="#555" text-anchor="{anchor}">{number(x)}</text>'
+        f'<text x="{place(x):.1f}" y="43" font-size="10" fill="#555" '
+        f'text-anchor="{anchor}">{number(x)}</text>'
         for x, anchor in zip(shown, anchors, strict=True)
     ]
     return "".join(drawn) + "</svg>"

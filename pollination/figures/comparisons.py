@@ -1,9 +1,10 @@
-"""Ecosystems beside each other: perplexity over rounds, and aggregated (study B, figures 15 to 21)."""
+"""Ecosystems side by side: perplexity over rounds, and aggregated (study B, figures 15 to 21)."""
 
 from pathlib import Path
 
+from pollination.analysis import trajectories
+from pollination.analysis.run import Run
 from pollination.figures import curves, style
-from pollination.figures.data import Run
 
 
 def draw(run: Run, out: Path) -> None:
@@ -13,22 +14,32 @@ def draw(run: Run, out: Path) -> None:
     rows = []
     for index, (title, entry) in enumerate(roles["comparisons"].items()):
         over_time, aggregated = axes[2 * index : 2 * index + 2]
-        found = curves.read(run, entry, roles["text"])
-        mean = curves.optimum(found, title, by_place=True)
+        ecosystems = trajectories.read(run, entry, roles["text"])
+        mean = trajectories.optimum(ecosystems, title, by_place=True)
         last = mean.mu_DT.shape[1] - 1
-        for place, one in enumerate(found):
-            low, mu, high = (values[place, last] for values in (mean.low_DT, mean.mu_DT, mean.high_DT))
-            ends = {"T": last + 1, "aggregate": mu, "low": low, "high": high, "best_probability": mean.probability_DT[place, last]}
-            rows += [{"title": title} | row | ends for row in one.rows()]
+        for place, ecosystem in enumerate(ecosystems):
+            low, mu, high = (
+                values[place, last] for values in (mean.low_DT, mean.mu_DT, mean.high_DT)
+            )
+            ends = {
+                "T": last + 1,
+                "aggregate": mu,
+                "low": low,
+                "high": high,
+                "best_probability": mean.probability_DT[place, last],
+            }
+            rows += [{"title": title} | row | ends for row in ecosystem.rows()]
             aggregated.hlines(place, low, high, color=curves.look(place)["color"], lw=2)
             aggregated.plot(mu, place, ms=6, **curves.look(place))
-        curves.draw_trajectories(over_time, found)
+        curves.draw_trajectories(over_time, ecosystems)
         over_time.set_title(f"{title}, {roles['text']}")
-        over_time.legend(handles=curves.keys([one.label for one in found]), loc="upper left")
+        over_time.legend(
+            handles=curves.keys([ecosystem.label for ecosystem in ecosystems]), loc="upper left"
+        )
         if mean.high_DT[:, last].max() > curves.SPREAD * mean.low_DT[:, last].min():
             aggregated.set_xscale("log")
-        aggregated.set_yticks(range(len(found)), [one.label for one in found])
-        aggregated.set_ylim(len(found) - 0.5, -0.5)
+        aggregated.set_yticks(range(len(ecosystems)), [ecosystem.label for ecosystem in ecosystems])
+        aggregated.set_ylim(len(ecosystems) - 0.5, -0.5)
         aggregated.set_xlabel(f"aggregated perplexity of {last + 1} rounds, 95 % interval")
         aggregated.margins(x=0.1)
     style.save(figure, rows, out)

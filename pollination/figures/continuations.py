@@ -1,51 +1,85 @@
-"""The same prompts continued by every generation: the population's best beside the single line (study A, figure 7, tables 3 to 5)."""
+"""Every generation continues the same prompts: the champion beside the single line.
+
+Study A shows such texts in figure 7 and tables 3 to 5.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
-from pollination.degeneration import find, shares
+from pollination.analysis.degeneration import find, shares
+from pollination.analysis.run import Run
 from pollination.figures import page, style
-from pollination.figures.data import Run
+from pollination.plan import layout
 
 SHARES = ("url", "repetition", "enumeration", "unknown", "any")
-COLUMNS = ("prompt_id", "prompt", "generation", "role", "experiment", "member", "completion", *SHARES)
+COLUMNS = (
+    "prompt_id",
+    "prompt",
+    "generation",
+    "role",
+    "experiment",
+    "member",
+    "completion",
+    *SHARES,
+)
 TITLE = {"population": "population's champion", "line": "single line"}
 
 
 def draw(run: Run, out: Path) -> None:
     sides = {role: run.roles[role][0] for role in ("population", "line") if run.roles[role]}
-    introduction = f"<p>Each generation continues the same prompts with the same seeds. {introduce(run)}</p>\n"
+    introduction = (
+        f"<p>Each generation continues the same prompts with the same seeds. {introduce(run)}</p>\n"
+    )
     write(read(run, sides), "The same prompts, generation by generation", introduction, out)
 
 
 def read(
-    run: Run, sides: dict[str, str], prompt_ids: Collection[str] | None = None, generations: Collection[int] | None = None
+    run: Run,
+    sides: dict[str, str],
+    prompt_ids: Collection[str] | None = None,
+    generations: Collection[int] | None = None,
 ) -> list[dict]:
-    """What the champion of each generation of `sides` (role -> experiment) made of the prompts (all, or those with `prompt_ids`, in their
-    order): COLUMNS, and `spans`, its degenerate spans. ValueError: a prompt that is not there."""
+    """Rows of COLUMNS, and `spans` (degenerate ones): what each generation's champion wrote.
+
+    `sides`: role -> experiment; `prompt_ids`: these prompts in this order, else all.
+    ValueError: a prompt is not there.
+    """
     vocabulary, rows = run.vocabulary(list(sides.values())), []
     for role, name in sides.items():
         for g in range(run.plan.experiment(name)["generations"]):
             if generations is not None and g not in generations:
                 continue
             member = run.champion(name, g)
-            samples = run.table(run.plan.member(name, g, member), "samples.parquet", ["prompt_id", "prompt", "completion"])
+            samples = run.table(
+                layout.member_folder(run.plan, name, g, member),
+                "samples.parquet",
+                ["prompt_id", "prompt", "completion"],
+            )
             if prompt_ids is not None:
                 absent = [prompt for prompt in prompt_ids if prompt not in set(samples.prompt_id)]
                 if absent:
-                    raise ValueError(f"evaluate.samples: prompt {absent[0]!r} is not among those that {name} continues; add it to texts")
+                    raise ValueError(
+                        f"evaluate.samples: prompt {absent[0]!r} is not among those that {name} "
+                        "continues; add it to texts"
+                    )
                 samples = samples.set_index("prompt_id").loc[list(prompt_ids)].reset_index()
             for row in samples.to_dict("records"):
                 spans = find(row["completion"], vocabulary, row["prompt"])
-                about = {"generation": g, "role": role, "experiment": name, "member": member, "spans": spans}
+                about = {
+                    "generation": g,
+                    "role": role,
+                    "experiment": name,
+                    "member": member,
+                    "spans": spans,
+                }
                 rows.append(row | about | shares(row["completion"], spans))
     return rows
 
 
 def write(rows: list[dict], title: str, introduction: str, out: Path) -> None:
-    """`out`.html and .csv of what `read` gives: one table a prompt, a row a generation, a column a role."""
+    """Write rows of `read` as `out`.html and .csv: per prompt a table of generations by roles."""
     style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
     page.save(title, [introduction, page.underlines(), *tables(rows)], out)
 
@@ -56,9 +90,14 @@ def tables(rows: list[dict]) -> list[str]:
     shown = {(row["prompt_id"], row["generation"], row["role"]): row for row in rows}
     headings = ["generation"] + [f'<span class="{role}">{TITLE[role]}</span>' for role in roles]
     for prompt_id, prompt in {row["prompt_id"]: row["prompt"] for row in rows}.items():
-        parts.append(f'<h2>Prompt {page.text(prompt_id)}</h2><div class="prompt">{page.text(prompt)}</div>\n')
+        parts.append(
+            f'<h2>Prompt {page.text(prompt_id)}</h2><div class="prompt">{page.text(prompt)}</div>\n'
+        )
         generations = sorted({g for p, g, _ in shown if p == prompt_id})
-        cells = [[str(g)] + [cell(shown.get((prompt_id, g, role)), role) for role in roles] for g in generations]
+        cells = [
+            [str(g)] + [cell(shown.get((prompt_id, g, role)), role) for role in roles]
+            for g in generations
+        ]
         parts.append(page.table(headings, cells, ["number"] + ["text"] * len(roles)))
     return parts
 
@@ -67,7 +106,8 @@ def introduce(run: Run) -> str:
     sides = []
     if run.roles["population"]:
         sides.append(
-            f"Of the population ({page.text(run.roles['population'][0])}) each generation's champion writes, the member of {page.text(run.champion_rule())}."
+            f"Of the population ({page.text(run.roles['population'][0])}) each generation's "
+            f"champion writes, the member of {page.text(run.champion_rule())}."
         )
     if run.roles["line"]:
         sides.append(f"The single line is {page.text(run.roles['line'][0])}.")

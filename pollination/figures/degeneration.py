@@ -1,38 +1,60 @@
-"""How much of what members write is degenerate, by kind, over generations (what study A underlines in figure 7 and tables 3 to 5)."""
+"""How much of the members' text is degenerate, by kind, over generations.
+
+Study A underlines such text in figure 7 and tables 3 to 5.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pollination.degeneration import KINDS, find, shares
+from pollination.analysis.degeneration import KINDS, find, shares
+from pollination.analysis.run import ROLES, Run
+from pollination.core.statistics import jackknife_interval
 from pollination.figures import style
-from pollination.figures.data import ROLES, Run
-from pollination.statistics import jackknife_interval
 
 COLUMNS = ("role", "generation", "kind", "value", "low", "high", "models", "texts")
-PANELS = {"any": "all kinds"} | {kind: KINDS[kind] for kind in KINDS} | {"empty": "texts of nothing"}
+PANELS = (
+    {"any": "all kinds"} | {kind: KINDS[kind] for kind in KINDS} | {"empty": "texts of nothing"}
+)
 
 
 def draw(run: Run, out: Path) -> None:
-    rows = pd.DataFrame([row for role in ROLES for row in measure(run, role)], columns=list(COLUMNS))
+    rows = pd.DataFrame(
+        [row for role in ROLES for row in measure(run, role)], columns=list(COLUMNS)
+    )
     draw_panels(rows, out)
 
 
 def measure(run: Run, role: str) -> list[dict]:
-    """Rows of COLUMNS: mean shares of a text's characters, over the texts of all models of a role, with an interval over prompts."""
+    """Rows of COLUMNS: mean shares of characters over a role's texts, intervals over prompts."""
     rows, vocabulary = [], run.vocabulary(run.roles[role])
     for g in range(run.generations(role)):
         folders = list(run.members(role, g).folder)
-        read = [run.table(folder, "samples.parquet", ["prompt_id", "prompt", "completion"]) for folder in folders]
+        read = [
+            run.table(folder, "samples.parquet", ["prompt_id", "prompt", "completion"])
+            for folder in folders
+        ]
         said = pd.concat(read, ignore_index=True)
-        found = [shares(row.completion, find(row.completion, vocabulary, row.prompt)) for row in said.itertuples()]
-        by_prompt = pd.DataFrame(found).groupby(said.prompt_id, sort=False).mean()
+        text_shares = [
+            shares(row.completion, find(row.completion, vocabulary, row.prompt))
+            for row in said.itertuples()
+        ]
+        by_prompt = pd.DataFrame(text_shares).groupby(said.prompt_id, sort=False).mean()
         for kind in PANELS:
             values = by_prompt[kind].to_numpy()
-            interval = jackknife_interval(values.mean(), (values.sum() - values) / max(1, len(values) - 1))
+            interval = jackknife_interval(
+                values.mean(), (values.sum() - values) / max(1, len(values) - 1)
+            )
             low, high = np.clip([interval["low"], interval["high"]], 0, 1)
-            row = {"role": role, "generation": g, "kind": kind, "value": interval["mean"], "low": low, "high": high}
+            row = {
+                "role": role,
+                "generation": g,
+                "kind": kind,
+                "value": interval["mean"],
+                "low": low,
+                "high": high,
+            }
             rows.append(row | {"models": len(folders), "texts": len(said)})
     return rows
 
@@ -42,7 +64,9 @@ def draw_panels(rows: pd.DataFrame, out: Path) -> None:
     for axis, (kind, title) in zip(axes, PANELS.items(), strict=True):
         here = rows[rows.kind == kind]
         for role, part in here.groupby("role", sort=False):
-            style.band(axis, role, part.generation, 100 * part.value, 100 * part.low, 100 * part.high)
+            style.band(
+                axis, role, part.generation, 100 * part.value, 100 * part.low, 100 * part.high
+            )
         axis.set_title(title)
         top = 100 * np.nanmax([*here.high, *here.value, 0.0])
         axis.set_ylim(0, min(100, 1.05 * top) if top else 1)

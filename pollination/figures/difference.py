@@ -1,20 +1,39 @@
-"""The headline: final generation minus generation 0, population against line, and what lies between them at the end."""
+"""The headline: last generation minus generation 0, and population minus line at the end."""
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pollination.analysis.run import Run
+from pollination.core.seeds import derive_seed
+from pollination.core.statistics import change_difference, difference_interval
 from pollination.figures import style
-from pollination.figures.data import Run
-from pollination.seeds import derive_seed
-from pollination.statistics import change_difference, difference_interval
+from pollination.plan import layout
 
-COLUMNS = ("measure", "unit", "better", "comparison", "mean", "low", "high", "stderr", "models", "questions", "verdict", "sentence")
+COLUMNS = (
+    "measure",
+    "unit",
+    "better",
+    "comparison",
+    "mean",
+    "low",
+    "high",
+    "stderr",
+    "models",
+    "questions",
+    "verdict",
+    "sentence",
+)
 POINTS, NATS = "percentage points", "nats a token"
 RESAMPLES = 4_000
-CHANGES = {"change of population": "population", "change of champion": "champion", "change of line": "line"}
+CHANGES = {
+    "change of population": "population",
+    "change of champion": "champion",
+    "change of line": "line",
+}
 ENDS = {"population minus line": "population", "champion minus line": "champion"}
 
 
@@ -25,8 +44,14 @@ def draw(run: Run, out: Path) -> None:
     units = [unit for unit in (POINTS, NATS) if unit in set(rows.unit)]
     counts = [rows[rows.unit == unit].measure.nunique() for unit in units]
     columns = [kinds for kinds in (CHANGES, ENDS) if rows.comparison.isin(kinds).any()]
-    figure = style.Figure(figsize=(4.1 * len(columns) + 2.9, 0.5 + 0.9 * len(units) + 0.62 * sum(counts)), layout="constrained")
-    ratios = {"height_ratios": [count + 0.8 for count in counts], "width_ratios": [1.0] * len(columns) + [0.55]}
+    figure = style.Figure(
+        figsize=(4.1 * len(columns) + 2.9, 0.5 + 0.9 * len(units) + 0.62 * sum(counts)),
+        layout="constrained",
+    )
+    ratios = {
+        "height_ratios": [count + 0.8 for count in counts],
+        "width_ratios": [1.0] * len(columns) + [0.55],
+    }
     axes = figure.subplots(len(units), len(columns) + 1, squeeze=False, gridspec_kw=ratios)
     for unit, row in zip(units, axes, strict=True):
         shown = rows[rows.unit == unit]
@@ -37,21 +62,43 @@ def draw(run: Run, out: Path) -> None:
         row[0].set_yticks(range(len(measures)), measures)
         write_verdicts(row[-1], shown, measures)
     for axis, kinds in zip(axes[0], columns, strict=False):
-        axis.set_title(f"generation {run.last} minus generation 0" if kinds is CHANGES else f"population minus line, generation {run.last}")
-    present = {role for kinds in columns for name, role in kinds.items() if (rows.comparison == name).any()}
-    labels = {"population": "population, all members", "champion": f"champion ({run.champion_rule()})", "line": "single line"}
-    style.legend(figure, [style.key(role, labels[role], line=False) for role in labels if role in present])
+        axis.set_title(
+            f"generation {run.last} minus generation 0"
+            if kinds is CHANGES
+            else f"population minus line, generation {run.last}"
+        )
+    present = {
+        role for kinds in columns for name, role in kinds.items() if (rows.comparison == name).any()
+    }
+    labels = {
+        "population": "population, all members",
+        "champion": f"champion ({run.champion_rule()})",
+        "line": "single line",
+    }
+    style.legend(
+        figure, [style.key(role, labels[role], line=False) for role in labels if role in present]
+    )
     style.save(figure, rows, out)
 
 
 def forest(axis, rows: pd.DataFrame, measures: list[str], kinds: dict[str, str]) -> None:
-    """Point estimates with 95 % intervals, a line of the y axis a measure, its comparisons below each other."""
+    """Draw estimates with 95 % intervals: a line per measure, its comparisons below each other."""
     axis.axvline(0, color=style.BLACK, lw=1)
     for index, (name, role) in enumerate(kinds.items()):
         shown = rows[rows.comparison == name]
-        place = np.array([measures.index(measure) for measure in shown.measure]) + 0.22 * (index - (len(kinds) - 1) / 2)
+        offset = 0.22 * (index - (len(kinds) - 1) / 2)
+        place = np.array([measures.index(measure) for measure in shown.measure]) + offset
         axis.hlines(place, shown.low, shown.high, color=style.COLOUR[role], lw=2)
-        axis.plot(shown["mean"], place, ls="", marker=style.MARKER[role], color=style.COLOUR[role], ms=5.5, mec="white", mew=0.6)
+        axis.plot(
+            shown["mean"],
+            place,
+            ls="",
+            marker=style.MARKER[role],
+            color=style.COLOUR[role],
+            ms=5.5,
+            mec="white",
+            mew=0.6,
+        )
     axis.set_ylim(len(measures) - 0.4, -0.6)
     axis.set_yticks(range(len(measures)), [""] * len(measures))
     axis.grid(axis="y", visible=False)
@@ -64,52 +111,91 @@ def write_verdicts(axis, rows: pd.DataFrame, measures: list[str]) -> None:
     axis.set_ylim(len(measures) - 0.4, -0.6)
     for measure in measures:
         shown = rows[rows.measure == measure].set_index("comparison")
-        name = next(name for name in ("population minus line", "change of population", "change of line") if name in shown.index)
+        name = next(
+            name
+            for name in ("population minus line", "change of population", "change of line")
+            if name in shown.index
+        )
         row = shown.loc[name]
         told = not row.verdict.startswith("no")
-        which = {"higher": " (better)", "lower": " (worse)"}[row.better] if "higher" in row.verdict else ""
-        axis.text(0, measures.index(measure) - 0.14, row.verdict + which, va="center", fontweight="bold" if told else "normal")
-        axis.text(0, measures.index(measure) + 0.16, numbers(row), va="center", fontsize=8, color="#444444")
+        which = (
+            {"higher": " (better)", "lower": " (worse)"}[row.better]
+            if "higher" in row.verdict
+            else ""
+        )
+        axis.text(
+            0,
+            measures.index(measure) - 0.14,
+            row.verdict + which,
+            va="center",
+            fontweight="bold" if told else "normal",
+        )
+        below = measures.index(measure) + 0.16
+        axis.text(0, below, numbers(row), va="center", fontsize=8, color="#444444")
 
 
 def numbers(row) -> str:
     digits = 1 if row["unit"] == POINTS else 3
-    return f"{row['mean']:+.{digits}f} [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]".replace("-", "\u2212")
+    said = f"{row['mean']:+.{digits}f} [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
+    return said.replace("-", "\u2212")
 
 
 def comparisons(run: Run) -> list[dict]:
-    """All rows of the CSV: for each measure the changes, the differences at the end, and the difference of the changes."""
+    """Rows of the CSV: per measure the changes, the differences at the end, that of the changes."""
     read = cache(run.measures)
     last, population, line = run.last, run.roles["population"], run.roles["line"]
     groups = {
-        (role, g): [run.plan.member(name, g, 0) for name in run.roles[role]] if role == "line" else list(run.members(role, g).folder)
+        (role, g): [layout.member_folder(run.plan, name, g, 0) for name in run.roles[role]]
+        if role == "line"
+        else list(run.members(role, g).folder)
         for role in ("population", "line")
         for g in (0, last)
     }
-    groups |= {("champion", g): [run.plan.member(name, g, run.champion(name, g)) for name in population] for g in (0, last)}
+    groups |= {
+        ("champion", g): [
+            layout.member_folder(run.plan, name, g, run.champion(name, g)) for name in population
+        ]
+        for g in (0, last)
+    }
     rows = []
-    first, *others = [folder for folders in groups.values() for folder in folders]
-    common = [key for key in read(first) if all(key in read(folder) for folder in others)]  # texts of one generation alone, other families
+    first, *more_folders = [folder for folders in groups.values() for folder in folders]
+    # A text of one generation alone, or of another family, is not measured everywhere.
+    common = [key for key in read(first) if all(key in read(folder) for folder in more_folders)]
     for measure, nats in common:
-        stacks = {key: stack([read(folder)[measure, nats] for folder in folders]) for key, folders in groups.items() if folders}
-        if len({values.shape[1] for values in stacks.values()}) > 1:  # another tokenizer: other sequences, so means alone compare
+        stacks = {
+            key: stack([read(folder)[measure, nats] for folder in folders])
+            for key, folders in groups.items()
+            if folders
+        }
+        widths = {values.shape[1] for values in stacks.values()}
+        if len(widths) > 1:  # another tokenizer gives other sequences, so only means compare
             stacks = {key: values.mean(axis=1, keepdims=True) for key, values in stacks.items()}
         unit, better = (NATS, "lower") if nats else (POINTS, "higher")
-        options = {"seed": derive_seed("difference", measure), "resamples": RESAMPLES}
-        found = {}
+        options: dict[str, Any] = {
+            "seed": derive_seed("difference", measure),
+            "resamples": RESAMPLES,
+        }
+        intervals = {}
         for name, role in CHANGES.items() if last > 0 else ():
             if groups[role, 0]:
-                found[name] = difference_interval(stacks[role, last], stacks[role, 0], paired=role != "population", **options)
+                intervals[name] = difference_interval(
+                    stacks[role, last], stacks[role, 0], paired=role != "population", **options
+                )
         for name, role in ENDS.items() if population and line else ():
-            found[name] = difference_interval(stacks[role, last], stacks["line", last], **options)
+            intervals[name] = difference_interval(
+                stacks[role, last], stacks["line", last], **options
+            )
         if population and line and last > 0:
-            pairs = [(stacks[role, 0], stacks[role, last]) for role in ("population", "line")]
-            found["change of population minus change of line"] = change_difference(*pairs, **options)
-        for name, result in found.items():
+            both = [(stacks[role, 0], stacks[role, last]) for role in ("population", "line")]
+            name = "change of population minus change of line"
+            intervals[name] = change_difference(both[0], both[1], **options)
+        for name, result in intervals.items():
             role = CHANGES.get(name) or ENDS.get(name) or "population"
             row = {"measure": measure, "unit": unit, "better": better, "comparison": name, **result}
             row |= {"models": len(stacks[role, last]), "questions": stacks[role, last].shape[1]}
-            rows.append(row | {"verdict": verdict(name, result), "sentence": sentence(row, run.last)})
+            rows.append(
+                row | {"verdict": verdict(name, result), "sentence": sentence(row, run.last)}
+            )
     return rows
 
 
@@ -121,11 +207,13 @@ def stack(values: list[np.ndarray]) -> np.ndarray:
 
 
 def verdict(name: str, result: dict) -> str:
-    """What the interval allows to say."""
+    """What the interval says."""
     if name.startswith("change of") and "minus" not in name:
         return "rises" if result["low"] > 0 else "falls" if result["high"] < 0 else "no change told"
     first = name.split(" minus ")[0].removeprefix("change of ")
-    return f"{first} higher" if result["low"] > 0 else "line higher" if result["high"] < 0 else "not told apart"
+    if result["low"] > 0:
+        return f"{first} higher"
+    return "line higher" if result["high"] < 0 else "not told apart"
 
 
 def sentence(row: dict, last: int) -> str:
@@ -133,12 +221,21 @@ def sentence(row: dict, last: int) -> str:
     digits, unit = (1, "points") if row["unit"] == POINTS else (3, "nats a token")
     up, sign = row["mean"] >= 0, 1 if row["mean"] >= 0 else -1
     size, *ends = (sign * row[key] for key in ("mean", "low", "high"))
-    between = f"by {size:.{digits}f} {unit} (95 % interval {min(ends):.{digits}f} to {max(ends):.{digits}f})"
+    between = (
+        f"by {size:.{digits}f} {unit} (95 % interval {min(ends):.{digits}f} to "
+        f"{max(ends):.{digits}f})"
+    )
     between += ", so perhaps not at all" if min(ends) <= 0 else ""
     if row["comparison"] in CHANGES:
         who = row["comparison"].removeprefix("change of ")
-        return f"{row['measure']}: from generation 0 to {last} the {who} {'rises' if up else 'falls'} {between}."
+        return (
+            f"{row['measure']}: from generation 0 to {last} the {who} {'rises' if up else 'falls'} "
+            f"{between}."
+        )
     side = "above" if up else "below"
     if row["comparison"] in ENDS:
-        return f"{row['measure']}: in generation {last} the {row['comparison'].split()[0]} lies {side} the line {between}."
+        return (
+            f"{row['measure']}: in generation {last} the {row['comparison'].split()[0]} lies "
+            f"{side} the line {between}."
+        )
     return f"{row['measure']}: the population's change lies {side} the line's {between}."

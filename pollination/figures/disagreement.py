@@ -1,39 +1,75 @@
-"""How much members disagree over the rounds, by diversity, and whether those that disagree fare better."""
+"""How much members disagree over rounds, by diversity, and whether disagreement helps."""
 
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from pollination import artifacts
+from pollination.analysis import trajectories
+from pollination.analysis.run import Run
+from pollination.core import artifacts
 from pollination.figures import curves, style
-from pollination.figures.data import Run
 
-COLUMNS = ("label", "experiment", "diversity", "replicate", "t", "js", "effective_models", "mu", "change_of_log_mu")
+COLUMNS = (
+    "label",
+    "experiment",
+    "diversity",
+    "replicate",
+    "t",
+    "js",
+    "effective_models",
+    "mu",
+    "change_of_log_mu",
+)
 
 
 def draw(run: Run, out: Path) -> None:
     roles, rows = run.plan.config["figures"], []
-    entries = {label: curves.read(run, entry, roles["text"]) for label, entry in roles["ecosystems"].items()}
-    for label, found in entries.items():
-        for one in found:
-            names = roles["ecosystems"][label][one.label]
-            rows += [row for replicate, name in enumerate(names) for row in replicate_rows(run, label, one, replicate, name)]
+    entries = {
+        label: trajectories.read(run, entry, roles["text"])
+        for label, entry in roles["ecosystems"].items()
+    }
+    for label, ecosystems in entries.items():
+        for ecosystem in ecosystems:
+            names = roles["ecosystems"][label][ecosystem.label]
+            rows += [
+                row
+                for replicate, name in enumerate(names)
+                for row in replicate_rows(run, label, ecosystem, replicate, name)
+            ]
     if not rows:
         return style.nothing("No ecosystem has members that could disagree.", out, COLUMNS)
     figure, axes = style.grid(2 * len(entries), columns=2, width=4.6, height=3.1)
-    for index, (label, found) in enumerate(entries.items()):
+    for index, (label, ecosystems) in enumerate(entries.items()):
         over_time, effect = axes[2 * index : 2 * index + 2]
-        shown = [one for one in sorted(found, key=lambda one: one.diversity) if one.models > 1]
-        for place, one in enumerate(shown):
-            mine = [row for row in rows if (row["label"], row["experiment"]) == (label, one.label)]
-            means = [np.mean([row["effective_models"] for row in mine if row["t"] == t]) for t in range(one.rounds)]
-            over_time.plot(range(one.rounds), means, ms=4, lw=1.5, **curves.look(place))
+        shown = [
+            ecosystem
+            for ecosystem in sorted(ecosystems, key=lambda ecosystem: ecosystem.diversity)
+            if ecosystem.models > 1
+        ]
+        for place, ecosystem in enumerate(shown):
+            mine = [
+                row for row in rows if (row["label"], row["experiment"]) == (label, ecosystem.label)
+            ]
+            means = [
+                np.mean([row["effective_models"] for row in mine if row["t"] == t])
+                for t in range(ecosystem.rounds)
+            ]
+            over_time.plot(range(ecosystem.rounds), means, ms=4, lw=1.5, **curves.look(place))
             moved = [row for row in mine if np.isfinite(row["change_of_log_mu"])]
-            effect.plot([r["js"] for r in moved], [r["change_of_log_mu"] for r in moved], ms=4.5, alpha=0.85, **(curves.look(place) | {"ls": ""}))  # fmt: skip
+            effect.plot(
+                [r["js"] for r in moved],
+                [r["change_of_log_mu"] for r in moved],
+                ms=4.5,
+                alpha=0.85,
+                **(curves.look(place) | {"ls": ""}),
+            )
         over_time.axhline(1, color=style.BLACK, ls=":", lw=1)
         over_time.set_ylabel("models that effectively differ\nexp(JS of next tokens)")
-        over_time.legend(handles=curves.keys([f"D = {one.diversity:.3g}" for one in shown]), loc="best")
+        over_time.legend(
+            handles=curves.keys([f"D = {ecosystem.diversity:.3g}" for ecosystem in shown]),
+            loc="best",
+        )
         over_time.set_title(label)
         if shown:
             style.generation_axis(over_time, shown[0].rounds - 1)
@@ -45,20 +81,37 @@ def draw(run: Run, out: Path) -> None:
     style.save(figure, [{key: row[key] for key in COLUMNS} for row in rows], out)
 
 
-def replicate_rows(run: Run, label: str, one: curves.Ecosystem, replicate: int, name: str) -> list[dict]:
-    """A row a round of one replicate; the last round has no change after it."""
-    if one.models < 2:
+def replicate_rows(
+    run: Run, label: str, ecosystem: trajectories.Ecosystem, replicate: int, name: str
+) -> list[dict]:
+    """A row per round of one replicate; the last round has no change after it."""
+    if ecosystem.models < 2:
         return []
-    mu = np.mean([member.mean(axis=1) for member in one.perplexity[replicate]], axis=0)
+    mu = np.mean([member.mean(axis=1) for member in ecosystem.perplexity[replicate]], axis=0)
     change = [*np.diff(np.log(mu)), np.nan]
-    shared = {"label": label, "experiment": one.label, "diversity": one.diversity, "replicate": replicate}
-    found = [artifacts.read_json(f"{run.plan.results}/{name}/gen{t}/disagreement.json") for t in range(one.rounds)]
-    about = [{"js": f["js"], "effective_models": f["effective_models"]} for f in found]
-    return [shared | about[t] | {"t": t, "mu": mu[t], "change_of_log_mu": change[t]} for t in range(one.rounds)]
+    shared = {
+        "label": label,
+        "experiment": ecosystem.label,
+        "diversity": ecosystem.diversity,
+        "replicate": replicate,
+    }
+    reports = [
+        artifacts.read_json(f"{run.plan.results}/{name}/gen{t}/disagreement.json")
+        for t in range(ecosystem.rounds)
+    ]
+    return [
+        shared
+        | {key: reports[t][key] for key in ("js", "effective_models")}
+        | {"t": t, "mu": mu[t], "change_of_log_mu": change[t]}
+        for t in range(ecosystem.rounds)
+    ]
 
 
 def correlation(rows: list[dict]) -> str:
-    pairs = [(row["js"], row["change_of_log_mu"]) for row in rows if np.isfinite(row["change_of_log_mu"])]
+    pairs = [
+        (row["js"], row["change_of_log_mu"]) for row in rows if np.isfinite(row["change_of_log_mu"])
+    ]
     if len(pairs) < 3 or len(set(pairs)) < 3:
         return "too few rounds for a correlation"
-    return f"rank correlation {spearmanr(*zip(*pairs, strict=True)).statistic:.2f} over {len(pairs)} rounds"
+    coefficient = spearmanr(*zip(*pairs, strict=True)).statistic
+    return f"rank correlation {coefficient:.2f} over {len(pairs)} rounds"

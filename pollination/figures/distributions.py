@@ -1,46 +1,76 @@
-"""Perplexities of all blocks by all members of an ecosystem, mixed, in the first and the last round it was measured in
-(study B, figure 13)."""
+"""Perplexity of all blocks, over all members of an ecosystem (study B, figure 13).
+
+It is shown in the first and in the last round that was measured.
+"""
 
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from pollination.analysis import trajectories
+from pollination.analysis.run import Run
 from pollination.figures import curves, style
-from pollination.figures.data import Run
 
 POINTS = 200
-COLUMNS = ("label", "experiment", "diversity", "t", "perplexity", "density", "mean_log10", "sd_log10")
+COLUMNS = (
+    "label",
+    "experiment",
+    "diversity",
+    "t",
+    "perplexity",
+    "density",
+    "mean_log10",
+    "sd_log10",
+)
 
 
 def draw(run: Run, out: Path) -> None:
     roles, text = run.plan.config["figures"], run.plan.config["figures"]["distribution_text"]
-    measured = {label: curves.rounds_measured(run, entry, text) for label, entry in roles["ecosystems"].items()}
+    measured = {
+        label: trajectories.rounds_measured(run, entry, text)
+        for label, entry in roles["ecosystems"].items()
+    }
     shown = {label: (rounds[0], rounds[-1]) for label, rounds in measured.items() if rounds}
     if not shown:
         return style.nothing(f"No ecosystem is measured on {text}.", out, COLUMNS)
     figure, axes = style.grid(2 * len(shown), columns=2, width=4.6, height=2.9)
     rows = []
     for index, (label, ends) in enumerate(shown.items()):
-        found = sorted(curves.read(run, roles["ecosystems"][label], text, ends), key=lambda one: one.diversity)
+        ecosystems = sorted(
+            trajectories.read(run, roles["ecosystems"][label], text, ends),
+            key=lambda ecosystem: ecosystem.diversity,
+        )
         for number, (axis, t) in enumerate(zip(axes[2 * index : 2 * index + 2], ends, strict=True)):
-            rows += [{"label": label} | row for row in draw_panel(axis, found, number, t)]
+            rows += [{"label": label} | row for row in draw_panel(axis, ecosystems, number, t)]
             axis.set_title(f"{label}, {text}: round t = {t}")
-        axes[2 * index].legend(handles=curves.keys([f"D = {one.diversity:.3g}" for one in found]), loc="upper right")
+        axes[2 * index].legend(
+            handles=curves.keys([f"D = {ecosystem.diversity:.3g}" for ecosystem in ecosystems]),
+            loc="upper right",
+        )
     style.save(figure, rows, out)
 
 
-def draw_panel(axis: Axes, found: list[curves.Ecosystem], number: int, t: int) -> list[dict]:
-    """Densities of the `number`-th round that was read, which is round t; rows without their label."""
+def draw_panel(
+    axis: Axes, ecosystems: list[trajectories.Ecosystem], number: int, t: int
+) -> list[dict]:
+    """Draw densities of round t, the `number`-th that was read; rows without `label`."""
     rows = []
-    for place, one in enumerate(found):
-        mixed = np.log10(np.concatenate([member[number] for replicate in one.perplexity for member in replicate]))
+    for place, ecosystem in enumerate(ecosystems):
+        mixed = np.log10(
+            np.concatenate(
+                [member[number] for replicate in ecosystem.perplexity for member in replicate]
+            )
+        )
         x, y = density(mixed)
         axis.plot(10**x, y, lw=1.5, **(curves.look(place) | {"marker": None}))
         axis.plot(10 ** mixed.mean(), np.interp(mixed.mean(), x, y), ms=6, **curves.look(place))
-        about = (one.label, one.diversity, t)
+        about = (ecosystem.label, ecosystem.diversity, t)
         moments = (mixed.mean(), mixed.std())
-        rows += [dict(zip(COLUMNS[1:], (*about, 10**a, b, *moments), strict=True)) for a, b in zip(x, y, strict=True)]
+        rows += [
+            dict(zip(COLUMNS[1:], (*about, 10**a, b, *moments), strict=True))
+            for a, b in zip(x, y, strict=True)
+        ]
     axis.set_xscale("log")
     axis.set_xlabel("perplexity of a block (log scale)")
     axis.set_ylabel("density")
@@ -48,7 +78,7 @@ def draw_panel(axis: Axes, found: list[curves.Ecosystem], number: int, t: int) -
 
 
 def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density (Scott's rule) of many values, by way of a fine histogram: (places, heights of area 1)."""
+    """Gaussian kernel density (Scott's rule) of a histogram: (places, heights of area 1)."""
     width = max(values.std() * len(values) ** -0.2, 1e-3)
     edges = np.linspace(values.min() - 3 * width, values.max() + 3 * width, POINTS + 1)
     counts, step = np.histogram(values, edges)[0], edges[1] - edges[0]

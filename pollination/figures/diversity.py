@@ -8,9 +8,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pollination.ecosystems import Optimum
-from pollination.figures import curves, style
-from pollination.figures.data import Run
+from pollination.analysis import trajectories
+from pollination.analysis.ecosystems import Optimum
+from pollination.analysis.run import Run
+from pollination.figures import style
 
 COLUMNS = (
     "label",
@@ -32,39 +33,72 @@ def draw(run: Run, out: Path) -> None:
     figure, axes = style.grid(len(roles["ecosystems"]), columns=2, width=4.6, height=3.0)
     numbers = []
     for axis, (label, entry) in zip(axes, roles["ecosystems"].items(), strict=True):
-        found = curves.optimum(curves.read(run, entry, roles["text"]), label)
-        numbers += rows(label, found)
-        draw_panel(axis, found)
-        said = f"never falls with T: probability {found.monotone_probability:.2f};  ends above its start: {found.rises_probability:.2f}"
+        optimum = trajectories.optimum(trajectories.read(run, entry, roles["text"]), label)
+        numbers += rows(label, optimum)
+        draw_panel(axis, optimum)
+        said = (
+            f"never falls with T: probability {optimum.monotone_probability:.2f};  ends above its "
+            f"start: {optimum.rises_probability:.2f}"
+        )
         axis.set_title(f"{label}\n{said}", fontsize=9)
     keys = [
-        Line2D([], [], color=style.BLACK, marker="o", ms=5, label="D_opt(T), all models and blocks"),
+        Line2D(
+            [], [], color=style.BLACK, marker="o", ms=5, label="D_opt(T), all models and blocks"
+        ),
         Patch(facecolor=style.BLUE, alpha=0.6, label="probability that D is the best (bootstrap)"),
     ]
     style.legend(figure, keys)
     style.save(figure, numbers, out)
 
 
-def rows(label: str, found: Optimum) -> list[dict]:
+def rows(label: str, optimum: Optimum) -> list[dict]:
     """A row for each D and T."""
-    shared = {"label": label, "monotone": found.monotone, "monotone_probability": found.monotone_probability}
-    shared |= {"rises_probability": found.rises_probability}
-    every = []
-    for (d, t), mu in np.ndenumerate(found.mu_DT):
-        ends = {"low": found.low_DT[d, t], "high": found.high_DT[d, t], "probability": found.probability_DT[d, t]}
-        every.append(shared | ends | {"T": t + 1, "diversity": found.diversities[d], "mu": mu, "optimum": bool(found.best_T[t] == d)})
+    shared = {
+        "label": label,
+        "monotone": optimum.monotone,
+        "monotone_probability": optimum.monotone_probability,
+        "rises_probability": optimum.rises_probability,
+    }
+    every = [
+        shared
+        | {
+            "T": t + 1,
+            "diversity": optimum.diversities[d],
+            "mu": mu,
+            "low": optimum.low_DT[d, t],
+            "high": optimum.high_DT[d, t],
+            "probability": optimum.probability_DT[d, t],
+            "optimum": bool(optimum.best_T[t] == d),
+        }
+        for (d, t), mu in np.ndenumerate(optimum.mu_DT)
+    ]
     return [{key: row[key] for key in COLUMNS} for row in every]
 
 
-def draw_panel(axis: Axes, found: Optimum) -> None:
-    count, rounds = found.mu_DT.shape
+def draw_panel(axis: Axes, optimum: Optimum) -> None:
+    count, rounds = optimum.mu_DT.shape
     blues = LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#5aa5d6"])
-    axis.pcolormesh(np.arange(rounds + 1) + 0.5, np.arange(count + 1) - 0.5, found.probability_DT, cmap=blues, vmin=0, vmax=1)
-    axis.plot(np.arange(rounds) + 1, found.best_T, color=style.BLACK, marker="o", ms=5, lw=1.2)
-    for (d, t), share in np.ndenumerate(found.probability_DT) if rounds <= 12 else ():
+    axis.pcolormesh(
+        np.arange(rounds + 1) + 0.5,
+        np.arange(count + 1) - 0.5,
+        optimum.probability_DT,
+        cmap=blues,
+        vmin=0,
+        vmax=1,
+    )
+    axis.plot(np.arange(rounds) + 1, optimum.best_T, color=style.BLACK, marker="o", ms=5, lw=1.2)
+    for (d, t), share in np.ndenumerate(optimum.probability_DT) if rounds <= 12 else ():
         if share >= 0.005:
-            axis.text(t + 1, d + 0.27, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=6.5, color="#333333")
-    axis.set_yticks(range(count), [f"{diversity:.3g}" for diversity in found.diversities])
+            axis.text(
+                t + 1,
+                d + 0.27,
+                f"{share:.2f}".lstrip("0"),
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="#333333",
+            )
+    axis.set_yticks(range(count), [f"{diversity:.3g}" for diversity in optimum.diversities])
     axis.xaxis.set_major_locator(style.MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(visible=False)
     axis.set_xlabel("rounds T, the human one counted")

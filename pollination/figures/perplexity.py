@@ -1,4 +1,7 @@
-"""Perplexity on held-out text over generations; for a microworld also the excess over the truth, in nats a token."""
+"""Perplexity on held-out text over generations.
+
+A microworld also shows the excess over the truth, in nats per token.
+"""
 
 from pathlib import Path
 
@@ -7,12 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from pandas import DataFrame
 
+from pollination.analysis.run import Run
 from pollination.figures import style
 from pollination.figures.accuracy import draw_population, draw_replicates, keys
-from pollination.figures.data import Run
 
 EXCESS = "excess_nats_per_token"
-COLUMNS = ("text", "role", "experiment", "generation", "member", "selected", "perplexity", "nll_per_token", EXCESS, "tokens", "sequences")
+COLUMNS = (
+    "text",
+    "role",
+    "experiment",
+    "generation",
+    "member",
+    "selected",
+    "perplexity",
+    "nll_per_token",
+    EXCESS,
+    "tokens",
+    "sequences",
+)
 
 
 def draw(run: Run, out: Path) -> None:
@@ -22,7 +37,9 @@ def draw(run: Run, out: Path) -> None:
     rows = rows.reindex(columns=list(COLUMNS))
     texts = list(dict.fromkeys(rows.text))
     measured = [text for text in texts if rows[rows.text == text][EXCESS].notna().all()]
-    figure, axes = style.grid(len(texts) + len(measured), columns=max(2, len(texts)), width=4.1, height=3.0)
+    figure, axes = style.grid(
+        len(texts) + len(measured), columns=max(2, len(texts)), width=4.1, height=3.0
+    )
     for axis, text in zip(axes, texts, strict=False):
         draw_panel(axis, rows[rows.text == text], "perplexity", log=True)
         axis.set_title(f"{text}: perplexity")
@@ -54,8 +71,10 @@ def draw_panel(axis: Axes, rows: DataFrame, value: str, log: bool) -> None:
 
 
 def interval(values, log: bool) -> tuple[float, float, float]:
-    """Mean over replicates (geometric on a log axis) and its 95 % t-interval; one replicate has none."""
+    """Mean over replicates (geometric if `log`) and its 95 % t-interval; one replicate has none."""
     mean, half = style.mean_band(np.log(values) if log else values)
     half = 0.0 if np.isnan(half) else half
-    limits = (mean, mean - half, mean + half)
-    return tuple(float(np.exp(x)) for x in limits) if log else limits
+    low, high = mean - half, mean + half
+    return (
+        (float(np.exp(mean)), float(np.exp(low)), float(np.exp(high))) if log else (mean, low, high)
+    )

@@ -1,4 +1,4 @@
-"""How much of the choice of parents is noise of the questions: statistics.selection_confidence by generation."""
+"""How far the choice of parents is noise of the questions (statistics.selection_confidence)."""
 
 from pathlib import Path
 
@@ -6,17 +6,40 @@ import numpy as np
 from matplotlib.lines import Line2D
 from scipy.special import comb
 
+from pollination.analysis.run import Run
 from pollination.figures import style
-from pollination.figures.data import Run
+from pollination.plan import layout
 
-COLUMNS = ("experiment", "generation", "member", "rank", "accuracy", "stderr", "questions", "in_best_k", "same_set", "same_set_by_chance", "expected_overlap", "expected_regret", "tied_at_the_cut")  # fmt: skip
+COLUMNS = (
+    "experiment",
+    "generation",
+    "member",
+    "rank",
+    "accuracy",
+    "stderr",
+    "questions",
+    "in_best_k",
+    "same_set",
+    "same_set_by_chance",
+    "expected_overlap",
+    "expected_regret",
+    "tied_at_the_cut",
+)
 
 
 def draw(run: Run, out: Path) -> None:
-    names = [name for name in run.roles["population"] if run.plan.selects(name)]
+    names = [name for name in run.roles["population"] if layout.selects(run.plan, name)]
     if not names:
         return style.nothing("No parents are chosen in this run: nothing selects.", out, COLUMNS)
-    rows = [row for name in names for g in range(run.generations("population")) for row in generation_rows(run, name, g)]
+    rows = [
+        row
+        for name in names
+        for g in range(run.generations("population"))
+        for row in generation_rows(run, name, g)
+    ]
+    if all(np.isnan(row["same_set"]) for row in rows):
+        reason = "The rule of selection does not choose by accuracy: how sure it is is not known."
+        return style.nothing(reason, out, COLUMNS)
     first = run.selection(names[0], 0)
     k, n = first["k"], len(first["ranking"])
     figure, (sure, each) = style.grid(2, columns=2, width=4.4, height=3.1)
@@ -25,7 +48,14 @@ def draw(run: Run, out: Path) -> None:
         shown = [row for row in rows if row["experiment"] == name]
         leaders = [row for row in shown if row["rank"] == 0]
         place = [row["generation"] for row in leaders]
-        sure.plot(place, [row["same_set"] for row in leaders], color=style.BLUE, marker=marks[name], ms=5, lw=1.4)
+        sure.plot(
+            place,
+            [row["same_set"] for row in leaders],
+            color=style.BLUE,
+            marker=marks[name],
+            ms=5,
+            lw=1.4,
+        )
         sure.plot(
             place,
             [row["expected_overlap"] / k for row in leaders],
@@ -36,8 +66,18 @@ def draw(run: Run, out: Path) -> None:
             ls="--",
             mfc="white",
         )
-        offset = [row["generation"] + 0.5 * (row["rank"] / max(1, k - 1) - 0.5) * (k > 1) for row in shown]
-        each.plot(offset, [row["in_best_k"] for row in shown], color=style.BLUE, marker=marks[name], ms=4.5, ls="", alpha=0.85)
+        offset = [
+            row["generation"] + 0.5 * (row["rank"] / max(1, k - 1) - 0.5) * (k > 1) for row in shown
+        ]
+        each.plot(
+            offset,
+            [row["in_best_k"] for row in shown],
+            color=style.BLUE,
+            marker=marks[name],
+            ms=4.5,
+            ls="",
+            alpha=0.85,
+        )
     sure.axhline(1 / comb(n, k, exact=True), color=style.BLACK, ls=":", lw=1)
     each.axhline(k / n, color=style.BLACK, ls=":", lw=1)
     sure.set_title(f"the chosen {k} of {n}, together")
@@ -49,7 +89,15 @@ def draw(run: Run, out: Path) -> None:
         style.generation_axis(axis, run.generations("population") - 1)
     keys = [
         Line2D([], [], color=style.BLUE, marker="o", label=f"they are truly the best {k}"),
-        Line2D([], [], color=style.GREEN, marker="o", mfc="white", ls="--", label=f"share of them truly among the best {k}"),
+        Line2D(
+            [],
+            [],
+            color=style.GREEN,
+            marker="o",
+            mfc="white",
+            ls="--",
+            label=f"share of them truly among the best {k}",
+        ),
         Line2D([], [], color=style.BLACK, ls=":", label="a choice at random"),
     ]
     style.legend(figure, keys)
@@ -57,19 +105,27 @@ def draw(run: Run, out: Path) -> None:
 
 
 def generation_rows(run: Run, name: str, generation: int) -> list[dict]:
-    """A row a chosen member of one generation, by rank."""
+    """A row per chosen member of one generation, by rank."""
     choice = run.selection(name, generation)
-    sure, k, n = choice["confidence"], choice["k"], len(choice["ranking"])
-    shared = {key: sure[key] for key in ("same_set", "expected_overlap", "expected_regret")}
+    k, n = choice["k"], len(choice["ranking"])
+    # A rule that does not choose by accuracy has neither.
+    sure, ties = choice["confidence"] or {}, choice["ties"]
+    shared = {
+        key: sure.get(key, np.nan) for key in ("same_set", "expected_overlap", "expected_regret")
+    }
     shared |= {"same_set_by_chance": 1 / comb(n, k, exact=True), "questions": choice["questions"]}
-    shared |= {"tied_at_the_cut": len(choice["ties"]["at_the_cut"]), "experiment": name, "generation": generation}
+    shared |= {
+        "tied_at_the_cut": len(ties["at_the_cut"]) if ties else np.nan,
+        "experiment": name,
+        "generation": generation,
+    }
     rows = [
         {
             "member": m,
             "rank": rank,
             "accuracy": choice["accuracies"][m],
             "stderr": choice["standard_errors"][m],
-            "in_best_k": sure["in_best_k"][rank],
+            "in_best_k": sure["in_best_k"][rank] if sure else np.nan,
         }
         for rank, m in enumerate(choice["parents"])
     ]

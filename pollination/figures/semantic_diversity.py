@@ -1,13 +1,15 @@
-"""How diverse the samples are over generations: within a prompt, over prompts, and all together (docs/semantics.md)."""
+"""How diverse samples are over generations: by prompt, by model, in all (docs/semantics.md)."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pollination import artifacts
+from pollination.analysis.run import Run
+from pollination.core import artifacts
 from pollination.figures import curves, style
-from pollination.figures.data import Run
+from pollination.plan.embedding import embedded_groups
+from pollination.plan.semantics import diversity_file
 
 PANELS = (  # scope, measure, what it is
     ("prompt", "spread", "spread around the centroid"),
@@ -19,31 +21,54 @@ PANELS = (  # scope, measure, what it is
     ("model", "distinct_2", "distinct bigrams"),
     ("all", "vendi", "Vendi score"),
 )
-COLOURS = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE, style.SKY, style.BLACK)
+COLOURS = (
+    style.BLUE,
+    style.VERMILLION,
+    style.GREEN,
+    style.PURPLE,
+    style.ORANGE,
+    style.SKY,
+    style.BLACK,
+)
 
 
 def draw(run: Run, out: Path) -> None:
-    rows = artifacts.read_table(run.plan.diversity).to_pandas()
-    draw_panels(rows, [group["group"] for group in run.plan.embedded_groups()], out)
+    rows = artifacts.read_table(diversity_file(run.plan)).to_pandas()
+    draw_panels(rows, [group["group"] for group in embedded_groups(run.plan)], out)
 
 
 def draw_panels(rows: pd.DataFrame, groups: list[str], out: Path) -> None:
-    """`out`.svg, .png, .csv of rows of diversity.parquet: groups at equal counts of models, the least of any generation."""
+    """Draw rows of diversity.parquet as `out`.svg, .png and .csv.
+
+    Groups are compared at equal counts of models: the smallest count of any generation.
+    """
     rows = rows[rows.group.isin(groups) & rows.against.isin(["", *groups])]
     levels = rows[rows.against == ""]
     equal = levels[levels.scope != "model"].models.min()
-    panels = [(scope, measure, name, levels[(levels.scope == scope) & (levels.measure == measure)]) for scope, measure, name in PANELS]
-    panels = [(scope, name, part[part.models == (1 if scope == "model" else equal)]) for scope, _, name, part in panels]
+    measured = [
+        (scope, name, levels[(levels.scope == scope) & (levels.measure == measure)])
+        for scope, measure, name in PANELS
+    ]
+    panels = [
+        (scope, name, part[part.models == (1 if scope == "model" else equal)])
+        for scope, name, part in measured
+    ]
     panels = [(scope, name, part) for scope, name, part in panels if part.value.notna().any()]
     if not panels:
         return style.nothing("Nothing was said that could be measured.", out, rows.columns)
-    who = {"prompt": f"one prompt, {equal:.0f} models", "model": "one model, all prompts", "all": f"{equal:.0f} models, all prompts"}
+    who = {
+        "prompt": f"one prompt, {equal:.0f} models",
+        "model": "one model, all prompts",
+        "all": f"{equal:.0f} models, all prompts",
+    }
     figure, axes = style.grid(len(panels), columns=4, width=3.0, height=2.4)
     for axis, (scope, name, part) in zip(axes, panels, strict=True):
         for number, group in enumerate(groups):
             mine = part[part.group == group].sort_values("generation")
             look = curves.look(number) | {"color": COLOURS[number % len(COLOURS)]}
-            axis.fill_between(mine.generation, mine.low, mine.high, color=look["color"], alpha=0.16, lw=0)
+            axis.fill_between(
+                mine.generation, mine.low, mine.high, color=look["color"], alpha=0.16, lw=0
+            )
             axis.plot(mine.generation, mine.value, ms=4, lw=1.5, **look)
         if not np.isfinite(part.low).any():
             axis.margins(y=0.2)
@@ -51,7 +76,10 @@ def draw_panels(rows: pd.DataFrame, groups: list[str], out: Path) -> None:
         axis.set_ylabel(name)
         style.generation_axis(axis, int(levels.generation.max()))
     keys = [
-        style.Line2D([], [], ms=4, label=group, **(curves.look(n) | {"color": COLOURS[n % len(COLOURS)]})) for n, group in enumerate(groups)
+        style.Line2D(
+            [], [], ms=4, label=group, **(curves.look(n) | {"color": COLOURS[n % len(COLOURS)]})
+        )
+        for n, group in enumerate(groups)
     ]
     style.legend(figure, keys)
     style.save(figure, rows, out)

@@ -1,4 +1,7 @@
-"""This run's settings beside study A's (its tables 1 and 2), the questions asked, and the choices that the papers leave open."""
+"""This run's settings beside study A's (its tables 1 and 2).
+
+The page also lists the questions asked, and the choices that the papers leave open.
+"""
 
 import json
 import struct
@@ -7,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pollination import artifacts
-from pollination.checks import by_member
+from pollination.analysis.run import ROLES, Run
+from pollination.core import artifacts
 from pollination.figures import page, style
-from pollination.figures.data import ROLES, Run
-from pollination.figures.study_a import FIXED, PAPER
+from pollination.figures.paper.study_a import FIXED, PAPER
+from pollination.plan import layout
+from pollination.plan.benchmark_folder import built_in_template
+from pollination.plan.config.values import by_member
 
 COLUMNS = ("section", "setting", "population", "line", "paper")
 
@@ -23,50 +28,84 @@ def draw(run: Run, out: Path) -> None:
 
 
 def rows(run: Run) -> list[dict]:
-    """A row a setting: section, setting, population, line, paper."""
+    """A row per setting: section, setting, population, line, paper."""
     config = run.plan.config
-    found = [
-        {"section": section, "setting": name, "paper": paper} | {role: value(run, role, where, key) for role in ROLES}
+    listed = [
+        {"section": section, "setting": name, "paper": paper}
+        | {role: value(run, role, where, key) for role in ROLES}
         for section, settings in PAPER.items()
         for name, (where, key, paper) in settings.items()
     ]
-    found += [
-        {"section": list(PAPER)[-1], "setting": name, "population": ours, "line": ours, "paper": paper}
+    listed += [
+        {
+            "section": list(PAPER)[-1],
+            "setting": name,
+            "population": ours,
+            "line": ours,
+            "paper": paper,
+        }
         for name, (ours, paper) in FIXED.items()
     ]
     seeds = {"data seed": ("data_seed", "100"), "evaluation seed": ("evaluation_seed", "1234")}
-    found += [
-        {"section": "Evaluation", "setting": n, "population": str(config[k]), "line": str(config[k]), "paper": p}
+    listed += [
+        {
+            "section": "Evaluation",
+            "setting": n,
+            "population": str(config[k]),
+            "line": str(config[k]),
+            "paper": p,
+        }
         for n, (k, p) in seeds.items()
     ]
-    return found + [
-        {"section": "Evaluation", "setting": f"task {task}", "population": said, "line": said, "paper": paper}
+    return listed + [
+        {
+            "section": "Evaluation",
+            "setting": f"task {task}",
+            "population": said,
+            "line": said,
+            "paper": paper,
+        }
         for task, said, paper in questions(run)
     ]
 
 
 def tables(run: Run, every: list[dict], study: str) -> list[str]:
-    """The parts of a page: a table a section, the study's value last."""
+    """The parts of a page: a table per section, the study's value last."""
     roles = [role for role in ROLES if run.roles[role]]
     parts = [
-        f"<p>Run {page.text(run.plan.config['run'])}. Values in bold differ from {study}'s. Replicates: {page.text(replicates(run))}.</p>\n"
+        (
+            f"<p>Run {page.text(run.plan.config['run'])}. Values in bold differ from {study}'s. "
+            f"Replicates: {page.text(replicates(run))}.</p>\n"
+        )
     ]
     for section in dict.fromkeys(row["section"] for row in every):
         cells = [
-            [page.text(row["setting"]), *(cell(row, role) for role in roles), page.text(shown(row["paper"]))]
+            [
+                page.text(row["setting"]),
+                *(cell(row, role) for role in roles),
+                page.text(shown(row["paper"])),
+            ]
             for row in every
             if row["section"] == section
         ]
-        parts.append(f"<h2>{page.text(section)}</h2>" + page.table(["setting", *(style.NAME[role] for role in roles), study], cells))
+        parts.append(
+            f"<h2>{page.text(section)}</h2>"
+            + page.table(["setting", *(style.NAME[role] for role in roles), study], cells)
+        )
     return parts
 
 
 def replicates(run: Run) -> str:
-    return "; ".join(f"{style.NAME[role]}: {', '.join(run.roles[role])}" for role in ROLES if run.roles[role])
+    return "; ".join(
+        f"{style.NAME[role]}: {', '.join(run.roles[role])}" for role in ROLES if run.roles[role]
+    )
 
 
 def value(run: Run, role: str, where: str, key):
-    """A setting of the first replicate in a role; None where nobody plays it. `key` is dotted; of a built model, its spellings."""
+    """A setting of the first replicate in a role; None if no experiment has the role.
+
+    `key` is dotted; of a built model, its spellings.
+    """
     if not run.roles[role]:
         return None
     name = run.roles[role][0]
@@ -74,7 +113,7 @@ def value(run: Run, role: str, where: str, key):
     pool = config["founders"][experiment["founders"]]
     model = config["models"][by_member(pool["model"], 0)]
     if where == "built":
-        return built(run.plan.member(name, 0, 0), key)
+        return built(layout.member_folder(run.plan, name, 0, 0), key)
     if key == "architecture" and model["pretrained"]:
         return f"pretrained: {model['pretrained']}"
     node = {"model": model, "founders": pool, "experiment": experiment}[where]
@@ -84,29 +123,50 @@ def value(run: Run, role: str, where: str, key):
 
 
 def built(folder: str, spellings: tuple[str, ...]):
-    """A key of a model's config.json, under any of its spellings; its parameters are counted in the weights' header."""
+    """A key of a model's config.json, under any of its spellings.
+
+    `parameters` are counted in the header of the weights.
+    """
     if spellings == ("parameters",):
         with open(f"{folder}/model.safetensors", "rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return sum(int(np.prod(tensor["shape"])) for name, tensor in header.items() if name != "__metadata__")
+        return sum(
+            int(np.prod(tensor["shape"]))
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        )
     settings = artifacts.read_json(f"{folder}/config.json")
-    heads = next((settings[key] for key in ("num_attention_heads", "n_head") if key in settings), None)
+    heads = next(
+        (settings[key] for key in ("num_attention_heads", "n_head") if key in settings), None
+    )
     if heads and not settings.get("head_dim"):
         settings["head_dim"] = (settings.get("hidden_size") or settings["n_embd"]) // heads
     learned = {"gpt2": "learned", "opt": "learned"}.get(settings.get("model_type"), "not known")
-    settings["positions"] = "rotary" if settings.get("rope_parameters") or settings.get("rope_theta") else learned
+    settings["positions"] = (
+        "rotary" if settings.get("rope_parameters") or settings.get("rope_theta") else learned
+    )
     return next((settings[key] for key in spellings if settings.get(key) is not None), None)
 
 
 def questions(run: Run) -> list[tuple[str, str, str]]:
     """(task, how it was asked, how study A asked it)."""
     role = next(role for role in ROLES if run.roles[role])
-    paper = {"mmlu": "5 shots", "winogrande": "5 shots", "mathqa": "0 shots", "social_iqa": "0 shots"}
+    paper = {
+        "mmlu": "5 shots",
+        "winogrande": "5 shots",
+        "mathqa": "0 shots",
+        "social_iqa": "0 shots",
+    }
+    founder = layout.member_folder(run.plan, run.roles[role][0], 0, 0)
     rows = []
-    for task, scores in run.scores(run.plan.member(run.roles[role][0], 0, 0))["tasks"].items():
+    for task, scores in run.scores(founder)["tasks"].items():
         available = scores.get("questions_available", scores["questions"])
-        said = f"{scores['questions']:,} of {available:,} questions, {scores['shots']} shots, {scores['method']}"
-        rows.append((task, said, paper.get(run.plan.config["tasks"][task].get("template"), "not used")))
+        said = (
+            f"{scores['questions']:,} of {available:,} questions, {scores['shots']} shots, "
+            f"{scores['method']}"
+        )
+        template = built_in_template(run.plan.config["tasks"][task])
+        rows.append((task, said, paper.get(str(template), "not used")))
     return rows
 
 
@@ -125,12 +185,23 @@ def shown(value) -> str:
 
 def plain(value) -> str | int | float:
     """A value as a table of numbers has it."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else shown(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number else shown(value)
 
 
 def cell(row: dict, role: str) -> str:
-    """Our value; the population's is bold where the paper has a number or name for it and it is another one."""
+    """Our value; bold if it is the population's and the paper has another number or name for it."""
     ours, paper = shown(row[role]), row["paper"]
-    named = not isinstance(paper, str) or paper in ("llama", "rotary", "cosine", "nucleus", "beam", "blocks", "parent", "100", "1234")
+    named = not isinstance(paper, str) or paper in (
+        "llama",
+        "rotary",
+        "cosine",
+        "nucleus",
+        "beam",
+        "blocks",
+        "parent",
+        "100",
+        "1234",
+    )
     differs = role == "population" and named and ours != shown(paper)
     return f'<span class="other">{page.text(ours)}</span>' if differs else page.text(ours)

@@ -1,7 +1,12 @@
-"""The look of all figures: Okabe-Ito colours (told apart by the colour-blind) doubled by marker and line style, and equal files from equal results."""
+"""The look of all figures.
+
+Colours are Okabe-Ito's, which the colour-blind can distinguish; marker and line style repeat them.
+Equal results give equal files.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,11 +18,19 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
-from pollination.artifacts import atomic
+from pollination.core.artifacts import atomic
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#8a8a8a",
-)  # fmt: skip
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#56B4E9",
+    "#CC79A7",
+    "#F0E442",
+    "#000000",
+    "#8a8a8a",
+)
 COLOUR = {"population": BLUE, "line": VERMILLION, "champion": GREEN}
 MARKER = {"population": "o", "line": "s", "champion": "D"}
 DASH = {"population": "-", "line": "--", "champion": "-."}
@@ -44,7 +57,7 @@ matplotlib.rcParams.update(
 
 
 def save(figure: Figure, rows: pd.DataFrame | list[dict], out: Path) -> None:
-    """Write `out`.svg, .png and .csv. No dates in them: equal figures are equal files."""
+    """Write `out`.svg, .png and .csv, without dates: equal figures are equal files."""
     figure.draw_without_rendering()  # lays the panels out, once for both files
     figure.set_layout_engine("none")
     for end, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
@@ -65,7 +78,9 @@ def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
     save(figure, pd.DataFrame(columns=list(columns)), out)
 
 
-def grid(count: int, columns: int, width: float = 3.3, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
+def grid(
+    count: int, columns: int, width: float = 3.3, height: float = 2.6, **options
+) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of at most `columns`."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -93,7 +108,15 @@ def legend(figure: Figure, handles: list) -> None:
 
 
 def key(role: str, label: str, line: bool = True) -> Line2D:
-    return Line2D([], [], color=COLOUR[role], marker=MARKER[role], ls=DASH[role] if line else "", label=label, ms=4.5)
+    return Line2D(
+        [],
+        [],
+        color=COLOUR[role],
+        marker=MARKER[role],
+        ls=DASH[role] if line else "",
+        label=label,
+        ms=4.5,
+    )
 
 
 def violin_key(label: str) -> Patch:
@@ -101,32 +124,63 @@ def violin_key(label: str) -> Patch:
 
 
 def density(values: np.ndarray, points: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density (Scott's rule) over the values' range, its peak scaled to 1: (places, heights)."""
+    """Gaussian kernel density (Scott's rule) over the values' range: (places, heights up to 1)."""
     places = np.linspace(values.min(), values.max(), points)
     width = values.std(ddof=1) * len(values) ** -0.2
     heights = np.exp(-0.5 * ((places[:, None] - values) / width) ** 2).sum(axis=1)
     return places, heights / heights.max()
 
 
-def violins(axis: Axes, groups: dict[int, np.ndarray], marked: dict[int, np.ndarray], log: bool = False) -> None:
-    """One violin and its members a generation; `marked` are booleans beside each group: members drawn as parents (triangles)."""
+def violins(
+    axis: Axes, groups: dict[int, np.ndarray], marked: dict[int, np.ndarray], log: bool = False
+) -> None:
+    """Draw a violin and its members per generation.
+
+    `marked`: booleans beside each group; members that they mark are drawn as triangles (parents).
+    """
     many = len(groups) > 25
     for place, values in groups.items():
         values, chosen = np.asarray(values, dtype=float), np.asarray(marked[place], dtype=bool)
         scale = np.log10(values) if log else values
         if len(np.unique(scale)) > 1:
             y, half = density(scale)
-            axis.fill_betweenx(10**y if log else y, place - 0.36 * half, place + 0.36 * half, color=BLUE, alpha=0.22, lw=0)
+            axis.fill_betweenx(
+                10**y if log else y,
+                place - 0.36 * half,
+                place + 0.36 * half,
+                color=BLUE,
+                alpha=0.22,
+                lw=0,
+            )
         shift = np.zeros(len(values)) if many else 0.16 * spread_ties(scale)
-        dot = {"ls": "", "color": BLUE, "zorder": 3}
-        axis.plot(place + shift[~chosen], values[~chosen], marker="o", ms=2 if many else 3.4, mfc="white", mew=0.8, **dot)
-        axis.plot(place + shift[chosen], values[chosen], marker="^", ms=3 if many else 5.2, mew=0.6, mec="black", **dot)
-    means = {place: 10 ** np.log10(values).mean() if log else np.mean(values) for place, values in groups.items()}
+        dot: dict[str, Any] = {"ls": "", "color": BLUE, "zorder": 3}
+        axis.plot(
+            place + shift[~chosen],
+            values[~chosen],
+            marker="o",
+            ms=2 if many else 3.4,
+            mfc="white",
+            mew=0.8,
+            **dot,
+        )
+        axis.plot(
+            place + shift[chosen],
+            values[chosen],
+            marker="^",
+            ms=3 if many else 5.2,
+            mew=0.6,
+            mec="black",
+            **dot,
+        )
+    means = {
+        place: 10 ** np.log10(values).mean() if log else np.mean(values)
+        for place, values in groups.items()
+    }
     axis.plot(list(means), list(means.values()), color=BLUE, lw=1.3, zorder=2)
 
 
 def spread_ties(values: np.ndarray) -> np.ndarray:
-    """Sideways places in [-1, 1]: members in order of value, left and right by turns, so that close ones do not hide each other."""
+    """Sideways places in [-1, 1]: neighbours by value go left and right, so that none is hidden."""
     place = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.where(place % 2 == 0, 1, -1) * ((place + 1) // 2 % 3) / 2.0
 
@@ -136,13 +190,35 @@ def mean_band(values: np.ndarray) -> tuple[float, float]:
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), float("nan")
-    return float(values.mean()), float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(half)
 
 
-def band(axis: Axes, role: str, places: Sequence, means: Sequence, low: Sequence, high: Sequence, cut: bool = False) -> None:
-    """Means over generations with their interval, in the role's colour, marker and line style. `cut`: a wide interval does not stretch
-    the axis (of two or three replicates it would), so all else must be drawn before."""
-    axis.plot(places, means, color=COLOUR[role], ls=DASH[role], marker=MARKER[role], ms=4, lw=1.5, zorder=4)
+def band(
+    axis: Axes,
+    role: str,
+    places: Sequence,
+    means: Sequence,
+    low: Sequence,
+    high: Sequence,
+    *,
+    cut: bool = False,
+) -> None:
+    """Draw means over generations and their interval, in the role's colour, marker and line style.
+
+    `cut`: a wide interval, as of two or three replicates, does not stretch the axis. Draw all else
+    before it.
+    """
+    axis.plot(
+        places,
+        means,
+        color=COLOUR[role],
+        ls=DASH[role],
+        marker=MARKER[role],
+        ms=4,
+        lw=1.5,
+        zorder=4,
+    )
     bottom, top = axis.get_ylim()
     axis.fill_between(places, low, high, color=COLOUR[role], alpha=0.16, lw=0)
     if cut and axis.get_yscale() == "log":

@@ -1,23 +1,52 @@
-"""Where the truth is known: facts that a model knows, its mass on true and false facts, and how many it still states, by popularity."""
+"""Facts that a model knows, its mass on true and false facts, and how many it still states.
+
+The panels split facts by popularity. The truth is known in microworlds only.
+"""
 
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from pollination.analysis.run import ROLES, Run
 from pollination.figures import style
-from pollination.figures.data import ROLES, Run
 
-COLUMNS = ("corpus", "band", "role", "experiment", "generation", "member", "facts", "known", "true_mass", "false_mass", "true_mass_truth", "distinct_facts", "distinct_facts_truth", "sentences")  # fmt: skip
-BANDS = {0: "most spoken-of quarter", 1: "second quarter", 2: "third quarter", 3: "least spoken-of quarter"}
+COLUMNS = (
+    "corpus",
+    "band",
+    "role",
+    "experiment",
+    "generation",
+    "member",
+    "facts",
+    "known",
+    "true_mass",
+    "false_mass",
+    "true_mass_truth",
+    "distinct_facts",
+    "distinct_facts_truth",
+    "sentences",
+)
+BANDS = {
+    0: "most spoken-of quarter",
+    1: "second quarter",
+    2: "third quarter",
+    3: "least spoken-of quarter",
+}
 
 
 def draw(run: Run, out: Path) -> None:
     rows = truths(run)
     if rows.empty:
-        return style.nothing("No microworld is measured in this run: the truth of real text is not known.", out, COLUMNS)
+        return style.nothing(
+            "No microworld is measured in this run: the truth of real text is not known.",
+            out,
+            COLUMNS,
+        )
     corpora, bands = list(dict.fromkeys(rows.corpus)), sorted(rows.band.unique())
-    figure = style.Figure(figsize=(1.0 + 2.55 * len(bands), 6.9 * len(corpora)), layout="constrained")
+    figure = style.Figure(
+        figsize=(1.0 + 2.55 * len(bands), 6.9 * len(corpora)), layout="constrained"
+    )
     axes = figure.subplots(3 * len(corpora), len(bands), squeeze=False, sharex=True, sharey="row")
     for index, corpus in enumerate(corpora):
         for column, band in enumerate(bands):
@@ -25,7 +54,12 @@ def draw(run: Run, out: Path) -> None:
             panels = axes[3 * index : 3 * index + 3, column]
             draw_band(panels, shown)
             title = BANDS.get(band, f"band {band}")
-            panels[0].set_title(f"{title}\n({int(shown.facts.iloc[0])} facts)" if len(corpora) == 1 else f"{corpus}: {title}", fontsize=9)
+            panels[0].set_title(
+                f"{title}\n({int(shown.facts.iloc[0])} facts)"
+                if len(corpora) == 1
+                else f"{corpus}: {title}",
+                fontsize=9,
+            )
         names = (
             "share of facts known",
             "mass of facts stated\n(all true ones = 1)",
@@ -37,9 +71,17 @@ def draw(run: Run, out: Path) -> None:
         style.generation_axis(axis, int(rows.generation.max()))
         axis.label_outer()
         axis.set_ylim(bottom=-0.04 * axis.get_ylim()[1])
-    handles = [style.key(role, f"{style.NAME[role]}, mean (band: lowest to highest)") for role in ROLES if run.roles[role]]
-    handles.append(Line2D([], [], color=style.GREY, marker="x", ls=":", label="false facts, same colours"))
-    style.legend(figure, [*handles, Line2D([], [], color=style.BLACK, ls=":", lw=1, label="the truth")])
+    handles = [
+        style.key(role, f"{style.NAME[role]}, mean (band: lowest to highest)")
+        for role in ROLES
+        if run.roles[role]
+    ]
+    handles.append(
+        Line2D([], [], color=style.GREY, marker="x", ls=":", label="false facts, same colours")
+    )
+    style.legend(
+        figure, [*handles, Line2D([], [], color=style.BLACK, ls=":", lw=1, label="the truth")]
+    )
     style.save(figure, rows, out)
 
 
@@ -55,9 +97,11 @@ def truths(run: Run) -> pd.DataFrame:
 
 
 def draw_band(axes, rows: pd.DataFrame) -> None:
-    """One popularity band: three panels from top to bottom."""
+    """Draw one popularity band: three panels from top to bottom."""
     known, mass, distinct = axes
-    rows = rows.assign(true=rows.true_mass / rows.true_mass_truth, false=rows.false_mass / rows.true_mass_truth)
+    rows = rows.assign(
+        true=rows.true_mass / rows.true_mass_truth, false=rows.false_mass / rows.true_mass_truth
+    )
     for role, shown in rows.groupby("role", sort=False):
         for axis, column in ((known, "known"), (mass, "true"), (distinct, "distinct_facts")):
             by = shown.groupby("generation")[column]

@@ -1,12 +1,12 @@
-"""Build and tokenise the requests of all benchmarks, once for all members that share a tokenizer."""
+"""Build and tokenise the requests of all benchmarks, once per tokenizer."""
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.models import load_tokenizer
-    from pollination.scoring.requests import write_requests
+with Job(snakemake) as job:
+    from pollination.evaluation.requests import write_requests
+    from pollination.models.checkpoint import load_tokenizer
 
     tokenizer = load_tokenizer(job.file("tokenizer").parent)
     tables = [path for path in job.output if path.endswith(".parquet")]

@@ -1,18 +1,24 @@
 """Refuse a corpus whose training text holds benchmark questions word for word."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import artifacts
-    from pollination.corpora import overlap
+with Job(snakemake) as job:
+    from pollination.core import artifacts
+    from pollination.data.corpora import overlap
 
-    questions = [text for path in job.files("questions") for text in artifacts.read_table(path)["question"].to_pylist()]
+    questions = [
+        text
+        for path in job.files("questions")
+        for text in artifacts.read_table(path)["question"].to_pylist()
+    ]
     folder = job.file("train").parent
-    found = overlap(folder, questions)
-    artifacts.write_json(job.output.overlap, found)
-    job.log.info("%s", found)
-    if found["overlapping"] > job.params.max_overlap:
+    overlaps = overlap(folder, questions)
+    artifacts.write_json(job.output.overlap, overlaps)
+    job.log.info("%s", overlaps)
+    if overlaps["overlapping"] > job.params.max_overlap:
+        where, example = f"corpora.{job.wildcards.corpus}", overlaps["examples"][0]
         raise ValueError(
-            f"corpora.{job.wildcards.corpus}: {found['overlapping']} benchmark questions stand in its training text, e.g. {found['examples'][0]!r};"
-            f" allowed: max_overlap = {job.params.max_overlap}; drop those documents, or raise corpora.{job.wildcards.corpus}.max_overlap"
+            f"{where}: {overlaps['overlapping']} benchmark questions stand in its training text, "
+            f"e.g. {example!r}; allowed: max_overlap = {job.params.max_overlap}; drop those "
+            f"documents, or raise {where}.max_overlap"
         )

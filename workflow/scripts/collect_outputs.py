@@ -1,8 +1,8 @@
 """Ask one deployed model for its outputs to all prompts."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake, online=True) as job:  # noqa: F821
-    from pollination.fingerprint.collect import collect
+with Job(snakemake, online=True) as job:
+    from pollination.analysis.fingerprint.collect import collect
 
     collect(job)

@@ -1,10 +1,17 @@
 """Fingerprints of one part of a survey."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import artifacts
-    from pollination.fingerprint.tables import count_part
+with Job(snakemake) as job:
+    from pollination.analysis.fingerprint.tables import count_part
+    from pollination.core import artifacts
 
-    found = count_part(job.params.kind, job.files("outputs"), list(job.params.models), job.params.settings, job.file("stopwords"), job.log)
-    artifacts.write_json(job.output.fingerprints, found)
+    fingerprints = count_part(
+        job.params.kind,
+        job.files("outputs"),
+        list(job.params.models),
+        job.params.settings,
+        job.optional_file("stopwords"),
+        job.log,
+    )
+    artifacts.write_json(job.output.fingerprints, fingerprints)

@@ -1,11 +1,11 @@
 """Count the words of a corpus's training text."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import artifacts
-    from pollination.corpora.vocabulary import vocabulary
+with Job(snakemake) as job:
+    from pollination.core import artifacts
+    from pollination.data.vocabulary import vocabulary
 
-    found = vocabulary(job.file("about").parent)
-    artifacts.write_table(job.output.vocabulary, found)
-    job.log.info("%d words", len(found))
+    words = vocabulary(job.file("about").parent)
+    artifacts.write_table(job.output.vocabulary, words)
+    job.log.info("%d words", len(words))

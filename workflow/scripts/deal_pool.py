@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.dealing import deal
-    from pollination.seeds import derive_seed
+with Job(snakemake) as job:
+    from pollination.core.seeds import derive_seed
+    from pollination.evolution.dealing import deal
 
     seed = derive_seed(job.params.seed, "deal", int(job.wildcards.gen))
-    deal([Path(path) for path in job.input], int(job.wildcards.member), job.params.population, seed, Path(job.output.text))
+    deal(
+        [Path(path) for path in job.input],
+        int(job.wildcards.member),
+        job.params.population,
+        seed,
+        Path(job.output.text),
+    )

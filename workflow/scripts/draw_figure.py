@@ -1,14 +1,15 @@
 """Draw one figure of the report, with its numbers beside it."""
 
-from importlib import import_module
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.figures.data import Run
-    from pollination.workflow import Plan
+with Job(snakemake) as job:
+    from pollination.analysis.run import Run
+    from pollination.figures import drawing
+    from pollination.plan.plan import Plan
 
     out = Path(job.output.numbers).with_suffix("")
-    figure = import_module(f"pollination.figures.{job.wildcards.figure}")
-    figure.draw(Run(Plan(job.params.config, results=str(out.parent.parent))), out)
+    drawing(job.wildcards.figure).draw(
+        Run(Plan(job.params.config, results=str(out.parent.parent))), out
+    )

@@ -1,8 +1,8 @@
 """Embed what members said: by an encoder, or TF-IDF."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.embeddings import embed
+with Job(snakemake) as job:
+    from pollination.evaluation.embeddings import embed
 
     embed(job)

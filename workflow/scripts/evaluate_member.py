@@ -1,8 +1,8 @@
 """Measure one member: benchmarks, perplexity, truth measures, samples."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.evaluation import evaluate
+with Job(snakemake) as job:
+    from pollination.evaluation.member import evaluate
 
     evaluate(job, job.file("weights").parent)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.parents import write_text
+with Job(snakemake) as job:
+    from pollination.evolution.parents import write_text
 
     write_text(job, Path(job.output.shard))

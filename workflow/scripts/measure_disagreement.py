@@ -1,8 +1,8 @@
 """Compare the next-token distributions of a generation's members."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.scoring.disagreement import measure
+with Job(snakemake) as job:
+    from pollination.evaluation.disagreement import measure
 
     measure(job)

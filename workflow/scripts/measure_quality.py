@@ -1,8 +1,8 @@
 """Measure the effective data quality of one training."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.quality import measure
+with Job(snakemake) as job:
+    from pollination.evaluation.quality import measure
 
     measure(job)

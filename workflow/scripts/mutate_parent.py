@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
 with Job(snakemake) as job:
-    from pollination.parents import hand_on_weights
+    from pollination.evolution.parents import hand_on_weights
 
     hand_on_weights(job, Path(job.output.weights))

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination.corpora import read_documents
-    from pollination.models import load_tokenizer
-    from pollination.tokens import pack
+with Job(snakemake) as job:
+    from pollination.data.corpora import read_documents
+    from pollination.data.tokens import pack
+    from pollination.models.checkpoint import load_tokenizer
 
-    documents = (text for _, text in read_documents(job.file("documents").parent, job.wildcards.split))
+    documents = (
+        text for _, text in read_documents(job.file("documents").parent, job.wildcards.split)
+    )
     tokenizer = load_tokenizer(job.file("tokenizer").parent)
-    job.log.info("%s", pack(documents, tokenizer, job.params.context_tokens, Path(job.output.blocks), job.params.separator))
+    blocks = Path(job.output.blocks)
+    about = pack(documents, tokenizer, job.params.context_tokens, blocks, job.params.separator)
+    job.log.info("%s", about)

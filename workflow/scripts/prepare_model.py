@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake, online=True) as job:  # noqa: F821
-    from pollination.models import load_tokenizer, write_blueprint
-    from pollination.tokens import make_tokenizer
+with Job(snakemake, online=True) as job:
+    from pollination.data.tokens import make_tokenizer
+    from pollination.models.checkpoint import load_tokenizer, write_blueprint
 
     spec, folder = job.params.model, Path(job.output.config).parent
-    given = Path(job.input[0]).parent if job.input else None  # the tokenizer's corpus, or the founder to start from
+    # The tokenizer's corpus, or the founder to start from.
+    input_folder = Path(job.input[0]).parent if job.input else None
     if spec["pretrained"]:
-        spec = spec | {"pretrained": str(given or spec["pretrained"])}
-    source = {"kind": "pretrained", "source": spec["pretrained"]} if spec["pretrained"] else spec["tokenizer"]
-    make_tokenizer(source, None if spec["pretrained"] else given, folder, job.params.seed)
+        spec = spec | {"pretrained": str(input_folder or spec["pretrained"])}
+    pretrained = {"kind": "pretrained", "source": spec["pretrained"]}
+    source = pretrained if spec["pretrained"] else spec["tokenizer"]
+    make_tokenizer(source, None if spec["pretrained"] else input_folder, folder, job.params.seed)
     write_blueprint(spec, load_tokenizer(folder), folder)

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import artifacts
-    from pollination.pruning import prune
+with Job(snakemake) as job:
+    from pollination.core import artifacts
+    from pollination.plan.pruning import prune
 
-    parents = artifacts.read_json(job.file("selection"))["parents"] if job.file("selection") and job.params.keep == "parents" else []
+    parents = (
+        artifacts.read_json(job.file("selection"))["parents"]
+        if job.files("selection") and job.params.keep == "parents"
+        else []
+    )
     folder = Path(job.output.pruned).parent
     keep = {f"{folder}/member{m}/model.safetensors" for m in parents}
     count = prune(job.params.prunable, keep, Path(job.output.pruned))

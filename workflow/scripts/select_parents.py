@@ -1,12 +1,9 @@
-"""Rank a generation's members and choose its parents."""
+"""Choose the parents of a generation."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import artifacts
-    from pollination.seeds import derive_seed
-    from pollination.selection import select
+with Job(snakemake) as job:
+    from pollination.core import artifacts
+    from pollination.evolution.selection import select_parents
 
-    choice, seed = job.params.select, derive_seed(job.params.seed, "selection")
-    chosen = select(job.files("scores"), job.files("answers"), choice["task"], choice["k"], seed)
-    artifacts.write_json(job.output.selection, chosen)
+    artifacts.write_json(job.output.selection, select_parents(job))

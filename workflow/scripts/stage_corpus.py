@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake, online=True) as job:  # noqa: F821
-    from pollination.corpora.hub import stage_hub
+with Job(snakemake, online=True) as job:
+    from pollination.data.corpora import stage_corpus
 
-    stage_hub(job.params.corpus, Path(job.output.documents))
+    stage_corpus(job.params.corpus, Path(job.output.documents))

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake, online=True) as job:  # noqa: F821
-    from pollination.embeddings import stage_encoder
+with Job(snakemake, online=True) as job:
+    from pollination.evaluation.embeddings import stage_encoder
 
     stage_encoder(job.params.encoder, job.params.revision, Path(job.output.config).parent)

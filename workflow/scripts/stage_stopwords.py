@@ -2,15 +2,18 @@
 
 import tempfile
 
-from pollination import artifacts
-from pollination.job import Job
+from pollination.core import artifacts
+from pollination.core.job import Job
 
-with Job(snakemake, online=True) as job:  # noqa: F821
+with Job(snakemake, online=True) as job:
     import nltk
 
     with tempfile.TemporaryDirectory() as folder:
         if not nltk.download("stopwords", download_dir=folder, quiet=True):
-            raise ValueError("NLTK's stopwords cannot be downloaded; run this where there is a network, or set count.stopwords: snowball")
+            raise ValueError(
+                "NLTK's stopwords cannot be downloaded; run this where there is a network, or set "
+                "count.stopwords: snowball"
+            )
         nltk.data.path.insert(0, folder)
         words = sorted(nltk.corpus.stopwords.words("english"))
     with artifacts.atomic(job.output.stopwords) as temporary:

@@ -1,12 +1,18 @@
 """Which of a child's likeness to the generation before comes with text, and which with weights."""
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import artifacts
-    from pollination.fingerprint.inheritance import effects, parents, trace
-    from pollination.seeds import derive_seed
+with Job(snakemake) as job:
+    from pollination.analysis.fingerprint.inheritance import effects, parents, trace
+    from pollination.core import artifacts
+    from pollination.core.seeds import derive_seed
 
-    rows = trace([parents(child) for child in job.params.families], artifacts.read_table(job.file("pairs")).to_pandas())
+    rows = trace(
+        [parents(child) for child in job.params.families],
+        artifacts.read_table(job.file("pairs")).to_pandas(),
+    )
     artifacts.write_table(job.output.inheritance, rows)
-    artifacts.write_json(job.output.effects, effects(rows, derive_seed(job.params.seed, "inheritance"), job.params.permutations))
+    artifacts.write_json(
+        job.output.effects,
+        effects(rows, derive_seed(job.params.seed, "inheritance"), job.params.permutations),
+    )

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from pollination.job import Job
+from pollination.core.job import Job
 
-with Job(snakemake) as job:  # noqa: F821
-    from pollination import members
+with Job(snakemake) as job:
+    from pollination.evolution.children import train
 
-    train = members.train_founder if "pool" in job.wildcards.keys() else members.train_child
     train(job, Path(job.output.weights).parent)

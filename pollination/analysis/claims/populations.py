@@ -1,0 +1,257 @@
+"""Study A's claims on accuracy: populations, lines, sizes, inheritance.
+
+The unit is the run: members are averaged, never counted.
+"""
+
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from pollination.analysis.claims.noise import Draws, Side, draw
+from pollination.analysis.claims.verdicts import Finding, measure
+from pollination.analysis.run import Run
+from pollination.core import artifacts
+from pollination.core.seeds import derive_seed
+from pollination.plan import layout
+from pollination.plan.claims import Claim
+from pollination.plan.layout import place_of
+
+FIRST, LAST = 0, 1  # the columns of a side: accuracy of generation 0 and of the last, in percent
+
+
+class Accuracies:
+    """Right answers of a run's members, read once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.plan = run, run.plan
+        self._read: dict[str, dict[str, np.ndarray]] = {}
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        return list(self.plan.config["tasks"])
+
+    def member(self, folder: str, task: str) -> np.ndarray:
+        """(Q,): 100 where right, in the order of questions."""
+        if folder not in self._read:
+            table = artifacts.read_table(
+                f"{folder}/answers.parquet", ["task", "doc_id", "correct"]
+            ).to_pandas()
+            parts = table.sort_values("doc_id", kind="stable").groupby("task", sort=False)
+            self._read[folder] = {
+                name: 100.0 * part.correct.to_numpy(float) for name, part in parts
+            }
+        return self._read[folder][task]
+
+    def mean(self, name: str, generation: int, task: str) -> np.ndarray:
+        """(Q,): the mean over members."""
+        size = self.plan.experiment(name)["population"]
+        return np.mean(
+            [
+                self.member(layout.member_folder(self.plan, name, generation, m), task)
+                for m in range(size)
+            ],
+            axis=0,
+        )
+
+    def side(self, label: str, names: list[str], task: str, last: int) -> Side:
+        values = np.stack(
+            [np.stack([self.mean(name, g, task) for g in (0, last)]) for name in names]
+        )
+        size, questions = self.plan.experiment(names[0])["population"], values.shape[2]
+        # one answer, in the last generation only: all replicates start from the first
+        floor = np.array([0.0, 100.0 / questions])
+        side = Side(label, size, [(1.0, values)], floor=floor)
+        pools = {place_of(self.plan, name, 0) for name in names}
+        spread = self.founder_spread(names[0], task)
+        if (len(names) > 1 and len(pools) == len(names)) or spread is None:
+            return side
+        sd, degrees = spread
+        return Side(label, size, side.parts, floor, size, np.maximum([0.0, sd], floor), degrees)
+
+    def founder_spread(self, name: str, task: str) -> tuple[float, int] | None:
+        """(standard deviation, degrees of freedom) of founders in the pool's largest population."""
+        place = place_of(self.plan, name, 0)
+        sizes = [
+            settings["population"]
+            for experiment, settings in self.plan.config["experiments"].items()
+            if place_of(self.plan, experiment, 0) == place
+        ]
+        if max(sizes) < 2:
+            return None
+        levels = [
+            self.member(f"{self.plan.results}/{place}/member{m}", task).mean()
+            for m in range(max(sizes))
+        ]
+        return float(np.std(levels, ddof=1)), max(sizes) - 1
+
+    def selecting(self, names: list[str]) -> str:
+        selects = layout.selects(self.plan, names[0])
+        return self.plan.experiment(names[0])["select"]["task"] if selects else self.tasks[0]
+
+    def benchmarks(self, role: dict[str, list[str]]) -> list[tuple[str, str, list[str], bool]]:
+        """(instance, task, replicates, does it select?): each population on its own benchmark.
+
+        The first population is also tested on the benchmarks that no population selects on.
+        """
+        own = [(label, self.selecting(names), names, True) for label, names in role.items()]
+        selecting = {task for _, task, _, _ in own}
+        first = next(iter(role.values()))
+        return own + [(task, task, first, False) for task in self.tasks if task not in selecting]
+
+    def last(self, *groups: list[str]) -> int:
+        names = [name for group in groups for name in group]
+        return min(self.plan.experiment(name)["generations"] for name in names) - 1
+
+    def draws(self, task: str, sides: dict[str, list[str]], donors: dict[str, list[str]]) -> Draws:
+        last = self.last(*sides.values(), *donors.values())
+        drawn, lenders = (
+            [self.side(label, names, task, last) for label, names in group.items()]
+            for group in (sides, donors)
+        )
+        lenders = [side for side in lenders if side.replicates > 1 and side.label not in sides]
+        return draw(drawn, lambda means: means, derive_seed("claims", task, *sides), lenders)
+
+
+def _note(accuracies: Accuracies, names: list[str], selects: bool = True) -> str:
+    parts = [] if selects else ["nothing selects on this benchmark"]
+    pools = {place_of(accuracies.plan, name, 0) for name in names}
+    own = len(names) > 1 and len(pools) == len(names)
+    if not own and accuracies.founder_spread(names[0], accuracies.tasks[0]) is None:
+        parts.append("one founder, and what another would do is unknown")
+    elif not own:
+        parts.append("runs share founders, whose spread is added")
+    return "; ".join(parts)
+
+
+def _needs_change(accuracies: Accuracies, *groups: list[str]) -> str | None:
+    if accuracies.last(*groups) > 0:
+        return None
+    return "there is one generation only, so nothing can change"
+
+
+def line_falls(claim: Claim, run: Run, role: dict, accuracies: Accuracies) -> list[Finding] | str:
+    line = run.roles["line"]
+    if not line:
+        return "nobody plays the line"
+    if why := _needs_change(accuracies, line):
+        return why
+    findings = []
+    for instance, task, _, _ in _about(claim, run, accuracies.benchmarks(role)):
+        drawn, note = accuracies.draws(task, {"line": line}, {}), _note(accuracies, line)
+        findings.append(
+            measure(drawn, lambda x: x[:, 0, FIRST] - x[:, 0, LAST], instance, [LAST], note=note)
+        )
+    return findings
+
+
+def population_changes(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    line, findings = run.roles["line"], []
+    for instance, task, names, selects in _about(claim, run, accuracies.benchmarks(role)):
+        if why := _needs_change(accuracies, names):
+            return why
+        drawn = accuracies.draws(task, {"population": names}, {"line": line} if line else {})
+        note = _note(accuracies, names, selects)
+        findings.append(
+            measure(drawn, lambda x: x[:, 0, LAST] - x[:, 0, FIRST], instance, [LAST], note=note)
+        )
+    if not findings:
+        return f"no benchmark of the run is {' or '.join(claim.only)}; {_preset(claim)} has them"
+    return findings
+
+
+def population_over_line(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    line = run.roles["line"]
+    if not line:
+        return "nobody plays the line"
+    return [
+        _above(accuracies, instance, task, ("population", names), ("line", line), {}, selects)
+        for instance, task, names, selects in _about(claim, run, accuracies.benchmarks(role))
+    ]
+
+
+def larger_over_smaller(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    """Each size against the next smaller one, and the largest against the smallest."""
+    sizes = sorted(role.items(), key=lambda item: run.plan.experiment(item[1][0])["population"])
+    if len(sizes) < 2:
+        return "there is one size only"
+    pairs = list(pairwise(sizes)) + ([(sizes[0], sizes[-1])] if len(sizes) > 2 else [])
+    return [
+        _above(
+            accuracies,
+            f"{larger[0]} over {smaller[0]}",
+            accuracies.selecting(larger[1]),
+            larger,
+            smaller,
+            _line(run),
+        )
+        for smaller, larger in pairs
+    ]
+
+
+def full_over_data_only(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    kinds = _inheritance(run, role)
+    if {"parent", "fresh"} - set(kinds):
+        return "it needs a population with weights: parent and one with weights: fresh"
+    full, data_only = kinds["parent"], kinds["fresh"]
+    instance = f"{full[0]} over {data_only[0]}"
+    task = accuracies.selecting(full[1])
+    return [_above(accuracies, instance, task, full, data_only, _line(run))]
+
+
+def data_only_over_line(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    kinds, line = _inheritance(run, role), run.roles["line"]
+    if "fresh" not in kinds or not line:
+        return "it needs a population with weights: fresh and a line"
+    label, names = kinds["fresh"]
+    task = accuracies.selecting(names)
+    return [_above(accuracies, f"{label} over the line", task, (label, names), ("line", line), {})]
+
+
+def _line(run: Run) -> dict[str, list[str]]:
+    """The line as a donor of variance, if a run has one."""
+    return {"line": run.roles["line"]} if run.roles["line"] else {}
+
+
+def _above(
+    accuracies: Accuracies,
+    instance: str,
+    task: str,
+    upper: tuple[str, list[str]],
+    lower: tuple[str, list[str]],
+    donors: dict[str, list[str]],
+    selects: bool = True,
+) -> Finding:
+    """How far the last accuracy of `upper` (label, replicates) exceeds that of `lower`."""
+    drawn = accuracies.draws(task, dict([upper, lower]), donors)
+    notes = dict.fromkeys((_note(accuracies, upper[1], selects), _note(accuracies, lower[1])))
+    note = "; ".join(filter(None, notes))
+    return measure(drawn, lambda x: x[:, 0, LAST] - x[:, 1, LAST], instance, [LAST], note=note)
+
+
+def _inheritance(run: Run, role: dict) -> dict[str, tuple[str, list[str]]]:
+    """What children inherit weights from -> (label, replicates)."""
+    return {
+        run.plan.experiment(names[0])["weights"]: (label, names) for label, names in role.items()
+    }
+
+
+def _about(claim: Claim, run: Run, benchmarks: list) -> list:
+    templates = run.plan.config["claims"]["templates"]
+    return [entry for entry in benchmarks if not claim.only or templates[entry[1]] in claim.only]
+
+
+def _preset(claim: Claim) -> str:
+    from pollination.plan.config.targets import TARGETS
+
+    return TARGETS[claim.target].preset

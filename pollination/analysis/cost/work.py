@@ -1,0 +1,216 @@
+"""Every job of a plan with its work: tokens trained, written and scored, and their FLOPs.
+
+The jobs are those that `status` lists and Snakemake plans.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+from pollination.analysis.cost.shapes import Shape, Unknown, model_shape, published
+from pollination.analysis.cost.texts import Texts
+from pollination.plan import layout, measuring
+from pollination.plan.benchmark_folder import built_in_template
+from pollination.plan.config.values import listed
+from pollination.plan.corpora import kind_of
+from pollination.plan.decoding import DECODINGS
+from pollination.plan.jobs import Work, jobs
+from pollination.plan.layout import model_of, place_of
+from pollination.plan.measuring import quality_entry
+from pollination.plan.plan import Plan
+
+PROXY_TOKENS = 16_384  # quality on real text: tokens that each of two models writes
+
+
+@dataclass
+class Load:
+    """One job.
+
+    `tokens` and `flops` by kind of work: train, write, score; `processor_s`: seconds of work
+    without a GPU, without the start.
+    """
+
+    work: Work
+    model: str | None = None
+    tokens: dict[str, float] = field(default_factory=dict)
+    flops: dict[str, float] = field(default_factory=dict)
+    processor_s: float = 0.0
+
+    @property
+    def gpu(self) -> bool:
+        return self.model is not None
+
+    def add(self, kind: str, tokens: float, flops_per_token: float) -> None:
+        self.tokens[kind] = self.tokens.get(kind, 0.0) + tokens
+        self.flops[kind] = self.flops.get(kind, 0.0) + tokens * flops_per_token
+
+
+class Loads:
+    """The work of a plan's jobs.
+
+    `parameters`: counts for models that the tables do not know; `unknown`: the amounts that are not
+    known, one line each.
+    """
+
+    def __init__(self, plan: Plan, parameters: dict[str, int] | None = None) -> None:
+        self.plan, self.texts, self.parameters = plan, Texts(plan), parameters or {}
+        self.unknown: dict[str, str] = {}
+        self.shape = cache(self._shape)
+        self._questions = cache(self.__questions)
+
+    def _shape(self, model: str) -> Shape:
+        try:
+            return model_shape(self.plan.config, model, self.texts.words, self.parameters)
+        except Unknown as reason:
+            self.unknown[model] = str(reason)
+            return Shape(math.nan, math.nan)
+
+    def __iter__(self) -> Iterator[Load]:
+        for work in jobs(self.plan):
+            load = Load(work)
+            parts = work.output.removeprefix(f"{self.plan.results}/").split("/")
+            generation = work.generation or 0
+            if work.stage in ("train", "evaluate", "quality"):
+                place, member = f"{parts[0]}/{parts[1]}", int(parts[2].removeprefix("member"))
+                load.model = model_of(self.plan, place, member)
+                {"train": self.train, "evaluate": self.evaluate, "quality": self.quality}[
+                    work.stage
+                ](load, place, member)
+            elif work.stage == "write":
+                self.write(load, work.group, generation, int(parts[2].removeprefix("synthetic")))
+            elif work.kind.rule == "measure_disagreement":
+                self.compare(load, work.group, generation)
+            elif work.stage in ("mutate", "deal", "pack", "corpora", "overlap", "fetch"):
+                load.processor_s = self.processor(work, parts)
+            yield load
+
+    # --- on a GPU
+
+    def train(self, load: Load, place: str, member: int) -> None:
+        first, second = place.split("/")
+        if first == "founders":
+            train = self.plan.config["founders"][second]["train"]
+            tokens = self.texts.segment(second, member)
+        else:
+            train = self.plan.experiment(first)["train"]
+            tokens = self.texts.child(first, int(second.removeprefix("gen")), member)
+        context, shape = self.texts.context(place, member), self.shape(load.model)
+        load.add("train", tokens * train["epochs"], shape.training(context))
+        if train["checkpoint"] == "best":
+            validation = min(
+                train["validation_blocks"] * context, self.texts.packed(place, member, "validation")
+            )
+            load.add("score", validation * train["epochs"], shape.forward(context))
+
+    def write(self, load: Load, name: str, generation: int, rank: int) -> None:
+        experiment, place = self.plan.experiment(name), place_of(self.plan, name, generation)
+        generate, selects = experiment["generate"], layout.selects(self.plan, name)
+        load.model = model_of(self.plan, place, 0 if selects else rank)
+        written, read = (
+            tokens / generate["shards"] for tokens in self.texts.written(name, generation, rank)
+        )
+        shape, prompt = self.shape(load.model), self.texts.prompt(name, rank)
+        passes = DECODINGS[generate["decoding"]].sequences(generate)
+        load.add("write", written, passes * shape.forward(prompt + self.texts.completion(name) / 2))
+        load.add("score", read, shape.forward(prompt))
+
+    def evaluate(self, load: Load, place: str, member: int) -> None:
+        shape, context = self.shape(load.model), self.texts.context(place, member)
+        for task in self.plan.config["tasks"]:
+            requests, tokens = self._questions(task)
+            tokens = min(tokens, context)
+            load.add("score", requests * tokens, shape.forward(tokens))
+        measured = measuring.measures(self.plan, place, member)["perplexity"]
+        for entry in measured:
+            load.add("score", self.held_out(entry), shape.forward(context))
+        for name in dict.fromkeys(entry["corpus"] for entry in measured):
+            if name in self.texts.worlds:  # every fact with every value of its attribute
+                world = self.texts.worlds[name]
+                tokens = sum(7 * len(world.values[a]) for a in world.facts.attribute)
+                load.add("score", tokens, shape.forward(8))
+        samples = self.plan.config["evaluate"]["samples"]
+        length = samples["max_new_tokens"]
+        load.add("write", samples["num_prompts"] * length, shape.forward(length))
+
+    def held_out(self, entry: dict) -> float:
+        size = self.texts.corpus(entry["corpus"])[entry["split"]]
+        return min(entry["max_tokens"] or math.inf, size)
+
+    def __questions(self, name: str) -> tuple[float, float]:
+        """(forward passes, tokens of each) of a benchmark."""
+        spec = self.plan.config["tasks"][name]
+        if spec["kind"] == "microworld":
+            questions = self.texts.worlds[spec["corpus"]].benchmarks()[spec["benchmark"]]
+            asked = [question for question in questions if question["split"] == "test"]
+            words = sum(len(question["question"].split()) + 2 for question in asked) / len(asked)
+            # the examples are the same for all questions, and are read once
+            return min(spec["questions"] or math.inf, len(asked)), words
+        known = published()["tasks"].get(built_in_template(spec))
+        if known is None:
+            self.unknown[name] = (
+                f"tasks.{name}: the size of template {spec['template']!r} is not in "
+                "pollination/analysis/cost/published.yaml"
+            )
+            return math.nan, math.nan
+        count = min(spec["questions"] or math.inf, known["questions"])
+        examples = 0 if known.get("shared") else spec["num_fewshot"] or 0
+        return count * known["requests"], known["question"] + examples * known["example"]
+
+    def asked(self, name: str) -> float:
+        """Questions of a benchmark."""
+        spec = self.plan.config["tasks"][name]
+        requests = self._questions(name)[0]
+        if spec["kind"] == "microworld":
+            return requests
+        known = published()["tasks"].get(built_in_template(spec), {})
+        return requests / known.get("requests", 1)
+
+    def quality(self, load: Load, place: str, member: int) -> None:
+        shape, context = self.shape(load.model), self.texts.context(place, member)
+        entry = quality_entry(self.plan, place, member)
+        load.add("score", 2 * self.held_out(entry), shape.forward(context))
+        if kind_of(self.plan, entry["corpus"]).world:
+            sentences = self.texts.worlds[entry["corpus"]].sentences
+            tokens = sum(len(sentence.split()) + 1 for sentence in sentences)
+            load.add("score", 2 * tokens, shape.forward(8))
+        else:
+            load.add("write", 2 * PROXY_TOKENS, shape.forward(context / 2))
+
+    def compare(self, load: Load, name: str, generation: int) -> None:
+        place = place_of(self.plan, name, generation)
+        tokens = self.held_out(self.plan.config["evaluate"]["disagreement"])
+        load.model = model_of(self.plan, place, 0)
+        for member in range(self.plan.experiment(name)["population"]):
+            shape = self.shape(model_of(self.plan, place, member))
+            load.add("score", tokens, shape.forward(self.texts.context(place, member)))
+
+    # --- without a GPU
+
+    def processor(self, work: Work, parts: list[str]) -> float:
+        """Seconds of work on one core, without the start."""
+        rates, generation = published()["processor"], work.generation or 0
+        if work.stage == "mutate":
+            model = model_of(self.plan, place_of(self.plan, work.group, generation), 0)
+            return self.shape(model).parameters / rates["mutate_parameters_per_s"]
+        if work.stage == "deal":
+            source = self.plan.experiment(work.group)["text_of"] or work.group
+            total = sum(
+                sum(self.texts.written(source, generation, rank))
+                for rank in range(layout.k(self.plan, source))
+            )
+            return total / rates["corpus_tokens_per_s"]
+        if work.stage == "pack":
+            tokens = self.texts.corpus(parts[2])[parts[3].split(".")[0]]
+            return tokens / rates["pack_tokens_per_s"] / 4
+        corpus = parts[1].removesuffix(".parquet")
+        if corpus not in self.plan.config["corpora"]:
+            return 0.0
+        total = sum(self.texts.corpus(corpus).values())
+        return total / rates["hub_tokens_per_s" if work.stage == "fetch" else "corpus_tokens_per_s"]
+
+
+def pretrained(plan: Plan) -> list[str]:
+    """Models whose weights are staged."""
+    used = {model for pool in plan.used_pools.values() for model in listed(pool["model"])}
+    return [name for name in sorted(used) if plan.config["models"][name]["pretrained"]]

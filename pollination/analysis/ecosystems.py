@@ -1,0 +1,232 @@
+"""Ecosystems of models: diversity, perplexity, and the best diversity after T rounds (study B).
+
+Section 3 defines them. Section 5 asks whether effective data quality separates harm from help. A
+round is a generation; T counts rounds, and the round on human text, t = 0, is the first. Letters: M
+models, T rounds, B blocks of the test text, R resamples, D ecosystems of rising diversity. Every
+draw has its seed.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+# one replicate: the perplexities (T, B) of each member; B depends on the member's tokenizer
+Members = Sequence[np.ndarray]
+
+
+def hill_shannon(shares: Iterable[float]) -> float:
+    """exp(-sum w ln w): the effective number of equally frequent kinds (study B, equation 1).
+
+    Shares are normalised; a share of zero counts as no kind.
+    """
+    weights = np.asarray(list(shares), dtype=float)
+    finite = len(weights) and np.isfinite(weights).all()
+    if not finite or weights.min() < 0 or weights.sum() == 0:
+        raise ValueError(
+            "hill_shannon: shares must be finite, not negative and not all zero, not "
+            f"{weights.tolist()}"
+        )
+    weights = weights[weights > 0] / weights.sum()
+    return float(np.exp(-(weights * np.log(weights)).sum()))
+
+
+def diversity(kinds: Sequence[Hashable]) -> float:
+    """D of an ecosystem whose members write equal shares of its text; equal entries: one kind."""
+    return hill_shannon(Counter(kinds).values())
+
+
+def trajectory(replicates: Sequence[Members]) -> tuple[np.ndarray, np.ndarray]:
+    """(mu_t, sd_t), each (T,).
+
+    mu_t: the mean over blocks, then models, then replicates (study B, equation 3). sd_t: the
+    combined standard deviation of all models' blocks around it.
+    """
+    members = [member for replicate in replicates for member in replicate]
+    mean_MT = np.stack([member.mean(axis=1) for member in members])
+    square_MT = np.stack([(member**2).mean(axis=1) for member in members])
+    mu = mean_MT.mean(axis=0)
+    return mu, np.sqrt(np.maximum(square_MT.mean(axis=0) - mu**2, 0.0))
+
+
+def aggregate(mu: np.ndarray) -> np.ndarray:
+    """mu_T (..., T) of mu_t (..., T): means over the first 1, 2, ... rounds (B, equation 4)."""
+    return np.cumsum(mu, axis=-1) / np.arange(1, mu.shape[-1] + 1)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """D_opt(T) and its certainty. Columns: T = 1, 2, ...; rows follow `diversities`, which rise."""
+
+    diversities: list[float]
+    mu_DT: np.ndarray
+    """Aggregated perplexity mu_T(D)."""
+    low_DT: np.ndarray
+    high_DT: np.ndarray
+    """Ends of its bootstrap interval."""
+    best_T: np.ndarray
+    """Row of the best ecosystem (study B, equation 5); of equals, the less diverse."""
+    probability_DT: np.ndarray
+    """Share of the resamples in which each ecosystem is the best."""
+    monotone: bool
+    """D_opt never falls with T (study B, equation 6)."""
+    monotone_probability: float
+    rises_probability: float
+    """Share of the resamples in which D_opt of all rounds exceeds D_opt of the first."""
+
+
+def optimum(
+    ecosystems: Sequence[tuple[float, Sequence[Members]]],
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Optimum:
+    """The best diversity for every number of rounds, from (D, replicates) of each ecosystem.
+
+    Bootstrap: each resample draws blocks once for all ecosystems, because all models read the same
+    blocks. It draws replicates (seeds) within an ecosystem and models within a replicate, each with
+    all its rounds. A single model without a replicate adds no variation of its own; then the result
+    speaks of the blocks alone. Intervals are percentile intervals.
+    """
+    ecosystems = sorted(ecosystems, key=lambda ecosystem: ecosystem[0])
+    rounds = {
+        member.shape[0]
+        for _, replicates in ecosystems
+        for members in replicates
+        for member in members
+    }
+    if len(rounds) != 1:
+        raise ValueError(
+            f"optimum: ecosystems must have equally many rounds, at least one, not {sorted(rounds)}"
+        )
+    rng = np.random.default_rng(seed)
+    # shares of blocks (B, R): one draw for all members that read the same number of blocks
+    shares: dict[int, np.ndarray] = {}
+    means, resampled = [], []
+    for _, replicates in ecosystems:
+        members = [member for replicate in replicates for member in replicate]
+        mean_MRT = np.stack([_resampled(member, shares, rng, resamples) for member in members])
+        share_RM = _member_shares([len(replicate) for replicate in replicates], rng, resamples)
+        resampled.append(np.einsum("rm,mrt->rt", share_RM, mean_MRT))
+        of_replicates = [
+            np.mean([member.mean(axis=1) for member in replicate], axis=0)
+            for replicate in replicates
+        ]
+        means.append(np.mean(of_replicates, axis=0))
+    mu_DT, mu_DRT = aggregate(np.stack(means)), aggregate(np.stack(resampled))
+    low, high = np.quantile(mu_DRT, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    best_T, best_RT = mu_DT.argmin(axis=0), mu_DRT.argmin(axis=0)
+    return Optimum(
+        [diversity for diversity, _ in ecosystems],
+        mu_DT,
+        low,
+        high,
+        best_T,
+        np.stack([(best_RT == row).mean(axis=0) for row in range(len(ecosystems))]),
+        bool((np.diff(best_T) >= 0).all()),
+        float((np.diff(best_RT, axis=1) >= 0).all(axis=1).mean()),
+        float((best_RT[:, -1] > best_RT[:, 0]).mean()),
+    )
+
+
+def _resampled(
+    perplexity_TB: np.ndarray,
+    shares: dict[int, np.ndarray],
+    rng: np.random.Generator,
+    resamples: int,
+) -> np.ndarray:
+    """(R, T): a member's mean over each resample of the blocks."""
+    blocks = perplexity_TB.shape[1]
+    if blocks not in shares:
+        shares[blocks] = rng.multinomial(blocks, np.full(blocks, 1 / blocks), resamples).T / blocks
+    return (perplexity_TB @ shares[blocks]).T
+
+
+def _member_shares(sizes: list[int], rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """(R, members of all replicates): replicates drawn with replacement, then members of each."""
+    shares = np.zeros((resamples, len(sizes), max(sizes)))
+    for _ in sizes:
+        chosen = rng.integers(0, len(sizes), resamples)
+        for replicate, size in enumerate(sizes):
+            hit = chosen == replicate
+            shares[hit, replicate, :size] += (
+                rng.multinomial(size, np.full(size, 1 / size), hit.sum()) / size / len(sizes)
+            )
+    return np.concatenate(
+        [shares[:, replicate, :size] for replicate, size in enumerate(sizes)], axis=1
+    )
+
+
+def regimes(
+    delta: np.ndarray,
+    change: np.ndarray,
+    lineages: Sequence[Hashable],
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> dict:
+    """Does text nearer to the truth than its reader help, and farther text harm? (B, section 5)
+
+    delta (n,): the distance of a training's text minus that of the model before it. change (n,):
+    what the training did to the loss; above zero is harm. Result: rank_correlation (Spearman) with
+    low, high; same_sign, the share of trainings where both have the same sign; boundary, the delta
+    that best separates harm from help (NaN if all trainings harmed, or none), with its low and
+    high; parted, the share that it classifies correctly; n; lineages. Intervals: lineages (a slot
+    of an experiment, all its rounds) are drawn with replacement.
+    """
+    names, of = np.unique([repr(lineage) for lineage in lineages], return_inverse=True)
+    groups = [np.flatnonzero(of == g) for g in range(len(names))]
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
+        delta_drawn, change_drawn = delta[rows], change[rows]
+        boundary, _ = _boundary(delta_drawn, change_drawn)
+        drawn.append((_spearman(delta_drawn, change_drawn), boundary))
+    low, high = np.transpose([_ends(values, level) for values in np.transpose(drawn)])
+    boundary, parted = _boundary(delta, change)
+    result = {"rank_correlation": _spearman(delta, change), "low": low[0], "high": high[0]}
+    result |= {
+        "boundary": boundary,
+        "boundary_low": low[1],
+        "boundary_high": high[1],
+        "parted": parted,
+    }
+    return result | {
+        "same_sign": float((np.sign(delta) == np.sign(change)).mean()),
+        "n": len(delta),
+        "lineages": len(names),
+    }
+
+
+def _ends(values: np.ndarray, level: float) -> np.ndarray:
+    """Percentile interval of the values that are numbers."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return np.full(2, np.nan)
+    return np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    if len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return float("nan")
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def _boundary(delta: np.ndarray, change: np.ndarray) -> tuple[float, float]:
+    """(delta that separates harm, change > 0, above from help below, share classified correctly).
+
+    The delta is the middle of the gap with the fewest errors.
+    """
+    harmed = change[np.argsort(delta, kind="stable")] > 0
+    if harmed.all() or not harmed.any():
+        return float("nan"), float("nan")
+    values = np.sort(delta)
+    # help below and harm above a cut after value 0, 1, ...
+    right = np.cumsum(~harmed)[:-1] + np.cumsum(harmed[::-1])[::-1][1:]
+    right = np.where(np.diff(values) > 0, right, -1)
+    cut = int(right.argmax())
+    if right[cut] < 0:
+        return float("nan"), float("nan")
+    return float(values[cut : cut + 2].mean()), float(right[cut] / len(delta))

@@ -1,0 +1,109 @@
+"""The tables of the theory's rules: trajectories, sensitivities and the tail bound."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from pollination.analysis.theory import bound
+from pollination.analysis.theory.gaussian import Setting, simulate
+from pollination.core.seeds import derive_seed
+from pollination.core.statistics import wilson_interval
+
+QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+COLLAPSED = 0.1  # a run whose standard deviation is below a tenth of the truth's has collapsed
+# n delta / sigma^2
+X = np.round(np.concatenate([np.arange(0.25, 6, 0.25), np.arange(6, 61, 1.0)]), 2)
+
+
+def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(paths, summary). paths: role, run, generation, mean, sd, w2 of the first `shown` runs.
+
+    summary: role, generation, quantity and its mean and quantiles over all runs. Roles: evolution
+    (best of K), baseline (K = 1).
+    """
+    paths, summary = [], []
+    for role, k in (("evolution", theory["k"]), ("baseline", 1)):
+        tracks = simulate(_setting(theory, theory["runs"], k=k), derive_seed(theory["seed"], role))
+        generation = np.arange(theory["generations"] + 1)
+        for run in range(min(theory["shown"], theory["runs"])):
+            values = {name: track[:, run] for name, track in tracks.items()}
+            columns = {"role": role, "run": run, "generation": generation, **values}
+            paths.append(pd.DataFrame(columns))
+        for name, track in tracks.items():
+            columns = {"role": role, "generation": generation, "quantity": name, **_spread(track)}
+            summary.append(pd.DataFrame(columns))
+    return pd.concat(paths), pd.concat(summary)
+
+
+def sensitivity(theory: dict) -> pd.DataFrame:
+    """One row per setting: the last generation over grids of n, noise and dimensions, each by K."""
+    grid, rows = theory["grid"], []
+    axes = {
+        "n": (grid["n"], grid["runs"]),
+        "noise": (grid["noise"], grid["runs"]),
+        "dimensions": (grid["dimensions"], grid["dimension_runs"]),
+    }
+    for axis, (values, runs) in axes.items():
+        for value, k in product(values, grid["k"]):
+            setting = _setting(theory, runs, k=k, **{axis: value})
+            seed = derive_seed(theory["seed"], axis, str(value), k)
+            ends = simulate(setting, seed, every_generation=False)
+            row = {
+                "axis": axis,
+                "n": setting.n,
+                "k": k,
+                "noise": setting.noise,
+                "dimensions": setting.dimensions,
+                "runs": runs,
+            }
+            row |= {f"w2_{name}": spread[0] for name, spread in _spread(ends["w2"][-1:]).items()}
+            row |= {
+                "sd_median": np.median(ends["sd"][-1]),
+                "mean_median": np.median(np.abs(ends["mean"][-1])),
+            }
+            rows.append(row | {"collapsed": (ends["sd"][-1] < COLLAPSED).mean()})
+    return pd.DataFrame(rows)
+
+
+def _setting(theory: dict, runs: int, **change) -> Setting:
+    settings = {key: theory[key] for key in ("n", "generations", "noise", "dimensions")}
+    settings |= {"runs": runs, "unbiased": theory["variance"] == "unbiased"}
+    return Setting(**settings | change)
+
+
+def _spread(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean and quantiles over runs of (T, R), each (T,)."""
+    quantiles = np.quantile(values, list(QUANTILES.values()), axis=1)
+    return {"mean": values.mean(axis=1)} | dict(zip(QUANTILES, quantiles, strict=True))
+
+
+def bounds(theory: dict) -> pd.DataFrame:
+    """One row per (n, K, x): P(best of K has W >= delta), as bounded in print, exact and simulated.
+
+    `verdict`: violated (below the exact probability), says nothing (1 or more), or loose; `factor`:
+    bound over exact probability.
+    """
+    settings, unbiased, rows = theory["bound"], theory["variance"] == "unbiased", []
+    draws = settings["draws"]
+    of_one = {
+        "printed": bound.printed(X),
+        "at_t": bound.at_t(X),
+        "chernoff": bound.chernoff(X),
+        "approximate": bound.approximate(X),
+    }
+    for n, k in product(settings["n"], settings["k"]):
+        seed = derive_seed(theory["seed"], "bound", n, k)
+        counts = bound.simulated(X, n, k, draws, seed, unbiased)
+        low, high = np.array([wilson_interval(int(count), draws) for count in counts]).T
+        probabilities = of_one | {"exact": bound.exact(X, n, unbiased)}
+        values = {name: value**k for name, value in probabilities.items()}
+        values |= {"simulated": counts / draws, "simulated_low": low, "simulated_high": high}
+        constant = {"exact_constant": bound.exact_constant(n, unbiased)}
+        rows.append(pd.DataFrame({"n": n, "k": k, "x": X, "delta": X / n, **values, **constant}))
+    table = pd.concat(rows, ignore_index=True)
+    table["factor"] = table.printed / table.exact
+    table["verdict"] = np.select(
+        [table.printed < table.exact, table.printed >= 1], ["violated", "says nothing"], "loose"
+    )
+    return table

@@ -1,1 +1,0 @@
-"""The headline claims of both studies, each a small declared test on a run's artifacts (docs/claims.md)."""

@@ -1,0 +1,95 @@
+"""Compare two runs by their folders: settings, artifacts, lineages and last scores.
+
+Of each experiment it names the first generation that differs. It compares artifacts by the digests
+in their records; `verify` checks whether the files still match their records.
+
+Exit status: 0 the runs differ in name only, 1 they differ, 2 one of them is no run.
+"""
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from pollination.cli.common import read_run, table
+from pollination.cli.runs.comparison import compare
+
+EXAMPLE = "pollination diff results/demo /scratch/other/results/demo"
+SHOWN = 20
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("first", metavar="RUN", help="a run's folder, results/{run}")
+    parser.add_argument("second", metavar="RUN")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+
+
+def run(arguments) -> int:
+    differences = compare(read_run(arguments.first), read_run(arguments.second))
+    differs = bool(
+        differences["different"]
+        or differences["only_first"]
+        or differences["only_second"]
+        or set(differences["settings"]) - {"run"}
+    )
+    print(
+        json.dumps(differences, indent=1)
+        if arguments.json
+        else "\n".join(_report(differences, arguments.first, arguments.second))
+    )
+    return int(differs)
+
+
+def _report(differences: dict, first: str, second: str) -> list[str]:
+    lines = [
+        f"first:  {first}",
+        f"second: {second}",
+        "",
+        f"settings that differ: {len(differences['settings']) or 'none'}",
+    ]
+    settings = [
+        (f"  {key}", *map(_short, values)) for key, values in differences["settings"].items()
+    ]
+    lines += table(settings, left=3) if settings else []
+    counts = {key: len(differences[key]) for key in ("different", "only_first", "only_second")}
+    lines += [
+        "",
+        (
+            f"artifacts: {differences['equal']} equal, {counts['different']} different, "
+            f"{counts['only_first']} only in the first, {counts['only_second']} only in the second"
+        ),
+    ]
+    for key in ("different", "only_first", "only_second"):
+        kinds = Counter(_kind(path) for path in differences[key])
+        lines += [
+            f"  {key.replace('_', ' in the ')}: {count} x {kind}"
+            for kind, count in kinds.most_common(SHOWN)
+        ]
+    if differences["lineages"]:
+        lines += ["", "where lineages part:"]
+    for name, parting in differences["lineages"].items():
+        if parting is None:
+            lines.append(f"  {name}: nowhere")
+            continue
+        first_file, *more_files = parting["files"]
+        more = f" and {len(more_files)} more" if more_files else ""
+        lines.append(f"  {name}: generation {parting['generation']}: {first_file}{more}")
+    rows: list[tuple[str, ...]] = [("  last generation, mean over members", "first", "second")]
+    for name, of_both in differences["scores"].items():
+        scores = [of_run or {} for of_run in of_both]
+        for what in dict.fromkeys([*scores[0], *scores[1]]):
+            values = (f"{of_run[what]:.4f}" if what in of_run else "-" for of_run in scores)
+            rows.append((f"  {name}: {what}", *values))
+    return lines + (["", "scores:", *table(rows)] if len(rows) > 1 else [])
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    if isinstance(value, (dict, list)):
+        text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _kind(path: str) -> str:
+    """The kind of an artifact: its path without numbers."""
+    return re.sub(r"\d+", "*", path)

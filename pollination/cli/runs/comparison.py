@@ -1,0 +1,107 @@
+"""What differs between two runs: settings, artifacts (by digest), lineages, last scores."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pollination.cli.runs.verification import read_records
+from pollination.core import artifacts
+from pollination.plan.layout import member_files, place_of
+from pollination.plan.plan import Plan
+
+
+def compare(first: Plan, second: Plan) -> dict:
+    """What differs between two runs, as JSON. Paths are relative to a run's folder."""
+    digests = [recorded(Path(plan.results)) for plan in (first, second)]
+    both = sorted(digests[0].keys() & digests[1].keys())
+    different = [path for path in both if digests[0][path] != digests[1][path]]
+    return {
+        "settings": differing(first.config, second.config),
+        "equal": len(both) - len(different),
+        "different": different,
+        "only_first": sorted(digests[0].keys() - digests[1].keys()),
+        "only_second": sorted(digests[1].keys() - digests[0].keys()),
+        "lineages": _partings(first, second, *digests),
+        "scores": {
+            name: [_scores(plan, name) for plan in (first, second)]
+            for name in _shared(first, second)
+        },
+    }
+
+
+def differing(first: Any, second: Any, path: str = "") -> dict[str, list]:
+    """Key path -> [value there, value here] wherever two configs differ; absent keys are None."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        differences: dict[str, list] = {}
+        for key in dict.fromkeys([*first, *second]):
+            differences |= differing(
+                first.get(key), second.get(key), f"{path}.{key}" if path else str(key)
+            )
+        return differences
+    return {} if first == second else {path: [first, second]}
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Artifact -> digest, of all records of a run's folder."""
+    records, _, _ = read_records(folder)
+    places = {path: Path(path).parent.relative_to(folder) for path in records}
+    return {
+        os.path.normpath(places[path] / name): digest
+        for path, record in records.items()
+        for name, digest in record["outputs"].items()
+    }
+
+
+def _shared(first: Plan, second: Plan) -> list[str]:
+    return [name for name in first.config["experiments"] if name in second.config["experiments"]]
+
+
+def _partings(
+    first: Plan, second: Plan, first_digests: dict, second_digests: dict
+) -> dict[str, dict | None]:
+    """Experiment -> the first generation whose shared artifacts differ, and which; None if none."""
+    partings: dict[str, dict | None] = {}
+    for name in _shared(first, second):
+        partings[name] = None
+        for generation in range(
+            min(plan.experiment(name)["generations"] for plan in (first, second))
+        ):
+            place = place_of(first, name, generation)
+            folders = {f"{place}/", f"{name}/gen{generation}/"}
+            parted = [
+                path
+                for path in first_digests
+                if path in second_digests
+                and first_digests[path] != second_digests[path]
+                and any(path.startswith(folder) for folder in folders)
+            ]
+            if parted:
+                partings[name] = {
+                    "generation": generation,
+                    "files": sorted(
+                        parted, key=lambda path: (not path.endswith(".safetensors"), path)
+                    ),
+                }
+                break
+    return partings
+
+
+def _scores(plan: Plan, name: str) -> dict[str, float] | None:
+    """Means over the members of the last generation; None if it is not measured yet.
+
+    Accuracy by task, nats a token by text.
+    """
+    last = plan.experiment(name)["generations"] - 1
+    try:
+        scores = [
+            artifacts.read_json(path) for path in member_files(plan, name, last, "scores.json")
+        ]
+    except FileNotFoundError:
+        return None
+    measured: dict[str, list[float]] = {}
+    for member_scores in scores:
+        for task, values in member_scores["tasks"].items():
+            measured.setdefault(f"accuracy, {task}", []).append(values["accuracy"])
+        for text, values in member_scores["perplexity"].items():
+            measured.setdefault(f"nats a token, {text}", []).append(values["nll_per_token"])
+    return {what: sum(values) / len(values) for what, values in measured.items()}

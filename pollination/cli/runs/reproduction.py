@@ -1,0 +1,288 @@
+"""Recompute one generation in a folder of its own, and say why it differs where it does.
+
+The folder is a project of its own: results/{run}/ with links to all that the generation descends
+from, records beside it, and a copy of the config with absolute paths. Snakemake finds all inputs
+there, so it makes the generation and nothing before it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pollination import ROOT
+from pollination.cli.runs.comparison import differing
+from pollination.cli.runs.verification import read_records
+from pollination.core import artifacts
+from pollination.plan.config.loading import read_yaml
+from pollination.plan.config.overlay import expand
+from pollination.plan.corpora import CORPUS_KINDS
+from pollination.plan.inputs import staged_files
+from pollination.plan.outputs import generation_files
+from pollination.plan.plan import Plan
+
+STEPS = re.compile(r"(\d+) of (\d+) steps")
+
+
+def prepare(
+    plan: Plan, configfile: str, name: str, generation: int, original: Path, into: Path
+) -> int:
+    """Link what the generation's jobs read into `into`; returns how many files.
+
+    ValueError: the generation is not whole, `into` is taken.
+    """
+    if into.exists() and any(into.iterdir()):
+        raise ValueError(f"--into: {into} is not empty; delete it or name a new folder")
+    made = set(generation_files(plan, name, generation))
+    records, _, _ = read_records(original)
+    writer = {
+        os.path.normpath(Path(path).parent / file): path
+        for path, record in records.items()
+        for file in record["outputs"]
+    }
+    there = {path: str(original / _relative(plan, path)) for path in made}
+    for path in there.values():
+        if path not in writer or not Path(path).is_file():
+            what = "no record names it" if Path(path).is_file() else "it is not there"
+            raise ValueError(f"{path}: {what}; a generation is reproduced once it is finished")
+    own = {writer[path] for path in there.values()}
+    inputs = {path for record in own for path in records[record]["inputs"]} - made
+    missing = [
+        path
+        for path in sorted(inputs)
+        if path.startswith(f"{plan.results}/") and not (original / _relative(plan, path)).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}: this input of the generation is not there; snakemake makes it again"
+        )
+    # All that the inputs descend from is linked too, or Snakemake would recompute it.
+    waiting, seen = [*inputs, *staged_files(plan)], set(own)
+    linked, now_s = 0, time.time()
+    while waiting:
+        source = str(original / _relative(plan, waiting.pop()))
+        record = writer.get(source)
+        if record is None or record in seen:
+            continue
+        seen.add(record)
+        outputs = [Path(record).parent / file for file in records[record]["outputs"]]
+        for path in (record, *map(os.path.normpath, outputs)):
+            target = into / plan.results / Path(path).relative_to(original)
+            linked += _link(Path(path), target, now_s)
+        waiting += [
+            path for path in records[record]["inputs"] if path.startswith(f"{plan.results}/")
+        ]
+    order = into / plan.results / "staged/complete"  # founders wait for it
+    order.parent.mkdir(parents=True, exist_ok=True)
+    order.touch()
+    config = _absolute(expand(read_yaml(configfile)))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (into / "config.yaml").write_text(text, encoding="utf-8")
+    return linked
+
+
+def _relative(plan: Plan, path: str) -> str:
+    return path.removeprefix(f"{plan.results}/")
+
+
+def _link(source: Path, target: Path, time_s: float) -> bool:
+    """Link to `source` if it is there; returns whether it is.
+
+    All links have one time stamp, so that none of them is newer than what was made from it.
+    """
+    if not source.is_file():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+    os.utime(target, (time_s, time_s), follow_symlinks=False)
+    return True
+
+
+def _absolute(raw: dict) -> dict:
+    """A config whose local paths mean the same from every folder."""
+
+    def full(path: str) -> str:
+        return path if path.startswith("{data}") else os.path.abspath(os.path.expanduser(path))
+
+    def every(paths: str | list[str]) -> str | list[str]:
+        return full(paths) if isinstance(paths, str) else [full(path) for path in paths]
+
+    def folder(name: str) -> str:
+        place = Path(name.replace("{data}", str(raw.get("data", "."))))
+        return full(name) if place.expanduser().is_dir() else name
+
+    config = {**raw, "data": os.path.abspath(os.path.expanduser(str(raw.get("data", "."))))}
+    for corpus in config.get("corpora", {}).values():
+        kind = CORPUS_KINDS.get(corpus.get("kind"))
+        if kind and kind.local:
+            if corpus.get("path"):
+                corpus["path"] = every(corpus["path"])
+            if corpus.get("splits"):
+                corpus["splits"] = {split: every(path) for split, path in corpus["splits"].items()}
+        elif kind and kind.stager and corpus.get("name"):
+            corpus["name"] = folder(corpus["name"])
+    for model in config.get("models", {}).values():
+        if isinstance(model.get("pretrained"), str):
+            model["pretrained"] = folder(model["pretrained"])
+        if (model.get("tokenizer") or {}).get("source"):
+            source = folder(model["tokenizer"]["source"])
+            model["tokenizer"] = model["tokenizer"] | {"source": source}
+    for task in config.get("tasks", {}).values():
+        if task.get("data"):
+            task["data"] = {split: full(path) for split, path in task["data"].items()}
+        if task.get("include_path"):
+            task["include_path"] = full(task["include_path"])
+    for survey in (config.get("fingerprint") or {}).values():
+        survey |= {key: every(survey[key]) for key in ("path", "models") if survey.get(key)}
+    return config
+
+
+def make(
+    plan: Plan,
+    name: str,
+    generation: int,
+    into: Path,
+    profile: str | None,
+    cores: str,
+    show: Callable[..., None],
+) -> None:
+    """Have Snakemake make the generation's files in `into`.
+
+    ValueError: it cannot; the message names the log.
+    """
+    if profile and Path(profile).is_dir():
+        profile = str(Path(profile).resolve())
+    profile = profile or str(ROOT / "profiles/local")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(into), "--profile", profile]
+    command += ["--configfile", str((into / "config.yaml").resolve()), "--cores", cores]
+    command += ["--rerun-triggers", "mtime", "--"]
+    log = into / "snakemake.log"
+    with open(log, "w", encoding="utf-8", buffering=1) as file:
+        words = [*command, *generation_files(plan, name, generation)]
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                file.write(line)
+                if steps := STEPS.search(line):
+                    show(f"{steps[1]} of {steps[2]} jobs done", last=steps[1] == steps[2])
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+    if process.returncode:
+        last = [line for line in log.read_text(encoding="utf-8").splitlines() if "rror" in line]
+        raise ValueError(
+            f"snakemake could not make it ({last[0].strip() if last else 'no message'}); {log} "
+            "says why"
+        )
+
+
+def compare(
+    plan: Plan, name: str, generation: int, original: Path, into: Path
+) -> tuple[int, list[tuple[str, str]], list[str]]:
+    """(files equal, [(file, why it differs)], notes), by the digests of the files themselves."""
+    equal, unequal, notes = 0, [], []
+
+    def sides(path: str) -> tuple[Path, Path]:
+        return original / _relative(plan, path), into / path
+
+    changed = {}
+    for path in generation_files(plan, name, generation):
+        digests = [artifacts.digest(side) for side in sides(path)]
+        if digests[0] == digests[1]:
+            equal += 1
+        else:
+            changed[path] = digests
+    reasons: dict[tuple[Path, ...], str] = {}
+    for path, digests in changed.items():
+        records = [_record(side) for side in sides(path)]
+        key = tuple(record[0] for record in records)
+        if key not in reasons:
+            reasons[key] = why(*(artifacts.read_json(record) for record in key))
+        damaged = records[0][1] != digests[0]
+        same = records[1][1] == records[0][1]
+        reason = reasons[key]
+        if damaged:
+            reason = "the original is not what its record says (verify)" + (
+                ", and the new file is" if same else f"; {reason}"
+            )
+        unequal.append((path, reason))
+    settings = original / "config.yaml"
+    if settings.is_file():
+        settings_that_differ = differing(read_yaml(settings), plan.config)
+        notes += [
+            f"note: the config differs from the run's in {key}: {before!r} there, {after!r} here"
+            for key, (before, after) in settings_that_differ.items()
+        ]
+    return equal, unequal, notes
+
+
+def _record(path: Path) -> tuple[Path, str]:
+    record = artifacts.find_record(path)
+    if record is None:
+        raise ValueError(f"{path}: no record names this file; pollination verify says what to do")
+    return record
+
+
+def why(there: dict, here: dict) -> str:
+    """Why one job gave different results, by its two records.
+
+    Settings, inputs, versions or code; if all of them are equal, the hardware.
+    """
+    reasons = [
+        f"{key}: {_said(before)} there, {_said(after)} here"
+        for key, (before, after) in differing(there["params"], here["params"]).items()
+    ]
+    inputs = [
+        path
+        for path, digest in there["inputs"].items()
+        if here["inputs"].get(path, digest) != digest
+    ]
+    inputs += sorted(there["inputs"].keys() ^ here["inputs"].keys())
+    if inputs:
+        more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
+        reasons.append(f"read another {inputs[0]}{more}")
+    reasons += [
+        f"{key} {before} there, {after} here"
+        for key, (before, after) in differing(there["versions"], here["versions"]).items()
+    ]
+    if there["commit"] != here["commit"]:
+        reasons.append(
+            f"commit {there['commit'][:9]}{_dirty(there)} there, "
+            f"{here['commit'][:9]}{_dirty(here)} here"
+        )
+    if reasons:
+        return "; ".join(reasons)
+    hardware = differing(there.get("hardware", {}), here.get("hardware", {}))
+    if hardware:
+        return "other hardware: " + "; ".join(
+            f"{key} {_said(before)} there, {_said(after)} here"
+            for key, (before, after) in hardware.items()
+        )
+    device = there["params"].get("device", "cpu")
+    return (
+        f"same settings, inputs, versions and commit: the hardware (device {device}), or threads "
+        "that a library started by itself"
+    )
+
+
+def _said(value: Any) -> str:
+    return "absent" if value is None else str(value)
+
+
+def _dirty(record: dict) -> str:
+    return " with changes" if record["commit"].endswith("+") else ""

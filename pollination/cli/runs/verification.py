@@ -1,0 +1,322 @@
+"""Check the artifacts of a run against their records.
+
+A record (pollination/core/artifacts.py) holds the digests of the files that a job wrote and of
+those that it read. A file is damaged if its digest is not the one in its own record. A file is
+stale, or was swapped, if a record's input is not what that input's own record says.
+"""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from pollination.core import artifacts
+from pollination.core.artifacts import DamagedArtifact
+from pollination.core.lease import newest
+from pollination.plan import pruning
+from pollination.plan.jobs import jobs
+from pollination.plan.plan import Plan
+
+TYPED = 12  # at most so many files are named one by one in what to type
+PARTS = {
+    "member": ("member{}", "deal{}"),
+    "gen": ("gen{}",),
+    "rank": ("parent{}", "synthetic{}"),
+    "shard": ("shard{}.run.json",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with the file `path`.
+
+    `kind`: one word or two; `said`: the details; `rebuild`: the file to recompute.
+    """
+
+    kind: str
+    path: str
+    said: str
+    rebuild: str
+
+
+@dataclass
+class Verified:
+    """What `verify` found.
+
+    `outside`: inputs from other places that are not here to compare; `unmade`: jobs without output;
+    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`).
+    """
+
+    findings: list[Finding]
+    files: int = 0
+    size_bytes: int = 0
+    records: int = 0
+    outside: int = 0
+    unmade: int = 0
+    strangers: int = 0
+    pruned: int = 0
+
+
+def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
+    """Of a run's folder: records by path, findings on the records, and all other files."""
+    records, findings, files = {}, [], []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and not (Path(place) == folder and name in ("logs", "benchmarks"))
+        )
+        for name in sorted(names):
+            path = Path(place, name)
+            if name != "run.json" and not name.endswith(".run.json"):
+                files += [] if name.startswith(".") else [str(path)]
+                continue
+            try:
+                record = artifacts.read_record(path)
+                record["outputs"], record["inputs"], record["wildcards"]
+            except (DamagedArtifact, KeyError, OSError) as error:
+                if not os.path.lexists(path):  # a run at work has just deleted it
+                    continue
+                said = (
+                    "is empty"
+                    if path.exists() and path.stat().st_size == 0
+                    else str(error).removeprefix(f"{path}: ").split(";")[0]
+                )
+                findings.append(Finding("damaged record", str(path), said, str(path)))
+                continue
+            if not _in_place(record, path.relative_to(folder)):
+                wildcards = ", ".join(
+                    f"{key} {value}" for key, value in record["wildcards"].items()
+                )
+                said = f"it is the record of {record['rule']}, {wildcards}"
+                findings.append(Finding("misplaced", str(path), said, str(path)))
+            records[str(path)] = record
+    return records, findings, files
+
+
+def _in_place(record: dict, path: Path) -> bool:
+    """Whether a record lies where its job writes; it does not if folders were exchanged."""
+    text, parts = path.as_posix(), set(path.parts)
+    for key, value in record["wildcards"].items():
+        if key in PARTS:
+            if not parts & {form.format(value) for form in PARTS[key]}:
+                return False
+        elif (
+            key in ("experiment", "pool", "model", "corpus", "task", "place", "survey", "split")
+            and value not in text
+        ):
+            return False
+    return True
+
+
+def _digests(
+    paths: list[str], workers: int, show: Callable[[int, int], None]
+) -> tuple[dict[str, str], int]:
+    """(digest of each file that can be read, bytes read); `show(files, bytes)` reports progress.
+
+    Threads read side by side, because hashing releases the interpreter's lock.
+    """
+    digests, size_bytes = {}, 0
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {
+            pool.submit(lambda path: (artifacts.digest(path), os.path.getsize(path)), path): path
+            for path in paths
+        }
+        for done in as_completed(waiting):
+            if done.exception() is None:
+                digests[waiting[done]], size = done.result()
+                size_bytes += size
+            show(len(digests), size_bytes)
+    return digests, size_bytes
+
+
+def verify(
+    folder: Path,
+    plan: Plan | None,
+    workers: int = os.cpu_count() or 1,
+    show: Callable[[int, int, int], None] = lambda *_: None,
+) -> Verified:
+    """Check a run's folder against its records; with the plan, find unrecorded outputs too.
+
+    Writes nothing. `show(files, bytes, of)` reports progress.
+    """
+    records, findings, files = read_records(folder)
+    expected = {
+        os.path.normpath(Path(path).parent / name): (path, digest)
+        for path, record in records.items()
+        for name, digest in record["outputs"].items()
+    }
+    place = _placing(folder, records)
+    inputs = {place(name) for record in records.values() for name in record["inputs"]}
+    wanted = sorted(path for path in inputs | set(expected) if path and os.path.isfile(path))
+    now, size_bytes = _digests(wanted, workers, lambda count, size: show(count, size, len(wanted)))
+    pruned = {path for path in (pruning.pruned(plan) if plan else ()) if not os.path.lexists(path)}
+    for path, (record, digest) in sorted(expected.items()):
+        if path in pruned:
+            continue
+        # A job writes splits/ as a whole: Snakemake is asked for task.json beside it.
+        rebuild = re.sub(r"(/tasks/[^/]+)/splits/[^/]+$", r"\1/task.json", path)
+        if path not in now:
+            kind, said = (
+                ("unreadable", "it cannot be read")
+                if os.path.lexists(path)
+                else ("missing", f"{Path(record).name} names it")
+            )
+            findings.append(Finding(kind, path, said, rebuild))
+        elif now[path] != digest:
+            findings.append(Finding(*_damage(path, digest, Path(record).name), rebuild))
+    wrong = {finding.path for finding in findings if finding.kind == "misplaced"}
+    in_place = {path: record for path, record in records.items() if path not in wrong}
+    stale, outside = _stale(in_place, expected, now, place, wrong)
+    verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
+    claimed, verified.pruned = set(expected), len(pruned)
+    verified.strangers = sum(
+        path not in claimed and not path.endswith("/staged/complete") for path in files
+    )
+    if plan:
+        unrecorded, verified.unmade = _unrecorded(plan, claimed, pruned)
+        named = {finding.path for finding in verified.findings if finding.kind == "damaged record"}
+        verified.findings += [
+            finding
+            for finding in unrecorded
+            if not any(Path(path).parent == Path(finding.path).parent for path in named)
+        ]
+    return verified
+
+
+def _placing(folder: Path, records: dict[str, dict]) -> Callable[[str], str | None]:
+    """A function: recorded input -> where it lies now, also in a run that was moved, or None."""
+    own = next(
+        (
+            f"{parts[0]}/{parts[1]}/"
+            for r in records.values()
+            for name in r["inputs"]
+            if (parts := name.split("/"))[0] == "results"
+        ),
+        None,
+    )
+    base = folder.resolve().parent.parent
+
+    def place(name: str) -> str | None:
+        if own and name.startswith(own):
+            return str(folder / name.removeprefix(own))
+        path = Path(name) if os.path.isabs(name) else base / name
+        return str(path) if path.is_file() else None
+
+    return place
+
+
+def _damage(path: str, digest: str, record: str) -> tuple[str, str, str]:
+    """(kind, path, words) for a file whose digest is not the recorded one."""
+    size = os.path.getsize(path)
+    if size == 0:
+        return "empty", path, "0 bytes"
+    if reason := _cut(path, size):
+        return "cut short", path, f"{size:,} bytes; {reason}"
+    said = f"its digest is not the {digest[:12]} of {record}: changed, or another file in its place"
+    return "damaged", path, said
+
+
+def _cut(path: str, size: int) -> str:
+    """How the format's own end shows that the file was cut short; "" if it does not."""
+    with open(path, "rb") as file:
+        if path.endswith(".parquet"):
+            file.seek(max(0, size - 4))
+            return "" if file.read() == b"PAR1" else "a parquet file ends with PAR1"
+        if path.endswith(".safetensors"):
+            header = int.from_bytes(file.read(8), "little")
+            if header > size:
+                return "its header is not whole"
+            ends = [
+                entry["data_offsets"][1]
+                for entry in _header(file.read(header)).values()
+                if "data_offsets" in entry
+            ]
+            whole = 8 + header + max(ends, default=0)
+            return f"its header says {whole:,}" if size < whole else ""
+        if path.endswith((".json", ".jsonl", ".csv", ".yaml", ".svg", ".html")):
+            file.seek(size - 1)
+            return "" if file.read() in (b"\n", b">", b"}") else "its last line is not whole"
+    return ""
+
+
+def _header(text: bytes) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _stale(
+    records: dict, expected: dict, now: dict, place, wrong: set[str]
+) -> tuple[list[Finding], int]:
+    """(jobs that read something else than what is there now, number of inputs outside the run).
+
+    An input may have been made again since, be older, or be swapped. Nothing is known of inputs
+    whose record is out of place (`wrong`).
+    """
+    findings, outside = [], 0
+    for path, record in records.items():
+        for name, digest in record["inputs"].items():
+            there = place(name)
+            if there is None or (there not in now and there not in expected):
+                outside += 1
+                continue
+            if there in expected and expected[there][0] in wrong:
+                continue
+            says = expected[there][1] if there in expected else now[there]
+            if digest != says:
+                source = "that file's record says" if there in expected else "the file has"
+                said = f"made from {name} with digest {digest[:12]}; {source} {says[:12]}"
+                findings.append(Finding("stale", path, said, path))
+    return findings, outside
+
+
+def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[Finding], int]:
+    """Planned artifacts without a record and without a job at work; number of jobs not done yet."""
+    findings, unmade = [], 0
+    for work in jobs(plan):
+        path = work.output
+        if not os.path.exists(path):
+            unmade += path not in pruned
+        elif path not in claimed and not path.endswith("run.json") and not _held(path, work.lease):
+            said = "no record names it: another copy's, or cut off before its record"
+            findings.append(Finding("unrecorded", path, said, path))
+    return findings, unmade
+
+
+def _held(path: str, lease: str | None) -> bool:
+    """Whether a job holds the lease of an output."""
+    if not lease or not (Path(path).parent / lease).is_dir():
+        return False
+    holder = newest(Path(path).parent / lease)[1]
+    return bool(holder) and not holder["released"]
+
+
+def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[str]:
+    """What to type: delete the wrong files, recompute exactly these, then what depends on them."""
+    files = names(findings)
+    there = [path for path in files if os.path.lexists(path)]
+    after = f"{snakemake}    # what depends on it, where it comes out otherwise"
+    if len(files) > TYPED:
+        return [
+            f"{verify_again} --names > again.txt",
+            "xargs rm -f < again.txt",
+            f"xargs {snakemake} < again.txt",
+            after,
+        ]
+    return [
+        *([f"rm {shlex.join(there)}"] if there else []),
+        f"{snakemake} {shlex.join(files)}",
+        after,
+    ]
+
+
+def names(findings: list[Finding]) -> list[str]:
+    """The files to recompute."""
+    return list(dict.fromkeys(finding.rebuild for finding in findings))

@@ -1,0 +1,325 @@
+"""What every script does around its work: log, threads, checked inputs, clear errors, the record.
+
+    with Job(snakemake) as job:
+        from pollination.evolution.children import train  # heavy: after the environment is set
+
+        train(job, Path(job.output.weights).parent)
+
+On success the record (the rule's output named `run`) is written last. A user's error (ValueError,
+OSError) ends the job with one line on the terminal and in the log; anything else keeps its
+traceback, because it is ours to mend.
+"""
+
+import atexit
+import errno
+import gc
+import glob
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pollination import __version__
+from pollination.core import artifacts, sanitize
+from pollination.core.lease import Lease, keep, restore
+from pollination.core.settings import whole_params
+from pollination.core.slurm import Deadline
+
+# New objects between garbage collections. Importing torch makes 750,000 lasting ones.
+COLLECT_AFTER = 1_000_000
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "lm-eval",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "nltk",
+    "wordfreq",
+    "snakemake",
+)
+COMPUTED_WITH: dict[str, str] = {}
+"""Libraries that replace torch's own kernels on the CPU in this process, for the record."""
+
+
+class Stopped(Exception):
+    """The scheduler (or a person) asked the job to stop; work in progress is saved."""
+
+
+class StopRequest:
+    """Truthy after a signal, near the time limit, or when another copy of the job took over.
+
+    Long loops ask it at a step or shard boundary, save if `may_save`, and raise Stopped with
+    `reason`. The signals are SIGTERM, SIGUSR1 and SIGINT.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.lease: Lease | None = None
+        self.deadline = Deadline()
+        self.at_once = False
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                signal.signal(number, self._set)
+
+    def _set(self, number: int, _frame: object) -> None:
+        self.reason = signal.Signals(number).name
+        if self.at_once:
+            raise Stopped(f"stopped by {self.reason}; the next start begins anew")
+
+    def __bool__(self) -> bool:
+        if not self.may_save:
+            self.reason = "another copy of this job, which took over"
+        elif self.reason is None and self.deadline:
+            self.reason = f"the time limit of Slurm job {os.environ['SLURM_JOB_ID']}"
+        return self.reason is not None
+
+    @property
+    def may_save(self) -> bool:
+        """False where the work in progress is another copy's by now."""
+        return self.lease is None or not self.lease.lost()
+
+
+def hardware() -> dict[str, str]:
+    """What the job computed on: the GPU and its CUDA, or the CPU and COMPUTED_WITH. Asks a torch
+    that is at work, and imports none.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {"device": "cpu"} | COMPUTED_WITH
+    return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+
+
+def git_commit(folder: Path) -> str:
+    """The code's commit, '+' appended if the work tree differs; 'unknown' outside a checkout."""
+
+    def git(*words: str) -> str:
+        command = ("git", *words)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _leave() -> None:
+    """End this process, all being written.
+
+    Taking all modules of torch and transformers apart would take it another second.
+    """
+    logging.shutdown()
+    atexit._run_exitfuncs()  # temporary folders of libraries
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+class Plain(logging.Formatter):
+    """A message is one line, whatever text it quotes. A traceback keeps its lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        lines = text.split("\n") if record.exc_info else [text]
+        return "\n".join(map(sanitize.line, lines))
+
+
+class Params(dict):
+    """A rule's params by name: `params.seed` is `params["seed"]`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+class Job:
+    """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
+
+    `params` hold every key of their section; `recorded` are the rule's own, which keys and records
+    name (core/settings.py).
+    """
+
+    def __init__(self, snakemake, online: bool = False) -> None:
+        self.input, self.output = snakemake.input, snakemake.output
+        self.recorded, self.wildcards = dict(snakemake.params.items()), snakemake.wildcards
+        self.params = Params(whole_params(self.recorded))
+        self.rule, self.threads = snakemake.rule, snakemake.threads
+        self.log_path = Path(snakemake.log[0]) if snakemake.log else None
+        self.online = online
+        self.lease: Lease | None = None
+        self.work: Path | None = None
+        self.done = False
+
+    def __enter__(self) -> "Job":
+        gc.set_threshold(COLLECT_AFTER, 10, 10)
+        threads = str(self.params.get("cpu_threads", 1))
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = threads
+        os.environ |= {
+            "TOKENIZERS_PARALLELISM": str(self.threads > 1).lower(),
+            "RAYON_NUM_THREADS": str(self.threads),
+        }
+        if not self.online:
+            os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+        self.log = logging.getLogger("pollination")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        self.log.handlers = [logging.StreamHandler(sys.stderr)]
+        self.log.handlers[0].setLevel(logging.ERROR)
+        self.log.handlers[0].setFormatter(Plain())
+        # where the log cannot be written, the work cannot either, and that ends in one line
+        logging.raiseExceptions = False
+        try:
+            if self.log_path:
+                self.log_path.parent.mkdir(parents=True, exist_ok=True)
+                file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
+                file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
+                self.log.handlers.append(file)
+            order = self.input.get("staged")  # an empty file that only says what comes first
+            self.digests = {
+                str(path): artifacts.check(path)
+                for path in self.input
+                if path != order and not Path(path).is_dir()
+            }
+        except (ValueError, OSError) as error:
+            self._fail(error)
+        return self
+
+    @cached_property
+    def stop(self) -> StopRequest:
+        """For jobs that can save and resume; in all others a signal ends the process."""
+        return StopRequest()
+
+    def files(self, name: str) -> list[Path]:
+        """The input files of one name, none if it is absent. Snakemake unwraps a list of one."""
+        value = self.input.get(name, [])
+        return [Path(value)] if isinstance(value, str) else [Path(path) for path in value]
+
+    def file(self, name: str) -> Path:
+        """The first input file of one name; IndexError where this job has none."""
+        return self.files(name)[0]
+
+    def optional_file(self, name: str) -> Path | None:
+        """The first input file of one name, or None where this job has none."""
+        return next(iter(self.files(name)), None)
+
+    def key(self, seed: int) -> str:
+        """Digest of all that the result depends on: rule, settings, seed, bytes of the inputs."""
+        parts = [self.rule, self.recorded, seed, sorted(self.digests.items())]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def claim(self, name: str, key: str, at_once: bool = False) -> Path | None:
+        """The work folder (lease.py) once no other copy of the job works; None: the job is done.
+
+        It lies beside the outputs and is undeclared, so that Snakemake does not delete it. Stopped:
+        asked to while waiting; with `at_once` (a job that has nothing to save) at any time.
+        """
+        outputs = self._outputs()
+        work = outputs[0].parent / f".{name}.work"
+        self.lease, self.stop.at_once = Lease(work, self.log), at_once
+        if not self.lease.wait(self.stop):
+            raise Stopped(
+                f"stopped by {self.stop.reason} while waiting for another copy of this job"
+            )
+        self.stop.lease, self.work = self.lease, work / key[:16]
+        for path in outputs:  # of copies that were killed while they wrote
+            for partial in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                partial.unlink(missing_ok=True)
+        if restore(self.work, outputs):
+            self.log.info(
+                "finished before, by a copy of this job with the same settings and inputs: its "
+                "files are linked again"
+            )
+            self.done = True
+            return None
+        self.work.mkdir(exist_ok=True)
+        return self.work
+
+    def _outputs(self) -> list[Path]:
+        """The output files, the record last."""
+        record = self.output.get("run")
+        return [Path(path) for path in sorted(self.output, key=lambda path: path == record)]
+
+    def _fail(self, error: BaseException) -> None:
+        text = f"{self.rule}: {error}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            text = (
+                f"{self.rule}: no space left on the disk that holds "
+                f"{error.filename or self.output[0]}; free some and run again"
+            )
+        self.log.error("error: %s", " ".join(text.split()))
+        ours = self.lease is None or (self.work is not None and not self.lease.lost())
+        for path in map(Path, self.output) if ours else []:
+            if path.is_file():
+                path.unlink()
+        raise SystemExit(1)
+
+    def __exit__(self, kind, error, _traceback) -> None:
+        try:
+            self._finish(kind, error)
+        finally:
+            if self.lease:
+                self.lease.release()
+        if error is None and getattr(sys.modules["__main__"], "snakemake", None) is not None:
+            _leave()
+
+    def _finish(self, kind, error) -> None:
+        if isinstance(error, (ValueError, OSError, Stopped)):
+            self._fail(error)
+        if error is not None:
+            self.log.error("%s: %s", kind.__name__, error, exc_info=error)
+            return
+        record = self.output.get("run")
+        if record and not self.done:
+            try:
+                self._check_inputs_again()
+                self.write_record(record)
+                if self.work:
+                    keep(self.work, self._outputs())
+            except (ValueError, OSError) as failure:
+                self._fail(failure)
+
+    def _check_inputs_again(self) -> None:
+        """DamagedArtifact if an input changed while the job read it."""
+        for path, digest in self.digests.items():
+            if not Path(path).is_file() or artifacts.digest(path) != digest:
+                raise artifacts.DamagedArtifact(
+                    f"{path}: it was changed or removed while this job read it; run snakemake again"
+                )
+
+    def write_record(self, path: str) -> None:
+        """The record: what was done with what, from which files, giving which.
+
+        No times: equal work gives equal records.
+        """
+        outputs = [Path(name) for name in self.output if name != path]
+        outputs = [
+            file
+            for name in outputs
+            for file in (sorted(name.rglob("*")) if name.is_dir() else [name])
+            if file.is_file()
+        ]
+        record = {
+            "rule": self.rule,
+            "wildcards": dict(self.wildcards.items()),
+            "params": json.loads(json.dumps(self.recorded, default=str)),
+            "inputs": self.digests,
+            "outputs": {
+                os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs
+            },
+            "versions": {"pollination": __version__, "python": sys.version.split()[0]}
+            | {name: version(name) for name in PACKAGES},
+            "hardware": hardware(),
+            "commit": git_commit(Path(__file__).parent),
+        }
+        artifacts.write_json(path, artifacts.seal(record))

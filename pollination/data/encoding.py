@@ -1,0 +1,264 @@
+"""Text to token ids. If words stand alone, each distinct word is tokenised once, then looked up."""
+
+import copy
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer, normalizers
+from transformers import PreTrainedTokenizerFast
+
+BATCH_TEXTS, BATCH_CHARACTERS = 4096, 4_000_000  # tokenised at once
+PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
+KNOWN_WORDS, KNOWN_IDS = 500_000, 4_000_000  # kept in memory, about 100 MB at most
+JOINED_WORDS = 500  # new words tokenised as one text
+# Unicode's White_Space, which tokenizers mean by \s
+SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+META = "▁"  # what SentencePiece writes for a space
+_WHITE = b"\t\n\v\f\r "
+# white space after another character, or the separator beside another character
+_WITHIN = re.compile(f"[^{META}\n][{META}\n]|.\x01|\x01.", re.DOTALL)
+# white space of two or three bytes, and META, as numbers
+_WIDE = [
+    int.from_bytes(c.encode(), "big")
+    for c in (
+        *"\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000",
+        META,
+        *map(chr, range(0x2000, 0x200B)),
+    )
+]
+
+
+def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[np.ndarray]:
+    """Token ids (int32) of each document, without special tokens, in batches and bounded memory.
+
+    Text that looks like a special token ("<eos>") stays text. Tokenisation uses several threads if
+    TOKENIZERS_PARALLELISM allows it.
+    """
+    rules = rules_of(tokenizer.backend_tokenizer)
+    if rules:
+        words = Words(rules)
+    else:
+        whole = copy.deepcopy(tokenizer.backend_tokenizer)
+        whole.encode_special_tokens = True
+        whole.no_truncation()
+        whole.no_padding()
+    parts: list[np.ndarray] = []
+    for batch in _batches(documents):
+        texts = [
+            rules.prefix * first + text if rules and text else text for text, first, _ in batch
+        ]
+        ids = words.encode(texts) if rules else _ids(whole, texts)
+        for part, (_, _, last) in zip(ids, batch, strict=True):
+            parts.append(part)
+            if last:
+                yield part if len(parts) == 1 else np.concatenate(parts)
+                parts.clear()
+
+
+def _ids(backend: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+    return [
+        np.array(encoding.ids, dtype=np.int32)
+        for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
+    ]
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]:
+    """Lists of (text, whether a document begins with it, whether a document ends with it)."""
+    batch, characters = [], 0
+    for document in documents:
+        pieces = list(_pieces(document)) if len(document) > PIECE_CHARACTERS else [document]
+        for number, text in enumerate(pieces):
+            batch.append((text, number == 0, number == len(pieces) - 1))
+            characters += len(text)
+            if len(batch) >= BATCH_TEXTS or characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut where white space begins; inside a word only if the word is longer than a piece."""
+    start = 0
+    while start < len(text):
+        stop = start + PIECE_CHARACTERS
+        if stop < len(text):
+            cut = max(text.rfind(" ", start + 1, stop), text.rfind("\n", start + 1, stop))
+            while cut > start and (text[cut - 1].isspace() or text[cut - 1] == META):
+                cut -= 1
+            stop = cut if cut > start else stop
+        yield text[start:stop]
+        start = stop
+
+
+def _table(characters: bytes) -> np.ndarray:
+    """Which of the 256 bytes are among `characters`: bool (256,)."""
+    return np.isin(np.arange(256), list(characters))
+
+
+# --- word by word
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Where a text may be cut into words whose ids, end to end, are those of the text.
+
+    `backend` tokenises words. A word begins at a byte of `cuts` that follows anything but white
+    space. `separator` is one token and leaves the ids of words that match `joinable` (RE2) as they
+    are, so many such words are tokenised as one text. The tokenizer sets `prefix` before a text.
+    """
+
+    backend: Tokenizer
+    cuts: bytes
+    separator: str | None = None
+    joinable: str = ""
+    prefix: str = ""
+
+
+def rules_of(tokenizer: Tokenizer) -> Rules | None:
+    """The rules of a tokenizer; None unless its settings prove that words stand alone.
+
+    - WhitespaceSplit, and ByteLevel with GPT-2's pattern: no token has white space after another
+      character.
+    - BPE of a whole text, with spaces written as "▁" (Llama-2): a merge across a cut makes a token
+      with white space after another character, and the vocabulary has no such token.
+    """
+    settings = json.loads(tokenizer.to_str())
+    splitter, model = settings["pre_tokenizer"] or {}, settings["model"]
+    normalizer = settings["normalizer"]
+    if model.get("dropout") or not all(token["special"] for token in settings["added_tokens"]):
+        return None
+    backend = Tokenizer(tokenizer.model)  # without special tokens: what looks like one is text
+    if normalizer is None and splitter:
+        backend.pre_tokenizer = tokenizer.pre_tokenizer
+        if splitter["type"] == "WhitespaceSplit":
+            return Rules(backend, _WHITE)
+        if (
+            splitter["type"] == "ByteLevel"
+            and splitter.get("use_regex", True)
+            and not splitter["add_prefix_space"]
+        ):
+            return Rules(backend, _WHITE, "\n", f"^ ?[^{SPACE}]+$")
+        return None
+    steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
+    prefix = " " if steps[:1] == [{"type": "Prepend", "prepend": META}] else ""
+    replacement = {"type": "Replace", "pattern": {"String": " "}, "content": META}
+    vocabulary = model.get("vocab", {})
+    # without a token of its own, a line's end could fuse with an unknown character beside it
+    has_newline = "\n" in vocabulary or (model.get("byte_fallback") and "<0x0A>" in vocabulary)
+    if (
+        not splitter
+        and model["type"] == "BPE"
+        and not model.get("ignore_merges")
+        and steps[len(prefix) :] == [replacement]
+        and META in vocabulary
+        and has_newline
+        and not any(map(_WITHIN.search, vocabulary))
+    ):
+        backend.normalizer = normalizers.Replace(" ", META)
+        return Rules(backend, b" \n", "\x01", "^[^\x01]*$", prefix)
+    return None
+
+
+@dataclass
+class Words:
+    """The words met so far and their ids: word n has `ids[starts[n] : starts[n] + lengths[n]]`."""
+
+    rules: Rules
+    numbers: dict[str, int] = field(default_factory=dict)
+    ids: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    starts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    lengths: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def encode(self, texts: list[str]) -> Iterator[np.ndarray]:
+        """Token ids (int32) of each text."""
+        raw = [text.encode() for text in texts]
+        ends = np.cumsum([len(text) for text in raw])
+        data = np.frombuffer(b"".join(raw), dtype=np.uint8)
+        begins = self.begins(data, ends)
+        words = pa.Array.from_buffers(
+            pa.utf8(),
+            len(begins),
+            [None, pa.py_buffer(np.append(begins, len(data)).astype(np.int32)), pa.py_buffer(data)],
+        ).dictionary_encode()
+        distinct = words.dictionary.to_pylist()
+        if len(self.numbers) > KNOWN_WORDS or len(self.ids) > KNOWN_IDS:
+            self.numbers, self.ids = {}, self.ids[:0]
+            self.starts, self.lengths = self.starts[:0], self.lengths[:0]
+        numbers_U = np.fromiter(
+            map(self.numbers.get, distinct, repeat(-1)), dtype=np.int64, count=len(distinct)
+        )
+        unknown = np.flatnonzero(numbers_U < 0)
+        new = [distinct[place] for place in unknown.tolist()]
+        self.learn(new)
+        numbers_U[unknown] = np.fromiter(
+            map(self.numbers.__getitem__, new), dtype=np.int64, count=len(new)
+        )
+        numbers = numbers_U[words.indices.to_numpy()]
+        lengths = self.lengths[numbers]
+        after = np.append(0, np.cumsum(lengths))  # ids before each word; last, the sum
+        ids = self.ids[np.repeat(self.starts[numbers] - after[:-1], lengths) + np.arange(after[-1])]
+        first = 0
+        for last in after[np.searchsorted(begins, ends)].tolist():
+            yield ids[first:last]
+            first = last
+
+    def begins(self, data: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Where words begin in the UTF-8 bytes `data` of texts that end at `ends`."""
+        begin = np.zeros(len(data) + 1, dtype=bool)
+        begin[1:-1] = _table(self.rules.cuts)[data[1:]] & ~_table(_WHITE)[data[:-1]]
+        at = np.flatnonzero(begin)
+        at = at[data[at - 1] >= 0x80]  # the character before may be wide white space
+        pair = data[at - 2].astype(np.int64) << 8 | data[at - 1]
+        triple = data[at - 3].astype(np.int64) << 16 | pair
+        begin[at[np.isin(pair, _WIDE) | np.isin(triple, _WIDE)]] = False
+        begin[0] = True
+        begin[ends] = True
+        return np.flatnonzero(begin[: len(data)])
+
+    def learn(self, words: list[str]) -> None:
+        """Tokenise new words: joinable ones as one text, all others each by itself."""
+        joined, single, ids, lengths = self.together(words)
+        single_ids = _ids(self.rules.backend, single)
+        single_lengths = np.array([len(ids_of_word) for ids_of_word in single_ids], dtype=np.int64)
+        joined_starts = np.cumsum(lengths + 1) - lengths - 1  # a separator follows each word
+        single_starts = len(ids) + np.cumsum(single_lengths) - single_lengths
+        starts = np.concatenate([joined_starts, single_starts])
+        self.starts = np.concatenate([self.starts, len(self.ids) + starts])
+        self.lengths = np.concatenate([self.lengths, lengths, single_lengths])
+        self.ids = np.concatenate([self.ids, ids, *single_ids])
+        new_numbers = range(len(self.numbers), len(self.lengths))
+        self.numbers.update(zip(joined + single, new_numbers, strict=True))
+
+    def together(self, words: list[str]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+        """Words tokenised together, all others, ids of the former, and their lengths (in tokens).
+
+        The separator's id follows each word in the ids; lengths do not count it.
+        """
+        no_words: list[str] = []
+        none = no_words, words, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+        backend, separator = self.rules.backend, self.rules.separator or ""
+        mark = backend.encode(separator, add_special_tokens=False).ids
+        unknown = getattr(backend.model, "unk_token", None) or ""
+        if not words or len(mark) != 1 or mark[0] == backend.token_to_id(unknown):
+            return none
+        joinable = pc.match_substring_regex(pa.array(words), self.rules.joinable).to_pylist()
+        joined, single = (
+            [word for word, joins in zip(words, joinable, strict=True) if joins == wanted]
+            for wanted in (True, False)
+        )
+        texts = [
+            separator.join([*joined[start : start + JOINED_WORDS], ""])
+            for start in range(0, len(joined), JOINED_WORDS)
+        ]
+        ids = np.concatenate([none[2], *_ids(backend, texts)])
+        at = np.flatnonzero(ids == mark[0])
+        if len(at) != len(joined):
+            return none
+        return joined, single, ids, np.diff(at, prepend=-1) - 1

@@ -1,0 +1,264 @@
+"""Documents from local files (parquet, jsonl, txt) and from a corpus folder, read in batches, never
+a whole corpus at once.
+"""
+
+import gzip
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pollination.core.artifacts import DamagedArtifact
+from pollination.plan.config.paths import TEXT_ENDINGS, data_files
+
+ROWS, BATCH_BYTES = (
+    512,
+    64_000_000,
+)  # of a parquet file, read at once, at most; fewer rows where they are long
+LONGEST_BYTES = 2**31 - 2**20  # of a document: what a column of text can hold
+
+
+def read_documents(folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """(doc_id, text) of a split, in the order of the source, streamed."""
+    path = Path(folder) / f"{split}.parquet"
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024, columns=["doc_id", "text"]):
+                yield from zip(batch["doc_id"].to_pylist(), batch["text"].to_pylist(), strict=True)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise DamagedArtifact(
+            f"{path}: not a readable corpus ({reason}); delete it and run snakemake again"
+        ) from None
+
+
+def read_staged(path: Path) -> Iterator[tuple[str, str]]:
+    """(doc_id, text) of a data set that hub.stage_hub wrote; doc_ids begin with "{split}/" where it
+    has splits.
+    """
+    with pq.ParquetFile(path) as file:
+        number = 0
+        for batch in file.iter_batches(ROWS):
+            for split, text in zip(
+                batch["split"].to_pylist(), batch["text"].to_pylist(), strict=True
+            ):
+                yield f"{split}/{number}" if split else str(number), text
+                number += 1
+
+
+def resolve_files(path: str | list[str], endings: tuple[str, ...] = TEXT_ENDINGS) -> list[Path]:
+    """The files that the config key `path` names, in order.
+
+    ValueError: nothing there, or a kind of file that is not read.
+    """
+    files: list[Path] = []
+    for pattern in [path] if isinstance(path, str) else path:
+        found = [name for name in data_files(pattern, endings) if Path(name).is_file()]
+        if not found:
+            raise ValueError(
+                f"path: {pattern!r}: no {', '.join(endings)} file is there; correct the path"
+            )
+        for name in found:
+            if not name.lower().endswith(endings):
+                raise ValueError(
+                    f"path: {name!r}: this kind of file is not read; allowed: {', '.join(endings)}"
+                )
+        files += map(Path, found)
+    return list(dict.fromkeys(files))
+
+
+def file_labels(files: list[Path]) -> list[str]:
+    """A name for each file that does not change where the data is moved: its own, with folders only
+    where two are alike.
+    """
+    counts = Counter(file.name for file in files)
+    common = os.path.commonpath([file.absolute().parent for file in files])
+    return [
+        file.name if counts[file.name] == 1 else Path(os.path.relpath(file, common)).as_posix()
+        for file in files
+    ]
+
+
+def read_files(spec: dict) -> Iterator[tuple[str, str | None]]:
+    """(doc_id, text) of every row, line or part of the files of a corpus; None where there is no
+    text (null, a number, ...).
+
+    doc_id is "{file}:{number}", numbers counting from 0 within a file. ValueError names the file
+    and the place in it.
+    """
+    column, unit = spec.get("column", "text"), spec.get("txt_documents", "file")
+    files = resolve_files(spec["path"])
+    for file, label in zip(files, file_labels(files), strict=True):
+        name = file.name.lower()
+        texts = (
+            read_parquet(file, column)
+            if name.endswith(".parquet")
+            else _read_txt(file, unit)
+            if name.endswith(".txt")
+            else _read_jsonl(file, column)
+        )
+        for number, text in enumerate(texts):
+            yield f"{label}:{number}", text
+
+
+def read_parquet(path: Path, column: str) -> Iterator[str | None]:
+    """A text column, a batch of rows in memory at a time.
+
+    ValueError: unreadable, no such column, not text.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if column not in schema.names:
+                raise ValueError(
+                    f"{path}: column: {column!r} is not there; allowed: {', '.join(schema.names)}"
+                )
+            kind = schema.field(column).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (
+                pa.types.is_string(kind)
+                or pa.types.is_large_string(kind)
+                or pa.types.is_string_view(kind)
+            ):
+                raise ValueError(
+                    f"{path}: column: {column!r} holds {kind}, not text; name another of "
+                    f"{', '.join(schema.names)}"
+                )
+            rows = _rows(file.metadata, column)
+            for number, batch in enumerate(file.iter_batches(rows, columns=[column])):
+                yield from _values(batch.column(0), path, number * rows)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path}: not a readable parquet file ({reason}); download or write it again"
+        ) from None
+
+
+def _rows(about: pq.FileMetaData, column: str) -> int:
+    """How many rows of a column to read at once, by the longest mean of a row group."""
+    longest = 1.0
+    for group in map(about.row_group, range(about.num_row_groups)):
+        sizes = [
+            leaf.total_uncompressed_size
+            for leaf in map(group.column, range(group.num_columns))
+            if leaf.path_in_schema == column
+        ]
+        longest = max(longest, sum(sizes) / max(1, group.num_rows))
+    return int(min(ROWS, max(1, BATCH_BYTES // longest)))
+
+
+def _values(array: pa.Array, path: Path, first: int) -> list[str | None]:
+    try:
+        return array.to_pylist()
+    except UnicodeDecodeError:
+        for row, value in enumerate(array):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}: row {first + row} is not valid UTF-8 at its byte {error.start}; "
+                    "convert it"
+                ) from None
+        raise
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, text without line end) of a UTF-8 file, gzipped or not."""
+    offset, number = 0, 0
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+        while True:
+            try:
+                line = file.readline(LONGEST_BYTES + 1)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise ValueError(
+                    f"{path}: not a readable gzip file ({error}); download or write it again"
+                ) from None
+            if not line:
+                return
+            number += 1
+            if len(line) > LONGEST_BYTES:
+                raise ValueError(
+                    f"{path}: line {number} is longer than {LONGEST_BYTES:,} bytes; break it"
+                )
+            yield number, _decode(line, path, offset).rstrip("\r\n")
+            offset += len(line)
+
+
+def _decode(data: bytes, path: Path, offset: int = 0) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not valid UTF-8 at byte {offset + error.start}; convert the file to UTF-8 "
+            "(iconv)"
+        ) from None
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def _read_jsonl(path: Path, column: str) -> Iterator[str | None]:
+    keys, found = None, False
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: numbers of thousands of digits too
+            raise ValueError(f"{path}: line {number} is not valid JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path}: line {number} is not a JSON object; each line must be one, with the key "
+                f"{column!r}"
+            )
+        keys, found = keys or list(row), found or column in row
+        text = row.get(column)
+        yield text if isinstance(text, str) and _encodable(text) else None
+    if keys is not None and not found:
+        raise ValueError(
+            f"{path}: column: {column!r} is in no line; its first line has: {', '.join(keys)}"
+        )
+
+
+def _encodable(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can hold and no UTF-8 file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_txt(path: Path, unit: str) -> Iterator[str]:
+    """One document a file, a paragraph (text between blank lines) or a line; blank ones are no
+    documents.
+    """
+    if unit == "file":
+        if path.stat().st_size > LONGEST_BYTES:
+            raise ValueError(
+                f"{path}: longer than {LONGEST_BYTES:,} bytes, too long for one document; set "
+                "txt_documents: paragraph or line"
+            )
+        yield _decode(path.read_bytes(), path).replace("\r\n", "\n")
+    elif unit == "line":
+        yield from (line for _, line in _lines(path) if line.strip())
+    else:
+        paragraph = []
+        for _, line in _lines(path):
+            if line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                yield "\n".join(paragraph)
+                paragraph = []
+        if paragraph:
+            yield "\n".join(paragraph)

@@ -1,0 +1,366 @@
+"""A small world whose truth is known: a finite grammar that writes text, and its benchmarks.
+
+A document is a sequence of independent sentences. After each, it ends with probability
+1 / mean_sentences. Sentences are finitely many, so the grammar is a table of (sentence,
+probability), and a trie over it gives the exact log-probability of every token. There are four
+kinds of sentence:
+
+    knowledge     anna lives in paris .     people by Zipf's law, four attributes each
+    arithmetic    three plus four is seven .
+    coreference   the ball does not fit in the box because it is too big : the ball .
+    social        the friend helped the guest so the guest feels grateful .
+"""
+# ruff: noqa: SIM905 (word lists are easier to read as text)
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+SHARES = {"knowledge": 0.55, "arithmetic": 0.2, "coreference": 0.1, "social": 0.15}
+DEV_QUESTIONS = 8
+BANDS = 4
+SENTENCES = 10_000  # default length of the text whose distinct facts are counted
+
+NAMES = (
+    "anna ben clara david emma felix greta hugo iris jonas karla leo mia noah olga paul rosa simon "
+    "tara victor wanda xaver yara zoe adam bella carl dora erik fanny georg helga igor julia kurt "
+    "lena max nina oscar petra quentin rita sven tina ulf vera walter yvonne"
+).split()
+ATTRIBUTES = {  # attribute -> (phrase between person and value, values)
+    "city": (
+        "lives in",
+        "paris london rome berlin madrid vienna oslo athens dublin lisbon prague warsaw "
+        "cairo tokyo delhi lima".split(),
+    ),
+    "job": (
+        "works as a",
+        "baker pilot doctor farmer lawyer painter singer teacher miner barber judge "
+        "waiter driver nurse tailor plumber".split(),
+    ),
+    "pet": (
+        "owns a",
+        "cat dog horse rabbit parrot snake turtle hamster goat duck pony lizard".split(),
+    ),
+    "colour": ("likes", "red blue green yellow black white pink purple brown grey".split()),
+}
+NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
+)
+THINGS, HOLDERS = "ball book lamp violin kettle".split(), "box bag drawer basket trunk".split()
+# adjective -> whether it describes the object (0) or its holder (1)
+SIZES = {"big": 0, "wide": 0, "small": 1, "narrow": 1}
+GIVERS, TAKERS = "friend boss uncle".split(), "guest child neighbour".split()
+EVENTS = {  # verb -> (feeling of the giver, feeling of the taker)
+    "helped": ("useful", "grateful"),
+    "praised": ("generous", "proud"),
+    "insulted": ("guilty", "hurt"),
+    "robbed": ("greedy", "angry"),
+    "scared": ("amused", "afraid"),
+    "visited": ("welcome", "happy"),
+    "missed": ("lonely", "loved"),
+    "beat": ("strong", "weak"),
+}
+
+Score = Callable[[list[list[str]]], list[np.ndarray]]
+
+
+def _names(count: int, taken: set[str]) -> list[str]:
+    """The first `count` free names of a fixed list; if it runs out, syllables make more."""
+    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")]
+    made = (first + second for first in syllables for second in syllables)
+    more = (
+        first + second + third for first in syllables for second in syllables for third in syllables
+    )
+    fresh = (name for name in itertools.chain(NAMES, made, more) if name not in taken)
+    return list(itertools.islice(dict.fromkeys(fresh), count))
+
+
+def _question(
+    question: str, right: str, wrong: list[str], rng: np.random.Generator, **more
+) -> dict:
+    choices = [right, *wrong]
+    order = rng.permutation(len(choices))
+    return {
+        "question": question,
+        "choices": [choices[i] for i in order],
+        "answer": int(np.argmin(order)),
+        **more,
+    }
+
+
+def _draw(values: list[str], right: str, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` of the wrong values, drawn without replacement."""
+    wrong = [value for value in values if value != right]
+    return [wrong[i] for i in rng.choice(len(wrong), count, replace=False)]
+
+
+def _arithmetic(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
+    sentences, questions = [], []
+    for a, b in itertools.product(range(len(NUMBERS) // 2 + 1), repeat=2):
+        question, right = f"{NUMBERS[a]} plus {NUMBERS[b]} is", NUMBERS[a + b]
+        near = NUMBERS[max(0, a + b - 4) : a + b + 5]
+        sentences.append(f"{question} {right} .")
+        questions.append(_question(question, right, _draw(near, right, 3, rng), rng))
+    return sentences, questions
+
+
+def _coreference(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
+    sentences, questions = [], []
+    for *pair, size in itertools.product(THINGS, HOLDERS, SIZES):
+        right, wrong = pair[SIZES[size]], pair[1 - SIZES[size]]
+        question = f"the {pair[0]} does not fit in the {pair[1]} because it is too {size} : the"
+        sentences.append(f"{question} {right} .")
+        questions.append(_question(question, right, [wrong], rng))
+    return sentences, questions
+
+
+def _social(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
+    sentences, questions = [], []
+    feelings = [feeling for pair in EVENTS.values() for feeling in pair]
+    for *pair, verb, side in itertools.product(GIVERS, TAKERS, EVENTS, (0, 1)):
+        # the feeling of the second person is the distractor that matters
+        right, distractor = EVENTS[verb][side], EVENTS[verb][1 - side]
+        question = f"the {pair[0]} {verb} the {pair[1]} so the {pair[side]} feels"
+        unrelated = [feeling for feeling in feelings if feeling != distractor]
+        wrong = [distractor, *_draw(unrelated, right, 2, rng)]
+        sentences.append(f"{question} {right} .")
+        questions.append(_question(question, right, wrong, rng))
+    return sentences, questions
+
+
+def _knowledge(
+    people: int, zipf_exponent: float, taken: set[str], rng: np.random.Generator
+) -> tuple[pd.DataFrame, list[dict]]:
+    """Facts with their share of the knowledge sentences, and a question about each.
+
+    The person of rank 1 comes first. No person's name is in `taken`, the other sentences' words.
+    """
+    names = _names(
+        people, taken.union(*(values + phrase.split() for phrase, values in ATTRIBUTES.values()))
+    )
+    names = [names[i] for i in rng.permutation(people)]
+    weights = np.arange(1, people + 1, dtype=float) ** -zipf_exponent
+    facts, questions = [], []
+    for (index, person), (attribute, (phrase, values)) in itertools.product(
+        enumerate(names), ATTRIBUTES.items()
+    ):
+        value, prefix = values[rng.integers(len(values))], f"{person} {phrase}"
+        about = {"person": person, "attribute": attribute, "rank": index + 1}
+        probability = weights[index] / weights.sum() / len(ATTRIBUTES)
+        facts.append(about | {"value": value, "prefix": prefix, "probability": probability})
+        questions.append(_question(prefix, value, _draw(values, value, 3, rng), rng, **about))
+    return pd.DataFrame(facts), questions
+
+
+@dataclass(frozen=True)
+class World:
+    """A grammar: sentences with probabilities, the facts among them, and questions about it.
+
+    `facts` has person, attribute, value, rank (of the person, 1 = mentioned most), prefix (the
+    sentence up to its value) and probability (of the fact's sentence among all sentences).
+    `values` maps an attribute to all values that it can have.
+    """
+
+    mean_sentences: float
+    sentences: list[str]
+    probabilities: np.ndarray
+    facts: pd.DataFrame
+    values: dict[str, list[str]]
+    questions: dict[str, list[dict]]
+
+    @classmethod
+    def create(cls, settings: dict, seed: int) -> "World":
+        """A world by people, zipf_exponent, mean_sentences (config); ValueError: out of range."""
+        settings = {"people": 48, "zipf_exponent": 1.0, "mean_sentences": 6} | settings
+        people, zipf_exponent, mean = (
+            settings[key] for key in ("people", "zipf_exponent", "mean_sentences")
+        )
+        for key, least, most in (
+            ("people", 1, 100_000),
+            ("zipf_exponent", 0, math.inf),
+            ("mean_sentences", 1, math.inf),
+        ):
+            if not least <= settings[key] <= most:
+                raise ValueError(
+                    f"{key}: {settings[key]!r} is out of range; allowed: {least} to {most}"
+                )
+        rng = np.random.default_rng(seed)
+        sentences, probabilities, questions = [], [], {}
+        for name, template in (
+            ("arithmetic", _arithmetic),
+            ("coreference", _coreference),
+            ("social", _social),
+        ):
+            made, questions[name] = template(rng)
+            sentences += made
+            probabilities += [SHARES[name] / len(made)] * len(made)
+        taken = {word for sentence in sentences for word in sentence.split()}
+        facts, questions["knowledge"] = _knowledge(people, zipf_exponent, taken, rng)
+        facts["probability"] *= SHARES["knowledge"]
+        sentences += (facts.prefix + " " + facts.value + " .").tolist()
+        probabilities += facts.probability.tolist()
+        for asked in questions.values():
+            dev = set(rng.permutation(len(asked))[: min(DEV_QUESTIONS, len(asked) // 2)].tolist())
+            for index, question in enumerate(asked):
+                question["split"] = "dev" if index in dev else "test"
+        values = {attribute: values for attribute, (_, values) in ATTRIBUTES.items()}
+        shares = np.array(probabilities) / math.fsum(probabilities)
+        return cls(mean, sentences, shares, facts, values, questions)
+
+    def to_json(self) -> dict:
+        """All that `from_json` needs, as plain values."""
+        return {
+            "mean_sentences": self.mean_sentences,
+            "sentences": self.sentences,
+            "probabilities": self.probabilities.tolist(),
+            "facts": self.facts.to_dict("list"),
+            "values": self.values,
+            "questions": self.questions,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict) -> "World":
+        """The world that `to_json` described, equal to the last bit."""
+        tables = {
+            "probabilities": np.array(value["probabilities"]),
+            "facts": pd.DataFrame(value["facts"]),
+        }
+        return cls(**(value | tables))
+
+    def benchmarks(self) -> dict[str, list[dict]]:
+        """Benchmark -> rows of question, choices, answer (index) and split ("dev" or "test").
+
+        The benchmarks are knowledge, arithmetic, coreference and social. A question is the
+        beginning of a sentence; a choice is the single word that comes next. Knowledge asks for
+        every fact once, however rare the person; its rows also have person, attribute and rank.
+        """
+        return self.questions
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """All words, sorted, with the values that nobody has, because questions offer them."""
+        stated = {word for sentence in self.sentences for word in sentence.split()}
+        return sorted(stated.union(*self.values.values()))
+
+    @property
+    def entropy_per_token(self) -> float:
+        """Entropy in nats per token of a document, eos counted: a lower bound of any loss."""
+        mean, p = self.mean_sentences, self.probabilities[self.probabilities > 0]
+        end = 1 / mean
+        decision = -(end * math.log(end) + (1 - end) * math.log1p(-end)) if mean > 1 else 0.0
+        words = np.array([len(sentence.split()) for sentence in self.sentences])
+        return (mean * (-(p @ np.log(p)) + decision)) / (mean * (self.probabilities @ words) + 1)
+
+    def sample_documents(self, count: int, rng: np.random.Generator) -> list[str]:
+        """`count` documents: words joined by single spaces, without eos."""
+        lengths = rng.geometric(1 / self.mean_sentences, count)
+        chosen = iter(rng.choice(len(self.sentences), lengths.sum(), p=self.probabilities).tolist())
+        return [
+            " ".join(self.sentences[i] for i in itertools.islice(chosen, length))
+            for length in lengths.tolist()
+        ]
+
+    @cached_property
+    def _trie(self) -> dict:
+        """word -> [log-probability given the words before, trie of next words (empty: the end)]."""
+        root: dict = {}
+        for sentence, probability in zip(self.sentences, self.probabilities.tolist(), strict=True):
+            node = root
+            for word in sentence.split():
+                entry = node.setdefault(word, [0.0, {}])
+                entry[0] += probability
+                node = entry[1]
+        pending = [(root, 1.0)]
+        while pending:
+            node, mass = pending.pop()
+            for entry in node.values():
+                pending.append((entry[1], entry[0]))
+                entry[0] = math.log(entry[0] / mass) if entry[0] > 0 else -math.inf
+        return root
+
+    def token_logprobs(self, words: list[str]) -> np.ndarray:
+        """Exact log-probability (nats) of each word given those before, then of eos: (words + 1,).
+
+        -inf from the first word that the grammar does not allow. -inf also for an eos inside a
+        sentence or right at the start.
+        """
+        logprobs = np.full(len(words) + 1, -math.inf)
+        go_on = math.log1p(-1 / self.mean_sentences) if self.mean_sentences > 1 else -math.inf
+        node, ended = self._trie, False
+        for index, word in enumerate(words):
+            if word not in node:
+                return logprobs
+            logprob, following = node[word]
+            logprobs[index] = logprob + (go_on if ended else 0.0)
+            ended = not following
+            node = following or self._trie
+        if ended:
+            logprobs[-1] = -math.log(self.mean_sentences)
+        return logprobs
+
+
+def expected_distinct_facts(probabilities: np.ndarray, sentences: int) -> float:
+    """Mean number of distinct facts in `sentences` independent sentences: sum of 1 - (1 - q)^n.
+
+    `probabilities` (F,) are q, that a sentence states the fact. The sum is known as rarefaction.
+    """
+    q = np.clip(probabilities, 0.0, 1.0)
+    with np.errstate(divide="ignore"):
+        return float(-np.expm1(sentences * np.log1p(-q)).sum())
+
+
+def fact_distribution(
+    world: World, score: Score, sentences: int = SENTENCES
+) -> tuple[pd.DataFrame, dict]:
+    """Compare what a model states as a document's first sentence with the truth, fact by fact.
+
+    `score` takes word sequences. For each it returns the log-probabilities (nats) of its words
+    given those before, eos in front.
+
+    Table, one row per fact: person, attribute, value, rank, band (0 = the quarter of the people
+    mentioned most ... 3 = least), truth_probability and model_probability (of the fact's sentence),
+    false_probability (of the same sentence with any wrong value), known (the right value is the
+    likeliest of the attribute's values). Summary, over all facts and by band: the masses of true
+    and of false facts, the share known, and the distinct facts expected in `sentences` such
+    sentences, with the truth beside the model.
+    """
+    facts = world.facts
+    options = [world.values[attribute] for attribute in facts.attribute]
+    asked = [
+        f"{prefix} {value} .".split()
+        for prefix, values in zip(facts.prefix, options, strict=True)
+        for value in values
+    ]
+    scored = iter(score(asked))
+    rows = []
+    for prefix, right, values in zip(facts.prefix, facts.value, options, strict=True):
+        logprobs = [np.asarray(next(scored), dtype=float) for _ in values]
+        stated = dict(zip(values, (math.exp(min(x.sum(), 0.0)) for x in logprobs), strict=True))
+        said = dict(zip(values, (x[len(prefix.split())] for x in logprobs), strict=True))
+        true, best_wrong = stated.pop(right), max(said[value] for value in values if value != right)
+        rows.append((true, math.fsum(stated.values()), bool(said[right] > best_wrong)))
+    table = facts[["person", "attribute", "value", "rank"]].copy()
+    table["band"] = (facts["rank"] - 1) * BANDS // facts["rank"].max()
+    table["truth_probability"] = facts.probability
+    table[["model_probability", "false_probability"]] = [row[:2] for row in rows]
+    table["known"] = [row[2] for row in rows]
+
+    def summary(part: pd.DataFrame) -> dict:
+        truth, model = part.truth_probability.to_numpy(), part.model_probability.to_numpy()
+        return {
+            "facts": len(part),
+            "known": float(part.known.mean()),
+            "true_mass": float(model.sum()),
+            "true_mass_truth": float(truth.sum()),
+            "false_mass": float(part.false_probability.sum()),
+            "distinct_facts": expected_distinct_facts(model, sentences),
+            "distinct_facts_truth": expected_distinct_facts(truth, sentences),
+        }
+
+    bands = [{"band": int(band)} | summary(part) for band, part in table.groupby("band")]
+    return table, summary(table) | {"sentences": sentences, "bands": bands}

@@ -1,0 +1,137 @@
+"""Blocks of training text, and how several texts become a single text."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Blocks(Protocol):
+    """Training text: `len` blocks; `blocks(indices)` is an int64 array (B, T)."""
+
+    def __len__(self) -> int: ...
+    def blocks(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass
+class Mixture:
+    """Blocks of two texts: human block `human[i]` replaces synthetic block i; -1 keeps it."""
+
+    synthetic: Blocks
+    human_blocks: Blocks
+    human: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.synthetic)
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        rows = self.synthetic.blocks(indices)
+        chosen = self.human[indices]
+        if (chosen >= 0).any():
+            rows[chosen >= 0] = self.human_blocks.blocks(chosen[chosen >= 0])
+        return rows
+
+
+@dataclass
+class Subset:
+    """The blocks `chosen` of another text, in that order."""
+
+    source: Blocks
+    chosen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        return self.source.blocks(self.chosen[indices])
+
+
+@dataclass
+class Joined:
+    """Several texts, end to end."""
+
+    parts: list[Blocks]
+
+    def __post_init__(self) -> None:
+        self.ends = np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        where = np.searchsorted(self.ends, indices, side="right")
+        order = np.argsort(where, kind="stable")  # each text is read once
+        rows = [
+            self.parts[i].blocks(indices[where == i] - (self.ends[i] - len(self.parts[i])))
+            for i in np.unique(where)
+        ]
+        return np.concatenate(rows)[np.argsort(order)]
+
+
+def mix(synthetic: Blocks, human_blocks: Blocks, fraction: float, seed: int) -> Mixture:
+    """Replace a share of blocks by human blocks (`replacements`)."""
+    human = replacements(len(synthetic), len(human_blocks), fraction, seed)
+    return Mixture(synthetic, human_blocks, human)
+
+
+def replacements(synthetic: int, human: int, fraction: float, seed: int) -> np.ndarray:
+    """(synthetic,): the human block that replaces each synthetic one, or -1.
+
+    The arguments are counts of blocks. Both kinds are drawn without replacement. ValueError: the
+    human text has fewer blocks than that share.
+    """
+    count = round(fraction * synthetic)
+    if count > human:
+        raise ValueError(
+            f"human.fraction: {fraction} of {synthetic} blocks is {count}, but the corpus has "
+            f"{human} training blocks; allowed: less, or add text"
+        )
+    generator, replaced = np.random.default_rng(seed), np.full(synthetic, -1, dtype=np.int64)
+    chosen = generator.choice(human, count, replace=False)
+    replaced[generator.choice(synthetic, count, replace=False)] = chosen
+    return replaced
+
+
+def join(parts: list[Blocks]) -> Blocks:
+    """Several texts, end to end, as a single text."""
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def sample(blocks: Blocks, count: int, seed: int) -> Subset:
+    """`count` of the blocks (all, if there are fewer), drawn without replacement."""
+    return Subset(blocks, np.random.default_rng(seed).permutation(len(blocks))[:count])
+
+
+def segment(blocks: Blocks, context_tokens: int, spec: dict, member: int, seed: int) -> Subset:
+    """The human text of founder `member`; `spec` has pool, tokens, segments and num_segments.
+
+    Blocks are shuffled (by the data seed), because neighbours in a corpus are of the same book and
+    founders shall differ by chance alone. Without `num_segments`, segment m is the m-th `tokens`
+    tokens. With it, the first `tokens` (None: all) are cut into that many segments, whose lengths
+    differ by at most one block (study B, section 3: n = N / M).
+    ValueError: the corpus has too little text, or the segment is shorter than one block.
+    """
+    pool, tokens, num_segments = spec["pool"], spec["tokens"], spec["num_segments"]
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    number = (
+        {"distinct": member, "same": 0}[spec["segments"]]
+        if isinstance(spec["segments"], str)
+        else spec["segments"][member]
+    )
+    count = len(blocks) if tokens is None else tokens // context_tokens
+    first, last = (0, count) if num_segments else (number * count, (number + 1) * count)
+    if last > len(blocks):
+        raise ValueError(
+            f"founders.{pool}.train.tokens: founder {member} needs blocks {first} to {last} of its "
+            f"corpus, which has {len(blocks)} ({len(blocks) * context_tokens:,} tokens); "
+            "lower train.tokens, add text, or set segments: same"
+        )
+    chosen = order[first:last]
+    if num_segments:
+        chosen = np.array_split(chosen, num_segments)[number]
+    if len(chosen) == 0:
+        raise ValueError(
+            f"founders.{pool}.train.tokens: {tokens} give founder {member} less than one block of "
+            f"{context_tokens} tokens; allowed: at least that"
+        )
+    return Subset(blocks, chosen)

@@ -1,0 +1,255 @@
+"""Tokenizers, and token ids packed into memory-mapped blocks of context length.
+
+A packed text is two files. `<stem>.bin` is a flat array of ids: uint16 for vocabularies up to
+65,536, else uint32. `<stem>.json` holds blocks, context_tokens, tokens (packed), dtype, documents,
+dropped_tokens (of the last, incomplete block) and eos_id.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from pollination.core import artifacts
+from pollination.core.seeds import derive_seed
+from pollination.data.encoding import encode
+from pollination.data.files import read_documents
+from pollination.data.microworld import World
+
+EOS, UNK = "<eos>", "<unk>"
+FILES = ("tokenizer.json", "tokenizer_config.json")
+TRAINING_CHARACTERS = 100_000_000  # a BPE's vocabulary settles long before this
+WRITE_TOKENS = 1_000_000
+
+log = logging.getLogger("pollination")
+
+
+def make_tokenizer(spec: dict, corpus_folder: Path | None, folder: Path, seed: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json of the config's `tokenizer` into `folder`.
+
+    Kind `word` takes the words of a microworld, or of a corpus's training text by falling
+    frequency. Kind `bpe` is byte-level BPE of `vocab_size` tokens, trained on at most
+    TRAINING_CHARACTERS of training text; it logs a warning if the corpus yields fewer tokens.
+    Kind `pretrained` loads a folder or a hub model.
+    ValueError: a pretrained tokenizer is absent, slow-only or without an eos token.
+    """
+    if spec["kind"] == "pretrained":
+        tokenizer = _pretrained(spec["source"])
+    else:
+        assert corpus_folder is not None, "the rule names the corpus"
+        made = (
+            _word_level(corpus_folder)
+            if spec["kind"] == "word"
+            else _bpe(spec["vocab_size"], corpus_folder, seed)
+        )
+        unk = {"unk_token": UNK} if spec["kind"] == "word" else {}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=made, eos_token=EOS, clean_up_tokenization_spaces=False, **unk
+        )
+    # a tokenizer that was saved while it truncated or padded would still do so after loading
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tokenizer.", dir=folder) as temporary:
+        tokenizer.save_pretrained(temporary)
+        for name in FILES:
+            with artifacts.atomic(folder / name) as target:
+                shutil.move(Path(temporary) / name, target)
+
+
+def _word_level(corpus_folder: Path) -> Tokenizer:
+    world = Path(corpus_folder) / "world.json"
+    if world.exists():
+        words = World.from_json(artifacts.read_json(world)).vocabulary
+    else:
+        counts: Counter = Counter()
+        for _, text in read_documents(corpus_folder, "train"):
+            counts.update(text.split())
+        words = sorted(counts, key=lambda word: (-counts[word], word))
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([EOS, UNK, *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def _bpe(vocabulary: int, corpus_folder: Path, seed: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_sample(corpus_folder, seed), trainer)
+    if tokenizer.get_vocab_size() < vocabulary:
+        log.warning(
+            "the corpus yields %d tokens, not the %d of tokenizer.vocab_size",
+            tokenizer.get_vocab_size(),
+            vocabulary,
+        )
+    return tokenizer
+
+
+def _sample(corpus_folder: Path, seed: int) -> Iterator[str]:
+    """Training documents; a random sample of them if the text exceeds TRAINING_CHARACTERS."""
+    total = artifacts.read_json(Path(corpus_folder) / "corpus.json")["characters"]["train"]
+    share = TRAINING_CHARACTERS / max(total, 1)
+    for doc_id, text in read_documents(corpus_folder, "train"):
+        if share >= 1 or derive_seed(seed, "tokenizer", doc_id) / 2**63 < share:
+            yield text
+
+
+def _pretrained(source: str) -> PreTrainedTokenizerFast:
+    path = Path(source).expanduser()
+    if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise ValueError(
+            f"tokenizer.source: {source!r}: there is no such folder; correct the path, or name a "
+            "model of the hub (owner/name)"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path) if path.is_dir() else source, use_fast=True, trust_remote_code=False
+        )
+    except Exception as error:  # its loaders raise whatever their libraries do, even bare Exception
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"tokenizer.source: {source!r} cannot be loaded ({reason}); name a folder with "
+            "tokenizer.json, or a hub model"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"tokenizer.source: {source!r} has no fast tokenizer (tokenizer.json); "
+            "name one that has"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"tokenizer.source: {source!r} has no eos token, which parts documents; set eos_token "
+            "in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def vocabulary_id(tokenizer) -> str:
+    """A digest of what token ids mean: equal for tokenizers that agree in every id."""
+    words = sorted((index, word) for word, index in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
+
+
+def pack(
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerFast,
+    context_tokens: int,
+    path: Path,
+    separator: str = "eos",
+) -> dict:
+    """Tokenise documents and pack them (see pack_ids); return the content of `<stem>.json`."""
+    ids, eos_id = encode(documents, tokenizer), tokenizer.eos_token_id
+    return pack_ids(ids, len(tokenizer), context_tokens, eos_id, path, separator)
+
+
+def pack_ids(
+    documents: Iterable[Sequence[int] | np.ndarray],
+    vocabulary: int,
+    context_tokens: int,
+    eos_id: int,
+    path: Path,
+    separator: str = "eos",
+) -> dict:
+    """Write documents (sequences or arrays of token ids) end to end, cut into blocks.
+
+    `separator` "eos" puts one eos after each document that has none yet; "none" puts nothing.
+    Streams, and drops the last, incomplete block. Returns the content of `<stem>.json`.
+    ValueError: an id is outside the vocabulary, or the text is shorter than one block.
+    """
+    path = Path(path)
+    dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
+    eos = np.array([eos_id])
+    held: list[np.ndarray] = []
+    tokens = written = count = 0
+    with artifacts.atomic(path) as temporary, open(temporary, "wb") as file:
+
+        def flush() -> None:
+            ids = np.concatenate(held) if held else eos[:0]
+            if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
+                wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
+                raise ValueError(
+                    f"token id {wrong} is not in the vocabulary of {vocabulary}: the text was "
+                    "written with another tokenizer"
+                )
+            file.write(ids.astype(dtype).data)  # numpy's tofile does not say that a disk is full
+            held.clear()
+
+        for document in documents:
+            ids = np.asarray(document, dtype=None if len(document) else eos.dtype)
+            held.append(ids)
+            if separator == "eos" and not (len(ids) and ids[-1] == eos_id):
+                held.append(eos)
+            tokens += len(ids) + (held[-1] is eos)
+            count += 1
+            if tokens - written >= WRITE_TOKENS:
+                flush()
+                written = tokens
+        flush()
+        blocks = tokens // context_tokens
+        if blocks == 0:
+            raise ValueError(
+                f"{path.stem}: {tokens} tokens in {count} documents are less than one block of "
+                f"{context_tokens}; add text (a larger share of held_out, more generate.tokens) "
+                "or lower context_tokens"
+            )
+        file.truncate(blocks * context_tokens * dtype.itemsize)
+    about = {
+        "blocks": blocks,
+        "context_tokens": context_tokens,
+        "tokens": blocks * context_tokens,
+        "dtype": dtype.name,
+        "documents": count,
+        "dropped_tokens": tokens - blocks * context_tokens,
+        "eos_id": eos_id,
+    }
+    artifacts.write_json(path.with_suffix(".json"), about)
+    return about
+
+
+class TokenBlocks:
+    """A packed text, memory-mapped; DamagedArtifact: its size is not what its json says."""
+
+    def __init__(self, path: Path) -> None:
+        path = Path(path)
+        about = artifacts.read_json(path.with_suffix(".json"))
+        self.context_tokens, self.eos_id = about["context_tokens"], about["eos_id"]
+        dtype = np.dtype(about["dtype"])
+        size, expected = path.stat().st_size, about["blocks"] * self.context_tokens * dtype.itemsize
+        if size != expected:
+            raise artifacts.DamagedArtifact(
+                f"{path}: {size} bytes, but {path.stem}.json says {about['blocks']} blocks, "
+                f"{expected} bytes; delete it and run snakemake again"
+            )
+        self.tokens_NT: np.ndarray = np.memmap(
+            path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens_NT)
+
+    def blocks(self, indices: np.ndarray) -> np.ndarray:
+        """The blocks at `indices` (B,) as int64 (B, T)."""
+        return self.tokens_NT[indices].astype(np.int64)
+
+    def first(self, count: int) -> "TokenBlocks":
+        """The first `count` blocks, or all if there are fewer."""
+        part = copy.copy(self)
+        part.tokens_NT = self.tokens_NT[:count]
+        return part

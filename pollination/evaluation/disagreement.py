@@ -1,0 +1,186 @@
+"""How much models disagree: Jensen-Shannon divergence (JS) of next-token predictions, in nats.
+
+Shapes: M models, B sequences, T tokens, N predicted positions, V vocabulary. All models read the
+same text. With equal weights, JS = H(mean of the M distributions) - mean of their M entropies
+(Lin 1991). JS is the information that a token gives on who wrote it. exp(JS), between 1 and M, is
+the effective number of different models: the Hill-Shannon diversity (study B, equation 1) of what
+the models say, not of how they were set up.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from pollination.core import artifacts
+from pollination.core.job import Job
+from pollination.data.corpora import read_documents
+from pollination.data.tokens import TokenBlocks
+from pollination.evaluation.perplexity import document_sequences
+from pollination.models import checkpoint
+from pollination.models.device import prepare
+
+LOGITS_BYTES = 2**31  # of all models in a micro-batch, which holds at least one sequence
+CHUNK_BYTES = 2**28  # of the probabilities that are compared at once
+COLUMNS = ("sequence", "tokens", "js", "pairwise", "entropy")
+
+
+@torch.inference_mode()
+def disagreement(
+    members: list, rows: list[np.ndarray], batch_size: int
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Compare `members` (models of one tokenizer) on every token of `rows` but the first of each.
+
+    Returns a frame and JS_MM. The frame has one row per sequence: sequence, tokens (compared), js
+    (of all members), pairwise (mean JS over pairs), entropy (of a member's prediction); the last
+    three are means over tokens in nats. JS_MM is the mean over all tokens by pair. ValueError:
+    fewer than two members, no tokens, predictions that are not finite.
+    """
+    size, counts = len(members), np.array([len(row) - 1 for row in rows])
+    if size < 2 or not counts.sum():
+        raise ValueError(
+            f"disagreement: {size} models on {counts.sum()} tokens; at least two models and one "
+            "token are needed"
+        )
+    sums_B, pairs_MM = np.zeros((len(rows), 3)), np.zeros((size, size))
+    bytes_per_token = size * members[0].get_input_embeddings().num_embeddings * 4
+    for indices in _micro_batches(counts, batch_size, bytes_per_token):
+        ids_BT = pad_sequence(
+            [torch.from_numpy(rows[i].astype(np.int64)) for i in indices], batch_first=True
+        )
+        asked = torch.arange(ids_BT.shape[1] - 1) < torch.from_numpy(counts[indices])[:, None]
+        logits = [
+            model(input_ids=ids_BT.to(model.device), use_cache=False).logits[:, :-1][
+                asked.to(model.device)
+            ]
+            for model in members
+        ]
+        where = np.repeat(indices, counts[indices])
+        step = max(1, CHUNK_BYTES // (4 * size * logits[0].shape[1]))
+        for start in range(0, len(where), step):
+            chunks = [logits_NV[start : start + step] for logits_NV in logits]
+            p_MNV = torch.stack([chunk_NV.float().softmax(-1) for chunk_NV in chunks])
+            js_N, pairs_MMN, entropy_N = (x.double().cpu().numpy() for x in _divergences(p_MNV))
+            if not np.isfinite(js_N).all():
+                raise ValueError(
+                    "disagreement: a prediction is not finite: a model's weights are damaged or it "
+                    "diverged"
+                )
+            pairs_MM += pairs_MMN.sum(axis=-1)
+            values = np.stack(
+                [js_N, pairs_MMN.sum(axis=(0, 1)) / (size * (size - 1)), entropy_N], axis=1
+            )
+            np.add.at(sums_B, where[start : start + step], values)
+    scored = np.flatnonzero(counts)
+    frame = pd.DataFrame(sums_B[scored] / counts[scored, None], columns=list(COLUMNS[2:]))
+    frame.insert(0, "tokens", counts[scored])
+    frame.insert(0, "sequence", scored)
+    return frame, pairs_MM / counts.sum()
+
+
+def _micro_batches(
+    counts: np.ndarray, batch_size: int, bytes_per_token: int
+) -> Iterator[np.ndarray]:
+    """Indices of sequences of similar length, longest first, as many as their logits allow."""
+    order = np.argsort(-counts, kind="stable")
+    while len(order) and counts[order[0]]:
+        fit = max(1, min(batch_size, LOGITS_BYTES // (int(counts[order[0]]) * bytes_per_token)))
+        yield order[:fit]
+        order = order[fit:]
+
+
+def _entropy(p: torch.Tensor) -> torch.Tensor:
+    """In nats, of distributions over the last axis."""
+    return torch.special.entr(p).sum(-1)
+
+
+def _divergences(p_MNV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(JS_N of all, JS_MMN of pairs, members' mean entropy_N); rounding below zero is clamped."""
+    entropy_MN = _entropy(p_MNV)
+    pairs_MMN = entropy_MN.new_zeros((len(p_MNV), *entropy_MN.shape))
+    for i in range(len(p_MNV) - 1):
+        pair = _entropy((p_MNV[i + 1 :] + p_MNV[i]) / 2) - (entropy_MN[i + 1 :] + entropy_MN[i]) / 2
+        pairs_MMN[i, i + 1 :] = pairs_MMN[i + 1 :, i] = pair.clamp(min=0)
+    entropy_N = entropy_MN.mean(0)
+    return (_entropy(p_MNV.mean(0)) - entropy_N).clamp(min=0), pairs_MMN, entropy_N
+
+
+def summarize(frame: pd.DataFrame, members: list[int]) -> dict:
+    """The entry of disagreement.json for one group of members, from the rows of `disagreement`."""
+
+    def token_mean(column: str) -> float:
+        return float(np.average(frame[column], weights=frame.tokens))
+
+    js = token_mean("js")
+    counts = {"tokens": int(frame.tokens.sum()), "sequences": len(frame)}
+    return {
+        "members": members,
+        "js": js,
+        "effective_models": float(np.exp(js)),
+        "pairwise_mean": token_mean("pairwise"),
+        "entropy": token_mean("entropy"),
+    } | counts
+
+
+def measure(job: Job) -> None:
+    """Write a generation's disagreement.json and the table behind it.
+
+    Only members with the same tokenizer and the same text are compared.
+    """
+    if job.claim("disagreement", job.key(0), at_once=True) is None:
+        return
+    device, entry = prepare(job.params.device, job.params.cpu_threads), job.params.disagreement
+    weights, tokenizers, texts = job.files("weights"), job.files("tokenizers"), job.files("text")
+    groups: dict[tuple, list[int]] = {}
+    for m, (tokenizer, text) in enumerate(zip(tokenizers, texts, strict=True)):
+        groups.setdefault((job.digests[str(tokenizer)], job.digests[str(text)]), []).append(m)
+    pairs: list[list[float | None]] = [
+        [0.0 if i == j else None for j in range(len(weights))] for i in range(len(weights))
+    ]
+    frames, summaries = [], []
+    for group, members in enumerate(groups.values()):
+        if len(members) == 1:  # nobody to disagree with
+            continue
+        loaded = [checkpoint.load_model(weights[m].parent, device) for m in members]
+        text, folder = texts[members[0]], weights[members[0]].parent
+        rows = _rows(text, folder, job.params.sequences, entry, loaded[0].config)
+        frame, js_MM = disagreement(loaded, rows, job.params.batch_size)
+        del loaded
+        frames.append(frame.assign(group=group))
+        summaries.append(summarize(frame, members))
+        for i, j in np.ndindex(js_MM.shape):
+            pairs[members[i]][members[j]] = float(js_MM[i, j])
+    if not summaries:
+        raise ValueError(
+            "evaluate.disagreement: no two members have one tokenizer, so nothing can be compared; "
+            "set it to null"
+        )
+    sizes = [len(summary["members"]) for summary in summaries]
+    js = float(np.average([summary["js"] for summary in summaries], weights=sizes))
+    result = {
+        "corpus": entry["corpus"],
+        "split": entry["split"],
+        "js": js,
+        "effective_models": float(np.exp(js)),
+    }
+    artifacts.write_table(job.output.table, pd.concat(frames, ignore_index=True))
+    artifacts.write_json(job.output.disagreement, result | {"groups": summaries, "pairwise": pairs})
+
+
+def _rows(path, folder, kind: str, entry: dict, config) -> list[np.ndarray]:
+    """The sequences to read: blocks as they are, documents between two eos, as in `perplexity`."""
+    if kind == "blocks":
+        blocks = TokenBlocks(path)
+        count = len(blocks)
+        if entry["max_tokens"] is not None:
+            count = max(1, entry["max_tokens"] // blocks.context_tokens)
+        return list(blocks.first(count).tokens_NT)
+    tokenizer, context = checkpoint.load_tokenizer(folder), config.max_position_embeddings
+    texts = (text for _, text in read_documents(path.parent, entry["split"]))
+    eos = [tokenizer.eos_token_id]
+    return [
+        np.concatenate([eos, ids, eos])[:context]
+        for ids in document_sequences(texts, tokenizer, context, entry["max_tokens"])
+    ]

@@ -1,0 +1,148 @@
+"""lm-eval's model class for this project: HFLM's results, but each shared prefix is read once.
+
+`evaluator.evaluate(lm=HarnessModel(model, tokenizer, batch_size), ...)` works for any lm-eval task.
+Tokens and truncation are HFLM's, too. `prefix_tree` computes log-likelihoods where it knows the
+architecture. Elsewhere HFLM's own batches do, and one log message says so. HFLM generates the
+written answers.
+"""
+
+import copy
+import logging
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from pollination.evaluation.prefix_tree import continuation_logprobs, unsupported
+
+log = logging.getLogger("pollination")
+
+LOGITS_BYTES = 2**30  # upper bound for a batch's logits, where HFLM computes whole sequences
+
+Encoded = tuple[list[int] | np.ndarray, list[int] | np.ndarray]
+
+
+class HarnessModel(HFLM):
+    """HFLM without BOS and progress bars: eos before an empty context, softmax in float32.
+
+    The model reads at most `batch_size` contexts' worth of tokens at once. `truncated` holds the
+    (context, continuation) pairs that were cut on the left. `encoded` holds the tokens of pairs
+    that are known already (`requests`); all others are tokenised when they are scored.
+    """
+
+    batch_size_per_gpu: int
+
+    def __init__(self, model, tokenizer, batch_size: int) -> None:
+        super().__init__(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),  # HFLM sets a padding token
+            batch_size=batch_size,
+            max_length=getattr(model.config, "max_position_embeddings", None),
+            add_bos_token=False,
+            prefix_token_id=tokenizer.eos_token_id,
+            softmax_dtype=torch.float32,
+        )
+        self.truncated: set[tuple[str, str]] = set()
+        self.encoded: dict[tuple[str, str], Encoded] = {}
+        self.each_by_itself = unsupported(model)
+        if self.each_by_itself:
+            log.warning(
+                "Scoring without shared prefixes, which takes longer: %s", self.each_by_itself
+            )
+
+    def loglikelihood(self, requests, disable_tqdm: bool = True):
+        pairs = [request.args for request in requests]
+        new = list(dict.fromkeys(pair for pair in pairs if pair not in self.encoded))
+        new_encoded = encode_pairs(new, self.tokenizer, self.prefix_token_id)
+        encoded = self.encoded | dict(zip(new, new_encoded, strict=True))
+        return self._loglikelihood_tokens([(pair, *encoded[pair]) for pair in pairs])
+
+    def _loglikelihood_tokens(
+        self, requests, disable_tqdm: bool = True, override_bs: int | None = None
+    ):
+        for pair, context, continuation in requests:
+            name = f"{pair[1][:60]!r}" if pair else "a piece of a text"
+            if len(continuation) > self.max_length:
+                raise ValueError(
+                    f"a choice of {len(continuation)} tokens does not fit the model's "
+                    f"context_tokens {self.max_length}: {name}; use a longer context or another "
+                    "task"
+                )
+            if not len(context) or not len(continuation):
+                raise ValueError(
+                    f"{name} and the text before it are not at least one token each: they cannot "
+                    "be scored; mend the task's data"
+                )
+            if len(context) + len(continuation) > self.max_length + 1:
+                self.truncated.add(pair)
+        if self.each_by_itself:
+            return self._bounded(requests, override_bs)
+        sequences = [
+            np.concatenate(request[1:])[-(self.max_length + 1) : -1] for request in requests
+        ]
+        sums, likeliest = continuation_logprobs(
+            self.model,
+            sequences,
+            [request[2] for request in requests],
+            self.batch_size * self.max_length,
+        )
+        answers = [
+            (float(total), bool(greedy)) for total, greedy in zip(sums, likeliest, strict=True)
+        ]
+        for (pair, *_), answer in zip(requests, answers, strict=True):
+            if pair is not None:
+                self.cache_hook.add_partial("loglikelihood", pair, answer)
+        return answers
+
+    def _bounded(self, requests, override_bs: int | None):
+        """HFLM's own way, in batches whose logits fit LOGITS_BYTES."""
+        requests = [
+            (pair, list(context), list(continuation)) for pair, context, continuation in requests
+        ]
+        lengths = (len(context) + len(continuation) - 1 for _, context, continuation in requests)
+        longest = min(self.max_length, max(lengths, default=1))
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        asked = self.batch_size_per_gpu
+        self.batch_size_per_gpu = max(1, min(asked, LOGITS_BYTES // (4 * longest * vocabulary)))
+        try:
+            return super()._loglikelihood_tokens(
+                requests, disable_tqdm=True, override_bs=override_bs
+            )
+        finally:
+            self.batch_size_per_gpu = asked
+
+    def generate_until(self, requests, disable_tqdm: bool = True):
+        for request in requests:
+            context, options = request.args
+            if len(self.tok_encode(context)) > self.max_length - options["max_gen_toks"]:
+                self.truncated.add((context, ""))
+        return super().generate_until(requests, disable_tqdm=True)
+
+
+def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> list[Encoded]:
+    """Token ids of (context, continuation) pairs, as HFLM without BOS splits them.
+
+    A context's trailing spaces move to the continuation. The two are tokenised together and cut
+    where the context alone ends. An empty context is `prefix_id`. Each text is tokenised once.
+    """
+    moved = []
+    for context, continuation in pairs:
+        kept = context.rstrip() if context else context
+        moved.append((kept, context[len(kept) :] + continuation))
+    both = (text for context, ending in moved for text in (context, context + ending))
+    texts = list(dict.fromkeys(both))
+    ids = []
+    if texts:
+        ids = tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+    tokens = dict(zip(texts, ids, strict=True))
+    encoded = []
+    for (original, _), (context, ending) in zip(pairs, moved, strict=True):
+        whole, before = tokens[context + ending], tokens[context]
+        if original == "":
+            before = whole[:1] if whole[:1] == [prefix_id] else [prefix_id]
+            encoded.append((before, whole[whole[:1] == [prefix_id] :]))
+        else:
+            encoded.append((before, whole[len(before) :]))
+    return encoded

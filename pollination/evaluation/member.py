@@ -1,0 +1,202 @@
+"""Measuring a member: benchmarks, perplexity, truth measures, samples."""
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pollination.core import artifacts
+from pollination.core.job import Job
+from pollination.core.seeds import derive_seed
+from pollination.data.corpora import prompts as corpus_prompts
+from pollination.data.corpora import read_documents
+from pollination.data.microworld import World, fact_distribution
+from pollination.data.tokens import TokenBlocks
+from pollination.evaluation.answers import evaluate_tasks
+from pollination.evaluation.own_measures import Measured, measure
+from pollination.evaluation.perplexity import (
+    document_sequences,
+    perplexity,
+    sequence_logprobs,
+    summarize,
+)
+from pollination.models import checkpoint
+from pollination.models.completion import continue_prompts
+from pollination.models.device import prepare
+
+
+def evaluate(job: Job, folder: Path) -> None:
+    """Write a member's scores.json and the tables behind it."""
+    if job.claim("evaluate", job.key(job.params.seed), at_once=True) is None:
+        return
+    device, settings, seed = (
+        prepare(job.params.device, job.params.cpu_threads),
+        job.params.evaluate,
+        job.params.seed,
+    )
+    model, tokenizer = checkpoint.load_member(folder, device)
+    tasks = {
+        name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)
+    }
+    requests = dict(zip(job.params.tasks, job.files("requests"), strict=True))
+    scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed, requests=requests)
+    result: dict[str, dict] = {"tasks": scores, "perplexity": {}, "truth": {}}
+    worlds = {
+        name: World.from_json(artifacts.read_json(path))
+        for name, path in zip(job.params.worlds, job.files("worlds"), strict=True)
+    }
+    frames, texts = [], {}
+    for entry, kind, path in zip(
+        settings["perplexity"], job.params.sequences, job.files("text"), strict=True
+    ):
+        frame = score_text(
+            model, tokenizer, entry, kind, path, worlds.get(entry["corpus"]), settings["batch_size"]
+        )
+        name = f"{entry['name']}/{entry['split']}"
+        texts[name] = partial(read_text, model, tokenizer, entry, kind, path)
+        result["perplexity"][name] = summarize(frame)
+        frames.append(frame.assign(corpus=entry["name"], split=entry["split"]))
+    facts = []
+    for name, world in worlds.items():
+        table, summary = fact_distribution(
+            world, word_scorer(model, tokenizer, settings["batch_size"])
+        )
+        result["truth"][name] = summary
+        facts.append(table.assign(corpus=name))
+    sampling = settings["samples"]
+    opening = corpus_prompts(job.file("prompts").parent, sampling["max_sentences"])[
+        : sampling["num_prompts"]
+    ]
+    samples = continue_prompts(model, tokenizer, opening, sampling, derive_seed(seed, "samples"))
+    if twice := sorted({name for name, _ in opening} & set(sampling["texts"])):
+        raise ValueError(
+            f"evaluate.samples.texts.{twice[0]}: a held-out document is called {twice[0]!r} too; "
+            "choose another name"
+        )
+    if own := list(sampling["texts"].items()):
+        samples = pd.concat(
+            [
+                samples,
+                continue_prompts(
+                    model, tokenizer, own, sampling, derive_seed(seed, "texts"), by_name=True
+                ),
+            ],
+            ignore_index=True,
+        )
+    if settings["measures"]:
+        about = Measured(
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            batch_size=settings["batch_size"],
+            samples=samples.copy(),
+            scores=deepcopy(result),
+            seed=seed,
+            texts=texts,
+        )
+        result["measures"] = measure(settings["measures"], about)
+    artifacts.write_table(job.output.answers, answers)
+    artifacts.write_table(job.output.sequences, _concat(frames, SEQUENCE_COLUMNS))
+    artifacts.write_table(job.output.facts, _concat(facts, FACT_COLUMNS))
+    artifacts.write_table(job.output.samples, samples)
+    artifacts.write_json(job.output.scores, result)
+
+
+SEQUENCE_COLUMNS = {
+    "corpus": "str",
+    "split": "str",
+    "sequence": "int64",
+    "tokens": "int64",
+    "nll": "float64",
+    "truth_nll": "float64",
+}
+FACT_COLUMNS = {
+    "corpus": "str",
+    "person": "str",
+    "attribute": "str",
+    "value": "str",
+    "rank": "int64",
+    "band": "int64",
+    "truth_probability": "float64",
+    "model_probability": "float64",
+    "false_probability": "float64",
+    "known": "bool",
+}
+
+
+def _concat(frames: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:
+    if frames:
+        return pd.concat(frames, ignore_index=True)[list(columns)]
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+
+
+def score_text(
+    model, tokenizer, entry: dict, kind: str, path: Path, world: World | None, batch_size: int
+) -> pd.DataFrame:
+    """Per-sequence NLL of one held-out text, and the truth's where it is known."""
+    sequences = read_text(model, tokenizer, entry, kind, path)
+    frame = perplexity(model, sequences, batch_size)
+    truth: float | list[float] = np.nan
+    if kind == "documents" and world is not None:
+        truth = [
+            _truth_nll(world, text, count, tokenizer)
+            for text, count in zip(_documents(entry, path), frame["tokens"], strict=False)
+        ]
+    return frame.assign(truth_nll=truth)
+
+
+def read_text(
+    model, tokenizer, entry: dict, kind: str, path: Path
+) -> TokenBlocks | list[np.ndarray]:
+    """One held-out text as a model reads it: blocks, or the token ids of documents."""
+    most = entry["max_tokens"]
+    if kind == "blocks":
+        blocks = TokenBlocks(path)
+        return blocks.first(max(1, most // blocks.context_tokens)) if most else blocks
+    context = model.config.max_position_embeddings
+    return document_sequences(_documents(entry, path), tokenizer, context, most)
+
+
+def _documents(entry: dict, path: Path) -> Iterator[str]:
+    return (text for _, text in read_documents(path.parent, entry["split"]))
+
+
+def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
+    """The truth's cost in nats of the very tokens that the model was scored on; NaN where they end
+    inside a word.
+    """
+    words, tokens = text.split(), len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    logprobs = world.token_logprobs(words)
+    if tokens == len(words):  # a token a word, so that a document may be cut
+        return -logprobs[:count].sum()
+    return -logprobs.sum() if count == tokens + 1 else math.nan
+
+
+def word_scorer(model, tokenizer, batch_size: int):
+    """A function from word sequences to the log-probability of each word after the ones before it,
+    eos in front.
+    """
+
+    def score(sequences: list[list[str]]) -> list[np.ndarray]:
+        read = tokenizer(
+            [" ".join(words) for words in sequences],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+        )
+        logprobs = sequence_logprobs(model, read["input_ids"], tokenizer.eos_token_id, batch_size)
+        words = []
+        for sequence, offsets, values in zip(
+            sequences, read["offset_mapping"], logprobs, strict=True
+        ):
+            ends = (
+                np.cumsum([len(word) + 1 for word in sequence]) - 1
+            )  # a word of several tokens has the sum of theirs
+            places = np.searchsorted(ends, [end for _, end in offsets])
+            words.append(np.bincount(places, weights=values, minlength=len(sequence)))
+        return words
+
+    return score

@@ -1,0 +1,211 @@
+"""Held-out perplexity: the teacher-forced loss of every sequence in nats, and its summary."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from pollination.core.statistics import bootstrap_mean_interval
+
+LOGITS_BYTES = 2**30  # upper bound for the float32 logits of the rows that a model reads at once
+POSITIONS = 1024  # positions whose log-softmax is taken at once
+
+
+def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None) -> pd.DataFrame:
+    """Loss of each sequence, one row each.
+
+    Columns: sequence (its place in `sequences`), tokens (predicted), nll (nats, summed over them).
+    sequences: documents or blocks. Documents are an iterable of token-id arrays without eos: each
+    is read as eos + ids + eos, cut at the model's context (the first eos counts), and all but the
+    first eos are predicted. Blocks are an object with `len()` and `blocks(indices) -> (B, T)`:
+    T - 1 predictions each. `eos_id` is for documents; its default is the model's. Logits and loss
+    are in float32 whatever the weights' precision. `batch_size` is an upper bound: fewer rows go
+    together where a wide vocabulary's logits would fill the memory. The model is left as it was.
+    ValueError: no sequence, ids that the model has no embedding for, a loss that is not finite.
+    """
+    if hasattr(sequences, "blocks"):
+        count, lengths = len(sequences), None
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            return np.asarray(sequences.blocks(rows))
+    else:
+        eos_id, context = _eos(model, eos_id), _context(model)
+        documents = [
+            np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64), [eos_id]])[:context]
+            for ids in sequences
+        ]
+        count, lengths = len(documents), np.array([len(ids) for ids in documents])
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            return _pad(documents, rows)
+
+    if count == 0:
+        raise ValueError(
+            "perplexity: there are no sequences to score: the split is empty, or shorter than one "
+            "block"
+        )
+    tokens, nll = np.zeros(count, dtype=np.int64), np.zeros(count)
+    for row, losses in _losses(model, count, lengths, read, batch_size):
+        tokens[row], nll[row] = len(losses), losses.sum(dtype=np.float64)
+    return pd.DataFrame({"sequence": np.arange(count), "tokens": tokens, "nll": nll})
+
+
+def sequence_logprobs(
+    model, sequences: list[list[int]], eos_id: int | None = None, batch_size: int = 32
+) -> list[np.ndarray]:
+    """Log-probability in nats of each token given all tokens before it, one array per sequence.
+
+    Each sequence is read with eos in front. ValueError: as in `perplexity`, and where eos and a
+    sequence exceed the model's context.
+    """
+    eos_id, context = _eos(model, eos_id), _context(model)
+    rows = [np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64)]) for ids in sequences]
+    lengths = np.array([len(ids) for ids in rows], dtype=np.int64)
+    if context is not None and len(rows) and lengths.max() > context:
+        raise ValueError(
+            f"perplexity: a sequence of {lengths.max()} tokens, eos in front, exceeds the model's "
+            f"context_tokens {context}"
+        )
+    scored: list[np.ndarray] = [np.zeros(0)] * len(rows)
+    read = partial(_pad, rows)
+    for row, losses in _losses(model, len(rows), lengths, read, batch_size):
+        scored[row] = -losses.astype(np.float64)
+    return scored
+
+
+def document_sequences(
+    texts: Iterable[str],
+    tokenizer,
+    context_tokens: int | None = None,
+    max_tokens: int | None = None,
+) -> list[np.ndarray]:
+    """Token ids of documents for `perplexity`, without eos, cut to fit `context_tokens`.
+
+    Reading stops after the document that reaches `max_tokens` predicted tokens in all.
+    """
+    stop = None if context_tokens is None else context_tokens - 1
+    sequences, left = [], math.inf if max_tokens is None else max_tokens
+    for text in texts:
+        if left <= 0:
+            break
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"][:stop]
+        sequences.append(np.array(ids, dtype=np.int64))
+        left -= len(ids) + 1
+    return sequences
+
+
+def _eos(model, eos_id: int | None) -> int:
+    eos_id = model.config.eos_token_id if eos_id is None else eos_id
+    if not isinstance(eos_id, int):
+        raise ValueError(
+            f"perplexity: documents need one eos_id, not {eos_id!r}: pass the tokenizer's "
+            "eos_token_id"
+        )
+    return eos_id
+
+
+def _context(model) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def _pad(documents: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """(B, T) with zeros on the right, which causal attention never sees and no loss counts."""
+    ids_BT = np.zeros((len(rows), max(len(documents[row]) for row in rows)), dtype=np.int64)
+    for index, row in enumerate(rows):
+        ids_BT[index, : len(documents[row])] = documents[row]
+    return ids_BT
+
+
+@torch.inference_mode()
+def _losses(
+    model,
+    count: int,
+    lengths: np.ndarray | None,
+    read: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, losses of its predicted tokens in nats), longest rows first.
+
+    `lengths` None: all rows have the length that `read` returns.
+    """
+    vocabulary = model.get_input_embeddings().num_embeddings
+    order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
+    training, start = model.training, 0
+    model.eval()
+    try:
+        while start < count:
+            width = read(order[start : start + 1]).shape[1]
+            size = max(1, min(batch_size, LOGITS_BYTES // (4 * width * vocabulary)))
+            rows = order[start : start + size]
+            ids_BT = read(rows).astype(np.int64)
+            if ids_BT.min() < 0 or ids_BT.max() >= vocabulary:
+                raise ValueError(
+                    f"perplexity: token id {ids_BT.max()} but the model knows {vocabulary}: its "
+                    "tokenizer is another one"
+                )
+            device_BT = torch.from_numpy(ids_BT).to(model.device)
+            logits_BTV = model(input_ids=device_BT, use_cache=False).logits
+            for row, logits_TV, ids_T in zip(rows, logits_BTV, device_BT, strict=True):
+                stop = (width if lengths is None else int(lengths[row])) - 1
+                pieces = [
+                    F.cross_entropy(
+                        logits_TV[i : min(i + POSITIONS, stop)].float(),
+                        ids_T[i + 1 : min(i + POSITIONS, stop) + 1],
+                        reduction="none",
+                    )
+                    for i in range(0, stop, POSITIONS)
+                ]
+                losses = (
+                    torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0, dtype=np.float32)
+                )
+                if not np.isfinite(losses).all():
+                    raise ValueError(
+                        f"perplexity: the loss of sequence {row} is not finite: the model's "
+                        "weights are damaged or it diverged"
+                    )
+                yield int(row), losses
+            start += len(rows)
+    finally:
+        model.train(training)
+
+
+def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:
+    """The entry of scores.json for one corpus and split.
+
+    frame: columns tokens, nll and, where the truth is known, truth_nll (the exact cost of the same
+    tokens under the grammar that wrote them). perplexity = exp(nll_per_token), the mean over
+    tokens; perplexity_of_sequences_mean = the mean over sequences of exp(mean nll), as study B
+    reports it. With truth_nll also entropy_per_token and excess_nats_per_token = (sum nll - sum
+    truth_nll) / tokens, an estimate of the KL divergence from the truth, with its standard error
+    from a bootstrap over sequences. ValueError: no predicted tokens, or a value that is not finite.
+    """
+    tokens, nll = frame["tokens"].to_numpy(dtype=float), frame["nll"].to_numpy(dtype=float)
+    if not tokens.sum():
+        raise ValueError("perplexity: the sequences hold no predicted tokens")
+    per_token, scored = float(nll.sum() / tokens.sum()), tokens > 0
+    with np.errstate(over="ignore"):
+        summary = {
+            "perplexity": float(np.exp(per_token)),
+            "nll_per_token": per_token,
+            "perplexity_of_sequences_mean": float(np.exp(nll[scored] / tokens[scored]).mean()),
+            "tokens": int(tokens.sum()),
+            "sequences": len(frame),
+        }
+    if "truth_nll" in frame and not frame["truth_nll"].isna().any():
+        truth = frame["truth_nll"].to_numpy(dtype=float)
+        excess = bootstrap_mean_interval(nll - truth, seed, resamples=1000, weights=tokens)
+        summary["entropy_per_token"] = float(truth.sum() / tokens.sum())
+        summary["excess_nats_per_token"] = excess["mean"]
+        summary["excess_nats_stderr"] = excess["stderr"]
+    unfit = [key for key, value in summary.items() if not math.isfinite(value)]
+    if unfit:
+        raise ValueError(
+            f"perplexity: {unfit[0]} is not finite (mean loss {per_token:.4g} nats a token): the "
+            "model has diverged"
+        )
+    return summary

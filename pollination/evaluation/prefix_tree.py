@@ -1,0 +1,337 @@
+"""Log-probabilities of tokens after a context, where the model reads each distinct prefix once.
+
+Sequences that begin alike share their beginning (a subject's few-shot examples, a question before
+its choices). In lexicographic order, a sequence's *new* tokens are those after the prefix that it
+shares with the sequence before it. The new tokens of all sequences are laid end to end, in one row
+without padding, and read in batches. If a prefix continues in the next batch, its keys and values
+are carried over. Attention alone looks across tokens, so only attention is replaced (transformers'
+attention interface): consecutive pieces form units, and a unit attends to its prefix and to itself.
+Logits are computed only where a token is scored.
+
+Shapes: S carried and T new tokens of a batch, U units, Q queries and K keys of a unit, H heads,
+D head width, C hidden width, P positions scored, V vocabulary. A *place* is a number among the
+S + T keys of a batch, a *depth* a position within a sequence.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, PreTrainedModel
+
+from pollination.models.families import PLAIN_FAMILIES, attention
+
+ATTENTION = "pollination_prefix_tree"
+# with any other rope_type a rotation depends on the longest position that is read
+FIXED_ROPE = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device takes at once, and what costs time on it (in query-key products)."""
+
+    tokens: int  # per forward pass
+    logits_bytes: int  # of float32 logits
+    keys: int  # gathered for one call of attention
+    key_cost: int  # of gathering a key
+    call_cost: int  # of one more call of attention
+
+
+LIMITS = {
+    "cpu": Limits(2048, 2**25, 2**15, 40, 20_000),
+    "cuda": Limits(32768, 2**30, 2**19, 40, 500_000),
+}
+
+
+@dataclass
+class Piece:
+    """New tokens of one sequence from depth `start`; `path`: places of all depths to their end."""
+
+    tokens: np.ndarray
+    start: int
+    path: np.ndarray
+
+
+@dataclass
+class Group:
+    """Units that attend in one call, padded to one length; without a mask attention is causal."""
+
+    queries_UQ: torch.Tensor  # among the new tokens
+    keys_UK: torch.Tensor  # places
+    mask_U1QK: torch.Tensor | None  # added to the scores
+
+
+@dataclass
+class Batch:
+    """One forward pass.
+
+    `carried` holds keys and values of each layer, each (S, H, D). Before the pass they are those
+    carried into it, after the pass those that the next pass starts with.
+    """
+
+    groups: list[Group]
+    order_T: torch.Tensor  # where each new token lies among the queries of all groups
+    kept: torch.Tensor  # places that the next pass continues
+    carried: dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+
+def unsupported(model: PreTrainedModel) -> str | None:
+    """Why `continuation_logprobs` may be inexact for the model; None: it is exact."""
+    config = model.config
+    if config.model_type not in PLAIN_FAMILIES:
+        return f"architecture {config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in FIXED_ROPE:
+        return f"rope_type {rope!r} is none of {', '.join(FIXED_ROPE)}"
+    return None
+
+
+@torch.inference_mode()
+def continuation_logprobs(
+    model: PreTrainedModel,
+    sequences: list[np.ndarray],
+    targets: list[np.ndarray],
+    batch_tokens: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays (sequences,): the targets' log-probability in nats; whether all are likeliest.
+
+    sequences: what the model reads, integer arrays, none longer than the model's positions.
+    targets: the tokens that follow the last len(targets) of these, at least one. Log-softmax is in
+    float32 whatever the weights' precision, sums are in float64. `batch_tokens` new tokens go
+    through the model at once (default and upper bound: LIMITS); memory depends on this alone.
+    """
+    if not sequences:
+        return np.zeros(0), np.zeros(0, dtype=bool)
+    limits = LIMITS.get(model.device.type, LIMITS["cpu"])
+    batch_tokens = min(batch_tokens or limits.tokens, limits.tokens)
+    owners: dict[bytes, list[int]] = {}
+    for index, ids in enumerate(sequences):
+        key = np.asarray(ids).astype(">u4").tobytes()  # bytes sort as the ids do
+        owners.setdefault(key, []).append(index)
+    members = [owners[key] for key in sorted(owners)]
+    distinct = [np.asarray(sequences[indices[0]], dtype=np.int64) for indices in members]
+    shared = [0, *(_common_prefix(a, b) for a, b in pairwise(distinct))]
+    rows, numbers, wanted = _scored(distinct, shared, members, targets)
+
+    logprobs, likeliest = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
+    carried: dict = {}
+    first = 0
+    with attention(model, ATTENTION):
+        for pieces, kept in _passes(distinct, shared, batch_tokens):
+            batch = _plan(pieces, kept, carried, limits, model)
+            ids_T = np.concatenate([piece.tokens for piece in pieces])
+            depths_T = np.concatenate([np.arange(piece.start, len(piece.path)) for piece in pieces])
+            ids_1T, depths_1T = (
+                torch.from_numpy(x).to(model.device)[None] for x in (ids_T, depths_T)
+            )
+            hidden_TC = model.base_model(
+                input_ids=ids_1T, position_ids=depths_1T, use_cache=False, tree=batch
+            ).last_hidden_state[0]
+            in_pass = slice(*np.searchsorted(numbers, [first, first + len(ids_T)]))
+            logprobs[in_pass], likeliest[in_pass] = _score(
+                model, hidden_TC, numbers[in_pass] - first, wanted[in_pass], limits
+            )
+            carried, first = batch.carried, first + len(ids_T)
+    count = len(sequences)
+    return np.bincount(rows, logprobs, count), np.bincount(rows, ~likeliest, count) == 0
+
+
+def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    shorter = min(len(a), len(b))
+    differs = a[:shorter] != b[:shorter]
+    return int(differs.argmax()) if differs.any() else shorter
+
+
+def _scored(
+    distinct: list[np.ndarray],
+    shared: list[int],
+    members: list[list[int]],
+    targets: list[np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each target's sequence, its position's number among all new tokens (ascending), its id."""
+    rows, numbers, wanted = [], [], []
+    path, total = np.zeros(0, dtype=np.int64), 0
+    for ids, common, indices in zip(distinct, shared, members, strict=True):
+        path = np.concatenate([path[:common], np.arange(total, total + len(ids) - common)])
+        total += len(ids) - common
+        for index in indices:
+            count = len(targets[index])
+            rows.append(np.full(count, index))
+            numbers.append(path[len(ids) - count :])
+            wanted.append(np.asarray(targets[index], dtype=np.int64))
+    number_N = np.concatenate(numbers)
+    order = np.argsort(number_N, kind="stable")
+    return np.concatenate(rows)[order], number_N[order], np.concatenate(wanted)[order]
+
+
+def _passes(
+    distinct: list[np.ndarray], shared: list[int], batch_tokens: int
+) -> Iterator[tuple[list[Piece], np.ndarray]]:
+    """The pieces of each forward pass, and the places that the next pass continues."""
+    pieces: list[Piece] = []
+    filled, carried, path = 0, 0, np.zeros(0, dtype=np.int64)
+    for ids, common in zip(distinct, shared, strict=True):
+        for start in range(common, len(ids), batch_tokens):
+            tokens = ids[start : start + batch_tokens]
+            if pieces and filled + len(tokens) > batch_tokens:
+                yield pieces, path[:start]
+                pieces, filled, carried, path = [], 0, start, np.arange(start)
+            path = np.concatenate([path[:start], carried + filled + np.arange(len(tokens))])
+            pieces.append(Piece(tokens, start, path))
+            filled += len(tokens)
+    yield pieces, path[:0]
+
+
+def _plan(
+    pieces: list[Piece], kept: np.ndarray, carried: dict, limits: Limits, model: PreTrainedModel
+) -> Batch:
+    def unit_cost(queries: int, keys: int) -> int:
+        return (queries + limits.key_cost) * keys
+
+    units: list[list[Piece]] = []
+    sizes: list[tuple[int, int]] = []  # (Q, K) of each unit
+    for piece in pieces:
+        new = len(piece.tokens)
+        # a piece that starts there or deeper continues the prefix of the last unit
+        if units and piece.start >= (base := units[-1][0].start):
+            joined = sizes[-1][0] + new
+            apart = unit_cost(*sizes[-1]) + unit_cost(new, len(piece.path))
+            if unit_cost(joined, base + joined) <= apart:
+                units[-1].append(piece)
+                sizes[-1] = joined, base + joined
+                continue
+        units.append([piece])
+        sizes.append((new, len(piece.path)))
+
+    grouped: list[list[int]] = []
+    for unit in sorted(range(len(units)), key=lambda index: sizes[index][::-1], reverse=True):
+        if grouped:
+            last = grouped[-1]
+            count, keys = len(last), sizes[last[0]][1]
+            queries = max(sizes[index][0] for index in last)
+            joined = (count + 1) * unit_cost(max(queries, sizes[unit][0]), keys)
+            apart = count * unit_cost(queries, keys) + unit_cost(*sizes[unit]) + limits.call_cost
+            if joined <= apart and (count + 1) * keys <= limits.keys:
+                last.append(unit)
+                continue
+        grouped.append([unit])
+
+    firsts = np.cumsum([0, *(queries for queries, _ in sizes)])  # each unit's first new token
+    carried_tokens = pieces[0].start  # the first piece of a pass continues all that was carried
+    order_T, groups, filled = np.zeros(firsts[-1], dtype=np.int64), [], 0
+    for indices in grouped:
+        widest = max(sizes[index][0] for index in indices)
+        longest = -(-max(sizes[index][1] for index in indices) // 8) * 8
+        queries_UQ = np.zeros((len(indices), widest), dtype=np.int64)
+        keys_UK = np.zeros((len(indices), longest), dtype=np.int64)
+        seen_UQK = np.zeros((len(indices), widest, longest), dtype=bool)
+        for row, index in enumerate(indices):
+            new, first, base = sizes[index][0], firsts[index], units[index][0].start
+            numbers = np.arange(first, first + new)
+            queries_UQ[row, :new] = numbers
+            keys_UK[row, :base] = units[index][0].path[:base]
+            keys_UK[row, base : base + new] = carried_tokens + numbers
+            order_T[numbers] = filled + row * widest + np.arange(new)
+            seen_UQK[row, :, :base] = True
+            seen_UQK[row, new:, 0] = True  # padding attends to one key, else it divides by zero
+            begin = 0
+            for piece in units[index]:
+                end = begin + len(piece.tokens)
+                shared = base + piece.path[base : piece.start] - carried_tokens - first
+                own = slice(base + begin, base + end)
+                seen_UQK[row, begin:end, shared] = True
+                seen_UQK[row, begin:end, own] = np.tri(end - begin, dtype=bool)
+                begin = end
+        filled += len(indices) * widest
+        plain = all(len(units[index]) == 1 and units[index][0].start == 0 for index in indices)
+        groups.append(
+            Group(
+                torch.from_numpy(queries_UQ).to(model.device),
+                torch.from_numpy(keys_UK).to(model.device),
+                None if plain else _added(seen_UQK, model),
+            )
+        )
+    return Batch(
+        groups,
+        torch.from_numpy(order_T).to(model.device),
+        torch.from_numpy(kept).to(model.device),
+        carried,
+    )
+
+
+def _added(seen_UQK: np.ndarray, model: PreTrainedModel) -> torch.Tensor:
+    seen_U1QK = torch.from_numpy(seen_UQK).to(model.device)[:, None]
+    return torch.zeros(seen_U1QK.shape, dtype=model.dtype, device=model.device).masked_fill_(
+        ~seen_U1QK, -torch.inf
+    )
+
+
+def _attend(
+    module, query, key, value, attention_mask, scaling=None, *, tree: Batch, **_
+) -> tuple[torch.Tensor, None]:
+    """One layer's attention, called by transformers: query (1, H, T, D), result (1, T, H, D)."""
+    query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in (query, key, value))
+    if before := tree.carried.pop(module.layer_idx, None):
+        key_THD, value_THD = torch.cat([before[0], key_THD]), torch.cat([before[1], value_THD])
+    if len(tree.kept):
+        tree.carried[module.layer_idx] = key_THD[tree.kept], value_THD[tree.kept]
+    readers = query.shape[1] // key.shape[1]  # query heads that share one head of keys
+    results = []
+    for group in tree.groups:
+        query_UHQD, key_UHKD, value_UHKD = (
+            x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
+            for x, index in (
+                (query_THD, group.queries_UQ),
+                (key_THD, group.keys_UK),
+                (value_THD, group.keys_UK),
+            )
+        )
+        if readers > 1:
+            key_UHKD, value_UHKD = (
+                key_UHKD.repeat_interleave(readers, 1),
+                value_UHKD.repeat_interleave(readers, 1),
+            )
+        causal = group.mask_U1QK is None
+        result_UHQD = F.scaled_dot_product_attention(
+            query_UHQD,
+            key_UHKD,
+            value_UHKD,
+            attn_mask=group.mask_U1QK,
+            is_causal=causal,
+            scale=scaling,
+        )
+        results.append(result_UHQD.transpose(1, 2).flatten(0, 1))
+    return torch.cat(results)[tree.order_T][None], None
+
+
+AttentionInterface.register(ATTENTION, _attend)
+
+
+def _score(
+    model: PreTrainedModel,
+    hidden_TC: torch.Tensor,
+    positions: np.ndarray,
+    wanted: np.ndarray,
+    limits: Limits,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probability of each wanted token after its position (ascending); whether it is likeliest.
+
+    Both arrays are (N,), N the number of wanted tokens.
+    """
+    head = model.get_output_embeddings()
+    distinct_P, which = np.unique(positions, return_inverse=True)
+    step = max(1, limits.logits_bytes // (4 * head.weight.shape[0]))
+    logprobs, likeliest = np.zeros(len(wanted)), np.zeros(len(wanted), dtype=bool)
+    for begin in range(0, len(distinct_P), step):
+        rows = slice(*np.searchsorted(which, [begin, begin + step]))
+        positions_P, which_N, wanted_N = (
+            torch.from_numpy(x).to(model.device)
+            for x in (distinct_P[begin : begin + step], which[rows] - begin, wanted[rows])
+        )
+        logprobs_PV = F.log_softmax(head(hidden_TC[positions_P]), -1, dtype=torch.float32)
+        logprobs[rows] = logprobs_PV[which_N, wanted_N].cpu().numpy()
+        likeliest[rows] = (logprobs_PV.argmax(-1)[which_N] == wanted_N).cpu().numpy()
+    return logprobs, likeliest

@@ -1,0 +1,102 @@
+"""The requests of staged tasks, tokenised once for all members that share a tokenizer.
+
+lm-eval builds the requests. Each task has a table with one row per request, in lm-eval's order:
+leaf (which of the staged task's leaves), doc_id, idx (which of the question's requests), context,
+continuation and their token ids. A context that repeats the row before, tokens included, is null.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pollination.core import artifacts
+from pollination.evaluation.harness import Encoded, encode_pairs
+from pollination.evaluation.tasks import load_tasks
+from pollination.evaluation.templates import quiet
+
+SCHEMA = pa.schema(
+    {
+        "leaf": pa.int32(),
+        "doc_id": pa.int32(),
+        "idx": pa.int32(),
+        "context": pa.string(),
+        "continuation": pa.string(),
+        "context_ids": pa.list_(pa.int32()),
+        "continuation_ids": pa.list_(pa.int32()),
+    }
+)
+
+
+def write_requests(folder: Path, tokenizer, evaluation_seed: int, path: Path) -> None:
+    """Build and tokenise the requests of the task in `folder`; equal inputs give equal bits."""
+    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
+    with quiet():
+        tasks = load_tasks({"task": folder}, evaluation_seed)["tasks"].values()
+        for leaf, task in enumerate(tasks):
+            task.build_all_requests(rank=0, world_size=1)
+            pairs = [instance.args for instance in task.instances]
+            encoded = encode_pairs(pairs, tokenizer, tokenizer.eos_token_id)
+            last = None
+            for instance, (context_ids, ids) in zip(task.instances, encoded, strict=True):
+                context, continuation = instance.args
+                repeats = last == (context, context_ids)
+                last = context, context_ids
+                text, text_ids = (None, None) if repeats else (context, context_ids)
+                row = (leaf, instance.doc_id, instance.idx, text, continuation, text_ids, ids)
+                for name, value in zip(SCHEMA.names, row, strict=True):
+                    columns[name].append(value)
+    artifacts.write_table(path, pa.table(columns, schema=SCHEMA))
+
+
+def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]:
+    """Give the tasks of `load_tasks` the requests of a table; returns the tokens of each pair.
+
+    The tasks then build no requests of their own. DamagedArtifact: the table is another task's.
+    """
+    from lm_eval.api.instance import Instance
+
+    table = artifacts.read_table(path, SCHEMA.names)
+    tasks = list(loaded["tasks"].values())
+    docs = [dict(task.doc_iterator(rank=0, world_size=1)) for task in tasks]
+    leaves, doc_ids, indices = (table[name].to_numpy() for name in ("leaf", "doc_id", "idx"))
+    asked = set(zip(leaves.tolist(), doc_ids.tolist(), strict=True))
+    if asked != {(leaf, doc_id) for leaf, questions in enumerate(docs) for doc_id in questions}:
+        raise artifacts.DamagedArtifact(
+            f"{path}: its questions are not those of the staged task; delete it and run snakemake "
+            "again"
+        )
+    context_ids, ids = _arrays(table["context_ids"]), _arrays(table["continuation_ids"])
+    instances: list[list[Instance]] = [[] for _ in tasks]
+    encoded: dict[tuple[str, str], Encoded] = {}
+    before = ("", context_ids[0])
+    rows = zip(
+        leaves.tolist(),
+        doc_ids.tolist(),
+        indices.tolist(),
+        table["context"].to_pylist(),
+        table["continuation"].to_pylist(),
+        strict=True,
+    )
+    for number, (leaf, doc_id, index, context, continuation) in enumerate(rows):
+        if context is not None:
+            before = context, context_ids[number]
+        pair, config = (before[0], continuation), tasks[leaf].config
+        encoded[pair] = before[1], ids[number]
+        metadata = (config.task, doc_id, config.repeats)
+        instances[leaf].append(Instance("loglikelihood", docs[leaf][doc_id], pair, index, metadata))
+    for task, restored in zip(tasks, instances, strict=True):
+        task._instances = restored
+        task.build_all_requests = _keep_requests
+    return encoded
+
+
+def _keep_requests(**_) -> None:
+    """In place of a task's `build_all_requests`: its requests are restored already."""
+
+
+def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """The rows of a column of lists; null is empty."""
+    lists = column.combine_chunks()
+    ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy())
+    return np.split(lists.flatten().to_numpy(), ends[:-1])

@@ -1,0 +1,397 @@
+"""Benchmarks as lm-eval tasks: staged once as files, then read offline by every model's evaluation.
+
+A staged task is a folder: `splits/{split}.parquet` (the questions that are asked, and where there
+are shots the split that examples are drawn from), as the template processes them;
+`questions.parquet` (doc_id, row in the source split, question text; for the check of corpora
+against benchmarks) and `task.json`. Built-in templates are Python-bearing YAML files, so task.json
+keeps them by name, relative to lm-eval's task folder, with the keys that differ; the pinned lm-eval
+version is part of it. Of a user's own benchmark task.json also holds the YAML and Python files.
+A group such as `mmlu` is staged as its leaf tasks, one a subject: `rows` says which rows of each
+split's file are the leaf's.
+
+`questions: n` draws systematically (Madow 1949) from the questions shuffled within each leaf: every
+question is as likely as any other, and each subject's share is kept to within one question.
+Few-shot examples are never thinned.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pollination.core import artifacts
+from pollination.core.artifacts import DamagedArtifact
+from pollination.core.seeds import derive_seed
+from pollination.evaluation.template_source import TemplateSource, opened
+from pollination.evaluation.templates import (
+    numbered,
+    quiet,
+    read_parquet,
+    require_columns,
+    stage_lm_eval,
+)
+
+log = logging.getLogger("pollination")
+
+MICROWORLD_COLUMNS = ("question", "choices", "answer", "split")
+# The first of these that a document has is its question as people wrote it, without the template's
+# "Question:" and "Answer:".
+QUESTION_COLUMNS = (
+    "question",
+    "sentence",
+    "Problem",
+    "problem",
+    "query",
+    "goal",
+    "ctx",
+    "input",
+    "text",
+)
+
+
+def stage_task(
+    spec: dict, folder: Path, evaluation_seed: int, corpus_folder: Path | None = None
+) -> None:
+    """Write the staged task of the config entry `tasks.{name}: spec` into `folder` (see the
+    module's text).
+
+    `corpus_folder` is the microworld's corpus, for kind microworld. ValueError for an unknown
+    template, absent data or columns, too few few-shot examples, questions whose answer is not
+    among the choices, and whatever fails in a user's own template. More `questions` than there
+    are: all.
+    """
+    random.seed(evaluation_seed)  # templates may draw while they process their questions
+    np.random.seed(evaluation_seed)
+    stage = (
+        _stage_microworld(spec, corpus_folder)
+        if spec["kind"] == "microworld"
+        else stage_lm_eval(spec)
+    )
+    label, leaves, splits = stage["template"], stage["leaves"], stage["splits"]
+    asked = splits["evaluated"]
+    total = sum(len(leaf["tables"][asked]) for leaf in leaves)
+    if total == 0:
+        raise ValueError(f"task {label!r}: split {asked!r} has no questions")
+    if (spec.get("questions") or 0) > total:
+        log.warning(
+            "task %r: questions %d is more than the %d of split %r: all are asked",
+            label,
+            spec["questions"],
+            total,
+            asked,
+        )
+    if stage["absent"]:
+        log.warning(
+            "task %r: the data has no questions of %s: they are left out",
+            label,
+            ", ".join(stage["absent"]),
+        )
+    sizes = [len(leaf["tables"][asked]) for leaf in leaves]
+    seed = derive_seed(evaluation_seed, "questions", label)
+    for leaf, rows in zip(leaves, _draw(sizes, spec.get("questions") or total, seed), strict=True):
+        leaf["source_rows"] = leaf["tables"][asked]["__row__"].to_numpy()[rows]
+        leaf["tables"] = {
+            split: (table.take(pa.array(rows)) if split == asked else table).drop_columns(
+                ["__row__"]
+            )
+            for split, table in leaf["tables"].items()
+        }
+    leaves = [leaf for leaf in leaves if len(leaf["source_rows"])]
+    for leaf in leaves:
+        if splits["examples"] is not None:
+            _check_examples(label, leaf, splits)
+
+    questions, first = [], dict.fromkeys(leaves[0]["tables"], 0)
+    own = {key: stage[key] for key in ("include_path", "files") if key in stage}
+    with opened(own.get("include_path"), own.get("files")) as source:
+        for leaf in leaves:
+            for index, (row, text) in enumerate(
+                zip(
+                    leaf["source_rows"],
+                    _checked_questions(leaf, label, source, spec, evaluation_seed),
+                    strict=True,
+                )
+            ):
+                questions += [
+                    {"doc_id": first[asked] + index, "row": int(row), "question": part}
+                    for part in text
+                ]
+            leaf["rows"] = {
+                split: [first[split], first[split] + len(table)]
+                for split, table in leaf["tables"].items()
+            }
+            first = {split: stop for split, (_, stop) in leaf["rows"].items()}
+
+    digests = {}
+    for split in first:
+        path = folder / "splits" / f"{split}.parquet"
+        artifacts.write_table(
+            path,
+            pa.concat_tables([leaf["tables"][split] for leaf in leaves], promote_options="default"),
+        )
+        digests[split] = artifacts.digest(path)
+    artifacts.write_table(folder / "questions.parquet", pd.DataFrame(questions))
+    entry = {
+        "kind": spec["kind"],
+        "template": label,
+        "data": stage["data"],
+        "lm_eval": version("lm-eval"),
+        "evaluated_split": asked,
+        "examples_split": splits["examples"],
+        "questions": first[asked],
+        "questions_available": total,
+        "subjects_without_data": stage["absent"],
+        "evaluation_seed": evaluation_seed,
+        "shots": stage["shots"],
+        "method": spec.get("method") or "loglikelihood",
+        "splits": digests,
+        "answer_tokens": spec.get("answer_tokens") or 16,
+        "tasks": [
+            {key: leaf[key] for key in ("name", "yaml", "config", "rows")} for leaf in leaves
+        ],
+        **own,
+    }
+    artifacts.write_json(folder / "task.json", entry)
+
+
+def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
+    """lm-eval's task dict {"tasks": {name: Task}} of staged tasks, for `evaluator.evaluate`; leaves
+    of a group are "{name}/{leaf}".
+
+    The few-shot sampler is seeded with `evaluation_seed`. Reads the folders only: no network, no
+    cache.
+    """
+    tasks = {}
+    for name, folder in folders.items():
+        entry = artifacts.read_json(Path(folder) / "task.json")
+        staged = {}
+        for split, expected in entry["splits"].items():
+            path = Path(folder) / "splits" / f"{split}.parquet"
+            if not path.is_file() or artifacts.digest(path) != expected:
+                raise DamagedArtifact(
+                    f"{path}: it is not what task.json says: damaged, or gone; delete {folder} and "
+                    "run snakemake again"
+                )
+            staged[split] = artifacts.read_table(path)
+        with opened(entry.get("include_path"), entry.get("files")) as source:
+            for leaf, key in zip(entry["tasks"], leaf_names(name, entry), strict=True):
+                tables = {
+                    split: staged[split].slice(start, stop - start)
+                    for split, (start, stop) in leaf["rows"].items()
+                }
+                tasks[key] = _build(key, leaf, tables, entry["template"], source)
+                tasks[key].set_fewshot_seed(evaluation_seed)
+    return {"tasks": tasks}
+
+
+def leaf_names(name: str, entry: dict) -> list[str]:
+    """Names in lm-eval's task dict of the leaves of the staged task `name` whose task.json is
+    `entry`.
+    """
+    return (
+        [name]
+        if len(entry["tasks"]) == 1
+        else [f"{name}/{leaf['name']}" for leaf in entry["tasks"]]
+    )
+
+
+def _build(name: str, leaf: dict, tables: dict[str, pa.Table], label: str, source: TemplateSource):
+    """One lm-eval Task on tables held in memory (datasets' own loaders would write a cache for each
+    of 57 subjects).
+    """
+    import datasets
+    from jinja2 import UndefinedError
+    from lm_eval.tasks import TaskManager
+
+    data = {
+        split: datasets.Dataset(datasets.table.InMemoryTable(table))
+        for split, table in tables.items()
+    }
+    template = source.load(leaf["yaml"]) if leaf["yaml"] else {}
+    config = (
+        template
+        | leaf["config"]
+        | {"task": name, "custom_dataset": lambda **_: data, "dataset_kwargs": None}
+    )
+    if config.get(
+        "fewshot_config"
+    ):  # its split is in fewshot_split, and its questions are processed as all are
+        config["fewshot_config"] = {
+            key: value
+            for key, value in config["fewshot_config"].items()
+            if key not in ("split", "process_docs")
+        }
+    try:
+        with quiet():
+            return TaskManager(include_defaults=False).load([config])["tasks"][name]
+    except (KeyError, UndefinedError, ValueError, TypeError, IndexError) as error:
+        columns = ", ".join(next(iter(tables.values())).column_names)
+        raise ValueError(
+            f"task {label!r}: its data does not fit the template {leaf['name']!r} "
+            f"({type(error).__name__}: {error}); "
+            f"its columns are {columns}"
+        ) from error
+
+
+def _draw(sizes: list[int], questions: int, seed: int) -> list[np.ndarray]:
+    """For each stratum the rows drawn, ascending: `questions` in all (or all there are), every row
+    equally likely.
+    """
+    total = sum(sizes)
+    if questions >= total:
+        return [np.arange(size) for size in sizes]
+    generator = np.random.default_rng(seed)
+    order = [generator.permutation(size) for size in sizes]
+    points = (
+        ((generator.random() + np.arange(questions)) * total / questions)
+        .astype(np.int64)
+        .clip(max=total - 1)
+    )
+    stops = np.cumsum(sizes)
+    return [
+        np.sort(rows[points[(points >= stop - len(rows)) & (points < stop)] - (stop - len(rows))])
+        for rows, stop in zip(order, stops, strict=True)
+    ]
+
+
+# Kind microworld
+
+
+def _stage_microworld(spec: dict, corpus_folder: Path | None) -> dict:
+    benchmark, shots = spec["benchmark"], spec.get("num_fewshot") or 0
+    assert corpus_folder is not None, "the rule names the microworld's corpus"
+    path = corpus_folder / "tasks" / f"{benchmark}.parquet"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
+        raise ValueError(
+            f"tasks: benchmark {benchmark!r} is not in corpus {spec.get('corpus')!r}; it has: "
+            f"{there}"
+        )
+    table = read_parquet(path, f"benchmark {benchmark!r}")
+    require_columns(table, MICROWORLD_COLUMNS, f"benchmark {benchmark!r}", path.name)
+    splits = {"evaluated": "test", "examples": "dev" if shots else None}
+    names = [name for name in splits.values() if name]
+    tables = {
+        name: table.filter(pc.equal(table["split"], name)).select(MICROWORLD_COLUMNS[:3])
+        for name in names
+    }
+    # The world's sentences end with " .": where the answers do not bring it along, the text between
+    # examples does.
+    choices = table["choices"].combine_chunks().flatten().to_pylist()
+    delimiter = " " if all(choice.endswith(".") for choice in choices) else " . "
+    config = {
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "fewshot_split": splits["examples"],
+        "fewshot_config": {"sampler": "first_n"},
+        "num_fewshot": shots,
+        "doc_to_text": "question",
+        "doc_to_choice": "choices",
+        "doc_to_target": "answer",
+        "target_delimiter": " ",
+        "fewshot_delimiter": delimiter,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    leaf = {
+        "name": benchmark,
+        "yaml": None,
+        "config": config,
+        "tables": {k: numbered(t) for k, t in tables.items()},
+        "sampler": "first_n",
+    }
+    return {
+        "template": benchmark,
+        "data": spec.get("corpus"),
+        "leaves": [leaf],
+        "splits": splits,
+        "shots": shots,
+        "absent": [],
+    }
+
+
+def _check_examples(label: str, leaf: dict, splits: dict) -> None:
+    config, pool = leaf["config"], len(leaf["tables"][splits["examples"]])
+    # lm-eval draws one more than it shows where it may have to leave out the question itself.
+    spare = splits["examples"] == splits["evaluated"] or (
+        leaf["sampler"] == "default" and config["fewshot_split"] == config["test_split"]
+    )
+    needed = config["num_fewshot"] + spare
+    if pool < needed:
+        raise ValueError(
+            f"tasks: {label!r} with num_fewshot {config['num_fewshot']} needs {needed} examples "
+            f"in split {splits['examples']!r} of {leaf['name']!r}; it has {pool}: "
+            "lower num_fewshot or add examples"
+        )
+
+
+def gold(task, doc: dict) -> int:
+    """Index of the right choice (of the first right one where a template has several), -1 where
+    there is none.
+    """
+    choices = task.doc_to_choice(doc)
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    target = target[0] if isinstance(target, list) else target
+    if isinstance(target, str):
+        return choices.index(target) if target in choices else -1
+    return int(target) if 0 <= target < len(choices) else -1
+
+
+def _checked_questions(
+    leaf: dict, label: str, source: TemplateSource, spec: dict, seed: int
+) -> list[list[str]]:
+    """The texts of each question of a leaf; all that a user's own template does is tried once."""
+    with source.blamed(leaf["yaml"]):
+        task = _build(leaf["name"], leaf, leaf["tables"], label, source)
+        questions = list(_question_texts(task, label))
+        if source.folder:
+            _try_requests(task, spec.get("method"), seed)
+        return questions
+
+
+def _try_requests(task, method: str | None, seed: int) -> None:
+    """Build every request of a task and score invented answers, so that what fails in a template
+    fails before any model is asked.
+    """
+    task.set_fewshot_seed(seed)
+    with quiet():
+        task.build_all_requests(rank=0, world_size=1)
+    requests = Counter(instance.doc_id for instance in task.instances)
+    for index, doc in enumerate(task.eval_docs):
+        task.process_results(doc, [(-1.0, False)] * requests[index])
+        if method == "generate" and isinstance(task.doc_to_target(doc), list):
+            raise ValueError(
+                f"question {index} has several right answers, which method generate does not "
+                "score; allowed: loglikelihood"
+            )
+
+
+def _question_texts(task, label: str) -> Iterator[list[str]]:
+    """Texts under which a corpus might hold each question, after a check that it has its answer
+    among the choices.
+    """
+    for index, doc in enumerate(task.eval_docs):
+        try:
+            answer = gold(task, doc)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"task {label!r}: question {index} does not fit the template "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if answer < 0:
+            raise ValueError(
+                f"task {label!r}: question {index} has no answer among its choices: are the "
+                "split's labels hidden?"
+            )
+        if task.multiple_input:  # each choice fills the gap of one sentence
+            yield [f"{choice} {task.doc_to_target(doc)}" for choice in task.doc_to_choice(doc)]
+            continue
+        column = next((name for name in QUESTION_COLUMNS if isinstance(doc.get(name), str)), None)
+        context = doc.get("context") if isinstance(doc.get("context"), str) else ""
+        yield [f"{context} {doc[column]}".strip() if column else task.doc_to_text(doc)]

@@ -1,0 +1,63 @@
+"""Training a member: a founder on human text, a child on text of the generation before."""
+
+import shutil
+from pathlib import Path
+
+from pollination.core import artifacts
+from pollination.core.job import Job
+from pollination.core.seeds import derive_seed
+from pollination.data.tokens import TokenBlocks
+from pollination.evolution.reading import Training, training_blocks, training_of
+from pollination.models import checkpoint
+from pollination.models.checkpoint import load_tokenizer
+from pollination.models.device import prepare
+from pollination.models.trainer import Trainer, write_metrics
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path, key: str) -> None:
+    validation = TokenBlocks(job.file("validation")) if job.files("validation") else None
+    trainer = Trainer(
+        model,
+        blocks,
+        training.settings,
+        training.seed,
+        prepare(job.params.device, job.params.cpu_threads),
+        work,
+        key,
+        job.log,
+        job.stop,
+        validation,
+    )
+    metrics = trainer.run()
+    checkpoint.save_model(model, folder)
+    for name in TOKENIZER_FILES:
+        with artifacts.atomic(folder / name) as temporary:
+            shutil.copyfile(job.file("blueprint").parent / name, temporary)
+    write_metrics(Path(job.output.metrics), metrics)
+
+
+def start(job: Job, seed: int):
+    """The model that training starts from: inherited or pretrained weights, or new ones."""
+    folder = job.file("blueprint").parent
+    if job.files("weights"):
+        return checkpoint.load_model(folder, weights=job.file("weights"))
+    return checkpoint.create_model(folder, derive_seed(seed, "weights"))
+
+
+def train(job: Job, folder: Path) -> None:
+    """Train one member from the weights and on the text that its operators give it.
+
+    A founder starts from new or pretrained weights and reads its segment of human text.
+    """
+    training = training_of(job)
+    key = job.key(training.seed)
+    work = job.claim("train", key)
+    if work is None:
+        return
+    model, tokenizer = start(job, training.seed), load_tokenizer(job.file("blueprint").parent)
+    blocks = training_blocks(
+        training, tokenizer, model.config.vocab_size, job.params.context_tokens, work
+    )
+    _train(job, folder, model, blocks, training, work, key)

@@ -1,0 +1,75 @@
+"""What children inherit from a parent: its mutated weights, and the text that it writes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pollination.core.job import Job
+from pollination.core.seeds import derive_seed
+from pollination.data.corpora import prompts as corpus_prompts
+from pollination.data.mixture import Subset
+from pollination.evolution.mutation import write_parent
+from pollination.evolution.reading import own_segment
+from pollination.evolution.shards import write_shard
+from pollination.models import checkpoint
+from pollination.models.device import prepare
+from pollination.plan.lineage import parent_of
+
+
+def holder(job: Job) -> int:
+    """Which of the job's candidates (`members`) holds its rank."""
+    if not job.files("selection"):
+        return 0
+    return parent_of(job.file("selection"), int(job.wildcards.rank))
+
+
+def of_holder(job: Job, key: str) -> Path:
+    """The holder's own file of an input, or the one that all candidates share."""
+    files = job.files(key)
+    return files[holder(job)] if len(files) > 1 else files[0]
+
+
+def write_text(job: Job, shard: Path) -> None:
+    """Let the holder of a rank, as evaluated, write one shard."""
+    rank, generation = int(job.wildcards.rank), int(job.wildcards.gen)
+    seed = derive_seed(job.params.seed, "generate", generation, rank)
+    key = job.key(seed)
+    work = job.claim(f"shard{job.wildcards.shard}", key)
+    if work is None:
+        return
+    device, settings = prepare(job.params.device, job.params.cpu_threads), job.params.generate
+    model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
+    prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
+    if job.files("blocks"):
+        writer = holder(job) if job.files("selection") else rank
+        blocks = of_holder(job, "blocks")
+        segment = own_segment(blocks, job.params.segment, writer, job.params.data_seed)
+        prompts = block_prompts(segment)
+    else:
+        prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
+    write_shard(
+        model,
+        tokenizer,
+        prompts,
+        settings,
+        seed,
+        int(job.wildcards.shard),
+        shard,
+        job.log,
+        job.stop,
+        work=work,
+        key=key,
+    )
+
+
+def block_prompts(blocks: Subset) -> list[tuple[str, list[int]]]:
+    """(block's number in its corpus, token ids) of a segment: study B's generation set (3.2)."""
+    ids_BT = blocks.blocks(np.arange(len(blocks)))
+    numbered = zip(blocks.chosen.tolist(), ids_BT.tolist(), strict=True)
+    return [(f"block{number}", ids) for number, ids in numbered]
+
+
+def hand_on_weights(job: Job, target: Path) -> None:
+    """Write the weights that the children of the job's rank inherit."""
+    seed = derive_seed(job.params.seed, "mutate", int(job.wildcards.gen), int(job.wildcards.rank))
+    write_parent(of_holder(job, "members"), target, **job.params.mutate, seed=seed)

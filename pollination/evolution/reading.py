@@ -1,0 +1,196 @@
+"""The text and the seeds of a training: human text, and earlier generations' synthetic text."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pollination.core import artifacts
+from pollination.core.job import Job
+from pollination.core.seeds import derive_seed
+from pollination.data.encoding import encode
+from pollination.data.mixture import Blocks, Subset, join, mix, replacements, sample, segment
+from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
+from pollination.plan.operators import TEXTS
+
+Row = tuple[list[int], int]
+"""Token ids of prompt and completion, and the index of the first that is trained on."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training. A founder is generation 0 and reads human text."""
+
+    generation: int
+    member: int
+    seed: int
+    """Of new weights and of the order of blocks."""
+    human_seed: int
+    """Of the human blocks that are drawn, and of a fixed budget's sample."""
+    settings: dict
+    """The config's `train`."""
+    text: str
+    """The operator that says what a child reads; a founder's is human."""
+    human: dict
+    """The config's `human`: fraction and accumulate."""
+    segment: dict
+    """Which blocks of its corpus its founder reads (plan/inputs.py)."""
+    data_seed: int
+    separator: str
+    packed: Path | None
+    """Its human text, packed."""
+    shards: list[Path]
+    """Its synthetic text, the oldest round first."""
+
+    @property
+    def accumulates(self) -> bool:
+        return self.human["accumulate"] != "none"
+
+    @property
+    def rounds(self) -> list[list[Path]]:
+        """Its synthetic text by the round that it was written in."""
+        count = self.generation if self.accumulates else 1
+        return [list(part) for part in np.array_split(np.array(self.shards, dtype=object), count)]
+
+    def own_segment(self) -> Subset:
+        assert self.packed is not None, "this training reads no human text"
+        return own_segment(self.packed, self.segment, self.member, self.data_seed)
+
+    def synthetic_rows(self, shards: list[Path], tokenizer) -> Iterator[Row]:
+        settings = self.settings
+        return synthetic_rows(shards, settings["include_prompt"], settings["tokens"], tokenizer)
+
+
+def training_of(job: Job) -> Training:
+    """The training of a job that trains a model, or that measures one after its training."""
+    names, about = dict(job.wildcards.items()), job.params.training
+    if names.get("place"):
+        place = names["place"]
+    elif "pool" in names:
+        place = f"founders/{names['pool']}"
+    else:
+        place = f"{names['experiment']}/gen{names['gen']}"
+    first, second = place.split("/")
+    member, is_founder = int(names["member"]), first == "founders"
+    generation = 0 if is_founder else int(second.removeprefix("gen"))
+    if is_founder:
+        about = about | {"text": "human", "human": {"fraction": 0.0, "accumulate": "none"}}
+        seed = derive_seed("founder", second, member)
+    else:
+        seed = derive_seed(about["seed"], "train", generation, member)
+    return Training(
+        generation=generation,
+        member=member,
+        seed=seed,
+        human_seed=derive_seed(job.params.data_seed, "human", generation, member),
+        settings=about["train"],
+        text=about["text"],
+        human=about["human"],
+        segment=job.params.segment,
+        data_seed=job.params.data_seed,
+        separator=job.params.separator,
+        packed=job.optional_file("blocks" if is_founder else "human"),
+        shards=job.files("text"),
+    )
+
+
+def own_segment(packed: Path, spec: dict, member: int, data_seed: int) -> Subset:
+    """The human text that a member's founder read; `spec` as for data/mixture.py's `segment`."""
+    whole = TokenBlocks(packed)
+    return segment(whole, whole.context_tokens, spec, member, derive_seed(data_seed, "slices"))
+
+
+def training_blocks(
+    training: Training, tokenizer, vocab_size: int, context_tokens: int, work: Path
+) -> Blocks:
+    """The text of a training in blocks; synthetic text is packed into the folder `work`."""
+    if TEXTS[training.text].is_human:
+        return training.own_segment()
+    packed: list[Blocks] = []
+    for number, shards in enumerate(training.rounds):
+        path = work / f"text{number}.bin"
+        rows = training.synthetic_rows(shards, tokenizer)
+        ids = (ids[first:] for ids, first in rows)
+        eos_id = tokenizer.eos_token_id
+        pack_ids(ids, vocab_size, context_tokens, eos_id, path, training.separator)
+        packed.append(TokenBlocks(path))
+    if training.accumulates:
+        every = join([training.own_segment(), *packed])
+        keeps_all = training.human["accumulate"] == "all"
+        return every if keeps_all else sample(every, len(packed[-1]), training.human_seed)
+    if training.packed is None:
+        return packed[0]
+    human = TokenBlocks(training.packed)
+    return mix(packed[0], human, training.human["fraction"], training.human_seed)
+
+
+def training_rows(training: Training, tokenizer) -> list[tuple[list[Row], bool, float]]:
+    """The same text as `training_blocks`, in rows.
+
+    Each part is (rows, whether they begin where a text does, the share of them that is read).
+    """
+    if TEXTS[training.text].is_human:
+        return [(_as_rows(training.own_segment()), False, 1.0)]
+    rounds = [list(training.synthetic_rows(shards, tokenizer)) for shards in training.rounds]
+    rows = [row for part in rounds for row in part]
+    if training.packed is None:
+        return [(rows, True, 1.0)]
+    human = TokenBlocks(training.packed)
+    eos_id = tokenizer.eos_token_id if training.separator == "eos" else None
+    blocks = [_tokens(part, eos_id) // human.context_tokens for part in rounds]
+    if training.accumulates:
+        own = training.own_segment()
+        keeps_all = training.human["accumulate"] == "all"
+        share = 1.0 if keeps_all else blocks[-1] / (sum(blocks) + len(own))
+        return [(rows, True, share), (_as_rows(own), False, share)]
+    fraction = training.human["fraction"]
+    drawn = replacements(blocks[0], len(human), fraction, training.human_seed)
+    human_rows = _as_rows(Subset(human, drawn[drawn >= 0]))
+    return [(rows, True, 1 - fraction), (human_rows, False, 1.0)]
+
+
+def _as_rows(blocks: Blocks) -> list[Row]:
+    return [(row, 0) for row in blocks.blocks(np.arange(len(blocks))).tolist()]
+
+
+def _tokens(rows: list[Row], eos_id: int | None) -> int:
+    """Tokens of rows when packed (data/tokens.py), which adds an eos to each row that lacks it."""
+    separators = sum(eos_id is not None and ids[first:][-1:] != [eos_id] for ids, first in rows)
+    return sum(len(ids) - first for ids, first in rows) + separators
+
+
+def synthetic_rows(
+    shards: list[Path], include_prompt: bool, tokens: int | None, tokenizer
+) -> Iterator[Row]:
+    """Rows of shards, up to the row that reaches `tokens` trained tokens (None: all rows).
+
+    Ids stay as they were written if `tokenizer` has the vocabulary that wrote them; otherwise the
+    text is tokenised again.
+    """
+    left, mine = float("inf") if tokens is None else tokens, vocabulary_id(tokenizer)
+    for path in shards:
+        vocabularies = pc.unique(artifacts.read_table(path, ["vocabulary"])["vocabulary"])
+        columns = ["token_ids", "prompt_tokens"]
+        if set(vocabularies.to_pylist()) != {mine}:
+            columns += ["vocabulary", "prompt", "completion"]
+        # in batches, because a shard need not fit the memory
+        for batch in pq.ParquetFile(path).iter_batches(4096, columns=columns):
+            rows = batch.to_pylist()
+            foreign = [row for row in rows if row.get("vocabulary", mine) != mine]
+            encoded = {
+                key: encode([row[key] for row in foreign], tokenizer)
+                for key in ("prompt", "completion")
+            }
+            for row in rows:
+                if left <= 0:
+                    return
+                ids, first = row["token_ids"], row["prompt_tokens"]
+                if row.get("vocabulary", mine) != mine:
+                    opening = next(encoded["prompt"]).tolist()
+                    ids, first = opening + next(encoded["completion"]).tolist(), len(opening)
+                first = 0 if include_prompt else first
+                left -= len(ids) - first
+                yield ids, first

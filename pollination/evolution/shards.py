@@ -1,0 +1,325 @@
+"""Synthetic text: a parent continues prompts up to a shard's token budget (study A, appendix D.2).
+
+The prompts are held out. Row n of a shard is one prompt with one seed. Both follow from (seed,
+shard, n) alone, rows are accepted in the order of n, and the sampler treats each row by itself. So
+a shard's content does not depend on how rows were batched.
+"""
+
+import math
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pollination.core import artifacts
+from pollination.core.job import Stopped
+from pollination.core.seeds import derive_seed
+from pollination.data.tokens import vocabulary_id
+from pollination.models.completion import _decode, _encode, complete, prompt_limit
+from pollination.models.decoder import STATIC_DEVICES
+from pollination.models.families import PLAIN_FAMILIES
+from pollination.plan.decoding import DECODINGS
+
+SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("prompt_tokens", pa.int32()),
+        ("seed", pa.int64()),
+        ("vocabulary", pa.string()),
+    ]
+)
+WINDOW_BATCHES = 4  # drawn at once, sorted by prompt length; progress is kept after each window
+PROGRESS_S = 30
+SAVE_S = 120
+# a model that keeps 10 % of its rows in the long run is given up by chance 1 time in 5,000
+GIVE_UP_ROWS = 400
+GIVE_UP_SHARE = 0.05
+
+
+def shard_budget(tokens: int, shards: int, shard: int) -> int:
+    """Tokens of one shard's equal share; the first shards get the remainder, one token each."""
+    return tokens // shards + (shard < tokens % shards)
+
+
+class Rows:
+    """The prompt and the seed of row n.
+
+    Each prompt has one row if decoding repeats itself or the settings ask for one pass.
+    """
+
+    def __init__(self, prompts: int, settings: dict, seed: int, shard: int) -> None:
+        self.seed, self.shard = seed, shard
+        self.shuffled = settings["tokens"] is not None
+        self.once = not self.shuffled or DECODINGS[settings["decoding"]].repeats
+        self.pool = (
+            np.arange(shard, prompts, settings["shards"]) if self.once else np.arange(prompts)
+        )
+        self.count = len(self.pool) if self.once else None
+        self._orders: tuple[int, np.ndarray] = (-1, self.pool)
+
+    def prompt(self, n: int) -> int:
+        """Index of row n's prompt: each pass shuffles the prompts; a one-pass shard does not."""
+        turn, place = divmod(n, len(self.pool))
+        if self.shuffled and self._orders[0] != turn:
+            key = derive_seed(self.seed, "order", self.shard, turn)
+            generator = np.random.Generator(np.random.Philox(key=key))
+            self._orders = turn, generator.permutation(self.pool)
+        return int(self._orders[1][place])
+
+    def row_seed(self, n: int) -> int:
+        return derive_seed(self.seed, "row", self.shard, n)
+
+
+def _texts(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int], eos_id: int
+) -> dict[str, str]:
+    """Prompt and completion as text, whose concatenation is the text of all ids where possible.
+
+    A reader with another tokenizer takes the text instead of the ids.
+    """
+    opening = tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
+    whole = _decode(tokenizer, prompt + new, eos_id)
+    if whole.startswith(opening):
+        return {"prompt": opening, "completion": whole[len(opening) :]}
+    return {"prompt": opening, "completion": _decode(tokenizer, new, eos_id)}
+
+
+def window(settings: dict, budget: int | None, count: int | None, counts: dict) -> int:
+    """Number of rows to draw next: a few batches, or fewer if the budget needs fewer.
+
+    The yield so far tells what the budget needs, and 5 % and one row are added. The number follows
+    from the counts alone, so an interrupted shard resumes with the same batches.
+    """
+    rows = WINDOW_BATCHES * settings["batch_size"]
+    if count is not None:
+        rows = min(rows, count - counts["rows_drawn"])
+    if budget is not None:
+        tokens_per_row = settings["max_new_tokens"]
+        if counts["tokens"]:
+            tokens_per_row = counts["tokens"] / counts["rows_drawn"]
+        rows = min(rows, 1 + math.ceil(1.05 * (budget - counts["tokens"]) / tokens_per_row))
+    return rows
+
+
+class Meter:
+    """Progress lines at a fixed interval."""
+
+    def __init__(
+        self, shard: int, budget: int | None, count: int | None, counts: dict, log
+    ) -> None:
+        self.shard, self.budget, self.count, self.log = shard, budget, count, log
+        self.start = counts
+        self.begun_s = self.shown_s = time.monotonic()
+
+    def show(self, counts: dict, last: bool = False) -> None:
+        now_s = time.monotonic()
+        if not last and now_s - self.shown_s < PROGRESS_S:
+            return
+        self.shown_s = now_s
+        measure, whole, unit = "tokens", self.budget, "tokens"
+        if self.budget is None:
+            measure, whole, unit = "rows_drawn", self.count, "prompts"
+        seconds = max(now_s - self.begun_s, 1e-9)
+        rate = (counts[measure] - self.start[measure]) / seconds
+        left_s = max(0, whole - counts[measure]) / rate if rate else math.inf
+        tokens_per_s = (counts["completion_tokens"] - self.start["completion_tokens"]) / seconds
+        kept = counts["rows_kept"] / max(1, counts["rows_drawn"])
+        self.log.info(
+            "shard %d: %d of %d %s, %.0f new tokens/s, %.0f %% of completions kept, about %.0f s "
+            "left",
+            *(self.shard, counts[measure], whole, unit, tokens_per_s, 100 * kept, left_s),
+        )
+
+
+class Progress:
+    """Accepted rows of a shard, saved in `work` so that a later start resumes.
+
+    `work` is a folder of this shard alone; None saves nothing. Each save adds a part, whose
+    metadata holds `key` and the counts after it. Parts with another key are deleted.
+    """
+
+    def __init__(self, work: Path | None, key: str) -> None:
+        self.work, self.key = work, key
+        self.tables: list[pa.Table] = []
+        self.counts = dict.fromkeys(
+            (
+                "rows_drawn",
+                "rows_kept",
+                "rows_ended",
+                "tokens",
+                "prompt_tokens",
+                "completion_tokens",
+            ),
+            0,
+        )
+        for path in sorted(work.glob("part*.parquet")) if work is not None else []:
+            table = artifacts.read_table(path)
+            metadata = table.schema.metadata or {}
+            state = {name.decode(): value.decode() for name, value in metadata.items()}
+            if state.pop("key", None) != key:
+                shutil.rmtree(path.parent)
+                break
+            self.counts = {name: int(value) for name, value in state.items()}
+            self.tables.append(table.replace_schema_metadata(None))
+        self.saved, self.saved_s = len(self.tables), time.monotonic()
+
+    def add(self, rows: list[dict], counts: dict) -> None:
+        self.tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
+        self.counts = counts
+
+    def save(self, every_s: float = 0.0) -> None:
+        """Save the rows added since the last save, if that was at least `every_s` seconds ago."""
+        if (
+            self.work
+            and self.saved < len(self.tables)
+            and time.monotonic() - self.saved_s >= every_s
+        ):
+            metadata = {"key": self.key} | {name: str(value) for name, value in self.counts.items()}
+            part = pa.concat_tables(self.tables[self.saved :]).replace_schema_metadata(metadata)
+            artifacts.write_table(self.work / f"part{self.counts['rows_drawn']:012d}.parquet", part)
+            self.saved, self.saved_s = len(self.tables), time.monotonic()
+
+    def finish(self, out: Path) -> None:
+        """Write the shard and remove the work folder.
+
+        Each column is one chunk, so that the file does not depend on interruptions.
+        """
+        table = pa.concat_tables([SCHEMA.empty_table(), *self.tables])
+        artifacts.write_table(out, table.combine_chunks())
+        if self.work:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+
+def write_shard(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[tuple[str, str]] | list[tuple[str, list[int]]],
+    settings: dict,
+    seed: int,
+    shard: int,
+    out: Path,
+    log,
+    stop=None,
+    work: Path | None = None,
+    key: str = "",
+) -> dict:
+    """Write shard number `shard` of a parent's text to `out`; return its counts of rows and tokens.
+
+    `prompts` are (prompt_id, text or token ids), `settings` a whole `generate` block. The budget
+    counts eos tokens that the model wrote, and prompts if `budget_counts` is "text". Without a
+    budget (`tokens` null) the model continues each of the shard's prompts (number shard, shard +
+    shards, ...) once. `stop` (truthy: asked to stop) ends the work with Stopped. A folder `work`
+    keeps finished windows, and a later call with the same `key` (of settings, seed and model)
+    resumes from them.
+
+    ValueError: the model has degenerated (under 5 % of its completions reach
+    `min_completion_tokens`), decoding that always repeats itself cannot meet the budget, logits are
+    not finite, or lengths do not fit the context.
+    """
+    rows = Rows(len(prompts), settings, seed, shard)
+    least, eos_id = settings["min_completion_tokens"], tokenizer.eos_token_id
+    limit, budget = prompt_limit(model, settings), None
+    if settings["tokens"] is not None:
+        budget = shard_budget(settings["tokens"], settings["shards"], shard)
+    if len(rows.pool) == 0:
+        raise ValueError(
+            f"generate.shards: shard {shard} of {settings['shards']} gets none of the "
+            f"{len(prompts)} prompts; allowed: at most one shard a prompt"
+        )
+    if least > settings["max_new_tokens"]:
+        raise ValueError(
+            f"generate.min_completion_tokens: {least} can never be reached with max_new_tokens "
+            f"{settings['max_new_tokens']}; allowed: at most that"
+        )
+
+    # known architectures share a prompt between sequences, and take faster steps on a GPU
+    faster = DECODINGS[settings["decoding"]].width or model.device.type in STATIC_DEVICES
+    if faster and model.config.model_type not in PLAIN_FAMILIES:
+        known = ", ".join(PLAIN_FAMILIES)
+        log.info(
+            "shard %d: architecture %r is none of %s and goes the general way, which is slower",
+            shard,
+            model.config.model_type,
+            known,
+        )
+    vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
+    counts = progress.counts
+    if counts["rows_drawn"]:
+        log.info(
+            "shard %d: going on after %d rows, %d tokens",
+            shard,
+            counts["rows_drawn"],
+            counts["tokens"],
+        )
+    meter = Meter(shard, budget, rows.count, counts, log)
+    while (budget is None or counts["tokens"] < budget) and (
+        rows.count is None or counts["rows_drawn"] < rows.count
+    ):
+        first = counts["rows_drawn"]
+        numbers = range(first, first + window(settings, budget, rows.count, counts))
+        chosen = [prompts[rows.prompt(n)] for n in numbers]
+        prompts_ids = _encode(tokenizer, [text for _, text in chosen], limit)
+        seeds = [rows.row_seed(n) for n in numbers]
+        accepted, counts = [], dict(counts)
+        try:
+            completions = complete(model, prompts_ids, seeds, settings, eos_id, stop)
+            for (prompt_id, _), ids, row_seed, new in zip(
+                chosen, prompts_ids, seeds, completions, strict=True
+            ):
+                if budget is not None and counts["tokens"] >= budget:
+                    break
+                ended = new[-1] == eos_id
+                counts["rows_drawn"] += 1
+                if len(new) - ended >= least:
+                    counts["rows_kept"] += 1
+                    counts["rows_ended"] += ended
+                    counts["prompt_tokens"] += len(ids)
+                    counts["completion_tokens"] += len(new)
+                    counts["tokens"] += len(new) + (
+                        len(ids) if settings["budget_counts"] == "text" else 0
+                    )
+                    accepted.append(
+                        {
+                            "prompt_id": prompt_id,
+                            **_texts(tokenizer, ids, new, eos_id),
+                            "token_ids": ids + new,
+                            "prompt_tokens": len(ids),
+                            "seed": row_seed,
+                            "vocabulary": vocabulary,
+                        }
+                    )
+                drawn, kept = counts["rows_drawn"], counts["rows_kept"]
+                if (drawn >= GIVE_UP_ROWS or drawn == rows.count) and kept < GIVE_UP_SHARE * drawn:
+                    raise ValueError(
+                        f"shard {shard}: the model has degenerated: only {kept} of {drawn} "
+                        f"completions have min_completion_tokens {least} tokens or more"
+                        f" (allowed: {GIVE_UP_SHARE:.0%}); train it longer or on better text, set "
+                        "min_new_tokens, or lower min_completion_tokens"
+                    )
+                meter.show(counts)
+        except Stopped:
+            if stop.may_save:
+                progress.save()
+            done = progress.counts["tokens"]
+            raise Stopped(
+                f"shard {shard}: stopped on request, {done} tokens of whole windows "
+                f"{'kept' if work else 'lost'}; run again to go on"
+            ) from None
+        progress.add(accepted, counts)
+        progress.save(SAVE_S)
+    if budget is not None and counts["tokens"] < budget:
+        raise ValueError(
+            f"generate.tokens: the {rows.count} prompts of shard {shard} gave {counts['tokens']} "
+            f"of {budget} tokens, and {settings['decoding']} decoding"
+            " would only repeat them; lower tokens, set it to null (one pass), give more prompts, "
+            "or sample (decoding: nucleus)"
+        )
+    meter.show(counts, last=True)
+    progress.finish(out)
+    return counts | {"budget_tokens": budget}

@@ -1,0 +1,158 @@
+"""Beam search with the results of transformers' `generate(num_beams=...)`, token for token.
+
+A prompt's keys and values are computed and kept once for all its beams (`shared_prompt`), and only
+what follows the prompt moves when beams change places; transformers reads every prompt once a beam.
+Prompts whose search has ended leave the batch.
+
+Shapes: P prompts, N beams, C = 2 N candidates, V vocabulary, T new tokens so far.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from transformers import PreTrainedModel
+
+from pollination.core.job import Stopped
+from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, penalise, sample
+from pollination.models.shared_prompt import beam_decoder
+
+NEVER = -1e9  # score of what may not be chosen, as in transformers, so that edge cases rank alike
+
+
+@torch.inference_mode()
+def beam_search(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    beams: int,
+    max_new_tokens: int,
+    min_new_tokens: int,
+    repetition_penalty: float,
+    eos_id: int,
+    length_penalty: float = 1.0,
+    early_stopping: bool | str = False,
+    stop=None,
+) -> list[list[int]]:
+    """The best completion of each prompt (token ids, with `eos_id` at the end where it was chosen).
+
+    Score: sum of the new tokens' log-probabilities over their number to the power `length_penalty`.
+    `early_stopping` as in transformers: True, False or "never". `stop` (truthy: asked to stop)
+    raises Stopped between tokens. Raises ValueError on non-finite logits and where a prompt and
+    `max_new_tokens` exceed the model's context.
+    """
+    if beams == 1:
+        greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
+        return list(sample(model, prompts, [0] * len(prompts), greedy, eos_id, len(prompts), stop))
+    device = model.device
+    decoder = beam_decoder(model, prompts, max_new_tokens)
+    prompt_tokens = decoder.longest
+    results: list[list[int]] = [[] for _ in prompts]
+    index_P = torch.arange(len(prompts), device=device)  # which prompts are still searched
+    scores_PN = torch.tensor([0.0] + [NEVER] * (beams - 1), device=device).repeat(len(prompts), 1)
+    ended_scores_PN = torch.full_like(scores_PN, NEVER)
+    ended_PN = torch.zeros_like(scores_PN, dtype=torch.bool)
+    ended_ids_PNT = torch.full((len(prompts), beams, max_new_tokens), eos_id, device=device)
+    improvable_P = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    ranked_C = torch.arange(2 * beams, device=device) < beams  # only the N best candidates may end
+
+    logits = decoder.read()
+    for length in range(1, max_new_tokens + 1):
+        scores_BV = penalise(logits.log_softmax(-1), decoder.tokens_BT, repetition_penalty)
+        if length <= min_new_tokens:
+            scores_BV[:, eos_id] = -torch.inf
+        if length == 1:  # the beams part here: they share what the prompt gave
+            decoder.spread(beams)
+            scores_BV = scores_BV.repeat_interleave(beams, 0)
+        searched, vocabulary = len(index_P), scores_BV.shape[1]
+        totals_PV = scores_BV.view(searched, beams, vocabulary) + scores_PN[:, :, None]
+        scores_PC, flat_PC = totals_PV.flatten(1).topk(2 * beams)
+        if (scores_PC.isnan() | scores_PC.isposinf()).any():
+            raise ValueError(
+                f"the model produced non-finite logits (NaN or infinity) at new token {length}: "
+                "its weights are broken or diverged"
+            )
+        if stop:
+            raise Stopped("stopped while searching beams")
+        beam_PC, token_PC = flat_PC // vocabulary, flat_PC % vocabulary
+        ends_PC = (token_PC == eos_id) | (length == max_new_tokens)
+
+        # the beams to go on with: the best candidates that did not end
+        scores_PN, place_PN = (scores_PC + ends_PC * NEVER).topk(beams)
+        beam_PN, token_PN = beam_PC.gather(1, place_PN), token_PC.gather(1, place_PN)
+
+        # the best that ended, now or before
+        may_end_PC = ends_PC & ranked_C & improvable_P[:, None]
+        merged_PM = torch.cat(
+            [ended_scores_PN, scores_PC / length**length_penalty + ~may_end_PC * NEVER], 1
+        )
+        ended_scores_PN, place_PN = merged_PM.topk(beams)
+        ended_PN = torch.cat([ended_PN, ends_PC & ranked_C], 1).gather(1, place_PN)
+        written_PNT = decoder.tokens_BT[:, prompt_tokens:].view(searched, beams, length - 1)
+        candidates_PCT = ended_ids_PNT.new_full((searched, 2 * beams, max_new_tokens), eos_id)
+        candidates_PCT[:, :, : length - 1] = written_PNT.gather(
+            1, beam_PC[:, :, None].expand(-1, -1, length - 1)
+        )
+        candidates_PCT[:, :, length - 1] = token_PC
+        merged_PMT = torch.cat([ended_ids_PNT, candidates_PCT], 1)
+        ended_ids_PNT = merged_PMT.gather(1, place_PN[:, :, None].expand(-1, -1, max_new_tokens))
+
+        # a prompt is done when its best running beam can no longer pass the worst ended one
+        reach = max_new_tokens if early_stopping == "never" and length_penalty > 0 else length
+        best_P1 = scores_PN[:, :1] / reach**length_penalty
+        worst_PN = torch.where(ended_PN, ended_scores_PN.amin(1, keepdim=True), NEVER)
+        improvable_P &= (best_P1 > worst_PN).any(1)
+        if early_stopping is True:
+            improvable_P &= ~ended_PN.all(1)
+        going = int(improvable_P.sum()) if length < max_new_tokens else 0
+        leaving_P = ~improvable_P if going else torch.ones_like(improvable_P)
+        if going <= KEPT_SHARE * searched:
+            for prompt, ids in zip(
+                index_P[leaving_P].tolist(), ended_ids_PNT[leaving_P, 0].tolist(), strict=True
+            ):
+                results[prompt] = cut_after(ids, eos_id)
+        if not going:
+            break
+        rows_PN = torch.arange(searched, device=device)[:, None] * beams + beam_PN
+        decoder.swap(rows_PN.flatten())
+        if going <= KEPT_SHARE * searched:
+            keep = improvable_P.nonzero().squeeze(1)
+            index_P, scores_PN, token_PN, improvable_P = (
+                index_P[keep],
+                scores_PN[keep],
+                token_PN[keep],
+                improvable_P[keep],
+            )
+            ended_scores_PN, ended_PN, ended_ids_PNT = (
+                ended_scores_PN[keep],
+                ended_PN[keep],
+                ended_ids_PNT[keep],
+            )
+            decoder.select_prompts(keep)
+        logits = decoder.step(token_PN.flatten())
+    return results
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    row_seeds: list[int],
+    settings: dict,
+    eos_id: int,
+    stop=None,
+) -> Iterator[list[int]]:
+    """The best completions, in order, of `batch_size` beams at a time; no seed plays a part.
+
+    `settings` are keys of a `generate` block.
+    """
+    decoding = Decoding.from_settings(settings)
+    step = max(1, settings["batch_size"] // decoding.num_beams)
+    for start in range(0, len(prompts), step):
+        yield from beam_search(
+            model,
+            prompts[start : start + step],
+            decoding.num_beams,
+            decoding.max_new_tokens,
+            decoding.min_new_tokens,
+            decoding.repetition_penalty,
+            eos_id,
+            stop=stop,
+        )

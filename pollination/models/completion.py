@@ -1,0 +1,99 @@
+"""Prompts in, completions out: tokens encoded, continued by a decoding method, and decoded."""
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pollination.core.seeds import derive_seed
+from pollination.models.sampling import Decoding
+from pollination.plan.decoding import DECODINGS
+
+
+def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
+    """Tokens of a prompt at most: `max_prompt_tokens`, by default half the context, less if
+    completions need the room.
+
+    None where the model knows no bound. Raises ValueError where prompt and completion cannot both
+    fit.
+    """
+    context, new = (
+        getattr(model.config, "max_position_embeddings", None),
+        settings["max_new_tokens"],
+    )
+    limit = settings.get("max_prompt_tokens")
+    if context is None:
+        return limit
+    if new >= context:
+        raise ValueError(
+            f"generate.max_new_tokens: {new} leaves no room for a prompt in a context of {context} "
+            f"tokens; allowed: 1 to {context - 1}"
+        )
+    if limit is None:
+        return max(1, min(context // 2, context - new))
+    if limit + new > context:
+        raise ValueError(
+            f"generate.max_prompt_tokens: {limit} and max_new_tokens {new} exceed the model's "
+            f"context of {context} tokens;"
+            f" allowed: at most {context - new}, or null"
+        )
+    return limit
+
+
+def complete(
+    model, prompts_ids: list[list[int]], seeds: list[int], settings: dict, eos_id: int, stop=None
+) -> Iterator[list[int]]:
+    """One completion (token ids) a prompt, in order; an empty prompt is continued from the
+    end-of-sequence token.
+    """
+    method = DECODINGS[Decoding.from_settings(settings).decoding]
+    module, function = method.function.split(".")
+    decode = getattr(import_module(f"pollination.models.{module}"), function)
+    prompts_ids = [ids or [eos_id] for ids in prompts_ids]
+    return decode(model, prompts_ids, seeds, settings, eos_id, stop)
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | list[int]], limit: int | None
+) -> list[list[int]]:
+    ids_of_each: Sequence = prompts
+    if prompts and isinstance(prompts[0], str):
+        ids_of_each = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [list(ids[:limit]) for ids in ids_of_each]
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], eos_id: int) -> str:
+    """The text of token ids, without a final end of sequence."""
+    ids = ids[:-1] if ids and ids[-1] == eos_id else ids
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def continue_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[tuple[str, str]],
+    settings: dict,
+    seed: int,
+    by_name: bool = False,
+) -> pd.DataFrame:
+    """One completion a prompt, however short: columns prompt_id, prompt, completion, seed.
+
+    `prompts` are (prompt_id, text); a row's seed follows from its place, or with `by_name` from its
+    prompt_id; `settings` are keys of a `generate` block; raises what `write_shard` raises.
+    """
+    settings = {"batch_size": 128} | settings
+    eos_id = tokenizer.eos_token_id
+    ids = _encode(tokenizer, [text for _, text in prompts], prompt_limit(model, settings))
+    seeds = [
+        derive_seed(seed, "sample", name if by_name else n) for n, (name, _) in enumerate(prompts)
+    ]
+    texts = complete(model, ids, seeds, settings, eos_id)
+    return pd.DataFrame(
+        {
+            "prompt_id": [name for name, _ in prompts],
+            "prompt": [_decode(tokenizer, row, eos_id) for row in ids],
+            "completion": [_decode(tokenizer, row, eos_id) for row in texts],
+            "seed": seeds,
+        }
+    )

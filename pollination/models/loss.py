@@ -1,0 +1,116 @@
+"""Next-token cross-entropy and its gradient, in chunks of positions: logits are never held whole.
+
+A chunk's logits give its loss, then become their own gradient in place (softmax minus one-hot),
+which at once gives the gradients of the hidden states and of the head's weights. The backward pass
+keeps only tensors of the sizes of hidden states and head.
+
+Shapes: B sequences, T tokens of each, N = B (T - 1) predicted positions, C hidden width, V
+vocabulary, P positions of a chunk.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pollination.models.families import PLAIN_FAMILIES
+
+# float32 logits of a chunk; smaller chunks make slower matrix products
+LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**30}
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+
+def whole_logits(model: PreTrainedModel) -> str | None:
+    """Why the loss takes a model's logits whole; None: they are head times hidden states."""
+    if model.config.model_type not in PLAIN_FAMILIES:
+        return f"architecture {model.config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
+    return "the head has a bias" if model.get_output_embeddings().bias is not None else None
+
+
+def next_token_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
+    """A function from tokens (B, T) to their mean next-token cross-entropy (nats, float32).
+
+    It can be differentiated once, and works in chunks unless `whole_logits` gives a reason against
+    it. With `compiled`, torch.compile compiles the model.
+    """
+    if whole_logits(model):
+        forward = torch.compile(model) if compiled else model
+
+        def loss_of_whole_logits(tokens_BT: torch.Tensor) -> torch.Tensor:
+            logits_BTV = forward(input_ids=tokens_BT[:, :-1], use_cache=False).logits
+            return _mean(logits_BTV, tokens_BT)
+
+        return loss_of_whole_logits
+    head = model.get_output_embeddings()
+    base = torch.compile(model.base_model) if compiled else model.base_model
+    chunk = torch.compile(_chunk) if compiled else _chunk
+
+    def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
+        hidden_BTC = base(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        return _ChunkedCrossEntropy.apply(
+            hidden_BTC.flatten(0, 1),
+            head.weight,
+            tokens_BT[:, 1:].flatten(),
+            chunk,
+            torch.is_grad_enabled(),
+        )
+
+    return loss
+
+
+def _mean(logits_BTV: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), tokens_BT[:, 1:].flatten())
+
+
+def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(summed loss, its gradient with respect to the logits), which overwrites float32 logits."""
+    scores_PV, rows_P = logits_PV.float(), torch.arange(len(targets_P), device=targets_P.device)
+    largest_P, wanted_P = scores_PV.amax(-1), scores_PV[rows_P, targets_P]
+    torch.softmax(scores_PV, -1, out=scores_PV)
+    # the largest probability is one over the sum of exponentials, which softmax does not tell
+    losses_P = largest_P - wanted_P - scores_PV.amax(-1).log()
+    gradient_PV = scores_PV.to(logits_PV.dtype)
+    gradient_PV[rows_P, targets_P] = (-losses_P).expm1().to(logits_PV.dtype)
+    return losses_P.sum(), gradient_PV
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of hidden (N, C) @ weight (V, C)^T against targets (N,).
+
+    Under autocast, products have its precision. `chunk` is _chunk, compiled or not. Without
+    `differentiate`, no gradient is computed.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_NC, weight_VC, targets_N, chunk, differentiate):
+        device = hidden_NC.device.type
+        precision = (
+            torch.get_autocast_dtype(device)
+            if torch.is_autocast_enabled(device)
+            else weight_VC.dtype
+        )
+        step = max(1, LOGITS_BYTES[device] // (4 * len(weight_VC)))
+        total = torch.zeros((), device=hidden_NC.device)
+        with torch.autocast(device, enabled=False):
+            hidden, weight = hidden_NC.to(precision), weight_VC.to(precision)
+            hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight_VC)
+            for hidden_PC, grad_PC, targets_P in zip(
+                hidden.split(step), hidden_grad.split(step), targets_N.split(step), strict=True
+            ):
+                loss, logits_grad_PV = chunk(hidden_PC @ weight.T, targets_P)
+                total += loss
+                if not differentiate:
+                    continue
+                grad_PC.copy_(logits_grad_PV @ weight)
+                weight_grad += logits_grad_PV.T @ hidden_PC
+                del logits_grad_PV  # before the next chunk's are made
+        ctx.save_for_backward(hidden_grad.to(hidden_NC.dtype), weight_grad)
+        return total / len(hidden_NC)
+
+    @staticmethod
+    def backward(ctx, grad):
+        hidden_grad, weight_grad = ctx.saved_tensors
+        scale = grad / len(hidden_grad)
+        return hidden_grad * scale, weight_grad * scale, None, None, None

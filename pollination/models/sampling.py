@@ -1,0 +1,325 @@
+"""Sampling from any causal language model of transformers, so that a row's text depends on its seed
+and prompt alone.
+
+Each row has its own counter-based stream of noise, one number for every step and token, and the
+tokens that may be drawn race: token i arrives after Exponential(1) / p_i, and the first one is the
+draw (the Gumbel-max trick in another guise). Rows may therefore be batched, padded and reordered in
+any way and write the same text, unless two arrivals are equal up to rounding. (Inverting the
+distribution function with one uniform a step would be as exact, but rounding then changes a draw as
+often as a token is rare: on flat distributions over 32,000 tokens in one step of a hundred.)
+
+Shapes: B rows of the batch, T tokens, V vocabulary, K likeliest tokens of a row.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from pollination.core.job import Stopped
+from pollination.models.decoder import decoder_of
+
+WIDTHS = (
+    64,
+    512,
+    4096,
+)  # likeliest tokens looked at first; rows whose nucleus is wider sort the whole vocabulary
+COLUMNS = 16  # tokens a group in the search for the likeliest
+CHECK_STEPS = {
+    "cpu": 1,
+    "cuda": 16,
+}  # between looks for finished rows: on a GPU each look waits for the device
+KEPT_SHARE = 0.75  # of a batch's rows still unfinished, at which the finished ones are taken out
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen; the fields are keys of a config's `generate` block, in the order in
+    which they act.
+    """
+
+    decoding: str = "nucleus"  # a key of DECODINGS (pollination/plan/decoding.py)
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    max_new_tokens: int = 512
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 0.9
+    num_beams: int = 5
+
+    @classmethod
+    def from_settings(cls, settings: dict) -> "Decoding":
+        """The decoding of a `generate` block; keys that are not about decoding are passed over."""
+        return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings})
+
+    @property
+    def nucleus_mass(self) -> float:
+        """Mass of the smallest set of tokens that is sampled from; 1.0 keeps all."""
+        return self.top_p if self.decoding == "nucleus" else 1.0
+
+
+def penalise(scores_BV: torch.Tensor, tokens_BT: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Scores of tokens that stand in the row divided by `penalty`, or multiplied where negative
+    (arXiv 1909.05858, 4.1).
+    """
+    if penalty == 1.0:
+        return scores_BV
+    present_BT = scores_BV.gather(1, tokens_BT)
+    return scores_BV.scatter(
+        1, tokens_BT, torch.where(present_BT < 0, present_BT * penalty, present_BT / penalty)
+    )
+
+
+def _weights(logits_BV: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Probabilities times a constant of the row, the likeliest token's weight being 1; overwrites
+    the logits.
+    """
+    logits_BV.div_(temperature)
+    return logits_BV.sub_(logits_BV.amax(-1, keepdim=True)).exp_()
+
+
+def _total(weights_BV: torch.Tensor) -> torch.Tensor:
+    """Sum of each row in float64: of COLUMNS weights at a time in their own precision, which is
+    fast and as good as exact.
+    """
+    groups = weights_BV.shape[1] // COLUMNS
+    parts_BG = weights_BV[:, : groups * COLUMNS].view(len(weights_BV), COLUMNS, groups).sum(1)
+    return parts_BG.sum(-1, dtype=torch.float64) + weights_BV[:, groups * COLUMNS :].sum(
+        -1, dtype=torch.float64
+    )
+
+
+def _largest(values_BN: torch.Tensor, count: int) -> torch.Tensor:
+    """Places (B, count) of a row's largest values, in any order; numpy selects several times faster
+    than topk on a CPU.
+    """
+    return torch.from_numpy(np.argpartition(values_BN.numpy(), -count, axis=1)[:, -count:])
+
+
+def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and token ids, both (B, width), of a row's likeliest tokens, descending, ties by
+    token id.
+
+    Among tokens that tie with the last one, any may be left out.
+    """
+    vocabulary = weights_BV.shape[1]
+    if width >= vocabulary:
+        return weights_BV.sort(dim=-1, descending=True, stable=True)
+    groups = vocabulary // COLUMNS
+    if groups > 2 * width:
+        # the `width` likeliest lie in the `width` groups with the largest maxima, or in the
+        # remainder of the division
+        maxima_BG = weights_BV[:, : groups * COLUMNS].view(-1, COLUMNS, groups).amax(1)
+        best_BK = _largest(maxima_BG, width)
+        offsets_C1 = torch.arange(COLUMNS, device=best_BK.device)[:, None] * groups
+        rest_R = torch.arange(groups * COLUMNS, vocabulary, device=best_BK.device)
+        pool_BP = torch.cat(
+            [(best_BK[:, None] + offsets_C1).flatten(1), rest_R.expand(len(best_BK), -1)], 1
+        )
+        ids_BK = pool_BP.gather(1, _largest(weights_BV.gather(1, pool_BP), width))
+    else:
+        ids_BK = _largest(weights_BV, width)
+    ids_BK = ids_BK.sort(-1).values
+    weights_BK, order_BK = weights_BV.gather(1, ids_BK).sort(dim=-1, descending=True, stable=True)
+    return weights_BK, ids_BK.gather(1, order_BK)
+
+
+def _support(
+    weights_BK: torch.Tensor, total_B: torch.Tensor, decoding: Decoding
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What may be drawn, given descending weights: how many tokens (B) and their mass (B), in
+    float64.
+
+    Order and edges are those of transformers' warpers: top-k keeps ties with the k-th token, and
+    the nucleus the token that crosses `top_p`, its mass measured within the top k.
+    """
+    running_BK = weights_BK.double().cumsum(-1)
+    kept_B, mass_B = (weights_BK > 0).sum(-1).clamp(min=1), total_B
+    if decoding.top_k:
+        last_B1 = weights_BK[:, min(decoding.top_k, weights_BK.shape[1]) - 1, None]
+        kept_B = torch.minimum(kept_B, (weights_BK >= last_B1).sum(-1)).clamp(min=1)
+        mass_B = running_BK.gather(1, kept_B[:, None] - 1).squeeze(1)
+    if decoding.nucleus_mass < 1:
+        inside_BK = running_BK - weights_BK < decoding.nucleus_mass * mass_B[:, None]
+        kept_B = torch.minimum(kept_B, inside_BK.sum(-1).clamp(min=1))
+        mass_B = running_BK.gather(1, kept_B[:, None] - 1).squeeze(1)
+    return kept_B, mass_B
+
+
+def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.Tensor:
+    """The probabilities (B, V) that tokens are drawn with after temperature, top-k and nucleus cut:
+    0 outside of it.
+    """
+    weights_BV = _weights(logits_BV.float().clone(), decoding.temperature)
+    sorted_BV, ids_BV = _likeliest(weights_BV, weights_BV.shape[1])
+    kept_B, mass_B = _support(sorted_BV, _total(weights_BV), decoding)
+    inside_BV = torch.arange(sorted_BV.shape[1], device=sorted_BV.device) < kept_B[:, None]
+    return torch.zeros_like(weights_BV).scatter(
+        1, ids_BV, (sorted_BV / mass_B[:, None]).float() * inside_BV
+    )
+
+
+def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor) -> torch.Tensor:
+    """Place (B) of the token that wins each row's race; weight 0 never arrives.
+
+    A row's noise is the SplitMix64 stream (Steele, Lea and Flood 2014) that starts at its key, at
+    position token id.
+    """
+    bits_BK = keys_B[:, None] + ids_BK * -0x61C8864680B583EB
+    bits_BK = (bits_BK ^ (bits_BK >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    bits_BK = (bits_BK ^ (bits_BK >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    bits_BK = (bits_BK ^ (bits_BK >> 31 & 0x1FFFFFFFF)) >> 12 & 0xFFFFFFFFFFFFF
+    uniforms_BK = (bits_BK.double() + 0.5) * 2.0**-52  # never 0 or 1
+    return (-uniforms_BK.log() / weights_BK).argmin(-1)
+
+
+def draw(
+    logits_BV: torch.Tensor, keys_B: torch.Tensor, decoding: Decoding
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row (B), and whether the row's logits were sound (B): not so with NaN, +inf, or
+    nothing but -inf.
+
+    `keys_B` (int64) are the rows' noise of this step. Overwrites the logits. Only few of the
+    likeliest tokens are sorted where they settle what may be drawn, all of them where not: the draw
+    is the same.
+    """
+    if decoding.decoding == "greedy":
+        best_B, tokens_B = logits_BV.max(-1)
+        return tokens_B, best_B.isfinite()
+    weights_BV = _weights(logits_BV, decoding.temperature)
+    total_B = _total(weights_BV)
+    vocabulary = weights_BV.shape[1]
+    if not decoding.top_k and decoding.nucleus_mass == 1:
+        ids_BV = torch.arange(vocabulary, device=weights_BV.device).expand_as(weights_BV)
+        return _first(weights_BV, ids_BV, keys_B), total_B.isfinite()
+    # on a GPU a full sort costs less than waiting to learn which rows need it
+    widths = [
+        w for w in WIDTHS if decoding.top_k < w < vocabulary and weights_BV.device.type == "cpu"
+    ] + [vocabulary]
+    tokens_B = torch.empty_like(keys_B)
+    rows_R = None  # rows not settled yet; None: all
+    for width in widths:
+        weights_RV, total_R, keys_R = (
+            x if rows_R is None else x[rows_R] for x in (weights_BV, total_B, keys_B)
+        )
+        sorted_RK, ids_RK = _likeliest(weights_RV, width)
+        kept_R, _ = _support(sorted_RK, total_R, decoding)
+        may_RK = torch.arange(width, device=kept_R.device) < kept_R[:, None]
+        chosen_R = ids_RK.gather(1, _first(sorted_RK * may_RK, ids_RK, keys_R)[:, None]).squeeze(1)
+        tokens_B[slice(None) if rows_R is None else rows_R] = chosen_R
+        if width == vocabulary:
+            break
+        # not settled where what may be drawn reaches the last candidate, with which tokens not
+        # looked at may tie
+        open_R = (sorted_RK.gather(1, kept_R[:, None] - 1) <= sorted_RK[:, -1:]).squeeze(1)
+        if not open_R.any():
+            break
+        rows_R = open_R.nonzero().squeeze(1) if rows_R is None else rows_R[open_R]
+    return tokens_B, total_B.isfinite()
+
+
+def row_keys(row_seeds: list[int], count: int) -> torch.Tensor:
+    """Each row's keys (B, count), int64, one a step, from its own Philox stream."""
+    streams = [np.random.Philox(key=seed).random_raw(count) for seed in row_seeds]
+    return torch.from_numpy(np.stack(streams).view(np.int64))
+
+
+def cut_after(ids: list[int], eos_id: int) -> list[int]:
+    """The ids up to the first end-of-sequence token, and with it."""
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+
+
+@torch.inference_mode()
+def _sample_batch(
+    model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop, draw
+) -> list[list[int]]:
+    device, count = model.device, decoding.max_new_tokens
+    decoder = decoder_of(model, prompts, count)
+    keys_BT = row_keys(row_seeds, count).to(device)
+    written_BT = torch.full_like(keys_BT, eos_id)
+    rows_B = torch.arange(
+        len(prompts), device=device
+    )  # which rows of `written_BT` the decoder still holds
+    ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    sound = torch.ones((), dtype=torch.bool, device=device)
+    logits_BV = decoder.read()
+    for t in range(count):
+        logits_BV = penalise(logits_BV, decoder.tokens_BT, decoding.repetition_penalty)
+        if t < decoding.min_new_tokens:
+            logits_BV[:, eos_id] = -torch.inf
+        tokens_B, sound_B = draw(logits_BV, keys_BT[rows_B, t], decoding)
+        written_BT[rows_B, t] = tokens_B
+        ended_B |= tokens_B == eos_id
+        sound &= sound_B.all()
+        if t == count - 1 or (t + 1) % CHECK_STEPS.get(device.type, 1) == 0:
+            if not sound:
+                raise ValueError(
+                    f"the model produced non-finite logits (NaN or infinity) within {t + 1} new "
+                    "tokens: its weights are broken or diverged"
+                )
+            if stop:
+                raise Stopped("stopped while sampling")
+            going = (~ended_B).nonzero().squeeze(1)
+            if t == count - 1 or len(going) == 0:
+                break
+            if len(going) <= KEPT_SHARE * len(rows_B):
+                decoder.select(going)
+                rows_B, ended_B, tokens_B = rows_B[going], ended_B[going], tokens_B[going]
+        logits_BV = decoder.step(tokens_B)
+    return [cut_after(ids, eos_id) for ids in written_BT.tolist()]
+
+
+def batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:
+    """Indices of the prompts in batches, longest prompts first, so that little is padded."""
+    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def sample(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    row_seeds: list[int],
+    decoding: Decoding,
+    eos_id: int,
+    batch_size: int,
+    stop=None,
+    draw=draw,
+) -> Iterator[list[int]]:
+    """Completions (token ids, with `eos_id` at the end where it was drawn) in the order of the
+    prompts.
+
+    `prompts` are token ids, none empty; `row_seeds` one seed in [0, 2**128) each. `stop` (truthy:
+    asked to stop) is looked at while sampling and raises Stopped. `draw` chooses the tokens of one
+    step. Raises ValueError on non-finite logits and on prompts too long for the context.
+    """
+    done: dict = {}
+    following = 0
+    for rows in batches(prompts, batch_size):
+        texts = _sample_batch(
+            model,
+            [prompts[r] for r in rows],
+            [row_seeds[r] for r in rows],
+            decoding,
+            eos_id,
+            stop,
+            draw,
+        )
+        done.update(zip(rows, texts, strict=True))
+        while following in done:
+            yield done.pop(following)
+            following += 1
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    row_seeds: list[int],
+    settings: dict,
+    eos_id: int,
+    stop=None,
+) -> Iterator[list[int]]:
+    """Completions as `sample` draws them; `settings` are keys of a `generate` block."""
+    decoding = Decoding.from_settings(settings)
+    return sample(model, prompts, row_seeds, decoding, eos_id, settings["batch_size"], stop)

@@ -1,0 +1,378 @@
+"""Training: next-token prediction on packed blocks, resumable at any step, bit for bit on a CPU.
+
+B = sequences per step, T = context tokens. Each epoch reads the blocks in a seeded permutation. The
+loop draws no random number (no dropout: study A, D.1), so a resume needs only the step, the weights
+and the optimizer's state.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from pollination.core.artifacts import atomic
+from pollination.core.job import Stopped, StopRequest
+from pollination.core.seeds import derive_seed
+from pollination.data.mixture import Blocks
+from pollination.models.loss import next_token_loss, whole_logits
+
+ADVICE = "lower train.learning_rate or lengthen train.warmup_steps"
+SAVE_EVERY_S = 600.0  # work in progress; no setting of the config, because it changes no result
+
+
+def learning_rate(step: int, steps: int, settings: dict) -> float:
+    """Linear warm-up, then constant, or cosine to `min_lr_ratio` of the peak (study A, table 1)."""
+    peak, warmup = settings["learning_rate"], settings["warmup_steps"]
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if settings["schedule"] == "constant":
+        return peak
+    progress = (step - warmup) / max(1, steps - warmup)
+    floor = settings["min_lr_ratio"]
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+@dataclass
+class State:
+    """What a resume restores: step, running loss, metrics so far, loss of the best epoch."""
+
+    step: int = 0
+    smoothed: float = math.nan
+    best: float = math.inf
+    metrics: list[dict] = field(default_factory=list)
+
+
+class Trainer:
+    """One model's training. It resumes only from a checkpoint of its `key`.
+
+    `key` is the digest of settings and inputs. ValueError: the text is shorter than one block.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        blocks: Blocks,
+        settings: dict,
+        seed: int,
+        device: torch.device,
+        work: Path,
+        key: str,
+        log: Any,
+        stop: StopRequest | None = None,
+        validation: Blocks | None = None,
+    ) -> None:
+        if len(blocks) == 0:
+            raise ValueError(
+                "there is not one whole block of text to train on; raise generate.tokens (or "
+                "train.tokens), or shorten context_tokens"
+            )
+        self.model, self.blocks, self.settings, self.seed = model.to(device), blocks, settings, seed
+        self.device, self.work, self.key, self.log, self.stop = device, work, key, log, stop
+        self.validation = validation
+        self.batch = min(settings["batch_size"], len(blocks))
+        self.micro = settings["micro_batch_size"] or self.batch
+        self.epoch_steps = math.ceil(len(blocks) / self.batch)
+        self.steps = settings["epochs"] * self.epoch_steps
+        self.context_tokens = blocks.blocks(np.array([0])).shape[1]
+        decayed = [p for p in model.parameters() if p.dim() >= 2]
+        undecayed = [p for p in model.parameters() if p.dim() < 2]
+        groups = [
+            {"params": decayed, "weight_decay": settings["weight_decay"]},
+            {"params": undecayed, "weight_decay": 0.0},
+        ]
+        betas = tuple(settings["betas"])
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=settings["learning_rate"], betas=betas, eps=settings["epsilon"], fused=True
+        )
+        on_gpu = device.type == "cuda"
+        compiled = settings["compile"] if settings["compile"] is not None else on_gpu
+        self.loss = next_token_loss(self.model, compiled)
+        self.validation_loss = next_token_loss(self.model)
+        bf16 = settings["precision"] == "bf16" or (settings["precision"] == "auto" and on_gpu)
+        self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+        self.names = dict(model.named_parameters())
+        self.state = State()
+        self.following: tuple[int, torch.Tensor] | None = None  # (step, its tokens), read ahead
+
+    # --- work in progress
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.work / "checkpoint.safetensors"
+
+    def save(self) -> None:
+        """Save weights, both moments, step and metrics in one file, replaced atomically."""
+        tensors = {f"weights.{name}": p.detach() for name, p in self.names.items()}
+        for name, p in self.names.items():
+            moments = self.optimizer.state.get(p, {})
+            tensors |= {
+                f"{kind}.{name}": moments[kind]
+                for kind in ("exp_avg", "exp_avg_sq", "step")
+                if kind in moments
+            }
+        tensors = {name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}
+        metadata = {"key": self.key, "state": json.dumps(vars(self.state))}
+        with atomic(self.checkpoint) as temporary:
+            save_file(tensors, str(temporary), metadata=metadata)
+
+    def resume(self) -> None:
+        """Resume from the checkpoint, if any; ValueError: it has different settings or inputs."""
+        if not self.checkpoint.exists():
+            return
+        try:
+            file = safe_open(str(self.checkpoint), "pt")
+        except (SafetensorError, OSError, ValueError) as error:
+            self.log.warning(
+                "%s: not readable (%s); training starts anew",
+                self.checkpoint,
+                str(error).splitlines()[0],
+            )
+            return
+        with file:
+            metadata = file.metadata()
+            if metadata["key"] != self.key:
+                raise ValueError(
+                    f"{self.checkpoint}: it was saved with settings and inputs "
+                    f"{metadata['key'][:12]}, this job has {self.key[:12]}; delete it to start anew"
+                )
+            with torch.no_grad():
+                for name, p in self.names.items():
+                    p.copy_(file.get_tensor(f"weights.{name}"))
+                    if f"exp_avg.{name}" in file.keys():
+                        kinds = {
+                            kind: file.get_tensor(f"{kind}.{name}")
+                            for kind in ("exp_avg", "exp_avg_sq", "step")
+                        }
+                        self.optimizer.state[p] = {"step": kinds["step"]} | {
+                            k: kinds[k].to(p.device) for k in ("exp_avg", "exp_avg_sq")
+                        }
+        if self.device.type == "cuda":  # the fused optimizer keeps its step counter on the GPU
+            for moments in self.optimizer.state.values():
+                moments["step"] = moments["step"].to(self.device)
+        self.state = State(**json.loads(metadata["state"]))
+        self.log.info(
+            "resumed at step %d of %d from %s", self.state.step, self.steps, self.checkpoint
+        )
+
+    # --- one step
+
+    def batch_of(self, step: int) -> np.ndarray:
+        """Block indices (B,) of a step: its part of the permutation by seed and epoch, sorted."""
+        epoch, position = divmod(step, self.epoch_steps)
+        if getattr(self, "_order_epoch", None) != epoch:
+            self._order = np.random.default_rng(derive_seed(self.seed, "order", epoch)).permutation(
+                len(self.blocks)
+            )
+            self._order_epoch = epoch
+        return np.sort(self._order[position * self.batch : (position + 1) * self.batch])
+
+    def read(self, step: int) -> torch.Tensor:
+        """Tokens (B, T) of a step on the device; a GPU computes while they are copied."""
+        tokens_BT = torch.from_numpy(self.blocks.blocks(self.batch_of(step)))
+        return (
+            tokens_BT.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else tokens_BT
+        )
+
+    def gradients(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        """Accumulate the gradients of a batch in micro-batches; returns its mean loss (nats).
+
+        Halves the micro-batches if GPU memory is too small; ValueError: one sequence does not fit.
+        """
+        while True:
+            try:
+                total = torch.zeros((), device=self.device)
+                for part in tokens_BT.split(self.micro):
+                    with self.autocast:
+                        loss = self.loss(part) * (len(part) / len(tokens_BT))
+                    loss.backward()
+                    total += loss.detach()
+                return total
+            except torch.OutOfMemoryError:
+                if self.micro == 1:
+                    raise ValueError(
+                        "train.micro_batch_size: one sequence does not fit this GPU's memory; "
+                        "use a smaller context or model"
+                    ) from None
+                self.micro = math.ceil(self.micro / 2)
+                self.optimizer.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+                self.log.warning(
+                    "GPU memory is too small: going on with %d sequences a forward pass", self.micro
+                )
+
+    def step(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """One optimizer step: (loss, gradient norm before clipping), both still on the device."""
+        rate = learning_rate(self.state.step, self.steps, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.following is not None and self.following[0] == self.state.step:
+            loss = self.gradients(self.following[1])
+        else:
+            loss = self.gradients(self.read(self.state.step))
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.settings["max_grad_norm"]
+        )
+        self.optimizer.step()
+        self.state.step += 1
+        if self.state.step < self.steps:  # a GPU is still at work on this step
+            self.following = self.state.step, self.read(self.state.step)
+        return loss, norm
+
+    def check(self, loss: float, norm: float) -> None:
+        """ValueError: loss or norm is not finite, or the loss far exceeds a uniform guess's."""
+        step, ceiling = self.state.step, 1.5 * math.log(self.model.config.vocab_size) + 1
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ValueError(
+                f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}; "
+                f"{ADVICE}"
+            )
+        self.state.smoothed = (
+            loss if math.isnan(self.state.smoothed) else 0.9 * self.state.smoothed + 0.1 * loss
+        )
+        if self.state.smoothed > ceiling and step >= 20:
+            raise ValueError(
+                f"training diverged at step {step}: the loss is {loss:.2f} nats (a uniform guess "
+                f"has {math.log(self.model.config.vocab_size):.2f}); {ADVICE}"
+            )
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean loss on the first `validation_blocks` validation blocks, in nats per token."""
+        assert self.validation is not None
+        count = min(len(self.validation), self.settings["validation_blocks"])
+        losses = []
+        for indices in np.array_split(np.arange(count), math.ceil(count / self.micro)):
+            rows = torch.from_numpy(self.validation.blocks(indices)).to(self.device)
+            with self.autocast:
+                losses.append(float(self.validation_loss(rows)) * len(indices))
+        return sum(losses) / count
+
+    # --- the whole training
+
+    def announce(self) -> None:
+        parameters = sum(p.numel() for p in self.names.values())
+        tokens = len(self.blocks) * self.context_tokens * self.settings["epochs"]
+        self.log.info(
+            "device %s, %s parameters, %s tokens (%.1f a parameter)",
+            self.device,
+            f"{parameters:,}",
+            f"{tokens:,}",
+            tokens / parameters,
+        )
+        self.log.info(
+            "%d steps of %d sequences x %d tokens; about %.2e FLOPs",
+            self.steps,
+            self.batch,
+            self.context_tokens,
+            6.0 * parameters * tokens,
+        )
+        if whole_logits(self.model):
+            self.log.info(
+                "the loss is computed from all logits at once, which takes more memory: %s",
+                whole_logits(self.model),
+            )
+        if self.settings["warmup_steps"] >= self.steps:
+            self.log.warning(
+                "train.warmup_steps %d is not less than the %d steps: the peak is never reached",
+                self.settings["warmup_steps"],
+                self.steps,
+            )
+
+    def end_of_epoch(self) -> None:
+        loss = self.validate()
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"training stopped at step {self.state.step}: the validation loss is {loss}; "
+                f"{ADVICE}"
+            )
+        self.state.metrics.append({"step": self.state.step, "validation_loss": loss})
+        self.log.info("step %d: validation loss %.4f", self.state.step, loss)
+        if loss < self.state.best:
+            self.state.best = loss
+            with atomic(self.work / "best.safetensors") as temporary:
+                save_file(
+                    {name: p.detach().contiguous().cpu().clone() for name, p in self.names.items()},
+                    str(temporary),
+                )
+
+    def run(self) -> list[dict]:
+        """Train to the end; returns the metrics, one dict per logged step.
+
+        Stopped: a stop was requested, and the checkpoint is saved if the request allows it.
+        """
+        self.announce()
+        self.resume()
+        every = max(1, self.steps // 200)
+        started = saved = logged = time.monotonic()
+        first = self.state.step
+        interval = 1 if self.device.type == "cpu" else 10  # each check makes a GPU wait
+        while self.state.step < self.steps:
+            loss, norm = self.step()
+            step, now = self.state.step, time.monotonic()
+            last = step == self.steps
+            if step % interval == 0 or step % every == 0 or last:
+                self.check(loss.item(), norm.item())
+            if step % every == 0 or last:
+                row = {
+                    "step": step,
+                    "tokens": step * self.batch * self.context_tokens,
+                    "loss": loss.item(),
+                    "learning_rate": self.optimizer.param_groups[0]["lr"],
+                    "gradient_norm": norm.item(),
+                }
+                self.state.metrics.append(row)
+            if now - logged > 10 or last:
+                rate = (step - first) * self.batch * self.context_tokens / (now - started)
+                left = (self.steps - step) * (now - started) / (step - first)
+                self.log.info(
+                    "step %d/%d loss %.4f, %.0f tokens/s, %.0f s left",
+                    step,
+                    self.steps,
+                    loss.item(),
+                    rate,
+                    left,
+                )
+                logged = now
+            if self.validation is not None and step % self.epoch_steps == 0:
+                self.end_of_epoch()
+            if self.stop:
+                if self.stop.may_save:
+                    self.save()
+                raise Stopped(
+                    f"stopped by {self.stop.reason} at step {step} of {self.steps}; saved, the "
+                    "next start goes on from there"
+                )
+            if now - saved > float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_EVERY_S)):
+                self.save()
+                saved = now
+        if self.validation is not None:
+            with safe_open(str(self.work / "best.safetensors"), "pt") as file, torch.no_grad():
+                for name, p in self.names.items():
+                    p.copy_(file.get_tensor(name))
+        for name, p in self.names.items():  # the last step's update is in no loss yet
+            if not torch.isfinite(p).all():
+                raise ValueError(
+                    f"training stopped at step {self.state.step}: weight {name!r} holds NaN or "
+                    f"infinity; {ADVICE}"
+                )
+        return self.state.metrics
+
+
+def write_metrics(path: Path, metrics: Iterable[dict]) -> None:
+    """Write train.jsonl, one JSON object per line, without times: equal runs give equal files."""
+    with atomic(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")

@@ -1,0 +1,434 @@
+"""A user's own benchmark: a folder of YAML files in lm-eval's format (tasks.{name}.include_path).
+
+The plan reads the YAML only: which tasks the folder defines, which files a task depends on, and
+whether the system scores the task as lm-eval does. No code of the folder runs, and lm-eval is not
+imported. Staging (pollination/evaluation/template_source.py) then loads the functions as well.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pollination.plan.config.loading import unusable
+from pollination.plan.config.values import listed, nearest
+
+IGNORED = ("__pycache__", ".ipynb_checkpoints")  # as in lm-eval
+MAX_FILES = 20_000  # in a folder; parsing more YAML would delay every start of snakemake
+LOADERS = ("json", "csv", "parquet")  # values of dataset_path that read local files
+METRICS = ("acc", "acc_norm")
+GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include")
+UNSUPPORTED = {  # keys that change what lm-eval asks or computes -> what to do instead
+    "class": "write the task as YAML keys",
+    "process_results": "delete it if acc and acc_norm are what the benchmark measures",
+    "filter_list": "delete it; log-likelihoods need no filter",
+    "use_prompt": "write the prompt as doc_to_text",
+    "doc_to_image": "the models read text only",
+    "doc_to_audio": "the models read text only",
+    "custom_dataset": "write the questions to a file and name it in dataset_kwargs.data_files",
+    "unsafe_code": "delete it; no code of a model is run",
+}
+
+
+class Function(str):
+    """`!function module.name` of a YAML file, not loaded."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One task of a benchmark; a group or a tag has several."""
+
+    name: str
+    yaml: str
+    """Its YAML file, relative to the folder."""
+    overrides: dict
+    """Keys that a group above it sets."""
+    data: dict[str, list[str]] | None
+    """Local files by split; None where the hub or the config's `data` has them."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task of a folder with all files that it depends on."""
+
+    folder: str
+    leaves: list[Leaf]
+    files: list[str]
+    """YAML files and, if one of them names a function, all Python files; relative to the folder."""
+
+    def paths(self) -> list[str]:
+        """The local files that staging reads; URLs are left out."""
+        data = [
+            path for leaf in self.leaves for paths in (leaf.data or {}).values() for path in paths
+        ]
+        paths = [os.path.normpath(os.path.join(self.folder, name)) for name in self.files]
+        return list(dict.fromkeys(path for path in paths + data if "://" not in path))
+
+
+@dataclass(frozen=True)
+class _Definition:
+    yaml: str
+    config: dict
+    read: list[str]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: str
+    named: dict[str, list[_Definition]]
+    unreadable: dict[str, str]
+
+
+def built_in_template(task: dict) -> str | None:
+    """The template of lm-eval that an entry of `tasks` names; None for any other benchmark."""
+    return None if task.get("include_path") else task.get("template")
+
+
+def benchmark_files(task: dict) -> list[str]:
+    """The files of an own benchmark, inputs of its staging.
+
+    Where they cannot be read, the folder stands for them: `check_files` says why, and a finished
+    run can be inspected without its folder.
+    """
+    try:
+        return read_benchmark(task).paths()
+    except ValueError:
+        return [_place(task)]
+
+
+def _place(task: dict) -> str:
+    return os.path.normpath(os.path.expanduser(task["include_path"]))
+
+
+def read_benchmark(task: dict) -> Benchmark:
+    """The benchmark `template` of the folder `include_path` of an entry of `tasks`.
+
+    ValueError, in one line: the folder is missing or holds no YAML, the task is not in it, a file
+    that the task names cannot be read or is missing, or the task is not scored as lm-eval scores
+    it.
+    """
+    folder = _read_folder(_place(task))
+    used: dict[str, None] = {}
+    leaves = []
+    for definition, name, overrides in _expand(folder, task["template"], {}, used, ()):
+        config, where = definition.config | overrides, os.path.join(folder.path, definition.yaml)
+        # An include that is left over is lm-eval's own, and lm-eval is not installed here.
+        whole = "include" not in config
+        if whole and (reason := refusal(config)):
+            raise ValueError(f"{where}: task {name!r}: {reason}")
+        data = _local_data(config, folder.path, where) if whole and not task.get("data") else None
+        leaves.append(Leaf(name, definition.yaml, overrides, data))
+    names = [leaf.name for leaf in leaves]
+    if not names:
+        raise ValueError(f"{folder.path!r}: group {task['template']!r} names no task; add one")
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(
+            f"{folder.path}: {task['template']!r} names task {again!r} twice; drop one"
+        )
+    texts = [Path(folder.path, name).read_text(encoding="utf-8") for name in used]
+    code = _files(folder.path, ".py") if any("!function" in text for text in texts) else []
+    return Benchmark(folder.path, leaves, [*used, *code])
+
+
+def refusal(config: dict) -> str | None:
+    """Why the system would not score a task as lm-eval does; None if it does."""
+    for key, instead in UNSUPPORTED.items():
+        if config.get(key):
+            return f"{key} is not supported; {instead}"
+    shots = config.get("num_fewshot")
+    if shots is not None and (type(shots) is not int or shots < 0):
+        return f"num_fewshot {shots!r} is not a count; allowed: 0 or more"
+    kind = config.get("output_type", "generate_until")
+    if kind != "multiple_choice":
+        return f"output_type {kind!r} is not supported; allowed: multiple_choice"
+    metrics = config.get("metric_list")
+    if metrics is None:
+        return None
+    if not isinstance(metrics, list) or not all(isinstance(one, dict) for one in metrics):
+        return "metric_list is not a list of mappings; write - metric: acc"
+    if reason := next(filter(None, map(_metric_refusal, metrics)), None):
+        return f"metric_list: {reason}"
+    if "acc" not in [one["metric"] for one in metrics]:
+        return "metric_list lacks acc, which is the accuracy that is reported; add - metric: acc"
+    return None
+
+
+def _metric_refusal(entry: dict) -> str | None:
+    if entry.get("metric") not in METRICS:
+        return f"metric {entry.get('metric')!r} is not computed; allowed: {', '.join(METRICS)}"
+    for key, allowed in {"aggregation": "mean", "higher_is_better": True}.items():
+        if entry.get(key, allowed) != allowed:
+            return (
+                f"{key} {entry[key]!r} of {entry['metric']!r} is not supported; allowed: {allowed}"
+            )
+    return None
+
+
+# YAML files
+
+
+def parse(path: Path) -> dict:
+    """The keys of one YAML file of lm-eval's format, includes not followed, functions by name.
+
+    ValueError: it is not YAML, not a mapping, or names a function that is not beside it.
+    """
+    functions = []
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
+        functions.append(str(loader.construct_scalar(node)))
+        return Function(functions[-1])
+
+    Loader.add_constructor("!function", function)
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not readable as YAML: {reason}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: it holds no keys; write `key: value` lines")
+    if endless := [said for said in unusable(config) if "endless" in said]:
+        raise ValueError(f"{path}: {endless[0]}")
+    for name in functions:
+        _check_function(name, path)
+    return config
+
+
+def _check_function(name: str, path: Path) -> None:
+    """Code comes from the folder, or from the pinned lm-eval: nothing else is recorded."""
+    module, _, function = name.rpartition(".")
+    if not module or not all(part.isidentifier() for part in [*module.split("."), function]):
+        raise ValueError(f"{path}: !function {name!r} is not a function; write FILE.FUNCTION")
+    file = f"{module.replace('.', '/')}.py"
+    if module.split(".")[0] != "lm_eval" and not (path.parent / file).is_file():
+        raise ValueError(f"{path}: !function {name}: there is no {file} beside it; add the file")
+
+
+def merged(
+    path: Path, folder: Path, read: list[Path], load: Callable[[Path], dict] = parse
+) -> dict:
+    """The keys of a YAML file with those of the files that it includes, as lm-eval merges them.
+
+    `read` collects all files; `load` reads one. An included file lies in the folder or among
+    lm-eval's own tasks. If lm-eval is not installed, the names of its files stay under `include`.
+    """
+    if path in read:
+        raise ValueError(f"{path}: it is included twice, which lm-eval refuses; include it once")
+    read.append(path)
+    config = load(path)
+    result: dict[str, Any] = {}
+    unknown: list[str] = []
+    for name in _entries(config.pop("include", None)):
+        target = _included(str(name), path, folder)
+        part = merged(target, folder, read, load) if target else {"include": [str(name)]}
+        part.pop("task_list", None)
+        unknown += part.pop("include", [])
+        result |= part
+    return result | config | ({"include": unknown} if unknown else {})
+
+
+def _included(name: str, path: Path, folder: Path) -> Path | None:
+    """The file that `include: name` of a file means; None for lm-eval's, if it is not installed.
+
+    An absolute path into the folder is refused: the copy that jobs unpack lies elsewhere.
+    """
+    built_in, relative = _built_in_tasks(), not os.path.isabs(name)
+    beside = Path(os.path.normpath(path.parent / name))
+    if relative and beside.is_file() and _inside(beside, folder):
+        return beside
+    if built_in is None and relative and not beside.exists():
+        return None
+    if built_in is not None:
+        for target in (beside, Path(os.path.normpath(built_in / name))):
+            if target.is_file() and _inside(target, built_in):
+                return target
+    raise ValueError(
+        f"{path}: include {name!r} is neither a file of {str(folder)!r} nor one of lm-eval's tasks"
+        "; copy it into the folder, and write its path relative to the file that includes it"
+    )
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+
+
+def _built_in_tasks() -> Path | None:
+    """lm-eval's folder of tasks, found without an import of lm-eval."""
+    spec = find_spec("lm_eval")
+    return Path(spec.origin).parent / "tasks" if spec and spec.origin else None
+
+
+def _entries(value: Any) -> list:
+    """A key of lm-eval's that takes one entry or a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _files(folder: str, ending: str) -> list[str]:
+    """Files below a folder, relative to it."""
+    paths, seen = [], 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in IGNORED]
+        seen += len(names)
+        if seen > MAX_FILES:
+            raise ValueError(
+                f"{folder!r}: more than {MAX_FILES:,} files lie in it; name the folder of the "
+                "benchmark alone"
+            )
+        paths += [
+            os.path.relpath(os.path.join(place, name), folder)
+            for name in names
+            if name.endswith(ending)
+        ]
+    return sorted(paths)
+
+
+# Tasks, groups and tags
+
+
+def _read_folder(path: str) -> _Folder:
+    if not os.path.isdir(path):
+        raise ValueError(f"{path!r}: there is no such folder; correct the path")
+    yamls = _files(path, ".yaml")
+    if not yamls:
+        raise ValueError(f"{path!r}: no YAML file (*.yaml) is in the folder; correct the path")
+    folder = _Folder(path, {}, {})
+    for name in yamls:
+        read: list[Path] = []
+        try:
+            config = merged(Path(path, name), Path(path), read)
+        except ValueError as error:
+            folder.unreadable[name] = str(error)
+            continue
+        task = config.get("group", config.get("task"))
+        if isinstance(task, str):
+            own = [os.path.relpath(one, path) for one in read if _inside(one, Path(path))]
+            folder.named.setdefault(task, []).append(_Definition(name, config, own))
+    return folder
+
+
+def _expand(
+    folder: _Folder, name: str, overrides: dict, used: dict[str, None], above: tuple[str, ...]
+) -> Iterator[tuple[_Definition, str, dict]]:
+    """(definition, name, keys that override it) of the leaf tasks that a name stands for; `used`
+    collects YAML files.
+    """
+    if name in above:
+        raise ValueError(f"{folder.path!r}: group {name!r} contains itself; mend its key task")
+    definitions = folder.named.get(name, [])
+    if not definitions:
+        tagged = sorted(task for task, (one, *_) in folder.named.items() if _has_tag(one, name))
+        if not tagged:
+            raise ValueError(_unknown(folder, name, above))
+        for task in tagged:
+            yield from _expand(folder, task, overrides, used, (*above, name))
+        return
+    if len(definitions) > 1:
+        files = ", ".join(one.yaml for one in definitions)
+        raise ValueError(f"{folder.path!r}: {files} all define {name!r}; rename all but one")
+    used |= dict.fromkeys(definitions[0].read)
+    if "group" not in definitions[0].config:
+        yield definitions[0], name, overrides
+        return
+    for member, shared, extra in _members(folder, definitions[0]):
+        # in lm-eval's order: the group's keys, then those from above it, then the member's
+        yield from _expand(folder, member, shared | overrides | extra, used, (*above, name))
+
+
+def _has_tag(definition: _Definition, tag: str) -> bool:
+    return "group" not in definition.config and tag in _entries(definition.config.get("tag"))
+
+
+def _unknown(folder: _Folder, name: str, above: tuple[str, ...]) -> str:
+    names = sorted(folder.named)
+    group = f", which group {above[-1]!r} names" if above else ""
+    reasons = " | ".join(list(folder.unreadable.values())[:3])
+    said = f"; not readable: {reasons}" if reasons else ""
+    return (
+        f"{folder.path!r} has no task {name!r}{group}{nearest(name, names)}; "
+        f"allowed: {', '.join(names) or '(none)'}{said}"
+    )
+
+
+def _members(folder: _Folder, group: _Definition) -> Iterator[tuple[str, dict, dict]]:
+    """(name, keys that the group sets for all, keys that it sets for this one) of its members."""
+    where = os.path.join(folder.path, group.yaml)
+    for entry in _entries(group.config.get("aggregate_metric_list")):
+        reason = _metric_refusal(entry) if isinstance(entry, dict) else "an entry is no mapping"
+        if not reason and not entry.get("weight_by_size", True):
+            reason = "weight_by_size false is not supported; every question weighs the same"
+        if reason:
+            raise ValueError(f"{where}: aggregate_metric_list: {reason}")
+    shared = {key: value for key, value in group.config.items() if key not in GROUP_KEYS}
+    for member in _entries(group.config.get("task")):
+        extra = dict(member) if isinstance(member, dict) else {"task": member}
+        name = extra.pop("task", None)
+        if not isinstance(name, str) or "group" in extra:
+            raise ValueError(f"{where}: task: {member!r} is no name of a task; define it in a file")
+        for key, value in (shared | extra).items():
+            if _holds_function(value):
+                raise ValueError(
+                    f"{where}: {key}: a group cannot set a !function; set it in the task"
+                )
+        yield name, shared, extra
+
+
+def _holds_function(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_function, value.values()))
+    return isinstance(value, Function) or (
+        isinstance(value, list) and any(map(_holds_function, value))
+    )
+
+
+# Data
+
+
+def _local_data(config: dict, folder: str, where: str) -> dict[str, list[str]] | None:
+    """The local files that a template names, by split; None for a data set of the hub."""
+    source, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if not isinstance(source, str):
+        raise ValueError(
+            f"{where}: dataset_path is missing; write json, csv, parquet, or a hub name"
+        )
+    if source not in LOADERS:
+        if os.path.exists(os.path.join(folder, source)):
+            raise ValueError(
+                f"{where}: dataset_path {source!r} is a local path; write dataset_path: json, csv "
+                "or parquet, and dataset_kwargs: {data_files: ...}"
+            )
+        return None
+    files = options.get("data_files") if isinstance(options, dict) else None
+    if not files or "data_dir" in options:
+        raise ValueError(
+            f"{where}: dataset_path {source} needs dataset_kwargs: {{data_files: {{SPLIT: FILE}}}} "
+            "and no data_dir"
+        )
+    by_split = files if isinstance(files, dict) else {"train": files}  # as datasets names it
+    for split, names in by_split.items():
+        paths = names if isinstance(names, list) else [names]
+        if not paths or not all(isinstance(path, str) and path for path in paths):
+            raise ValueError(f"{where}: data_files: {split}: {names!r} is no file; name one")
+    return {
+        str(split): [path for name in listed(names) for path in _matches(str(name), folder, where)]
+        for split, names in by_split.items()
+    }
+
+
+def _matches(name: str, folder: str, where: str) -> list[str]:
+    """A file of the folder, or all files that a glob matches; a URL stays as it is."""
+    path = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
+    if "://" in name:
+        return [name]
+    if os.path.isfile(path):
+        return [path]
+    matches = [one for one in sorted(glob(path, recursive=True)) if os.path.isfile(one)]
+    if not matches:
+        raise ValueError(f"{where}: data_files: {path!r}: there is no such file; correct the path")
+    return matches

@@ -1,0 +1,113 @@
+"""The same study at another size: `overlay: {base, drop, set, map}` changes values of a config.
+
+Paths are keys joined by dots; a part with `*`, `?` or `[...]` stands for every key that it matches
+(as file names do).
+"""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pollination.core.sanitize import line
+from pollination.plan.config.loading import is_file, preset, read_yaml
+
+
+def expand(raw: dict) -> dict:
+    """`raw` with its overlay's base laid under it; a config without `overlay` as it is.
+
+    `drop`: paths of keys to leave out. `set`: path -> value put there; the last part may be a new
+    key. `map`: path -> {old value: new value}; what is not listed stays. Later lines win; all other
+    keys of `raw` replace those of the base. Raises ValueError, one line a mistake.
+    """
+    overlay = raw.get("overlay")
+    if overlay is None:
+        return raw
+    base, mistakes = _read(overlay), []
+
+    def places(what: str, path: str, new: bool) -> list[tuple[dict, str]]:
+        matches = list(_places(base, str(path).split("."), new))
+        if not matches:
+            mistakes.append(
+                f"overlay.{what}: {path!r} matches nothing in {overlay['base']}; correct the path"
+            )
+        return matches
+
+    for path in overlay.get("drop", []):
+        for node, key in places("drop", path, new=False):
+            del node[key]
+    for path, value in overlay.get("set", {}).items():
+        for node, key in places("set", path, new=True):
+            node[key] = _unshared(value)
+    for path, change in overlay.get("map", {}).items():
+        matches = places("map", path, new=False)
+        unused = set(map(_typed, change)) if matches else set()
+        for node, key in matches:
+            if not isinstance(node[key], (dict, list)):
+                old = _typed(node[key])
+                unused.discard(old)
+                node[key] = {_typed(key): new for key, new in change.items()}.get(old, node[key])
+        mistakes.extend(
+            f"overlay.map.{path}: no value is {value!r}; correct or drop it"
+            for _, value in sorted(unused, key=str)
+        )
+    if mistakes:
+        raise ValueError("\n".join(map(line, mistakes)))
+    return base | {key: value for key, value in raw.items() if key != "overlay"}
+
+
+def _typed(value: Any) -> tuple[type, Any]:
+    """A value that equals no value of another type: Python takes true for 1, and 1 for 1.0."""
+    return type(value), value
+
+
+def _read(overlay: Any) -> dict:
+    if isinstance(overlay, dict) and "of" in overlay:
+        raise ValueError("overlay.of: this key is now called 'base'; rename it")
+    kinds = {"base": str, "drop": list, "set": dict, "map": dict}
+    sound = (
+        isinstance(overlay, dict)
+        and "base" in overlay
+        and all(isinstance(value, kinds.get(key, ())) for key, value in overlay.items())
+    )
+    if not sound or not all(isinstance(change, dict) for change in overlay.get("map", {}).values()):
+        raise ValueError(
+            f"overlay: {line(repr(overlay), 300)} is not allowed; allowed: {{base: CONFIG, "
+            "drop: [path], set: {path: value}, map: {path: {old: new}}}"
+        )
+    path = preset(overlay["base"])
+    if not is_file(path):
+        raise ValueError(
+            f"overlay.base: {overlay['base']!r}: there is no such file; name a config, e.g. "
+            "config/paper/data_pollination.yaml"
+        )
+    try:
+        base = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"overlay.base: {error}") from None
+    if "overlay" in base:
+        raise ValueError(
+            f"overlay.base: {overlay['base']!r} is no config of its own; name one that is no "
+            "overlay itself"
+        )
+    return _unshared(base)
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which no two places are one object: YAML's anchors make them so."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
+def _places(node: Any, parts: list[str], new: bool):
+    """(mapping, key) of every place that a path matches; `new`: the last key may be absent."""
+    if not isinstance(node, dict):
+        return
+    first, below = parts[0], parts[1:]
+    keys = [key for key in node if fnmatchcase(str(key), first)]
+    if below:
+        for key in keys:
+            yield from _places(node[key], below, new)
+        return
+    if not keys and new and not set(first) & set("*?["):
+        keys = [first]
+    yield from ((node, key) for key in keys)

@@ -1,0 +1,202 @@
+"""From config files to a resolved config: defaults filled in, experiments merged and replicated,
+every mistake named.
+
+The schema (workflow/schemas/config.schema.yaml) is the one place where a key, its default, unit and
+meaning stand.
+"""
+
+import csv
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
+
+from pollination.core.sanitize import line
+from pollination.core.settings import definition, with_defaults
+from pollination.core.userfile import is_own
+from pollination.plan.benchmark_folder import read_benchmark
+from pollination.plan.config.catalogue import read_catalogue
+from pollination.plan.config.checks import (
+    check_experiment,
+    check_kinds,
+    check_semantics,
+    check_size,
+    check_survey,
+    check_synthetic,
+    check_text_of,
+    check_theory,
+)
+from pollination.plan.config.loading import is_file, unusable
+from pollination.plan.config.overlay import expand
+from pollination.plan.config.paths import TEXT_ENDINGS, data_files
+from pollination.plan.config.roles import resolve_roles
+from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
+from pollination.plan.config.userfiles import check_braces, check_file
+from pollination.plan.corpora import CORPUS_KINDS
+
+LOOP = (
+    "corpora",
+    "models",
+    "founders",
+    "experiments",
+)  # the sections that the loop cannot do without
+SIDE = (
+    "theory",
+    "fingerprint",
+)  # what can be run alone, and does not run where it is absent or empty
+
+
+class ConfigError(ValueError):
+    """The mistakes of a config, one line each: file, key, value, what is allowed, the fix."""
+
+    def __init__(self, mistakes: list[str], source: str) -> None:
+        super().__init__("\n".join(line(f"{source}: {mistake}") for mistake in mistakes))
+
+
+def _placed(value: Any, data: str) -> Any:
+    """`value` with '{data}' in its strings replaced by the folder of local data."""
+    if isinstance(value, dict):
+        return {key: _placed(item, data) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, data) for item in value]
+    return value.replace("{data}", data) if isinstance(value, str) else value
+
+
+def _replicates(name: str, experiment: dict) -> dict[str, dict]:
+    single = {key: value for key, value in experiment.items() if key != "seeds"}
+    if not experiment["seeds"]:
+        return {name: single}
+    return {f"{name}.s{seed}": {**single, "seed": seed} for seed in experiment["seeds"]}
+
+
+def check_files(config: dict, source: str = "config") -> None:
+    """ConfigError where local data, models, tokenizers or functions that a config names are not
+    there.
+    """
+    mistakes: list[str] = []
+    for name, corpus in config["corpora"].items():
+        kind = CORPUS_KINDS[corpus["kind"]]
+        paths = (
+            {"path": corpus.get("path")}
+            if not corpus["splits"]
+            else {f"splits.{split}": path for split, path in corpus["splits"].items()}
+        )
+        for key, path in paths.items() if kind.local else ():
+            check_data(f"corpora.{name}.{key}", path, kind.endings, mistakes)
+    for name, task in config["tasks"].items():
+        for split, path in (task["data"] or {}).items():
+            if not is_file(path):
+                mistakes.append(
+                    f"tasks.{name}.data.{split}: {path!r}: there is no such file; correct the path"
+                )
+        if task["kind"] == "lm_eval" and task["include_path"]:
+            check_braces(f"tasks.{name}.include_path", task["include_path"], mistakes)
+            try:
+                read_benchmark(task)
+            except ValueError as error:
+                mistakes.append(f"tasks.{name}.include_path: {error}")
+    for name, survey in config["fingerprint"].items():
+        for entry in (
+            [survey.get("path", [])]
+            if isinstance(survey.get("path"), str)
+            else survey.get("path", [])
+        ):
+            check_data(f"fingerprint.{name}.path", entry, TEXT_ENDINGS, mistakes)
+        if survey["collect"]["prompts"] and not is_file(survey["collect"]["prompts"]):
+            mistakes.append(
+                f"fingerprint.{name}.collect.prompts: {survey['collect']['prompts']!r}: there is "
+                "no such file; correct the path"
+            )
+        try:
+            read_catalogue(
+                survey["models"], served=survey["kind"] == "collect"
+            ) if "models" in survey else None
+        except (ValueError, OSError, RuntimeError, csv.Error) as error:
+            mistakes.append(f"fingerprint.{name}.models: {error}")
+    for text, key in _own_functions(config).items():
+        check_file(key, text, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes, source)
+
+
+def _own_functions(config: dict) -> dict[str, str]:
+    """Each user's function that a config names -> the first key that names it."""
+    keys = [(f"evaluate.measures.{n}", f) for n, f in config["evaluate"]["measures"].items()]
+    keys += [
+        (f"experiments.{name}.select.rule", experiment["select"]["rule"])
+        for name, experiment in config["experiments"].items()
+    ]
+    return {text: key for key, text in reversed(keys) if is_own(text)}
+
+
+def check_data(
+    key: str, path: str | list[str], endings: tuple[str, ...], mistakes: list[str]
+) -> None:
+    try:
+        if not data_files(path, endings):
+            mistakes.append(
+                f"{key}: {path!r}: no {', '.join(endings)} file is there; correct the path"
+            )
+    except ValueError as error:
+        mistakes.append(f"{key}: {error}")
+
+
+def resolve(raw: dict, source: str = "config") -> dict:
+    """The resolved config: defaults filled in, `experiments` merged and replicated, `defaults`
+    gone.
+
+    Raises ConfigError, one line a mistake, each opening with `source` (the files that the config
+    came from).
+    """
+    mistakes = unusable(raw)
+    if mistakes:
+        raise ConfigError(mistakes, source)
+    try:
+        raw = expand(raw)
+    except ValueError as error:
+        raise ConfigError(str(error).split("\n"), source) from None
+    raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
+    validator = extend(Draft202012Validator, type_checker=INTEGERS)(schema())
+    violations = validator.iter_errors(raw)
+    for violation in sorted(violations, key=lambda one: [str(part) for part in one.absolute_path]):
+        mistakes += _explain(violation)
+    if any(raw.get(key) for key in LOOP) or not any(raw.get(key) for key in SIDE):
+        mistakes += [
+            f"top level: the key {key!r} is missing; add it (config/README.md says what it holds)"
+            for key in LOOP
+            if key not in raw
+        ][:1]
+    if not mistakes:
+        experiment_node = definition("experiment")
+        config = with_defaults(
+            {key: value for key, value in raw.items() if key not in ("defaults", "experiments")},
+            schema(),
+        )
+        del config["defaults"]
+        config |= {
+            key: _placed(config[key], config["data"])
+            for key in ("corpora", "models", "tasks", "fingerprint")
+        }
+        config["evaluate"]["semantics"] = _placed(config["evaluate"]["semantics"], config["data"])
+        merged = {
+            name: merge(raw.get("defaults", {}), change)
+            for name, change in raw.get("experiments", {}).items()
+        }
+        config["experiments"] = {}
+        check_kinds(config, mistakes)
+        for name, change in merged.items():
+            experiment = with_defaults(change, experiment_node)
+            check_experiment(name, experiment, config, mistakes)
+            config["experiments"] |= _replicates(name, experiment)
+        check_size(config["experiments"], mistakes)
+        check_text_of(config, mistakes)
+        check_synthetic(config, mistakes)
+        check_semantics(config, merged, mistakes)
+        config["figures"] = resolve_roles(config, merged, mistakes)
+        config["theory"] = config["theory"] if raw.get("theory") else {}
+        check_theory(config["theory"], mistakes)
+        for name, survey in config["fingerprint"].items():
+            check_survey(f"fingerprint.{name}", survey, config, merged, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes, source)
+    return config

@@ -1,0 +1,109 @@
+"""Which experiments play which role in the report: `figures:` of a config, checked and resolved."""
+
+from typing import Any
+
+from pollination.plan.config.checks import reference
+from pollination.plan.config.targets import TARGETS
+
+
+def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
+    """Roles with their experiments: population and line -> replicates; ecosystems and comparisons
+    -> {title: {label: replicates}}; paper -> {target: the same, or prompts, or a survey}.
+
+    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where
+    nobody plays a role; `text` and `distribution_text` with their defaults filled in. `named` are
+    the experiments as written, before replication.
+    """
+    replicates = {
+        name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
+        for name in named
+    }
+    sizes = {
+        name: config["experiments"][names[0]]["population"] for name, names in replicates.items()
+    }
+    first = {
+        "population": next((name for name, size in sizes.items() if size > 1), None),
+        "line": next((name for name, size in sizes.items() if size == 1), None),
+    }
+    given = config["figures"]
+    roles: dict[str, Any] = {}
+
+    def players(key: str, name: str, alone: bool) -> list[str]:
+        name, _, member = name.partition(":")
+        if not reference(mistakes, key, name, replicates, "experiments"):
+            return []
+        if member and not (member.isdigit() and int(member) < sizes[name] and alone):
+            mistakes.append(
+                f"{key}: {name}:{member} is no member to compare; allowed: members 0 to "
+                f"{sizes[name] - 1}, where members are compared"
+            )
+        return [f"{replicate}:{member}" if member else replicate for replicate in replicates[name]]
+
+    def entry(
+        key: str, chosen: list | dict | str, label: str, alone: bool = True
+    ) -> dict[str, list[str]]:
+        pairs = (
+            {label: chosen}
+            if isinstance(chosen, str)
+            else chosen
+            if isinstance(chosen, dict)
+            else {name: name for name in chosen}
+        )
+        return {label: players(key, name, alone) for label, name in pairs.items()}
+
+    for role in ("population", "line"):
+        chosen = given[role] or first[role]
+        roles[role] = players(f"figures.{role}", chosen, alone=False) if chosen else []
+    for role in ("ecosystems", "comparisons"):
+        roles[role] = {
+            title: entry(f"figures.{role}.{title}", chosen, title, alone=role == "comparisons")
+            for title, chosen in given[role].items()
+        }
+    roles["paper"] = {}
+    for target, chosen in given["paper"].items():
+        key, needs = f"figures.paper.{target}", TARGETS[target].needs if target in TARGETS else None
+        if not reference(
+            mistakes,
+            key,
+            target,
+            {name: 0 for name, one in TARGETS.items() if one.needs},
+            "the figures and tables that take a role",
+        ):
+            continue
+        kind = {"prompts": (list,), "survey": (str,)}.get(needs or "", (list, dict))
+        if not isinstance(chosen, kind):
+            mistakes.append(
+                f"{key}: {chosen!r} is of the wrong type; allowed: {TARGETS[target].takes}"
+            )
+        elif needs == "survey":
+            roles["paper"][target] = (
+                chosen
+                if reference(mistakes, key, chosen, config["fingerprint"], "fingerprint")
+                else None
+            )
+        elif needs == "prompts":
+            roles["paper"][target] = chosen
+        elif isinstance(chosen, list):
+            both = roles["ecosystems"] | roles["comparisons"]
+            where = "figures.ecosystems and figures.comparisons"
+            roles["paper"][target] = {
+                title: both[title]
+                for title in chosen
+                if reference(mistakes, key, title, both, where)
+            }
+        else:
+            roles["paper"][target] = {
+                title: entry(f"{key}.{title}", names, title) for title, names in chosen.items()
+            }
+    texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
+    if not texts and (given["ecosystems"] or given["comparisons"]):
+        mistakes.append(
+            "evaluate.perplexity: empty; figures.ecosystems and figures.comparisons are about it: "
+            "add an entry, or drop them"
+        )
+    default = next(iter(texts), None)
+    for key in ("text", "distribution_text"):
+        roles[key] = default = given[key] or default
+        if given[key] is not None:
+            reference(mistakes, f"figures.{key}", given[key], texts, "evaluate.perplexity")
+    return roles

@@ -1,0 +1,140 @@
+"""The JSON schema that a config is validated against, and each violation explained in one line."""
+
+import copy
+from functools import cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from pollination.core import settings
+from pollination.plan.config.values import nearest
+from pollination.plan.corpora import CORPUS_KINDS
+from pollination.plan.decoding import DECODINGS
+from pollination.plan.operators import MUTATION, SELECTION, TEXTS, WEIGHTS
+
+# 4.0 is no count: JSON schema takes it for an integer, and no range of Python does
+INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+TABLES: dict[str, dict[str, Any]] = {
+    "CORPUS_KINDS": CORPUS_KINDS,
+    "DECODINGS": DECODINGS,
+    "WEIGHTS": WEIGHTS,
+    "TEXTS": TEXTS,
+    "SELECTION": SELECTION,
+    "MUTATION": MUTATION,
+}
+"""Tables of the plan that say which values a key takes: in the schema, `table: NAME`. A key that
+has a type beside it takes other values too.
+"""
+
+
+@cache
+def schema() -> dict:
+    """The schema with the values of the plan's tables; `{values}` in a description lists them."""
+    whole = copy.deepcopy(settings.schema())
+    waiting = [whole]
+    while waiting:
+        node = waiting.pop()
+        if table := node.get("table"):
+            if "type" not in node:
+                node["enum"] = list(TABLES[table])
+            says = "; ".join(f"{name}: {entry.says}" for name, entry in TABLES[table].items())
+            node["description"] = node["description"].replace("{values}", says)
+        waiting += [child for child in node.values() if isinstance(child, dict)]
+    return whole
+
+
+def merge(base: dict, change: dict) -> dict:
+    """`base` with `change` laid over it; mappings are merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = merge(base[key], value) if both else value
+    return merged
+
+
+RENAMED = {  # keys of earlier versions -> their name today, which may depend on the section
+    "shots": ("num_fewshot",),
+    "clip_norm": ("max_grad_norm",),
+    "batch_sequences": ("batch_size",),
+    "micro_batch_sequences": ("micro_batch_size",),
+    "final_learning_rate": ("min_lr_ratio",),
+    "keep": ("checkpoint",),
+    "beams": ("num_beams",),
+    "min_tokens": ("min_completion_tokens",),
+    "prompts": ("prompt_corpus", "num_prompts"),
+    "prompts_used": ("max_prompts",),
+    "of": ("num_segments",),
+    "slices": ("segments",),
+    "vocabulary": ("vocab_size",),
+    "twin": ("overlay",),
+}
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """A violation of the schema: one line, or one for each unknown key."""
+    key = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        allowed = sorted(error.schema.get("properties", {}))
+        prefix = f"{key}." if key else ""
+        unknown = [name for name in error.instance if name not in allowed]
+        return [f"{prefix}{name}: {_unknown(name, allowed)}" for name in unknown]
+    return [_said(error, key or "top level")]
+
+
+def _unknown(name: str, allowed: list[str]) -> str:
+    for today in RENAMED.get(name, ()):
+        if today in allowed:
+            return f"this key is now called {today!r}; rename it"
+    return f"unknown key{nearest(name, allowed)}; allowed: {', '.join(allowed)}"
+
+
+def _said(error: ValidationError, key: str) -> str:
+    value = error.instance
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in value]
+        return (
+            f"{key}: the key {missing[0]!r} is missing; add it (config/README.md says what it "
+            "holds)"
+        )
+    if error.validator in ("enum", "const"):
+        allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
+        return (
+            f"{key}: {value!r} is not allowed{nearest(value, allowed)}; allowed: "
+            f"{', '.join(map(str, allowed))}"
+        )
+    if error.validator == "type":
+        allowed = (
+            error.validator_value
+            if isinstance(error.validator_value, list)
+            else [error.validator_value]
+        )
+        hint = (
+            "; write 1.0e-3 with a dot and a sign, YAML reads 1e-3 as text"
+            if isinstance(value, str) and "number" in allowed
+            else ""
+        )
+        return f"{key}: {value!r} is of the wrong type; allowed: {' or '.join(allowed)}{hint}"
+    if error.validator == "pattern":
+        allowed = error.schema.get("title", "letters, digits, '_' and '-', a letter or digit first")
+        return f"{key}: {value!r} is not a usable name; allowed: {allowed}"
+    limits = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+    if error.validator in limits:
+        return (
+            f"{key}: {value!r} is out of range; allowed: {limits[error.validator]} "
+            f"{error.validator_value}"
+        )
+    sizes = {
+        "minLength": "at least {} characters",
+        "maxLength": "at most {} characters",
+        "minItems": "at least {} entries",
+    }
+    sizes |= {"maxItems": "at most {} entries", "minProperties": "at least {} entries"}
+    if error.validator in sizes:
+        return (
+            f"{key}: {value!r} is of the wrong size; allowed: "
+            f"{sizes[error.validator].format(error.validator_value)}"
+        )
+    return f"{key}: {error.message}"

@@ -1,0 +1,42 @@
+"""The part of the config that figures need: a change of anything else does not redraw them."""
+
+from pollination.plan.config.values import listed
+from pollination.plan.plan import Plan
+
+
+def part_config(plan: Plan, names: list[str]) -> dict:
+    """What figures need of the config about some experiments."""
+    keys = (
+        "population",
+        "generations",
+        "founders",
+        "select",
+        "weights",
+        "text",
+        "text_of",
+        "mutate",
+        "human",
+    )
+    experiments = {
+        name: {key: plan.experiment(name)[key] for key in keys}
+        | {"generate": {"shards": plan.experiment(name)["generate"]["shards"]}}
+        for name in names
+    }
+    pools = {
+        e["founders"]: {
+            key: plan.config["founders"][e["founders"]][key]
+            for key in ("model", "corpus", "segments")
+        }
+        for e in experiments.values()
+    }
+    models = {
+        name: {"pretrained": plan.config["models"][name]["pretrained"]}
+        for p in pools.values()
+        for name in listed(p["model"])
+    }
+    return {
+        "tasks": list(plan.config["tasks"]),
+        "experiments": experiments,
+        "founders": pools,
+        "models": models,
+    }

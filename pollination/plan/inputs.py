@@ -1,0 +1,355 @@
+"""Which files each step reads: the static DAG, as functions of a plan."""
+
+from pollination.core import userfile
+from pollination.core.settings import definition, lean
+from pollination.plan import layout
+from pollination.plan.benchmark_folder import benchmark_files
+from pollination.plan.config.paths import data_files
+from pollination.plan.config.userfiles import code_digests
+from pollination.plan.config.values import OWN, by_member
+from pollination.plan.corpora import kind_of
+from pollination.plan.layout import (
+    corpus_of,
+    member_files,
+    model_of,
+    place_of,
+    pool_of,
+)
+from pollination.plan.operators import (
+    Start,
+    hands_on_weights,
+    reads_human,
+    takes_best,
+    text_of,
+    weights_of,
+)
+from pollination.plan.plan import SPLITS, Plan
+from pollination.plan.semantics import encoder_files
+
+"""Keys of `evaluate` that do not concern every member's evaluation as they stand."""
+
+
+def corpus_sources(plan: Plan, corpus: str) -> list[str]:
+    """The files that a corpus is built from; with splits of its own, those of train, then
+    validation, then test.
+    """
+    spec, kind = plan.config["corpora"][corpus], kind_of(plan, corpus)
+    if kind.joined:
+        return [
+            f"{plan.results}/corpora/{part}/{split}.parquet"
+            for part in spec["corpora"]
+            for split in SPLITS
+        ]
+    if kind.written:
+        return all_shards(plan, spec["experiment"], spec["generation"])
+    if kind.stager:
+        return [f"{plan.results}/staged/{corpus}.parquet"]
+    if kind.local:
+        paths = (
+            [spec["splits"][split] for split in SPLITS[:3]] if spec["splits"] else [spec["path"]]
+        )
+        return [file for path in paths for file in data_files(path, kind.endings)]
+    return []
+
+
+def staged_files(plan: Plan) -> list[str]:
+    """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models
+    and tokenizers, benchmarks.
+    """
+    places = [
+        (f"founders/{name}", m) for name in plan.used_pools for m in range(plan.pool_sizes[name])
+    ]
+    corpora = {
+        entry["corpus"]
+        for entry in [
+            *plan.config["evaluate"]["perplexity"],
+            plan.config["evaluate"]["disagreement"],
+        ]
+        if entry
+    } - {OWN}
+    for place, m in places:
+        corpora |= {
+            corpus_of(plan, place, m),
+            validation(plan, place, m),
+            sample_corpus(plan, place, m),
+        }
+    corpora |= {
+        prompt_corpus(plan, name, m)
+        for name, e in plan.config["experiments"].items()
+        for m in range(e["population"])
+    }
+    corpora |= {
+        part for name in corpora for part in plan.config["corpora"][name].get("corpora", [])
+    }
+    models = {
+        name: plan.config["models"][name]
+        for name in sorted({model_of(plan, place, m) for place, m in places})
+    }
+    fetched = [
+        name
+        for name, model in models.items()
+        if isinstance(model["pretrained"] or model["tokenizer"].get("source"), str)
+    ]
+    return [
+        *(
+            f"{plan.results}/staged/{name}.parquet"
+            for name in sorted(corpora)
+            if kind_of(plan, name).stager
+        ),
+        *(f"{plan.results}/models/{name}/config.json" for name in fetched),
+        *encoder_files(plan),
+        *(
+            f"{plan.results}/tasks/{name}/task.json"
+            for name, task in plan.config["tasks"].items()
+            if task["kind"] == "lm_eval"
+        ),
+    ]
+
+
+def tokenizer_corpus(plan: Plan, model: str) -> list[str]:
+    """The corpus that a model's tokenizer is made from, if any."""
+    if plan.config["models"][model]["pretrained"]:
+        return []
+    tokenizer = plan.config["models"][model]["tokenizer"]
+    return (
+        [f"{plan.results}/corpora/{tokenizer['corpus']}/train.parquet"]
+        if "corpus" in tokenizer
+        else []
+    )
+
+
+def checked_tasks(plan: Plan) -> list[str]:
+    """The questions that a corpus is searched for: all benchmarks' but a microworld's own."""
+    tasks = sorted(plan.config["tasks"].items())
+    return [
+        f"{plan.results}/tasks/{task}/questions.parquet"
+        for task, spec in tasks
+        if spec["kind"] != "microworld"
+    ]
+
+
+def task_sources(plan: Plan, task: str) -> list[str]:
+    spec = plan.config["tasks"][task]
+    if spec["kind"] == "microworld":
+        return [f"{plan.results}/corpora/{spec['corpus']}/tasks/{spec['benchmark']}.parquet"]
+    own = benchmark_files(spec) if spec["include_path"] else []
+    return [*own, *(spec["data"] or {}).values()]
+
+
+def task_settings(plan: Plan, task: str) -> dict:
+    """An entry of `tasks`, with the digests of the YAML and code of an own benchmark."""
+    spec = plan.config["tasks"][task]
+    settings = lean(spec, definition("task"))
+    if spec["include_path"]:
+        code = [path for path in benchmark_files(spec) if path.endswith((".yaml", ".py"))]
+        settings |= {"code": code_digests(code)}
+    return settings
+
+
+def packed(plan: Plan, place: str, member: int, split: str = "train") -> str:
+    """The packed tokens of a split by a member's tokenizer: the training text of its corpus, or the
+    validation text that chooses.
+    """
+    corpus = (
+        validation(plan, place, member) if split == "validation" else corpus_of(plan, place, member)
+    )
+    return f"{plan.results}/tokens/{model_of(plan, place, member)}/{corpus}/{split}.bin"
+
+
+def validation(plan: Plan, place: str, member: int) -> str:
+    return by_member(pool_of(plan, place)["validation"], member) or corpus_of(plan, place, member)
+
+
+def founder_inputs(plan: Plan, pool: str, member: int) -> dict[str, list[str]]:
+    place = f"founders/{pool}"
+    inputs = {"blocks": [packed(plan, place, member)]}
+    if pool_of(plan, place)["train"]["checkpoint"] == "best":
+        inputs["validation"] = [packed(plan, place, member, "validation")]
+    if plan.config["models"][model_of(plan, place, member)]["pretrained"]:
+        inputs["weights"] = [f"{layout.blueprint(plan, place, member)}/model.safetensors"]
+    return inputs
+
+
+def segment(plan: Plan, place: str) -> dict:
+    """Which blocks of its corpus a founder of a place reads (data/mixture.py, `segment`)."""
+    first, second = place.split("/")
+    pool = second if first == "founders" else plan.experiment(first)["founders"]
+    spec = plan.config["founders"][pool]
+    return {"pool": pool, "tokens": spec["train"]["tokens"]} | {
+        key: spec[key] for key in ("segments", "num_segments")
+    }
+
+
+def starting_weights(plan: Plan, name: str, generation: int, member: int) -> list[str]:
+    """The weights that a child starts from (none for a fresh one)."""
+    experiment = plan.experiment(name)
+    weights = weights_of(experiment)
+    if weights.start is Start.NEW:
+        return []
+    if weights.start is Start.MODEL:
+        return [
+            f"{layout.blueprint(plan, place_of(plan, name, generation), member)}/model.safetensors"
+        ]
+    if weights.start is Start.FOUNDER:
+        return [f"{layout.member_folder(plan, name, 0, member)}/model.safetensors"]
+    origin = weights.origin(member, layout.k(plan, name))
+    if hands_on_weights(experiment):
+        return [f"{plan.results}/{name}/gen{generation - 1}/parent{origin}/model.safetensors"]
+    return [f"{layout.member_folder(plan, name, generation - 1, origin)}/model.safetensors"]
+
+
+def parent_weights(plan: Plan, name: str, generation: int) -> list[str]:
+    """The mutated weights of a generation that its children start from; none in the last one."""
+    experiment = plan.experiment(name)
+    if generation + 1 == experiment["generations"]:
+        return []
+    slots = range(experiment["population"])
+    paths = [path for m in slots for path in starting_weights(plan, name, generation + 1, m)]
+    return list(dict.fromkeys(path for path in paths if f"/gen{generation}/parent" in path))
+
+
+def synthetic_text(plan: Plan, name: str, generation: int, member: int) -> list[str]:
+    """The synthetic text that a child reads, written by the generation before (or, accumulated, by
+    all before).
+    """
+    experiment = plan.experiment(name)
+    if text_of(experiment).is_human:
+        return []
+    if experiment["human"]["accumulate"] != "none" and generation > 1:
+        return synthetic_text(plan, name, generation - 1, member) + round_text(
+            plan, name, generation, member
+        )
+    return round_text(plan, name, generation, member)
+
+
+def round_text(plan: Plan, name: str, generation: int, member: int) -> list[str]:
+    """The part of a child's text that the generation before has written."""
+    text = text_of(plan.experiment(name))
+    if text.dealt:
+        return [f"{plan.results}/{name}/gen{generation - 1}/deal{member}/text.parquet"]
+    writers = text.writers(member, layout.k(plan, name))
+    return [path for rank in writers for path in shards(plan, name, generation - 1, rank)]
+
+
+def shards(plan: Plan, name: str, generation: int, rank: int) -> list[str]:
+    shards = plan.experiment(name)["generate"]["shards"]
+    return [
+        f"{plan.results}/{name}/gen{generation}/synthetic{rank}/shard{s}.parquet"
+        for s in range(shards)
+    ]
+
+
+def all_shards(plan: Plan, name: str, generation: int) -> list[str]:
+    return [
+        path
+        for rank in range(layout.k(plan, name))
+        for path in shards(plan, name, generation, rank)
+    ]
+
+
+def pooled(plan: Plan, name: str, generation: int) -> list[str]:
+    """What is pooled and dealt out: all that the generation wrote, or that of another experiment
+    (text_of).
+    """
+    return all_shards(plan, plan.experiment(name)["text_of"] or name, generation)
+
+
+def parents_write(plan: Plan, name: str, generation: int) -> bool:
+    """Whether a generation's parents write: its own next generation reads it, or another experiment
+    or a corpus does.
+    """
+    if any(
+        (corpus.get("experiment"), corpus.get("generation")) == (name, generation)
+        for corpus in plan.config["corpora"].values()
+    ):
+        return True
+    own = plan.experiment(name)
+    readers = [e for e in plan.config["experiments"].values() if e["text_of"] == name]
+    readers += [own] if not text_of(own).is_human and not own["text_of"] else []
+    return any(generation + 1 < reader["generations"] for reader in readers)
+
+
+def child_inputs(plan: Plan, name: str, generation: int, member: int) -> dict[str, list[str]]:
+    """Child (i, j) of slot m = i*k + j: weights of parent i, text of parent j (study A, 3)."""
+    inputs = {
+        "weights": starting_weights(plan, name, generation, member),
+        "text": synthetic_text(plan, name, generation, member),
+    }
+    place, experiment = place_of(plan, name, generation), plan.experiment(name)
+    if experiment["train"]["checkpoint"] == "best":
+        inputs["validation"] = [packed(plan, place, member, "validation")]
+    if reads_human(experiment):
+        inputs["human"] = [packed(plan, place, member)]
+    return inputs
+
+
+def prompt_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str, list[str]]:
+    """What a parent continues: held-out documents, or its own segment, of whichever member may hold
+    the rank; one file where all have the same.
+    """
+    members = range(plan.experiment(name)["population"]) if layout.selects(plan, name) else [rank]
+    if plan.experiment(name)["generate"]["prompt"] == "blocks":
+        key, files = "blocks", [packed(plan, place_of(plan, name, generation), m) for m in members]
+    else:
+        key, files = "prompts", [prompts(plan, prompt_corpus(plan, name, m)) for m in members]
+    return {key: files if len(set(files)) > 1 else files[:1]}
+
+
+def parent_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str, list[str]]:
+    """Who may hold a rank: with selection any member (selection.json says which), else the slot's
+    own.
+    """
+    if layout.selects(plan, name):
+        folder = f"{plan.results}/{name}/gen{generation}"
+        return {
+            "selection": [f"{folder}/selection.json"],
+            "members": member_files(plan, name, generation, "model.safetensors"),
+        }
+    return {"members": [f"{layout.member_folder(plan, name, generation, rank)}/model.safetensors"]}
+
+
+def selection_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str]]:
+    """What a choice of parents rests on: scores, answers, and the file of a user's own rule."""
+    inputs = {
+        file.split(".")[0]: member_files(plan, name, generation, file)
+        for file in ("scores.json", "answers.parquet")
+    }
+    rule = plan.experiment(name)["select"]["rule"]
+    return inputs | ({"rule": [userfile.split(rule)[0]]} if userfile.is_own(rule) else {})
+
+
+def selection_settings(plan: Plan, name: str) -> dict:
+    """`select` of an experiment, with its seed where the rule may draw random numbers."""
+    experiment = plan.experiment(name)
+    settings = lean(experiment["select"], definition("select"))
+    if takes_best(experiment["select"]["rule"]):
+        return settings
+    settings |= {"seed": experiment["seed"]}
+    rule = experiment["select"]["rule"]
+    if userfile.is_own(rule):
+        settings |= {"code": code_digests([userfile.split(rule)[0]])}
+    return settings
+
+
+def prompt_corpus(plan: Plan, name: str, member: int) -> str:
+    return plan.experiment(name)["generate"]["prompt_corpus"] or corpus_of(
+        plan, place_of(plan, name, 0), member
+    )
+
+
+def prompts(plan: Plan, corpus: str) -> str:
+    return f"{plan.results}/corpora/{corpus}/prompts.parquet"
+
+
+def training(plan: Plan, place: str) -> dict:
+    """The settings that say what the members of a place train on."""
+    first, second = place.split("/")
+    if first == "founders":
+        settings = {"train": plan.config["founders"][second]["train"]}
+    else:
+        settings = {key: plan.experiment(first)[key] for key in ("train", "text", "human", "seed")}
+    return lean(settings, definition("experiment"))
+
+
+def sample_corpus(plan: Plan, place: str, member: int) -> str:
+    return plan.config["evaluate"]["samples"]["corpus"] or corpus_of(plan, place, member)

@@ -1,0 +1,271 @@
+"""The jobs of a run, one entry for each.
+
+Snakemake plans the same jobs from rules/; a test compares the two lists.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pollination.plan import embedding, layout, outputs, pruning, report
+from pollination.plan.inputs import (
+    all_shards,
+    child_inputs,
+    corpus_sources,
+    founder_inputs,
+    parent_weights,
+    parents_write,
+    prompt_inputs,
+    task_sources,
+    tokenizer_corpus,
+)
+from pollination.plan.job_kinds import KINDS, JobKind
+from pollination.plan.layout import place_of
+from pollination.plan.measuring import disagreement_inputs, evaluation_inputs, quality_inputs
+from pollination.plan.operators import text_of
+from pollination.plan.paper import paper_files
+from pollination.plan.plan import Plan
+from pollination.plan.report import shown_in
+from pollination.plan.semantics import embeddings_file, encoder_files, vocabularies
+from pollination.plan.standalone import fingerprint_files, survey_parts, theory_files
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job of the plan. `group` and `generation` say where status shows it."""
+
+    kind: JobKind
+    group: str
+    generation: int | None
+    output: str
+    log: str
+    lease: str | None
+
+    @property
+    def stage(self) -> str:
+        return self.kind.stage
+
+
+def everything(plan: Plan) -> list[str]:
+    """What `snakemake` makes where no target is named."""
+    files = outputs.evaluations(plan, "scores.json") + outputs.selections(plan)
+    files += outputs.measured_beside(plan) + pruning.prunings(plan)
+    files += report.report_files(plan) + paper_files(plan)
+    return files + theory_files(plan) + fingerprint_files(plan)
+
+
+def jobs(plan: Plan) -> Iterator[Work]:
+    """Every job of a run, each once: preparation, founder pools, generations, report."""
+    yield from _preparation(plan)
+    yield from _members(plan)
+    yield from _generations(plan)
+    yield from _theory_and_surveys(plan)
+    yield from _semantics(plan)
+    yield from _figures(plan)
+
+
+def _work(
+    plan: Plan, rule: str, group: str, generation: int | None = None, **wildcards: object
+) -> Work:
+    kind = KINDS[rule]
+    return Work(
+        kind,
+        group,
+        generation,
+        output=f"{plan.results}/{kind.output.format(**wildcards)}",
+        log=f"{plan.results}/logs/{kind.log.format(**wildcards)}.log",
+        lease=kind.lease.format(**wildcards) if kind.lease else None,
+    )
+
+
+def _trained(plan: Plan) -> list[tuple[str, int | None, str, int]]:
+    """(group, generation, place, members) of all founder pools and generations of children."""
+    pools = [
+        (f"founders {pool}", None, f"founders/{pool}", size)
+        for pool, size in plan.pool_sizes.items()
+    ]
+    return pools + [
+        (name, g, place_of(plan, name, g), experiment["population"])
+        for name, experiment in plan.config["experiments"].items()
+        for g in range(1, experiment["generations"])
+    ]
+
+
+def _scored(plan: Plan) -> set[str]:
+    """The founder pools that are measured: not those that only give a pretrained model."""
+    return {f"founders/{e['founders']}" for e in plan.config["experiments"].values()}
+
+
+def _measured(plan: Plan) -> list[tuple[str, int]]:
+    """(place, member) of every model that is measured."""
+    scored = _scored(plan)
+    return [
+        (place, m)
+        for _, generation, place, size in _trained(plan)
+        for m in range(size)
+        if generation is not None or place in scored
+    ] + [(f"base/{model}", 0) for model in plan.bases]
+
+
+def _members(plan: Plan) -> Iterator[Work]:
+    scored = _scored(plan)
+    for group, generation, place, size in _trained(plan):
+        train = "train_founder" if generation is None else "train_child"
+        rules = [train]
+        if generation is not None or place in scored:
+            rules.append("evaluate_member")
+            if plan.config["evaluate"]["quality"]:
+                rules.append("measure_quality")
+        for m in range(size):
+            for rule in rules:
+                yield _work(plan, rule, group, generation, place=place, member=m)
+    for model in plan.bases:
+        yield _work(plan, "evaluate_member", f"base {model}", place=f"base/{model}", member=0)
+
+
+def _generations(plan: Plan) -> Iterator[Work]:
+    compared = set(outputs.disagreements(plan))
+    for name, experiment in plan.config["experiments"].items():
+        for g in range(experiment["generations"]):
+            here = {"experiment": name, "gen": g}
+            folder = f"{plan.results}/{name}/gen{g}"
+            if f"{folder}/disagreement.json" in compared:
+                yield _work(plan, "measure_disagreement", name, g, **here)
+            if layout.selects(plan, name):
+                yield _work(plan, "select_parents", name, g, **here)
+            for path in all_shards(plan, name, g) if parents_write(plan, name, g) else ():
+                rank, shard = re.findall(r"synthetic(\d+)/shard(\d+)\.parquet$", path)[0]
+                yield _work(plan, "generate_shard", name, g, **here, rank=rank, shard=shard)
+            for path in parent_weights(plan, name, g):
+                rank = Path(path).parent.name.removeprefix("parent")
+                yield _work(plan, "mutate_parent", name, g, **here, rank=rank)
+            last = g + 1 == experiment["generations"]
+            members = () if last else range(experiment["population"])
+            for m in members if text_of(experiment).dealt else ():
+                yield _work(plan, "deal_pool", name, g, **here, member=m)
+    for path in pruning.prunings(plan):
+        *_, name, folder, _ = path.split("/")
+        g = int(folder.removeprefix("gen"))
+        yield _work(plan, "prune_generation", name, g, experiment=name, gen=g)
+
+
+def _theory_and_surveys(plan: Plan) -> Iterator[Work]:
+    for table in ("recursion", "sensitivity", "bound") if plan.config["theory"] else ():
+        yield _work(plan, "simulate", "theory", table=table)
+    surveys = plan.config["fingerprint"]
+    if any(survey["count"]["stopwords"] == "nltk" for survey in surveys.values()):
+        yield _work(plan, "stage_stopwords", "preparation")
+    for name, survey in surveys.items():
+        group = f"fingerprint {name}"
+        for part in survey_parts(plan, name):
+            if survey["kind"] == "collect":
+                yield _work(plan, "collect_outputs", group, survey=name, part=part)
+            yield _work(plan, "count_fingerprints", group, survey=name, part=part)
+        yield _work(plan, "compare_fingerprints", group, survey=name)
+        if survey["kind"] == "population":
+            yield _work(plan, "trace_inheritance", group, survey=name)
+    yield from _drawn(plan, theory_files(plan) + fingerprint_files(plan))
+
+
+def _semantics(plan: Plan) -> Iterator[Work]:
+    if embedding.embedded(plan):
+        if encoder_files(plan):
+            yield _work(plan, "stage_encoder", "preparation")
+        encoder = Path(embeddings_file(plan)).name.removesuffix(".embeddings.parquet")
+        yield _work(plan, "embed_samples", "semantics", encoder=encoder)
+        yield _work(plan, "compare_samples", "semantics")
+
+
+def _figures(plan: Plan) -> Iterator[Work]:
+    yield from _drawn(plan, report.report_files(plan))
+    for path in paper_files(plan):
+        if path.startswith(f"{plan.results}/paper/") and path.endswith(".csv"):
+            yield _work(plan, "draw_target", "report", target=Path(path).stem)
+
+
+def _drawn(plan: Plan, files: Iterable[str]) -> Iterator[Work]:
+    for path in files:
+        if path.startswith(f"{plan.results}/report/") and path.endswith(".csv"):
+            yield _work(plan, "draw", "report", figure=Path(path).stem)
+
+
+def _preparation(plan: Plan) -> Iterator[Work]:
+    """The jobs behind inputs that no member makes: corpora, models, tokens, tasks."""
+    made: dict[tuple, None] = {}
+    for path in sorted(_prepared(plan)):
+        folder, name, *parts = path.split("/")
+        file = parts[-1] if parts else ""
+        if folder == "tokens":
+            made[
+                "pack_tokens", ("model", name), ("corpus", parts[0]), ("split", Path(file).stem)
+            ] = None
+        elif file == "overlap.json":
+            made["check_overlap", ("corpus", name)] = None
+        elif file == "vocabulary.parquet":
+            made["count_vocabulary", ("corpus", name)] = None
+        elif folder == "staged":
+            made["stage_corpus", ("corpus", Path(name).stem)] = None
+        elif folder in PREPARED:
+            rule, wildcard = PREPARED[folder]
+            made[rule, (wildcard, name)] = None
+    for rule, *wildcards in made:
+        yield _work(plan, rule, "preparation", **dict(wildcards))
+
+
+PREPARED = {  # folder of a run -> the rule that makes what lies in it, and its wildcard
+    "corpora": ("build_corpus", "corpus"),
+    "models": ("prepare_model", "model"),
+    "tasks": ("stage_task", "task"),
+    "requests": ("build_requests", "model"),
+}
+
+
+def _prepared(plan: Plan) -> set[str]:
+    """Paths, below results/{run}/, of all that is prepared before a member is trained."""
+    base = f"{plan.results}/"
+    needed = {path.removeprefix(base) for path in _needed(plan) if path.startswith(base)}
+    needed |= {
+        f"corpora/{path.split('/')[2]}/train.parquet"
+        for path in needed
+        if path.startswith("tokens/")
+    }
+    for folder, sources in (
+        ("models", tokenizer_corpus),
+        ("corpora", corpus_sources),
+        ("tasks", task_sources),
+    ):
+        for name in {path.split("/")[1] for path in needed if path.startswith(f"{folder}/")}:
+            paths = sources(plan, name)
+            needed |= {path.removeprefix(base) for path in paths if path.startswith(base)}
+    return needed
+
+
+def _needed(plan: Plan) -> set[str]:
+    """The inputs of the jobs of members and of figures."""
+    needed: set[str] = set()
+
+    def add(inputs: dict[str, list[str]], *names: str) -> None:
+        needed.update(path for name in names or inputs for path in inputs.get(name, []))
+
+    for name, experiment in plan.config["experiments"].items():
+        for g in range(experiment["generations"]):
+            for rank in range(layout.k(plan, name)) if parents_write(plan, name, g) else ():
+                add(prompt_inputs(plan, name, g, rank))
+            for m in range(experiment["population"]) if g else ():
+                add(child_inputs(plan, name, g, m), "validation", "human")
+    for pool, size in plan.pool_sizes.items():
+        for m in range(size):
+            add(founder_inputs(plan, pool, m))
+            needed.add(f"{layout.blueprint(plan, f'founders/{pool}', m)}/tokenizer.json")
+    for place, m in _measured(plan):
+        add(evaluation_inputs(plan, place, m))
+        if plan.config["evaluate"]["quality"] and not place.startswith("base/"):
+            inputs = quality_inputs(plan, place, m)
+            add(inputs, "world", "held_out", "train", "reference", "prompts")
+    for path in outputs.disagreements(plan):
+        name, folder = path.split("/")[-3:-1]
+        add(disagreement_inputs(plan, name, int(folder.removeprefix("gen"))), "text")
+    for figure in ("continuations", "degeneration"):
+        needed.update(vocabularies(plan, shown_in(plan, figure)))
+    return needed

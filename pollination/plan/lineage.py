@@ -1,0 +1,161 @@
+"""Who descends from whom: derived from the plan and the selections, for any model of any
+generation.
+
+Child m of generation g takes its weights from rank m // k and its text from rank m % k of
+generation g - 1 (study A, appendix C); `selection.json` says which slot held a rank. Without
+selection ranks are slots.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from pollination.core import artifacts
+from pollination.plan import inputs, layout
+from pollination.plan.inputs import round_text
+from pollination.plan.layout import corpus_of, model_of, place_of
+from pollination.plan.operators import Start, is_mutated, reads_human, text_of, weights_of
+from pollination.plan.plan import Plan
+
+
+def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
+    """All ancestors of a model, by weights and by text, itself included.
+
+    Returns {experiment, generation, member, nodes}; nodes from the youngest generation to the
+    founders, each {generation, member, model, weights_from, pretrained, mutated, text_from, shards,
+    human}: weights_from is (generation, member) or None (a founder, a fresh start, or the model
+    `pretrained`); text_from the writers, a list of (generation, member); shards the synthetic text
+    that it read; human the corpus of human text that it read, or None. Reads the selections of
+    earlier generations; FileNotFoundError where one is not made yet.
+    """
+
+    slot, nodes, waiting = _slots(plan, experiment), {}, [(generation, member)]
+    while waiting:
+        place = waiting.pop()
+        if place not in nodes:
+            nodes[place] = _node(plan, experiment, *place, slot)
+            waiting += [
+                parent
+                for parent in (nodes[place]["weights_from"], *nodes[place]["text_from"])
+                if parent
+            ]
+    ordered = [nodes[place] for place in sorted(nodes, key=lambda place: (-place[0], place[1]))]
+    return {"experiment": experiment, "generation": generation, "member": member, "nodes": ordered}
+
+
+def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
+    """(generation, member) -> node, as in `ancestry`, of every model of an experiment."""
+    slot, one = _slots(plan, experiment), plan.experiment(experiment)
+    return {
+        (g, m): _node(plan, experiment, g, m, slot)
+        for g in range(one["generations"])
+        for m in range(one["population"])
+    }
+
+
+def _slots(plan: Plan, experiment: str):
+    """(generation, rank) -> the slot that held it."""
+
+    @cache
+    def slot(generation: int, rank: int) -> int:
+        return (
+            parent_of(f"{plan.results}/{experiment}/gen{generation}/selection.json", rank)
+            if layout.selects(plan, experiment)
+            else rank
+        )
+
+    return slot
+
+
+def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
+    experiment, k, before = plan.experiment(name), layout.k(plan, name), generation - 1
+    node = {
+        "generation": generation,
+        "member": member,
+        "model": layout.member_folder(plan, name, generation, member),
+        "weights_from": None,
+    }
+    node |= {"pretrained": None, "mutated": False, "text_from": [], "shards": [], "human": None}
+    place = place_of(plan, name, generation)
+    weights, text = weights_of(experiment), text_of(experiment)
+    model = model_of(plan, place, member)
+    if generation == 0 or weights.start is Start.MODEL:
+        node["pretrained"] = model if plan.config["models"][model]["pretrained"] else None
+    if generation == 0:
+        return node | {"human": corpus_of(plan, place, member)}
+    origin = weights.origin(member, k)
+    if weights.start is Start.FOUNDER:
+        node["weights_from"] = (0, origin)
+    elif weights.start is Start.SLOT:
+        node["weights_from"] = (before, origin)
+    elif weights.start is Start.RANK:
+        node["weights_from"] = (before, slot(before, origin))
+    node["mutated"] = is_mutated(experiment)
+    if not text.is_human:
+        ranks = text.writers(member, k)
+        accumulates = experiment["human"]["accumulate"] != "none"
+        rounds = range(generation) if accumulates else [before]
+        node["text_from"] = (
+            [] if experiment["text_of"] else [(g, slot(g, rank)) for g in rounds for rank in ranks]
+        )
+        node["shards"] = [
+            path
+            for g in rounds
+            for path in (
+                inputs.pooled(plan, name, g)
+                if text.dealt
+                else round_text(plan, name, g + 1, member)
+            )
+        ]
+    if reads_human(experiment):
+        node["human"] = corpus_of(plan, place, member)
+    return node
+
+
+def format_ancestry(tree: dict) -> str:
+    """The ancestry as text, one model a line, the youngest first, and under each the text that it
+    read.
+    """
+    name = lambda place: f"generation {place[0]}, member {place[1]}"  # noqa: E731
+    by_weights, nodes = (
+        set(),
+        {(node["generation"], node["member"]): node for node in tree["nodes"]},
+    )
+    place = (tree["generation"], tree["member"])
+    while place:
+        by_weights.add(place)
+        place = nodes[place]["weights_from"]
+    lines = [
+        (
+            f"Ancestors of {tree['experiment']}, {name((tree['generation'], tree['member']))}, by "
+            "weights and by text"
+        )
+    ]
+    lines[0] += (
+        f" ({len(by_weights) - 1} by weights, marked *; {len(nodes) - len(by_weights)} more by "
+        "text):"
+    )
+    for place, node in nodes.items():
+        source = "initialised anew"
+        if node["weights_from"]:
+            source = f"weights from {name(node['weights_from'])}" + (
+                ", mutated" if node["mutated"] else ""
+            )
+        elif node["pretrained"]:
+            source = f"pretrained model {node['pretrained']}"
+        elif node["generation"] == 0:
+            source = "founder"
+        writers = "; ".join(name(place) for place in node["text_from"])
+        mark = "*" if place in by_weights else " "
+        lines.append(
+            f"{mark} {name(place)}: {source}" + (f"; text from {writers}" if writers else "")
+        )
+        lines.append(f"      model {node['model']}")
+        lines += [f"      read  {path}" for path in node["shards"]]
+        if node["human"]:
+            lines.append(f"      read  human text of corpus {node['human']}")
+    return "\n".join(lines)
+
+
+def parent_of(selection: str | Path, rank: int) -> int:
+    """The slot that holds a rank."""
+    return artifacts.read_json(selection)["parents"][rank]

@@ -1,0 +1,172 @@
+"""Which files the measures of a model read: benchmarks, held-out text, disagreement, quality."""
+
+from pollination.core import userfile
+from pollination.core.settings import definition, lean
+from pollination.plan.config.userfiles import code_digests
+from pollination.plan.config.values import OWN, listed
+from pollination.plan.corpora import kind_of
+from pollination.plan.inputs import child_inputs, founder_inputs, packed, prompts, sample_corpus
+from pollination.plan.layout import (
+    corpus_of,
+    member_files,
+    model_files,
+    model_of,
+    place_of,
+)
+from pollination.plan.plan import Plan
+
+BESIDE = ("perplexity", "disagreement", "quality", "semantics")
+
+
+def measures(plan: Plan, place: str, member: int) -> dict:
+    """`evaluate` as it concerns a member: texts for other generations or founders are left out (the
+    untouched model reads those of all founders that start from it), and `own` becomes its corpus;
+    `name` is what the scores call it.
+    """
+    kind, name = place.split("/")
+    generation = {"base": -1, "founders": 0}.get(kind)
+    generation = int(name.removeprefix("gen")) if generation is None else generation
+    pools = (
+        {name}
+        if kind == "founders"
+        else {p for p, pool in plan.used_pools.items() if name in listed(pool["model"])}
+    )
+    pools = {plan.experiment(kind)["founders"]} if generation > 0 else pools
+    kept = []
+    for entry in plan.config["evaluate"]["perplexity"]:
+        generations, founders = entry["generations"], entry["founders"]
+        if (generations is None or generation in generations) and (
+            founders is None or pools & set(founders)
+        ):
+            corpus = corpus_of(plan, place, member) if entry["corpus"] == OWN else entry["corpus"]
+            text = {key: entry[key] for key in ("split", "sequences", "max_tokens")}
+            kept.append(text | {"corpus": corpus, "name": entry["corpus"]})
+    shared = {k: value for k, value in plan.config["evaluate"].items() if k not in BESIDE}
+    if own := shared["measures"].values():
+        shared["code"] = code_digests(userfile.split(text)[0] for text in own)
+    return lean(shared | {"perplexity": kept}, definition("evaluate"))
+
+
+def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:
+    """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check
+    for overlap.
+    """
+    text = [
+        held_out(plan, model_of(plan, place, member), entry)
+        for entry in measures(plan, place, member)["perplexity"]
+    ]
+    own = plan.config["evaluate"]["measures"].values()
+    return {
+        "tasks": staged_tasks(plan),
+        "requests": requests(plan, model_of(plan, place, member)),
+        "text": text,
+        "worlds": [
+            f"{plan.results}/corpora/{c}/world.json" for c in measured_worlds(plan, place, member)
+        ],
+        "prompts": [prompts(plan, sample_corpus(plan, place, member))],
+        "overlap": [f"{plan.results}/corpora/{corpus_of(plan, place, member)}/overlap.json"],
+        "measures": list(dict.fromkeys(userfile.split(text)[0] for text in own)),
+    }
+
+
+def evaluated_model(plan: Plan, place: str, member: int) -> dict[str, str | list[str]]:
+    weights, *others = model_files(plan, place, member)
+    return {"weights": weights, "model": others}
+
+
+def measured_sequences(plan: Plan, place: str, member: int) -> list[str]:
+    """How the text of each of a member's measures is cut, in their order."""
+    return [sequences(plan, entry) for entry in measures(plan, place, member)["perplexity"]]
+
+
+def staged_tasks(plan: Plan) -> list[str]:
+    return [f"{plan.results}/tasks/{task}/task.json" for task in sorted(plan.config["tasks"])]
+
+
+def requests(plan: Plan, model: str) -> list[str]:
+    """The benchmarks' requests as a model's tokenizer reads them: one job a model, for all its
+    members.
+    """
+    return [
+        f"{plan.results}/requests/{model}/{task}.parquet" for task in sorted(plan.config["tasks"])
+    ]
+
+
+def sequences(plan: Plan, entry: dict) -> str:
+    """A microworld is always scored by document: only then is the truth's likelihood of every token
+    known.
+    """
+    return "documents" if kind_of(plan, entry["corpus"]).world else entry["sequences"]
+
+
+def held_out(plan: Plan, model: str, entry: dict) -> str:
+    """The text of an entry of `evaluate` as a model reads it: packed blocks, or documents."""
+    if sequences(plan, entry) == "blocks":
+        return f"{plan.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
+    return f"{plan.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
+
+
+def disagreement_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str]]:
+    """Weights, tokenizer and text, each by slot: only members that read the same are compared."""
+    files = {
+        "weights": "model.safetensors",
+        "configs": "config.json",
+        "tokenizers": "tokenizer.json",
+    }
+    inputs = {key: member_files(plan, name, generation, file) for key, file in files.items()}
+    place, entry = place_of(plan, name, generation), plan.config["evaluate"]["disagreement"]
+    return inputs | {
+        "text": [
+            held_out(plan, model_of(plan, place, m), entry)
+            for m in range(plan.experiment(name)["population"])
+        ]
+    }
+
+
+def quality_entry(plan: Plan, place: str, member: int) -> dict:
+    """The held-out text on which a training's effect is measured: the first entry of
+    `evaluate.perplexity` on its corpus.
+    """
+    entries = [
+        entry
+        for entry in plan.config["evaluate"]["perplexity"]
+        if entry["corpus"] in (OWN, corpus_of(plan, place, member))
+    ]
+    entry = entries[0] | {"corpus": corpus_of(plan, place, member)}
+    return lean(entry, definition("perplexity"))
+
+
+def quality_sequences(plan: Plan, place: str, member: int) -> str:
+    return sequences(plan, quality_entry(plan, place, member))
+
+
+def quality_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:
+    """What a training read and started from, held-out text, and the truth: a grammar, or (a proxy)
+    human text.
+    """
+    first, second = place.split("/")
+    model, corpus = model_of(plan, place, member), corpus_of(plan, place, member)
+    inputs = (
+        founder_inputs(plan, second, member)
+        if first == "founders"
+        else child_inputs(plan, first, int(second.removeprefix("gen")), member)
+    )
+    inputs = {key: paths for key, paths in inputs.items() if key != "validation"}
+    inputs["held_out"] = [held_out(plan, model, quality_entry(plan, place, member))]
+    if kind_of(plan, corpus).world:
+        return inputs | {"world": [f"{plan.results}/corpora/{corpus}/world.json"]}
+    human = {
+        "train": [packed(plan, place, member)],
+        "reference": [packed(plan, place, member, "test")],
+    }
+    return inputs | human | {"prompts": [prompts(plan, corpus)]}
+
+
+def disagreement_sequences(plan: Plan) -> str | None:
+    entry = plan.config["evaluate"]["disagreement"]
+    return sequences(plan, entry) if entry else None
+
+
+def measured_worlds(plan: Plan, place: str, member: int) -> list[str]:
+    named = dict.fromkeys(entry["corpus"] for entry in measures(plan, place, member)["perplexity"])
+    return [name for name in named if kind_of(plan, name).world]

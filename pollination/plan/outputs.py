@@ -1,0 +1,71 @@
+"""Which files a run makes: members, scores, selections, and all that one generation consists of."""
+
+from pollination.plan import layout
+from pollination.plan.inputs import all_shards, parent_weights, parents_write
+from pollination.plan.layout import member_files
+from pollination.plan.plan import EVALUATION_FILES, MEMBER_FILES, Plan
+
+
+def trained(plan: Plan) -> list[str]:
+    """The folder of every member of every generation of every experiment; shared founders once."""
+    experiments = plan.config["experiments"].items()
+    places = [
+        (name, g, m)
+        for name, e in experiments
+        for g in range(e["generations"])
+        for m in range(e["population"])
+    ]
+    return list(dict.fromkeys(layout.member_folder(plan, *place) for place in places))
+
+
+def evaluations(plan: Plan, file: str) -> list[str]:
+    """One evaluation file of every member and of every untouched pretrained model."""
+    untouched = [f"{plan.results}/base/{model}/member0" for model in plan.bases]
+    return [f"{folder}/{file}" for folder in trained(plan) + untouched]
+
+
+def selections(plan: Plan) -> list[str]:
+    """The selections of all generations, the last one too: it names the champion."""
+    return [
+        f"{plan.results}/{name}/gen{generation}/selection.json"
+        for name, experiment in plan.config["experiments"].items()
+        if layout.selects(plan, name)
+        for generation in range(experiment["generations"])
+    ]
+
+
+def disagreements(plan: Plan) -> list[str]:
+    """One for each generation of an experiment with several members, if the config asks for it."""
+    return [
+        f"{plan.results}/{name}/gen{generation}/disagreement.json"
+        for name, experiment in plan.config["experiments"].items()
+        if plan.config["evaluate"]["disagreement"] and experiment["population"] > 1
+        for generation in range(experiment["generations"])
+    ]
+
+
+def measured_beside(plan: Plan) -> list[str]:
+    """All that is measured beside each member's scores."""
+    quality = trained(plan) if plan.config["evaluate"]["quality"] else []
+    return disagreements(plan) + [f"{folder}/quality.json" for folder in quality]
+
+
+def generation_files(plan: Plan, name: str, generation: int) -> list[str]:
+    """All files of one generation: members, scores, selection, and what the children inherit."""
+    files = [
+        path
+        for file in MEMBER_FILES + EVALUATION_FILES
+        for path in member_files(plan, name, generation, file)
+    ]
+    files += [
+        path
+        for path in disagreements(plan)
+        if path.startswith(f"{plan.results}/{name}/gen{generation}/")
+    ]
+    if plan.config["evaluate"]["quality"]:
+        files += member_files(plan, name, generation, "quality.json")
+    if layout.selects(plan, name):
+        files.append(f"{plan.results}/{name}/gen{generation}/selection.json")
+    if parents_write(plan, name, generation):
+        files += all_shards(plan, name, generation)
+    return files + parent_weights(plan, name, generation)

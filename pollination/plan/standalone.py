@@ -1,0 +1,167 @@
+"""What can run without the loop: the Gaussian theory, and surveys of fingerprints."""
+
+from pollination.plan import layout
+from pollination.plan.config.catalogue import read_catalogue, slug
+from pollination.plan.config.paths import data_files
+from pollination.plan.figures import FINGERPRINT, THEORY
+from pollination.plan.plan import Plan
+
+
+def drawn_files(plan: Plan, figures: dict | list) -> list[str]:
+    return [
+        f"{plan.results}/report/{figure}.{end}"
+        for figure in figures
+        for end in ("svg", "png", "csv")
+    ]
+
+
+def theory_files(plan: Plan) -> list[str]:
+    """The theory's tables and figures; none where the config has no theory."""
+    tables = [
+        f"{plan.results}/theory/{table}.parquet"
+        for table in ("recursion", "summary", "sensitivity", "bound")
+    ]
+    return tables + drawn_files(plan, THEORY) if plan.config["theory"] else []
+
+
+def survey_of(plan: Plan, name: str) -> dict:
+    return plan.config["fingerprint"][name]
+
+
+def surveyed(plan: Plan, name: str) -> dict[str, dict]:
+    """Population surveys: model -> folder, family and generation (its 'release').
+
+    Founders are a family of their own: all descend from them.
+    """
+    models = {}
+    for experiment in survey_of(plan, name)["experiments"]:
+        for generation in range(plan.experiment(experiment)["generations"]):
+            for member in range(plan.experiment(experiment)["population"]):
+                folder = layout.member_folder(plan, experiment, generation, member)
+                founders = f"founders {plan.experiment(experiment)['founders']}"
+                family = experiment if generation else founders
+                models[folder.removeprefix(f"{plan.results}/")] = {
+                    "family": family,
+                    "month": generation,
+                    "release": f"generation {generation}",
+                }
+    return models
+
+
+def sampled_models(plan: Plan, name: str) -> dict[str, dict]:
+    """As `surveyed`, for a population; a survey of other models has them in its models.csv."""
+    return surveyed(plan, name) if survey_of(plan, name)["kind"] == "population" else {}
+
+
+def served(plan: Plan, name: str, part: str) -> dict[str, str]:
+    """Where a collected model is served. The job reads keys and prices: they change no output."""
+    row = next(
+        row
+        for model, row in read_catalogue(survey_of(plan, name)["models"], served=True).items()
+        if slug(model) == part
+    )
+    return {key: row[key] for key in ("model", "base_url", "name")} | {
+        "catalogue": survey_of(plan, name)["models"]
+    }
+
+
+def survey_parts(plan: Plan, name: str) -> dict[str, list[str]]:
+    """Part -> the files that one job counts: an entry of `path`, a model, or a population."""
+    survey = survey_of(plan, name)
+    if survey["kind"] == "population":
+        return {
+            "members": [f"{plan.results}/{model}/samples.parquet" for model in surveyed(plan, name)]
+        }
+    if survey["kind"] == "collect":
+        models = map(slug, read_catalogue(survey["models"]))
+        return {
+            model: [f"{plan.results}/fingerprint/{name}/outputs/{model}.parquet"]
+            for model in models
+        }
+    entries = [survey["path"]] if isinstance(survey["path"], str) else survey["path"]
+    if survey["kind"] == "results":
+        entries = [file for entry in entries for file in data_files(entry)]
+    return {f"part{number}": data_files(entry) for number, entry in enumerate(entries)}
+
+
+def part_sources(plan: Plan, name: str, part: str) -> list[str]:
+    return survey_parts(plan, name)[part]
+
+
+def part_files(plan: Plan, name: str) -> list[str]:
+    """What the jobs that count a survey's parts write."""
+    return [
+        f"{plan.results}/fingerprint/{name}/parts/{part}.json" for part in survey_parts(plan, name)
+    ]
+
+
+def catalogue_file(plan: Plan, name: str) -> str | list[str]:
+    """The list of models of a survey; a population has none."""
+    return survey_of(plan, name).get("models", [])
+
+
+def collect_prompts(plan: Plan, name: str) -> str | list[str]:
+    return survey_of(plan, name)["collect"]["prompts"] or []
+
+
+def stopword_files(plan: Plan, name: str) -> list[str]:
+    """Staged from NLTK, a file of the user's, or none: then the package's list."""
+    source = survey_of(plan, name)["count"]["stopwords"]
+    return {"snowball": [], "nltk": [f"{plan.results}/staged/stopwords.txt"]}.get(source, [source])
+
+
+def families(plan: Plan, name: str) -> list[dict]:
+    """Population surveys: each child, the generation before, and the file of its parents."""
+    experiments = survey_of(plan, name)["experiments"]
+    places = [
+        (e, g, m)
+        for e in experiments
+        for g in range(1, plan.experiment(e)["generations"])
+        for m in range(plan.experiment(e)["population"])
+    ]
+
+    def short(name: str, generation: int, member: int) -> str:
+        return f"{layout.place_of(plan, name, generation)}/member{member}"
+
+    children = []
+    for e, g, m in places:
+        before = [short(e, g - 1, slot) for slot in range(plan.experiment(e)["population"])]
+        operators = {
+            "k": layout.k(plan, e),
+            "weights": plan.experiment(e)["weights"],
+            "text": plan.experiment(e)["text"],
+        }
+        selection = (
+            f"{plan.results}/{e}/gen{g - 1}/selection.json" if layout.selects(plan, e) else None
+        )
+        children.append(
+            {
+                "experiment": e,
+                "generation": g,
+                "slot": m,
+                "child": short(e, g, m),
+                "before": before,
+                "selection": selection,
+            }
+            | operators
+        )
+    return children
+
+
+def survey_selections(plan: Plan, name: str) -> list[str]:
+    return list(
+        dict.fromkeys(child["selection"] for child in families(plan, name) if child["selection"])
+    )
+
+
+def fingerprint_files(plan: Plan) -> list[str]:
+    """The figures of all surveys; those of descent for populations only."""
+    files = []
+    for name, survey in plan.config["fingerprint"].items():
+        figures = [
+            figure
+            for figure, entry in FINGERPRINT.items()
+            if not entry.families or survey["kind"] == "population"
+        ]
+        files += drawn_files(plan, [f"{figure}.{name}" for figure in figures])
+    return files

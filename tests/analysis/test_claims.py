@@ -1,0 +1,322 @@
+"""Claims as tests: verdicts that were built in come out, chance does not become certainty, and what
+has no data says so.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import t as student
+
+from pollination.analysis.claims import noise, rounds, verdicts
+from pollination.analysis.claims.noise import Side
+from pollination.analysis.claims.verdicts import (
+    Finding,
+    around,
+    correct,
+    decide,
+    power,
+    row,
+    student_draws,
+)
+from pollination.analysis.run import Run
+from pollination.analysis.trajectories import Ecosystem
+from pollination.core import artifacts
+from pollination.figures import claims as page
+from pollination.plan import layout
+from pollination.plan.claims import CLAIMS, Claim, claim_config
+from pollination.plan.config.resolve import resolve
+from pollination.plan.plan import Plan
+from pollination.plan.report import figure_config, figure_inputs
+from tests.conftest import as_read
+from tests.figures import test_ecosystems as eco
+from tests.figures.test_report import settings
+
+BY_ID = {claim.id: claim for claim in CLAIMS}
+ABOVE = Claim("above", "figure_a6", "", "", "", "")
+WITHIN = Claim("within", "figure_a6", "", "", "", "", margin=1.0)
+
+
+def invent(
+    folder: Path, population: float, line: float, seeds=(1, 2, 3), spread=1.0, draw=0, **change
+) -> Plan:
+    """Accuracies in percent: all begin at 80, and end where they are told, each run a normal
+    `spread` off; members of a run share that.
+    """
+    raw = settings(
+        seeds=seeds,
+        line_seeds=change.pop("line_seeds", (1, 2, 3)),
+        tasks=("knowledge",),
+        generations=2,
+        **change,
+    )
+    plan = Plan(resolve(raw), str(folder / "results" / "invented"))
+    rng, Q = np.random.default_rng(draw), 1000
+    hard = rng.permutation(
+        Q
+        # a model of accuracy a answers the a easiest of ten slots of each, so that questions say
+        # little
+        # of chance
+    )
+    for name, experiment in plan.config["experiments"].items():
+        off = spread * rng.standard_normal()
+        for g in range(2):
+            end = (population if experiment["population"] > 1 else line) + off
+            for m in range(experiment["population"]):
+                correct_ = hard < Q * (80 + 0.2 * (m % 2) if g == 0 else end) / 100
+                table = pd.DataFrame({"task": "knowledge", "doc_id": range(Q), "correct": correct_})
+                artifacts.write_table(
+                    Path(layout.member_folder(plan, name, g, m), "answers.parquet"), table
+                )
+    return plan
+
+
+def judged(plan: Plan) -> dict[str, list[dict]]:
+    """The page drawn from its part of the config; claims.json by claim."""
+    part = Plan(as_read(claim_config(plan)), plan.results)
+    page.draw(Run(part), Path(plan.results, "report", "claims"))
+    found: dict[str, list[dict]] = {}
+    for one in json.loads(Path(plan.results, "claims.json").read_text())["claims"]:
+        found.setdefault(one["id"], []).append(one)
+    return found
+
+
+def test_verdicts_that_were_built_in_come_out(tmp_path):
+    found = judged(invent(tmp_path, population=60, line=40))
+    assert set(found) == set(BY_ID)
+    verdict = {name: [one["verdict"] for one in rows] for name, rows in found.items()}
+    assert verdict["population_over_line"] == ["supported"] and verdict["line_collapses"] == [
+        "supported"
+    ]
+    assert verdict["population_holds"] == ["contradicted"]
+    (one,) = found["population_over_line"]
+    assert (
+        one["estimate"] == pytest.approx(20, abs=3)
+        and one["replicates"] == "3"
+        and one["variance_between_runs"] == "own"
+    )
+    html = Path(tmp_path, "results/invented/report/claims.html").read_text(encoding="utf-8")
+    assert (
+        html.count("<svg") == 3
+        and "config/paper/epistemic_diversity.yaml" in html
+        and "✗ contradicted" in html
+    )
+
+
+def test_the_other_side_wins(tmp_path):
+    assert (
+        judged(invent(tmp_path, population=40, line=60))["population_over_line"][0]["verdict"]
+        == "contradicted"
+    )
+
+
+def test_near_the_edge_other_seeds_are_undecided_not_true(tmp_path):
+    """No difference in truth, one population of four members that share their run's luck: never
+    certain, whatever the seed.
+    """
+    verdicts_ = [
+        judged(
+            invent(tmp_path / str(draw), population=70, line=70, seeds=(), spread=4.0, draw=draw)
+        )["population_over_line"][0]["verdict"]
+        for draw in range(8)
+    ]
+    assert verdicts_.count("supported") == 0 and verdicts_.count("undecided") >= 7
+
+
+def test_what_ran_once_is_undecided_and_says_so(tmp_path):
+    (one,) = judged(invent(tmp_path, population=60, line=40, seeds=(), line_seeds=(1,)))[
+        "population_over_line"
+    ]
+    assert (
+        one["verdict"] == "undecided"
+        and one["variance_between_runs"] == "unknown"
+        and one["in_this_run"] == "supported"
+    )
+    assert one["power"] == 0 and one["p"] is None and one["verdict_of_all"] == "undecided"
+
+
+def test_a_run_alone_borrows_from_a_line_but_a_line_not_from_a_population(tmp_path):
+    borrowed = judged(invent(tmp_path / "a", population=60, line=40, seeds=()))[
+        "population_over_line"
+    ][0]
+    assert (
+        borrowed["variance_between_runs"] == "borrowed from line"
+        and borrowed["replicates"] == "1 and 3"
+    )
+    reverse = judged(invent(tmp_path / "b", population=60, line=40, line_seeds=(1,)))[
+        "population_over_line"
+    ][0]
+    assert reverse["variance_between_runs"] == "unknown"
+
+
+def test_claims_without_data_name_the_preset(tmp_path):
+    plan = invent(tmp_path, population=60, line=40)
+    found = judged(plan)
+    assert (
+        found["optimum_grows"][0]["verdict"] == "no data"
+        and "config/paper/epistemic_diversity.yaml has it" in found["optimum_grows"][0]["note"]
+    )
+    assert "config/paper/deployed.yaml has it" in found["ovl"][0]["note"]
+    assert "config/paper/theory.yaml has it" in found["w2_bounded"][0]["note"]
+    assert "mmlu or mathqa" in found["population_rises"][0]["note"]
+    inputs = [path for paths in figure_inputs(plan, "claims").values() for path in paths]
+    assert {path.rsplit("/", 1)[1] for path in inputs} == {"answers.parquet"}
+
+
+def test_other_parts_of_the_config_do_not_test_again():
+    raw = settings(tasks=("knowledge",))
+    plan = Plan(resolve(raw), "results/x")
+    raw["experiments"]["line"] |= {"train": {"epochs": 3}}
+    assert figure_config(Plan(resolve(raw), "results/x"), "claims") == figure_config(plan, "claims")
+
+
+def test_student_interval_of_a_side_by_hand():
+    """Four runs with means 1, 2, 3, 4 and no chance in questions: mean 2.5, sd 1.291, t(3) = 3.182:
+    2.5 +- 2.054.
+    """
+    side = Side("a", 1, [(1.0, np.repeat(np.arange(1.0, 5.0), 10).reshape(4, 1, 10))])
+    drawn = noise.draw([side], lambda x: x, seed=1, draws=200_000)
+    low, high = verdicts.ends(drawn.full[:, 0, 0])
+    assert (low, high) == (pytest.approx(0.446, abs=0.06), pytest.approx(4.554, abs=0.06))
+    assert np.ptp(drawn.questions) == 0
+
+
+def test_a_run_alone_with_a_borrowed_variance_by_hand():
+    """One run at 5 beside three at 1, 2, 3: sd 1, difference 3 +- t(2) * sqrt(1 + 1/3) = 3 +-
+    4.968.
+    """
+    one = Side("one", 4, [(1.0, np.full((1, 1, 5), 5.0))])
+    three = Side("three", 1, [(1.0, np.repeat([1.0, 2.0, 3.0], 5).reshape(3, 1, 5))])
+    drawn = noise.draw([one, three], lambda x: x, seed=1, draws=200_000)
+    low, high = verdicts.ends(drawn.full[:, 0, 0] - drawn.full[:, 1, 0])
+    assert (low, high) == (pytest.approx(-1.968, abs=0.15), pytest.approx(7.968, abs=0.15))
+
+
+def test_runs_that_all_score_the_same_still_differ_by_one_answer():
+    values = np.full((3, 1, 50), 100.0)
+    drawn = noise.draw(
+        [Side("a", 1, [(1.0, values)], floor=2.0)], lambda x: x, seed=1, draws=100_000
+    )
+    low, high = verdicts.ends(drawn.full[:, 0, 0])
+    assert high - low == pytest.approx(2 * 4.303 * 2 / np.sqrt(3), rel=0.03)
+
+
+def test_a_round_that_all_replicates_share_is_not_known():
+    values = np.stack([np.stack([np.ones(4), np.full(4, run)]) for run in (2.0, 3.0)])
+    drawn = noise.draw([Side("a", 1, [(1.0, values)])], lambda x: x, seed=1, draws=100)
+    assert drawn.known.tolist() == [False, True]
+    assert verdicts.measure(drawn, lambda x: x[:, 0, 0], "first", [0]).draws is None
+
+
+def test_power_by_hand():
+    """t(2), standard error 1: 80 % at 4.303 + 1.061 from the null; equivalence z: P(|Z| < margin -
+    1.96) at no difference.
+    """
+    finding = Finding("", 0.3, student_draws(0.3, 1.0, 2))
+    assert power(ABOVE, finding)["detectable"] == pytest.approx(
+        student.ppf(0.975, 2) + student.ppf(0.8, 2), rel=0.01
+    )
+    paper = Claim("p", "figure_a6", "", "", "", "", paper=5.0)
+    assert power(paper, finding)["power"] == pytest.approx(
+        1 - student.cdf(student.ppf(0.975, 2) - 5, 2), abs=0.01
+    )
+    normal = Finding("", 0.0, around(0.0, -1.96 * 0.3, 1.96 * 0.3))
+    assert power(WITHIN, normal)["power"] == pytest.approx(
+        2 * 0.9152 - 1, abs=0.01
+    )  # (1 - 0.588) / 0.3 = 1.373
+
+
+@pytest.mark.parametrize(
+    "claim, low, high, verdict",
+    [
+        (ABOVE, 0.1, 2, "supported"),
+        (ABOVE, -0.1, 2, "undecided"),
+        (ABOVE, -2, -0.1, "contradicted"),
+        (ABOVE, 0, 0, "undecided"),
+        (WITHIN, -0.9, 0.9, "supported"),
+        (WITHIN, -0.9, 1.1, "undecided"),
+        (WITHIN, 1.1, 3, "contradicted"),
+        (WITHIN, -9, 9, "undecided"),
+    ],
+)
+def test_the_verdict_rule(claim, low, high, verdict):
+    assert decide(claim, low, high) == verdict
+
+
+def test_with_many_tests_a_weak_one_becomes_undecided():
+    strong, weak = (row(ABOVE, Finding("", e, student_draws(e, 1.0, 1000))) for e in (6.0, 2.1))
+    rows = [strong] + [dict(weak) for _ in range(5)]
+    correct(rows)
+    assert [one["verdict"] for one in rows] == ["supported"] * 6
+    assert [one["verdict_of_all"] for one in rows] == ["supported"] + ["undecided"] * 5
+
+
+# --- ecosystems
+
+
+def test_ecosystems_that_ran_once_are_undecided(tmp_path):
+    found = judged(eco.invent(tmp_path, eco.config()))
+    (one,) = found["optimum_grows"]
+    assert (
+        one["verdict"] == "undecided" and one["in_this_run"] == "supported" and one["estimate"] == 2
+    )
+    assert "D_opt 1 at T = 1, 4 at T = 4" in one["note"]
+
+
+class Given(rounds.Rounds):
+    def __init__(self, found: list[Ecosystem], lent: list[Ecosystem]) -> None:
+        self.given, self._donors = found, lent
+
+    def read(self, entry: dict) -> list[Ecosystem]:
+        return self.given
+
+
+def ecosystem(diversity: int, replicates: int, rise: float, rng, run: float = 0.01) -> Ecosystem:
+    """Nats 1 + 0.3 D + rise * t / D: the more diverse begin worse and hold; runs lie `run` apart in
+    every round.
+    """
+    tokens, T, B = np.full(30, 10), 5, 30
+    losses = []
+    for _ in range(replicates):
+        nats = (
+            1 + 0.3 * diversity + rise * np.arange(T) / diversity + run * rng.standard_normal(T)
+        )[:, None]
+        losses.append(
+            [(nats + 0.02 * rng.standard_normal((T, B)), tokens) for _ in range(diversity)]
+        )
+    return Ecosystem(str(diversity), float(diversity), losses)
+
+
+def verdict_of(claim: str, found: list[Ecosystem], lent: list[Ecosystem] = ()) -> str:
+    name = BY_ID[claim].test.split(".")[1]
+    (one,) = getattr(rounds, name)(BY_ID[claim], None, {"entry": {}}, Given(found, list(lent)))
+    return row(BY_ID[claim], one)["verdict"]
+
+
+@pytest.mark.parametrize("rise, grows", [(2.0, "supported"), (0.0, "contradicted")])
+def test_the_best_diversity_grows_where_it_was_built_in(rise, grows):
+    rng = np.random.default_rng(0)
+    found = [ecosystem(D, 4, rise, rng) for D in (1, 2, 4)]
+    assert verdict_of("optimum_grows", found) == grows
+    assert verdict_of("single_best_at_first", found) == "supported"
+    assert verdict_of("single_not_best_later", found) == grows
+
+
+def test_single_runs_borrow_from_independent_runs_of_one_model():
+    rng = np.random.default_rng(1)
+    found = [ecosystem(D, 1, 2.0, rng) for D in (1, 2, 4)]
+    assert verdict_of("optimum_grows", found) == "undecided"
+    assert verdict_of("optimum_grows", found, [ecosystem(1, 4, 2.0, rng)]) == "supported"
+    assert verdict_of("optimum_grows", found, [ecosystem(1, 4, 2.0, rng, run=3.0)]) == "undecided"
+
+
+def test_little_change_needs_an_interval_inside_the_margin():
+    rng = np.random.default_rng(2)
+    same = [ecosystem(1, 4, 0.5, rng), ecosystem(1, 4, 0.5, rng)]
+    same[1] = Ecosystem("twins", 1.0, [members * 2 for members in same[1].losses])
+    assert verdict_of("twins_no_help", same) == "supported"
+    wide = [ecosystem(1, 3, 0.5, rng, run=1.0), ecosystem(1, 3, 0.5, rng, run=1.0)]
+    wide[1] = Ecosystem("twins", 1.0, [members * 2 for members in wide[1].losses])
+    assert verdict_of("twins_no_help", wide) == "undecided"

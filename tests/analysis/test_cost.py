@@ -1,0 +1,344 @@
+"""`python -m pollination cost`: counts of parameters, FLOPs by hand, jobs, disk and time, before
+anything has run.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pollination.analysis.cost import estimate
+from pollination.analysis.cost.disk import on_disk
+from pollination.analysis.cost.rates import Rates, read_rates
+from pollination.analysis.cost.schedule import makespan
+from pollination.analysis.cost.shapes import Shape, Unknown, model_shape, published, shape
+from pollination.analysis.cost.texts import Texts
+from pollination.cli import main
+from pollination.plan.config.resolve import resolve
+from pollination.plan.plan import Plan
+from tests.conftest import ROOT, TOY, TOY_PLAN
+
+PAPER = ROOT / "config/paper"
+SMALL = {
+    "llama": {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "vocab_size": 300,
+    },
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 300, "n_positions": 32},
+    "opt": {
+        "hidden_size": 64,
+        "ffn_dim": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 300,
+        "max_position_embeddings": 32,
+    },
+}
+
+
+def plan_of(configfile: Path, **change) -> Plan:
+    config = resolve(yaml.safe_load(configfile.read_text()) | change, str(configfile))
+    return Plan(config, f"results/{config['run']}")
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("llama", {"tie_word_embeddings": True}),
+        (
+            "llama",
+            {
+                "num_key_value_heads": 2,
+                "attention_bias": True,
+                "mlp_bias": True,
+                "tie_word_embeddings": False,
+            },
+        ),
+        ("llama", {"head_dim": 24}),
+        ("gpt2", {}),
+        ("gpt2", {"n_inner": 100, "tie_word_embeddings": False}),
+        ("opt", {"word_embed_proj_dim": 64}),
+        ("opt", {"word_embed_proj_dim": 32, "do_layer_norm_before": False}),
+        (
+            "opt",
+            {
+                "word_embed_proj_dim": 64,
+                "enable_bias": False,
+                "layer_norm_elementwise_affine": False,
+            },
+        ),
+    ],
+)
+def test_parameters_are_those_of_transformers(family, more):
+    config = AutoConfig.for_model(
+        family, bos_token_id=1, eos_token_id=1, pad_token_id=None, **SMALL[family], **more
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    real = sum(p.numel() for p in model.parameters())
+    assert shape({"model_type": family} | SMALL[family] | more).parameters == real
+    assert (
+        shape(json.loads(config.to_json_string())).parameters == real
+    )  # as a folder's config.json says it
+    tables = {"llama": 0, "gpt2": 32 * 64, "opt": 34 * 64}[
+        family
+    ]  # positions are looked up, and so is an input table of its own
+    tables += 300 * 64 if not config.tie_word_embeddings else 0
+    assert shape({"model_type": family} | SMALL[family] | more).multiplied == real - tables
+
+
+def test_published_models_have_their_known_sizes():
+    known = {
+        "facebook/opt-125m": 125_239_296,
+        "facebook/opt-350m": 331_196_416,
+        "openai-community/gpt2": 124_439_808,
+    }
+    known |= {
+        "openai-community/gpt2-medium": 354_823_168,
+        "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+    }
+    assert {name: shape(published()["models"][name]).parameters for name in known} == known
+
+
+def test_study_a_agrees_with_the_calculation_in_the_docs():
+    found = estimate(plan_of(PAPER / "data_pollination.yaml"), read_rates("a100"))
+    assert found.models == {"llama100m": (137_841_408, 448)}
+    # docs/cost.md: 6 x 137,841,408 + 12 x 12 x 768 x 1024 = 940,294,656 FLOPs a token, 976,562
+    # blocks of 1024 tokens a model
+    for rule, models in (("train_founder", 64), ("train_child", 384)):
+        assert (
+            found.rules[rule].jobs == models
+            and found.rules[rule].tokens["train"] == models * 976_562 * 1024
+        )
+        assert found.rules[rule].flops == pytest.approx(models * 976_562 * 1024 * 940_294_656)
+    assert found.rules["generate_shard"].jobs == 112 * 8
+    assert found.rules["generate_shard"].tokens["write"] == pytest.approx(
+        112e9
+    )  # corpora of a billion tokens, 64 of them the populations'
+    assert found.disk["weights of members"] == 448 * 4 * 137_841_408
+    assert found.waves["mmlu"]["train"] == pytest.approx(5.7, abs=0.1)  # two waves of 8
+    assert not found.unknown
+    for number in ("940,294,656", "137,841,408", f"{found.flops:.2e}"):
+        assert number in (ROOT / "docs/cost.md").read_text(), number
+
+
+@pytest.mark.parametrize(
+    ("name", "models"), [("data_pollination", 448), ("epistemic_diversity", 3851)]
+)
+def test_full_presets_take_seconds(name, models, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    begun_s = time.process_time()
+    assert (
+        main(
+            [
+                "cost",
+                "--configfile",
+                str(PAPER / f"{name}.yaml"),
+                "--json",
+                str(tmp_path / "cost.json"),
+            ]
+        )
+        == 0
+    )
+    assert time.process_time() - begun_s < 10
+    out = capsys.readouterr().out
+    assert f"{models:,} models to train" in out and "published figures, not measured here" in out
+    found = json.loads((tmp_path / "cost.json").read_text())
+    assert (
+        found["totals"]["models"] == models
+        and found["hardware"]["published"]
+        and found["totals"]["gpu_hours"] > 100
+    )
+
+
+def test_it_imports_no_torch():
+    code = (
+        "import pollination.cli.cost, pollination.cli.verify, pollination.cli.reproduce, "
+        "pollination.cli.diff, sys"
+    )
+    code += "; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_what_is_not_known_is_said_and_never_guessed(capsys, tmp_path):
+    raw = yaml.safe_load(TOY.read_text())
+    raw["models"]["toy"] |= {"architecture": "gpt_neox"}
+    raw["tasks"]["other"] = {"kind": "lm_eval", "template": "hellaswag"}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    assert main(["cost", "--configfile", str(path), "--hardware", "a100"]) == 1
+    out = capsys.readouterr().out
+    assert "14 x toy, ? parameters" in out
+    assert (
+        "? models.toy: architecture 'gpt_neox': its parameters are not counted here (llama, gpt2 "
+        "and opt are); give --parameters toy=COUNT" in out
+    )
+    assert (
+        "? tasks.other: the size of template 'hellaswag' is not in "
+        "pollination/analysis/cost/published.yaml" in out
+    )
+    main(["cost", "--configfile", str(path), "--hardware", "a100", "--parameters", "toy=1000000"])
+    assert "14 x toy, 1.0M parameters" in capsys.readouterr().out
+    with pytest.raises(Unknown, match="adds parameters"):
+        shape({"model_type": "llama", "vocab_size": 10, "num_experts": 4})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--gpus", "0"),
+        ("--hardware", "abacus"),
+        ("--parameters", "toy=many"),
+        ("--parameters", "no=5"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(words, capsys):
+    assert main(["cost", "--configfile", str(TOY), *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_pretrained_folder_says_its_size(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "opt", **SMALL["opt"], "word_embed_proj_dim": 64})
+    )
+    config = {
+        "models": {"m": {"pretrained": str(tmp_path)}, "n": {"pretrained": {"founders": "p"}}},
+        "founders": {"p": {"model": "m"}},
+    }
+    assert (
+        model_shape(config, "n", {}, {})
+        == model_shape(config, "m", {}, {})
+        == shape({"model_type": "opt", **SMALL["opt"], "word_embed_proj_dim": 64})
+    )
+
+
+def test_tokens_of_ecosystems_are_exact():
+    """Study B: 7,500 blocks of 128 tokens over M models, continued by as many tokens, dealt
+    equally.
+    """
+    plan = plan_of(PAPER / "epistemic_diversity.yaml")
+    texts = Texts(plan)
+    assert texts.segment("opt1", 0) == 7500 * 128
+    assert [texts.segment("opt16", m) for m in (0, 15)] == [469 * 128, 468 * 128]
+    assert texts.written("opt_m1", 0, 0) == (7500 * 128, 7500 * 128)
+    assert sum(texts.written("opt_m16", 3, rank)[0] for rank in range(16)) == 7500 * 128
+    assert texts.child("opt_m16", 4, 7) == 7500 // 16 * 128
+    assert texts.child("opt_again", 4, 0) == 7500 * 128  # human text again
+
+
+def test_rates_are_a_straight_line_of_flops(tmp_path):
+    same = {
+        "model_type": "llama",
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+    }
+    small, large = (
+        same | {"num_hidden_layers": layers, "tie_word_embeddings": True} for layers in (1, 9)
+    )
+    points = [
+        {"model": small, "context_tokens": 64, "tokens_per_s": 1000.0},
+        {"model": large, "context_tokens": 64, "tokens_per_s": 250.0},
+    ]
+    measured = {
+        "name": "this",
+        "start_s": 3.0,
+        "train": [point | {"source": "here"} for point in points],
+    }
+    (tmp_path / "throughput.json").write_text(json.dumps(measured))
+    rates = read_rates(None, tmp_path / "throughput.json")
+    assert not rates.published
+    for config, seconds in ((small, 0.001), (large, 0.004)):
+        assert rates.seconds(
+            {"train": 1.0}, {"train": shape(config).training(64)}
+        ) == pytest.approx(3.0 + seconds)
+    assert read_rates(None, tmp_path / "none.json").name == "NVIDIA A100 80GB"
+
+
+def test_waves_follow_the_number_of_gpus():
+    rates = Rates(
+        "unit", 100.0, dict.fromkeys(("train", "write", "score"), (0.0, 0.0)), (), False
+    )  # a job on a GPU takes 100 s
+    found = {gpus: estimate(TOY_PLAN, rates, gpus) for gpus in (1, 2, 4)}
+    jobs = sum(rule.jobs for rule in found[1].rules.values() if rule.gpu)
+    assert found[1].seconds == pytest.approx(100 * jobs, rel=0.1)  # one GPU: one after another
+    assert found[1].seconds > found[2].seconds > found[4].seconds > found[4].critical_s
+    # founders, then for each generation: evaluate, write beside mutate, train; and the last
+    # evaluation
+    assert found[4].critical_s == pytest.approx(100 * (1 + 3 * 2 + 1) + 100 * 0, rel=0.3)
+    assert found[2].waves["population"]["train"] == pytest.approx(
+        2 * 100 / 3600
+    )  # 4 members on 2 GPUs
+
+
+def test_makespan_of_a_chain_by_hand():
+    plan = plan_of(
+        TOY,
+        experiments={"line": {"population": 1, "weights": "own", "text": "own", "generations": 2}},
+    )
+    phases = {
+        ("preparation", None, "pack"): (False, [5.0]),
+        ("founders human", None, "train"): (True, [10.0]),
+    }
+    phases |= {
+        ("founders human", None, "evaluate"): (True, [2.0]),
+        ("line", 0, "write"): (True, [7.0, 7.0]),
+    }
+    phases |= {("line", 1, "train"): (True, [10.0]), ("line", 1, "evaluate"): (True, [2.0])}
+    assert makespan(plan, phases, math.inf) == 5 + 10 + 7 + 10 + 2
+    assert makespan(plan, phases, 1) in (5 + 10 + 2 + 14 + 10 + 2, 5 + 10 + 14 + 10 + 2 + 2)
+
+
+def test_disk_and_jobs_of_a_finished_run_are_as_predicted(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    found, real = estimate(TOY_PLAN, read_rates("cpu")), on_disk("results/toy")
+    assert found.disk["weights of members"] == pytest.approx(real["weights of members"], rel=0.05)
+    assert found.disk["packed tokens"] == pytest.approx(real["packed tokens"], rel=0.15)
+    for kind in (
+        "synthetic text",
+        "scores and samples",
+        "corpora",
+        "records",
+        "tokenizers and settings",
+    ):
+        assert 1 / 2.5 < found.disk[kind] / real[kind] < 2.5, kind
+    assert found.tokens("train") == pytest.approx(sum(_trained(finished)), rel=0.25)
+
+
+def _trained(folder: Path) -> list[int]:
+    """Tokens that each training of a finished run really read: the last line of its metrics."""
+    return [
+        json.loads(path.read_text().splitlines()[-1])["tokens"]
+        for path in folder.rglob("member*/train.jsonl")
+        if "/." not in str(path)
+    ]
+
+
+def test_a_shape_by_hand():
+    # vocabulary 10, hidden 4, feed-forward 6, one layer, one head, tied: table 40, attention 4 x
+    # 16, feed-forward 3 x 24, norms 3 x 4
+    tiny = shape(
+        {
+            "model_type": "llama",
+            "vocab_size": 10,
+            "hidden_size": 4,
+            "intermediate_size": 6,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "tie_word_embeddings": True,
+        }
+    )
+    assert tiny == Shape(188, 188, 1, 4, 10)
+    assert tiny.forward(8) == 2 * 188 + 4 * 1 * 4 * 8 == 504
+    assert tiny.training(8) == 1512

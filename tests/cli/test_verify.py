@@ -1,0 +1,266 @@
+"""`pollination verify`: one damaged file of every kind is found and named, and what is
+typed makes exactly that again.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pollination.cli import main
+from pollination.cli.runs.verification import verify
+from pollination.core import artifacts
+from tests.conftest import ROOT, TOY, TOY_PLAN, planned, snakemake
+
+RUN = "results/toy"
+SHARDS = [f"{RUN}/population/gen0/synthetic0/shard{s}.parquet" for s in (0, 1)]
+MEMBER = f"{RUN}/population/gen1/member2"
+
+
+@pytest.fixture
+def copy(finished, tmp_path, monkeypatch) -> Path:
+    """A run of one's own; hard links stay links, as `cp -a` would have it."""
+    os.system(f"cp -a '{finished}' '{tmp_path}/run'")
+    monkeypatch.chdir(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def say(capsys, *words: str) -> tuple[int, str]:
+    status = main(["verify", "--configfile", str(TOY), *words])
+    return status, capsys.readouterr().out
+
+
+def found(**options) -> list[tuple[str, str]]:
+    return [
+        (finding.kind, finding.path) for finding in verify(Path(RUN), TOY_PLAN, **options).findings
+    ]
+
+
+def every_kind() -> list[str]:
+    """One artifact of each kind: of files whose paths differ in numbers only, one."""
+    kinds: dict[str, str] = {}
+    for path in sorted(Path(RUN).rglob("*")):
+        name = str(path)
+        if (
+            path.is_file()
+            and "/." not in name
+            and not re.match(f"{RUN}/(logs|benchmarks|staged)/", name)
+        ):
+            kinds.setdefault(re.sub(r"\d+", "", name), name)
+    return list(kinds.values())
+
+
+def flip(path: str, place: float = 0.5) -> None:
+    content = bytearray(Path(path).read_bytes())
+    content[int(len(content) * place)] ^= 1
+    replace(path, bytes(content))
+
+
+def replace(path: str, content: bytes) -> None:
+    """Another file under this name: its kept second name, if any, stays what it was."""
+    Path(path).unlink()
+    Path(path).write_bytes(content)
+
+
+def test_a_whole_run_is_as_it_was_written(copy, capsys):
+    status, out = say(capsys, "--jobs", "2")
+    assert status == 0 and "All is as it was written." in out
+    assert "named by no record" not in out  # no artifact is without a record
+
+
+def test_a_flipped_byte_a_cut_and_an_emptied_file_of_every_kind_are_found(copy):
+    kinds = every_kind()
+    assert len(kinds) > 60
+    again = set()
+    for number, path in enumerate(kinds):
+        whole = Path(path).read_bytes()
+        flip(path, (number % 7) / 7)
+        findings = [
+            finding for finding in verify(Path(RUN), TOY_PLAN).findings if finding.path == path
+        ]
+        assert findings, f"a flipped byte in {path}"
+        again |= {finding.rebuild for finding in findings}
+        replace(path, whole[: -max(1, len(whole) // 3)])
+        assert path in [name for _, name in found()], f"{path} cut short"
+        replace(path, b"")
+        assert path in [name for _, name in found()], f"{path} emptied"
+        replace(path, whole)
+    assert found() == []
+    for path in again:
+        Path(path).unlink()
+    snakemake(copy, "-n", "--", *sorted(again))  # each of them is something that Snakemake makes
+
+
+def test_what_is_wrong_is_said(copy):
+    flip(SHARDS[0])
+    replace(f"{MEMBER}/model.safetensors", Path(f"{MEMBER}/model.safetensors").read_bytes()[:-100])
+    replace(f"{MEMBER}/scores.json", b"")
+    Path(f"{RUN}/tokens/toy/world/train.bin").unlink()
+    Path(f"{RUN}/population/gen1/selection.run.json").unlink()
+    assert sorted(found()) == [
+        ("cut short", f"{MEMBER}/model.safetensors"),
+        ("damaged", SHARDS[0]),
+        ("empty", f"{MEMBER}/scores.json"),
+        ("missing", f"{RUN}/tokens/toy/world/train.bin"),
+        ("unrecorded", f"{RUN}/population/gen1/selection.json"),
+    ]
+
+
+def test_swapped_shards_are_found_with_and_without_their_records(copy):
+    def swap(*pairs: tuple[str, str]) -> None:
+        for one, two in pairs:
+            Path(one).rename("aside")
+            Path(two).rename(one)
+            Path("aside").rename(two)
+
+    swap(SHARDS)
+    assert sorted(found()) == [("damaged", path) for path in SHARDS]
+    records = [path.replace(".parquet", ".run.json") for path in SHARDS]
+    swap(records)
+    assert sorted(found()) == [("damaged", path) for path in SHARDS] + [
+        ("misplaced", path) for path in records
+    ]
+    swap(SHARDS, records)
+    swap((MEMBER, MEMBER.replace("member2", "member1")))  # two whole members
+    assert {kind for kind, _ in found()} == {"misplaced"}
+
+
+def test_a_stale_file_with_a_new_time_stamp_is_found_and_what_was_made_from_another(copy):
+    other = Path(f"{RUN}/founders/human/member0/model.safetensors").read_bytes()
+    replace(f"{MEMBER}/model.safetensors", other)  # an older model, younger than all that follows
+    assert ("damaged", f"{MEMBER}/model.safetensors") in found()
+    record = artifacts.read_json(
+        f"{MEMBER}/run.json"
+    )  # and with a record that fits it: what was made from the right one is stale
+    record["outputs"]["model.safetensors"] = artifacts.digest(f"{MEMBER}/model.safetensors")
+    record.pop("seal")
+    os.unlink(f"{MEMBER}/run.json")
+    artifacts.write_json(f"{MEMBER}/run.json", artifacts.seal(record))
+    kinds = found()
+    assert ("stale", f"{MEMBER}/scores.run.json") in kinds and {kind for kind, _ in kinds} == {
+        "stale"
+    }
+
+
+def test_a_changed_word_in_a_record_is_found(copy):
+    path = f"{MEMBER}/run.json"
+    text = Path(path).read_text()
+    replace(path, text.replace('"pollination": "', '"pollination": "9').encode())
+    assert found() == [("damaged record", path)]
+
+
+def test_a_record_that_leads_nowhere_is_damaged_and_one_that_a_run_at_work_deletes_meanwhile_is_not(
+    copy, monkeypatch
+):
+    gone, nowhere = (
+        Path(RUN, "population/gen1/selection.run.json"),
+        Path(RUN, "population/gen0/selection.run.json"),
+    )
+    nowhere.unlink()
+    nowhere.symlink_to("nowhere")
+    read = artifacts.read_record
+    monkeypatch.setattr(
+        artifacts, "read_record", lambda path: (path == gone and gone.unlink(), read(path))[1]
+    )
+    assert [path for kind, path in found() if kind == "damaged record"] == [str(nowhere)]
+
+
+def test_another_users_read_only_results_are_verified_without_the_config(copy, capsys):
+    flip(SHARDS[1])
+    names = [path for path in Path(RUN).rglob("*") if path.is_dir()]
+    for path in [*names, Path(RUN)]:
+        path.chmod(0o555)
+    before = sorted(str(path) for path in Path(RUN).rglob("*"))
+    try:
+        status = main(["verify", "--run", str(copy / RUN)])
+        assert status == 1 and f"damaged  {copy}/{SHARDS[1]}" in capsys.readouterr().out
+        assert sorted(str(path) for path in Path(RUN).rglob("*")) == before
+    finally:
+        for path in [*names, Path(RUN)]:
+            path.chmod(0o755)
+
+
+def type_what_it_says(copy: Path, capsys) -> dict[str, int]:
+    """Rule -> jobs that the commands plan; after the first command that runs, all is whole."""
+    status, out = say(capsys, "--profile", str(ROOT / "profiles/local"))
+    lines = [line.strip() for line in out.splitlines()]
+    (remove,) = [line for line in lines if line.startswith("rm ")]
+    again, after = [line for line in lines if line.startswith("snakemake ")]
+    assert status == 1 and again.endswith(remove.removeprefix("rm "))
+    for name in remove.split()[1:]:
+        Path(name).unlink()
+    base = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(copy / "project/Snakefile"),
+        "--cores",
+        "2",
+    ]
+    typed = [*base, *shlex.split(again)[1:]]
+    dry = subprocess.run([*typed, "-n"], capture_output=True, text=True, check=True).stdout
+    subprocess.run(typed, capture_output=True, check=True)
+    assert found() == []
+    rest = subprocess.run(
+        [*base, *shlex.split(after.split("#")[0])[1:]], capture_output=True, text=True, check=True
+    )
+    assert "Nothing to be done" in rest.stdout + rest.stderr
+    return planned(dry)
+
+
+def test_what_it_says_to_type_makes_exactly_that_again(copy, capsys):
+    path = f"{MEMBER}/model.safetensors"
+    whole = artifacts.digest(path)
+    with open(path, "r+b") as file:  # in place: the kept second name has it too
+        file.seek(-50, 2)
+        file.write(b"x")
+    flip(
+        f"{RUN}/line/gen0/synthetic0/shard1.parquet"
+    )  # a new file of that name: the second name is whole, and linked again
+    assert type_what_it_says(copy, capsys) == {"train_child": 1, "generate_shard": 1, "total": 2}
+    assert artifacts.digest(path) == whole
+
+
+def test_a_file_of_a_folder_that_a_job_writes_as_a_whole_is_made_again(copy, capsys):
+    flip(f"{RUN}/tasks/knowledge/splits/test.parquet")
+    (finding,) = verify(Path(RUN), TOY_PLAN).findings
+    assert (
+        finding.rebuild == f"{RUN}/tasks/knowledge/task.json"
+    )  # which evaluations read: a run that is not asked for it makes it too
+    assert type_what_it_says(copy, capsys) == {"stage_task": 1, "total": 1}
+
+
+def test_names_and_json_serve_scripts(copy, capsys):
+    assert say(capsys, "--names") == (0, "")
+    flip(SHARDS[0])
+    assert say(capsys, "--names") == (1, f"{SHARDS[0]}\n")
+    status, out = say(capsys, "--json")
+    told = json.loads(out)
+    assert (
+        status == 1
+        and told["findings"][0]["path"] == SHARDS[0]
+        and told["type"][0] == f"rm {SHARDS[0]}"
+    )
+
+
+@pytest.mark.parametrize("words", [("--run", "nowhere"), ("--jobs", "0"), ()])
+def test_what_cannot_be_verified_is_a_usage_error(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", *words, *(() if "--run" in words else ("--configfile", str(TOY)))]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_many_findings_do_not_become_one_endless_line(copy, capsys):
+    for path in every_kind()[:20]:
+        replace(path, b"")
+    _, out = say(capsys)
+    assert (
+        "--names > again.txt" in out and "xargs rm -f < again.txt" in out and shutil.which("xargs")
+    )

@@ -1,0 +1,67 @@
+"""What every script does around its work."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+
+from pollination.core.artifacts import read_record
+from pollination.core.job import Job
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A job that copies `source` to `target`; `meanwhile(source)` happens while it works."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    source, target, record = (
+        tmp_path / "source.txt",
+        tmp_path / "out/target.txt",
+        tmp_path / "out/run.json",
+    )
+    source.write_text("the text of a corpus\n" * 100)
+
+    def start(meanwhile=lambda source: None) -> tuple[Path, Path]:
+        parts = {
+            "input": InputFiles(fromdict={"source": str(source)}),
+            "output": OutputFiles(fromdict={"target": str(target), "run": str(record)}),
+            "params": Params(fromdict={"recipe": 1}),
+            "wildcards": Wildcards(fromdict={}),
+            "log": Log(toclone=[str(tmp_path / "job.log")]),
+        }
+        with Job(SimpleNamespace(rule="copy", threads=1, **parts)) as job:
+            text = job.file("source").read_text()
+            meanwhile(source)
+            Path(job.output.target).parent.mkdir()
+            Path(job.output.target).write_text(text)
+        return target, record
+
+    return start
+
+
+def test_a_finished_job_has_its_record(run):
+    target, record = run()
+    assert read_record(record)["outputs"].keys() == {"target.txt"} and target.exists()
+
+
+def flip(source: Path) -> None:
+    """A byte decays on the disk; no time stamp tells."""
+    times, content = source.stat(), bytearray(source.read_bytes())
+    content[50] ^= 1
+    source.write_bytes(content)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("meanwhile", [flip, Path.unlink])
+def test_an_input_that_changes_while_a_job_reads_it_leaves_no_result(run, tmp_path, meanwhile):
+    with pytest.raises(SystemExit):
+        run(meanwhile)
+    assert not list((tmp_path / "out").iterdir())
+    assert (
+        (tmp_path / "job.log")
+        .read_text()
+        .endswith(
+            "source.txt: it was changed or removed while this job read it; run snakemake again\n"
+        )
+    )

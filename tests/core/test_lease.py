@@ -1,0 +1,195 @@
+"""Leases and kept files, with real processes that live, die and fall silent."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pollination.core import artifacts
+from pollination.core.lease import Lease, keep, kept_copies, newest, restore
+from pollination.core.slurm import Deadline, parse_duration, seconds_left
+from tests.conftest import ROOT
+
+LOG = logging.getLogger("test")
+HOLD = "import logging, sys, time; from pathlib import Path\n"
+HOLD += "from pollination.core.lease import Lease\n"
+HOLD += (
+    "lease = Lease(Path(sys.argv[1]), logging.getLogger()); lease.wait(); print('held', "
+    "flush=True)\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setenv("POLLINATION_BEAT_S", "0.1")
+
+
+def holder(folder, then: str) -> subprocess.Popen:
+    """Another process that holds the lease, and then does `then`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD + then, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def taken_after(folder) -> float:
+    start = time.monotonic()
+    mine = Lease(folder, LOG)
+    assert mine.wait()
+    mine.release()
+    return time.monotonic() - start
+
+
+def test_a_second_copy_waits_for_a_live_holder_and_then_goes_on(tmp_path):
+    process = holder(tmp_path, "time.sleep(3); lease.release()")
+    assert (
+        2 < taken_after(tmp_path) < 5
+    )  # far longer than the 0.9 s after which a silent holder is dead
+    process.wait(10)
+
+
+def test_a_killed_holder_is_succeeded_at_once(tmp_path):
+    process = holder(tmp_path, "time.sleep(60)")
+    process.kill()
+    process.wait(10)
+    assert taken_after(tmp_path) < 0.5
+
+
+def test_a_holder_on_another_node_is_dead_when_its_count_stands_still(tmp_path):
+    process = holder(tmp_path, "time.sleep(60)")
+    process.kill()
+    process.wait(10)
+    path = tmp_path / f"lease.{newest(tmp_path)[0]}"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"place": "elsewhere"}))
+    assert 0.8 < taken_after(tmp_path) < 3
+
+
+def test_a_holder_that_was_frozen_learns_that_it_was_succeeded(tmp_path):
+    process = holder(
+        tmp_path,
+        "time.sleep(0.1)\nwhile not lease.lost(): time.sleep(0.05)\nprint('lost', flush=True); "
+        "lease.release()",
+    )
+    process.send_signal(signal.SIGSTOP)
+    assert 0.8 < taken_after(tmp_path) < 3
+    number = newest(tmp_path)[0]
+    process.send_signal(signal.SIGCONT)
+    assert process.stdout.readline() == "lost\n"
+    process.wait(10)
+    assert newest(tmp_path)[0] == number
+
+
+def test_who_wakes_up_knows_at_once_that_another_has_taken_over(tmp_path):
+    frozen = Lease(tmp_path, LOG)
+    assert frozen.wait()
+    frozen.bell.set()  # its beat stands still, and has not woken up yet
+    assert 0.8 < taken_after(tmp_path) < 3
+    assert frozen.lost()
+
+
+def test_of_many_waiters_one_at_a_time_holds_the_lease(tmp_path):
+    holding, most, order = [], [], []
+
+    def work():
+        mine = Lease(tmp_path, LOG)
+        assert mine.wait()
+        holding.append(1)
+        most.append(len(holding))
+        time.sleep(0.02)
+        order.append(mine.number)
+        holding.pop()
+        mine.release()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert most == [1] * 8 and order == list(range(8))
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.7"]
+
+
+def test_waiting_ends_when_asked_to_stop(tmp_path):
+    process = holder(tmp_path, "time.sleep(60)")
+    assert not Lease(tmp_path, LOG).wait(stop=True)
+    process.kill()
+    process.wait(10)
+
+
+def finished(folder) -> list:
+    outputs = [folder / "model.safetensors", folder / "run.json"]
+    outputs[0].write_bytes(b"weights")
+    artifacts.write_json(
+        outputs[1], {"outputs": {"model.safetensors": artifacts.digest(outputs[0])}}
+    )
+    return outputs
+
+
+def test_finished_files_outlive_their_deletion_and_cost_no_space(tmp_path):
+    outputs, work = finished(tmp_path), tmp_path / ".train.work"
+    for name in ("old/finished/model.safetensors", "new/checkpoint.safetensors"):
+        (work / name).parent.mkdir(parents=True)
+        (work / name).write_bytes(b"x")
+    keep(work / "new", outputs)
+    assert sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()) == [
+        "new/finished/model.safetensors",
+        "new/finished/run.json",
+    ]
+    assert outputs[0].stat().st_nlink == 2
+    assert kept_copies(str(outputs[0])) == [str(work / "new/finished/model.safetensors")]
+    for path in outputs:
+        path.unlink()
+    before = time.time() - 1
+    assert restore(work / "new", outputs)
+    assert outputs[0].read_bytes() == b"weights" and outputs[0].stat().st_mtime > before
+    assert restore(work / "new", outputs), "also where they are still in place"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".train.work",
+        "model.safetensors",
+        "run.json",
+    ]
+
+
+@pytest.mark.parametrize("harm", ["damaged", "half"])
+def test_kept_files_that_are_not_whole_are_not_used(tmp_path, harm):
+    outputs, work = finished(tmp_path), tmp_path / ".train.work"
+    keep(work / "new", outputs)
+    if harm == "damaged":
+        outputs[0].write_bytes(b"other")  # in place: the kept name is the same file
+    else:
+        (work / "new/finished/run.json").unlink()
+    assert not restore(work / "new", outputs)
+    assert not (work / "new/finished").exists()
+
+
+def test_durations_of_slurm():
+    assert parse_duration("2-03:04:05\n") == ((2 * 24 + 3) * 60 + 4) * 60 + 5
+    assert (parse_duration("59:01"), parse_duration("1:00:00")) == (3541, 3600)
+    assert parse_duration("UNLIMITED") is None
+
+
+def test_the_time_left_is_unknown_outside_slurm(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert seconds_left() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 100))
+    assert 90 < seconds_left() < 101
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 1))
+    deadline = Deadline()
+    assert not deadline
+    time.sleep(1)  # it stops a tenth of its time before the end
+    assert deadline
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 100))
+    deadline.at_s = time.monotonic()
+    assert not deadline  # the limit was extended

@@ -1,0 +1,494 @@
+"""Corpora: splits that stay, files of all kinds, streaming, prompts, the check against benchmarks;
+clear errors, nothing left behind.
+"""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pollination.core import artifacts
+from pollination.data.corpora import build_corpus, first_sentences, overlap, prompts, read_documents
+from pollination.data.hub import stage_hub
+from pollination.data.microworld import World
+from pollination.data.vocabulary import count_words, vocabulary
+from tests.conftest import shared
+
+SPLITS = ("train", "validation", "test", "prompts")
+
+
+def build(
+    folder: Path, seed: int = 100, sources: tuple[Path, ...] = (), **spec
+) -> dict[str, dict[str, str]]:
+    """The documents of each split."""
+    build_corpus({"kind": "files", **spec}, seed, folder, sources)
+    return {split: dict(read_documents(folder, split)) for split in SPLITS}
+
+
+def texts(splits: dict[str, dict[str, str]]) -> list[str]:
+    return sorted(text for documents in splits.values() for text in documents.values())
+
+
+def write_lines(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def numbered(count: int) -> list[str]:
+    return [f"This is document number {n} ." for n in range(count)]
+
+
+# Splits
+
+
+def test_splits_are_disjoint_whole_and_of_about_the_right_size(tmp_path):
+    path = write_lines(tmp_path / "a.txt", numbered(4000))
+    splits = build(
+        tmp_path / "c",
+        path=str(path),
+        txt_documents="line",
+        held_out={"validation": 0.1, "test": 0.2, "prompts": 0},
+    )
+    assert texts(splits) == sorted(numbered(4000))
+    assert len({doc_id for documents in splits.values() for doc_id in documents}) == 4000
+    assert (
+        350 < len(splits["validation"]) < 450
+        and 720 < len(splits["test"]) < 880
+        and not splits["prompts"]
+    )
+    about = artifacts.read_json(tmp_path / "c" / "corpus.json")
+    assert about["documents"] == {split: len(documents) for split, documents in splits.items()}
+    assert about["characters"]["train"] == sum(map(len, splits["train"].values()))
+
+
+def test_more_documents_do_not_move_the_others_and_another_seed_does(tmp_path):
+    path = write_lines(tmp_path / "a.txt", numbered(500))
+    few = build(tmp_path / "few", path=str(path), txt_documents="line")
+    write_lines(path, numbered(900))
+    write_lines(tmp_path / "0.txt", numbered(300))
+    many = build(tmp_path / "many", path=[str(tmp_path / "0.txt"), str(path)], txt_documents="line")
+    assert all(few[split].items() <= many[split].items() for split in SPLITS)
+    assert (
+        build(tmp_path / "other", seed=1, path=str(path), txt_documents="line")["test"].keys()
+        != many["test"].keys()
+    )
+
+
+def test_a_rerun_writes_the_same_bytes(tmp_path):
+    path = write_lines(tmp_path / "a.txt", numbered(300))
+    for name in ("one", "two"):
+        build(tmp_path / name, path=str(path), txt_documents="line")
+    for file in (tmp_path / "one").iterdir():
+        assert artifacts.digest(file) == artifacts.digest(tmp_path / "two" / file.name)
+
+
+@pytest.mark.parametrize("count", [4, 5, 20])
+def test_a_small_corpus_fills_every_split_the_same_way_each_time(tmp_path, count):
+    path = write_lines(tmp_path / "a.txt", numbered(count))
+    splits = build(tmp_path / "c", path=str(path), txt_documents="line")
+    assert all(splits.values()) and texts(splits) == sorted(numbered(count))
+    assert build(tmp_path / "again", path=str(path), txt_documents="line") == splits
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "the corpus is empty"),
+        (["", "  "], "the corpus is empty"),
+        (numbered(3), "3 documents cannot fill"),
+    ],
+)
+def test_too_few_documents_are_refused_and_nothing_is_left_behind(tmp_path, lines, message):
+    path = write_lines(tmp_path / "a.txt", lines)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "c", path=str(path), txt_documents="line")
+    assert not list((tmp_path / "c").iterdir())
+
+
+def test_held_out_shares_that_leave_nothing_to_train_on_are_refused(tmp_path):
+    path = write_lines(tmp_path / "a.txt", numbered(10))
+    with pytest.raises(ValueError, match="held_out: .* sum to 1.2"):
+        build(
+            tmp_path / "c",
+            path=str(path),
+            txt_documents="line",
+            held_out={"validation": 0.6, "test": 0.6, "prompts": 0},
+        )
+
+
+def test_short_documents_are_dropped_and_counted_and_max_documents_bounds_the_rest(tmp_path):
+    path = write_lines(tmp_path / "a.txt", [*numbered(30), "short"] * 2)
+    splits = build(
+        tmp_path / "c", path=str(path), txt_documents="line", min_characters=10, max_documents=40
+    )
+    assert sum(map(len, splits.values())) == 40 and "short" not in texts(splits)
+    assert artifacts.read_json(tmp_path / "c" / "corpus.json")["skipped"] == {
+        "shorter than min_characters": 1
+    }
+
+
+# Files
+
+
+def test_every_kind_of_file_gives_its_documents(tmp_path):
+    data = tmp_path / "data"
+    (data / "deep").mkdir(parents=True)
+    pq.write_table(
+        pa.table({"body": pa.array(["p0 é", "p1", None]).dictionary_encode()}), data / "a.parquet"
+    )
+    rows = [{"body": "j0"}, {"body": 7}, {"other": "x"}, {"body": "\ud800"}, {"body": "j1\n日本"}]
+    (data / "b.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    (data / "deep" / "b.jsonl.gz").write_bytes(
+        gzip.compress(json.dumps({"body": "z0"}).encode() + b"\r\n")
+    )
+    (data / "c.txt").write_bytes("\ufefft0 line one\r\nt0 line two\r\n\r\n \r\nt1\r\n".encode())
+    held_out = {"validation": 0, "test": 0, "prompts": 0}
+    splits = build(
+        tmp_path / "c", path=str(data), column="body", txt_documents="paragraph", held_out=held_out
+    )
+    assert texts(splits) == sorted(
+        ["p0 é", "p1", "j0", "j1\n日本", "z0", "t0 line one\nt0 line two", "t1"]
+    )
+    assert artifacts.read_json(tmp_path / "c" / "corpus.json")["skipped"] == {"without text": 4}
+    lines = build(tmp_path / "d", path=str(data / "*.txt"), txt_documents="line", held_out=held_out)
+    assert texts(lines) == ["t0 line one", "t0 line two", "t1"]
+    whole = build(
+        tmp_path / "e", path=[str(data / "c.txt")], txt_documents="file", held_out=held_out
+    )
+    assert texts(whole) == ["t0 line one\nt0 line two\n\n \nt1\n"]
+
+
+def test_files_of_one_name_in_two_folders_keep_their_documents_apart(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        write_lines(tmp_path / name / "a.txt", numbered(10))
+    splits = build(
+        tmp_path / "c", path=[str(tmp_path / "x"), str(tmp_path / "y")], txt_documents="line"
+    )
+    ids = [doc_id for documents in splits.values() for doc_id in documents]
+    assert (
+        len(set(ids)) == 20
+        and "x/a.txt:0" in ids
+        and not any(str(tmp_path) in doc_id for doc_id in ids)
+    )
+
+
+def bad_utf8_parquet(path: Path) -> None:
+    array = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0\5\0\0\0"), pa.py_buffer(b"okab\xff")]
+    )
+    pq.write_table(pa.table({"text": array}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("gone.parquet", lambda path: None, "path: .*no .parquet, .* file is there"),
+        (
+            "a.csv",
+            lambda path: path.write_text("text\nx\n"),
+            "this kind of file is not read; allowed: .parquet",
+        ),
+        (
+            "a.parquet",
+            lambda path: path.write_bytes(b"PAR1 not so"),
+            "a.parquet: not a readable parquet file",
+        ),
+        (
+            "a.parquet",
+            lambda path: pq.write_table(pa.table({"body": ["x"]}), path),
+            "column: 'text' is not there; allowed: body",
+        ),
+        (
+            "a.parquet",
+            lambda path: pq.write_table(pa.table({"text": [1]}), path),
+            "column: 'text' holds int64, not text",
+        ),
+        ("a.parquet", bad_utf8_parquet, "row 1 is not valid UTF-8 at its byte 2"),
+        (
+            "a.jsonl",
+            lambda path: path.write_text('{"text": "x"}\n{"text": '),
+            "a.jsonl: line 2 is not valid JSON",
+        ),
+        (
+            "a.jsonl",
+            lambda path: path.write_text('["x"]\n'),
+            "a.jsonl: line 1 is not a JSON object",
+        ),
+        (
+            "a.jsonl",
+            lambda path: path.write_text('{"body": "x"}\n'),
+            "column: 'text' is in no line; its first line has: body",
+        ),
+        (
+            "a.jsonl.gz",
+            lambda path: path.write_bytes(gzip.compress(b'{"text": "x"}\n' * 999)[:-20]),
+            "not a readable gzip file",
+        ),
+        (
+            "a.jsonl.gz",
+            lambda path: path.write_bytes(b'{"text": "x"}\n'),
+            "not a readable gzip file",
+        ),
+        (
+            "a.txt",
+            lambda path: path.write_bytes(b"\xef\xbb\xbffine\n\xe9t\xe9\n"),
+            "a.txt: not valid UTF-8 at byte 8",
+        ),
+    ],
+)
+@pytest.mark.parametrize("txt_documents", ["file", "line"])
+def test_what_cannot_be_read_is_named_in_one_line_and_nothing_is_left_behind(
+    tmp_path, name, write, message, txt_documents
+):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=message) as error:
+        build(tmp_path / "c", path=str(tmp_path / name), txt_documents=txt_documents)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "c").exists() or not list((tmp_path / "c").iterdir())
+
+
+def test_a_damaged_corpus_is_named(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(b"")
+    with pytest.raises(artifacts.DamagedArtifact, match="train.parquet: not a readable corpus"):
+        list(read_documents(tmp_path, "train"))
+
+
+# The microworld and the hub
+
+
+def test_a_microworlds_folder_rebuilds_its_world_and_scores_all_its_text(tmp_path):
+    build_corpus({"kind": "microworld", "people": 8, "documents": 1500}, 100, tmp_path)
+    world = World.from_json(artifacts.read_json(tmp_path / "world.json"))
+    documents = [text for split in SPLITS for _, text in read_documents(tmp_path, split)]
+    assert len(documents) == 1500 and all(
+        np.isfinite(world.token_logprobs(text.split())).all() for text in documents
+    )
+    for name, questions in world.benchmarks().items():
+        table = pd.read_parquet(tmp_path / "tasks" / f"{name}.parquet")
+        assert {"question", "choices", "answer", "split"} <= set(table) and len(table) == len(
+            questions
+        )
+    assert {"person", "attribute", "rank"} <= set(
+        pd.read_parquet(tmp_path / "tasks" / "knowledge.parquet")
+    )
+
+
+def test_a_larger_microworld_corpus_begins_with_the_smaller_one(tmp_path):
+    for count in (700, 1300):
+        build_corpus(
+            {"kind": "microworld", "people": 8, "documents": count}, 100, tmp_path / str(count)
+        )
+    small, large = (dict(read_documents(tmp_path / str(count), "train")) for count in (700, 1300))
+    assert small.items() <= large.items() and len(large) > len(small)
+
+
+@pytest.fixture
+def data_set(tmp_path, monkeypatch):
+    """A data set as the hub has them: a folder of parquet files."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows = [f"document {n} ".ljust(100, "x") for n in range(60)]
+    for part in range(3):
+        table = pa.table({"text": [*rows[part * 20 : part * 20 + 20], None], "id": list(range(21))})
+        pq.write_table(table, folder / f"train-{part:05}-of-00003.parquet")
+    return folder, rows
+
+
+def test_a_data_set_is_streamed_up_to_its_budget_and_becomes_a_corpus(tmp_path, data_set):
+    folder, rows = data_set
+    spec = {"kind": "hub", "name": str(folder), "max_tokens": 1000, "characters_per_token": 4.0}
+    stage_hub(spec, tmp_path / "staged.parquet")
+    assert pq.read_table(tmp_path / "staged.parquet")["text"].to_pylist() == rows[:40]
+    assert texts(build(tmp_path / "c", sources=(tmp_path / "staged.parquet",), **spec)) == sorted(
+        rows[:40]
+    )
+    stage_hub(spec | {"max_tokens": 10**9}, tmp_path / "all.parquet")
+    assert pq.read_table(tmp_path / "all.parquet")["text"].to_pylist() == rows
+
+
+def test_a_data_sets_own_splits_are_kept_and_a_union_puts_corpora_together(tmp_path, data_set):
+    folder, rows = data_set
+    for split in ("validation", "test"):
+        pq.write_table(
+            pa.table({"text": [f"{split} {n}" for n in range(4)]}),
+            folder / f"{split}-00000-of-00001.parquet",
+        )
+    splits = {"train": "train", "validation": "validation", "test": "test"}
+    spec = {
+        "kind": "hub",
+        "name": str(folder),
+        "max_tokens": 10**6,
+        "splits": splits,
+        "max_documents": 3,
+    }
+    stage_hub(spec, tmp_path / "staged.parquet")
+    build_corpus(spec, 1, tmp_path / "hub", [tmp_path / "staged.parquet"])
+    files = {split: str(min(folder.glob(f"{split}-*"))) for split in splits}
+    build_corpus({"kind": "files", "splits": files, "max_documents": 3}, 1, tmp_path / "files")
+    for name in ("hub", "files"):
+        read = {
+            split: [text for _, text in read_documents(tmp_path / name, split)] for split in SPLITS
+        }
+        assert read["train"] == rows[:3] and read["test"] == [f"test {n}" for n in range(3)]
+        assert read["validation"] == read["prompts"] == [f"validation {n}" for n in range(3)]
+    build_corpus({"kind": "union", "corpora": ["hub", "files"]}, 1, tmp_path / "both")
+    for split in SPLITS:
+        parts = [
+            text for name in ("hub", "files") for _, text in read_documents(tmp_path / name, split)
+        ]
+        assert [text for _, text in read_documents(tmp_path / "both", split)] == parts
+    assert len({doc_id for doc_id, _ in read_documents(tmp_path / "both", "train")}) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"column": "body"}, "column: 'body' is not in .*; allowed: text, id"),
+        ({"split": "dev"}, "cannot be streamed: .*dev"),
+        ({"column": "id"}, "holds no text in column 'id'"),
+    ],
+)
+def test_a_data_set_that_does_not_fit_is_refused_and_nothing_is_left_behind(
+    tmp_path, data_set, change, message
+):
+    with pytest.raises(ValueError, match=message) as error:
+        stage_hub(
+            {"name": str(data_set[0]), "max_tokens": 10} | change,
+            tmp_path / "out" / "staged.parquet",
+        )
+    assert "\n" not in str(error.value) and not list((tmp_path / "out").iterdir())
+
+
+# Prompts
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "expected"),
+    [
+        (
+            "anna lives in paris . two plus two is four . ben likes red .",
+            2,
+            "anna lives in paris . two plus two is four .",
+        ),
+        ("One. Two! Three? Four.", 3, "One. Two! Three?"),
+        (
+            "Mr. Smith met J. K. Rowling, i.e. her, in the U.S. capital. Then he left.",
+            1,
+            "Mr. Smith met J. K. Rowling, i.e. her, in the U.S. capital.",
+        ),
+        (
+            "It cost $3.50 at most... or so. “Really?” she said. Yes.",
+            2,
+            "It cost $3.50 at most... or so. “Really?” she said.",
+        ),
+        ("He said “Stop.” They did.", 1, "He said “Stop.”"),
+        ("A heading\n\nIts text. More.", 2, "A heading\n\nIts text."),
+        ("One.\n\nTwo. Three.", 2, "One.\n\nTwo."),
+        ("我来了。你呢？走吧。", 2, "我来了。你呢？"),
+        ("  no end at all ", 3, "no end at all"),
+        ("One. Two.", 8, "One. Two."),
+    ],
+)
+def test_the_first_sentences_of_a_text(text, count, expected):
+    assert first_sentences(text, count) == expected
+
+
+def test_prompts_come_from_held_out_documents_alone(tmp_path):
+    build_corpus({"kind": "microworld", "people": 8, "documents": 600}, 100, tmp_path)
+    held_out, given = dict(read_documents(tmp_path, "prompts")), prompts(tmp_path, 2)
+    assert [doc_id for doc_id, _ in given] == list(held_out)
+    for doc_id, prompt in given:
+        assert held_out[doc_id].startswith(prompt) and prompt.endswith(" .")
+        assert prompt.count(" .") == min(2, held_out[doc_id].count(" ."))
+
+
+# Overlap with benchmarks
+
+
+def corpus_of(folder: Path, documents: list[str]) -> Path:
+    folder.mkdir()
+    pq.write_table(
+        pa.table({"doc_id": [str(n) for n in range(len(documents))], "text": documents}),
+        folder / "train.parquet",
+    )
+    return folder
+
+
+def test_a_question_is_found_wherever_it_stands_however_it_is_written(tmp_path):
+    asked = "Which of the following is NOT a prime number, café?"
+    found = overlap(
+        corpus_of(
+            tmp_path / "c",
+            [
+                "nothing",
+                "He asked: which—of the “following”\n\nis not, a prime number: CAFE\u0301? Five",
+            ],
+        ),
+        [
+            asked,
+            asked,
+            "Which of the following is not a prime factor?",
+            "too short to be counted at all",
+        ],
+    )
+    assert (found["questions"], found["overlapping"], found["not_checked"]) == (4, 2, 1)
+    assert found["examples"] == [{"question": asked, "doc_id": "1"}]
+
+
+def test_a_match_may_not_run_over_two_documents_and_must_be_complete(tmp_path):
+    folder = corpus_of(
+        tmp_path / "c", ["one two three four five", "six seven eight nine", "a b c d e f g h i"]
+    )
+    found = overlap(
+        folder,
+        [
+            "one two three four five six seven eight",
+            "a b c d e f g h j",
+            "b c d e f g h i j",
+            "a b c d e f g h",
+        ],
+    )
+    assert found["overlapping"] == 1 and found["examples"][0]["question"] == "a b c d e f g h"
+
+
+def test_the_fast_search_agrees_with_a_plain_one(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = [" ".join(rng.choice(list("abc"), rng.integers(1, 200))) for _ in range(60)]
+    questions = [
+        " ".join(rng.choice(list("abcd"), rng.integers(8, 12), p=[0.4, 0.35, 0.2, 0.05]))
+        for _ in range(400)
+    ]
+    plain = sum(
+        any(f" {question} " in f" {document} " for document in documents) for question in questions
+    )
+    assert 0 < plain < 400
+    assert overlap(corpus_of(tmp_path / "c", documents), questions)["overlapping"] == plain
+
+
+def test_real_benchmarks_against_real_text(tmp_path):
+    build(tmp_path / "c", path=str(shared("data/openstax")))
+    questions = pd.read_parquet(shared("data/mmlu") / "validation.parquet").question.tolist()
+    planted = " ".join(
+        dict(read_documents(tmp_path / "c", "train"))["train.parquet:6"].split()[40:60]
+    )
+    found = overlap(tmp_path / "c", [*questions, planted])
+    assert planted in [example["question"] for example in found["examples"]]
+    assert found["questions"] == len(questions) + 1 and found["not_checked"] < 300
+
+
+def test_the_vocabulary_of_a_corpus_is_bounded(tmp_path):
+    texts = ["The cat’s mat", "the CAT sat 3 times", "x" * 100]
+    counted = dict(count_words(texts).itertuples(index=False))
+    assert counted == {"the": 2, "cat": 1, "cat's": 1, "mat": 1, "sat": 1, "times": 1}
+    few = count_words(["often often rare", "often other often", "more often"], kept=2)
+    assert few.word.tolist() == ["often", "more"] and few["count"].tolist() == [5, 1]
+    build_corpus({"kind": "microworld", "people": 6, "documents": 300}, 1, tmp_path)
+    whole, some = vocabulary(tmp_path), vocabulary(tmp_path, most=2000)
+    assert set(some.word) < set(whole.word) and some["count"].sum() < whole["count"].sum() / 4

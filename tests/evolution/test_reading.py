@@ -1,0 +1,150 @@
+"""What a child reads of the shards: whole texts in order, with or without prompts, up to a budget,
+in its own tokens.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from pollination.core import artifacts
+from pollination.data.tokens import pack_ids, vocabulary_id
+from pollination.evolution.reading import Training, synthetic_rows, training_blocks, training_rows
+
+
+def words(*names: str) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="?"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", unk_token="?")
+
+
+MINE, OTHER = words("<eos>", "?", "a", "b", "c"), words("c", "b", "<eos>", "?", "a")
+
+
+def synthetic_ids(*arguments) -> list[list[int]]:
+    """The token ids that are trained on."""
+    return [ids[first:] for ids, first in synthetic_rows(*arguments)]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    texts = [[4, n, n, n, 0] for n in (2, 3, 4, 2, 3)]
+    frame = pd.DataFrame(
+        {
+            "token_ids": texts,
+            "prompt_tokens": 1,
+            "prompt": "c",
+            "completion": " ? ? ?",
+            "vocabulary": vocabulary_id(MINE),
+        }
+    )
+    for number, part in enumerate((frame[:3], frame[3:])):
+        artifacts.write_table(tmp_path / f"shard{number}.parquet", part)
+    return [tmp_path / f"shard{number}.parquet" for number in (0, 1)], texts
+
+
+def test_texts_are_read_in_order_with_or_without_prompts_up_to_the_budget(shards):
+    paths, texts = shards
+    assert synthetic_ids(paths, True, None, MINE) == texts
+    assert synthetic_ids(paths, False, None, MINE) == [text[1:] for text in texts]
+    assert (
+        synthetic_ids(paths, True, 16, MINE) == texts[:4]
+    )  # the text that reaches the budget is the last
+
+
+def test_another_familys_text_is_tokenised_anew_and_the_own_familys_ids_are_kept(tmp_path):
+    """A pool of two families, dealt together: row by row, whoever wrote it."""
+    rows = [
+        {
+            "token_ids": [4, 3, 2],
+            "prompt_tokens": 1,
+            "prompt": "c",
+            "completion": " b a",
+            "vocabulary": vocabulary_id(MINE),
+        },
+        {
+            "token_ids": [0, 1, 4, 2],
+            "prompt_tokens": 1,
+            "prompt": "c",
+            "completion": " b a",
+            "vocabulary": vocabulary_id(OTHER),
+        },
+        {
+            "token_ids": [4, 1, 1],
+            "prompt_tokens": 1,
+            "prompt": "c",
+            "completion": " b a",
+            "vocabulary": vocabulary_id(MINE),
+        },
+    ]
+    artifacts.write_table(tmp_path / "text.parquet", pd.DataFrame(rows))
+    assert synthetic_ids([tmp_path / "text.parquet"], True, None, MINE) == [
+        [4, 3, 2],
+        [4, 3, 2],
+        [4, 1, 1],
+    ]
+    assert synthetic_ids([tmp_path / "text.parquet"], False, None, OTHER) == [
+        [1, 4],
+        [1, 4, 2],
+        [1, 4],
+    ]
+    assert (
+        vocabulary_id(MINE)
+        == vocabulary_id(words("<eos>", "?", "a", "b", "c"))
+        != vocabulary_id(OTHER)
+    )
+
+
+def training(tmp_path, **change) -> Training:
+    """A child of generation 2 that reads the shards, and human text of 40 blocks of 4 tokens."""
+    if not (tmp_path / "human.bin").exists():
+        pack_ids([[2, 3, 4, 2]] * 39 + [[3, 3, 3, 3]], 5, 4, 0, tmp_path / "human.bin", "none")
+    settings = {"include_prompt": True, "tokens": None}
+    given = {
+        "generation": 2,
+        "member": 1,
+        "seed": 1,
+        "human_seed": 7,
+        "settings": settings,
+        "text": "own",
+        "human": {"fraction": 0.0, "accumulate": "none"},
+        "segment": {"pool": "p", "tokens": 40, "segments": "distinct", "num_segments": None},
+        "data_seed": 1,
+        "separator": "eos",
+        "packed": tmp_path / "human.bin",
+        "shards": [],
+    }
+    return Training(**given | change)
+
+
+@pytest.mark.parametrize("separator", ["eos", "none"])
+@pytest.mark.parametrize("accumulate", ["none", "all", "fixed"])
+@pytest.mark.parametrize("tokens", [None, 6])
+def test_what_is_measured_is_what_is_read(shards, tmp_path, separator, accumulate, tokens):
+    """Blocks of the training and rows of the measurement hold the same human text."""
+    settings = {"include_prompt": False, "tokens": tokens}
+    human = {"fraction": 0.5 if accumulate == "none" else 0.0, "accumulate": accumulate}
+    one = training(tmp_path, separator=separator, settings=settings, human=human, shards=shards[0])
+    blocks = training_blocks(one, MINE, 5, 4, tmp_path)
+    (_, _, share), (human_rows, _, human_share) = training_rows(one, MINE)
+    if accumulate == "none":
+        drawn = blocks.human_blocks.blocks(blocks.human[blocks.human >= 0]).tolist()
+        assert [ids for ids, _ in human_rows] == drawn and len(drawn) == round(len(blocks) / 2)
+        assert (share, human_share) == (0.5, 1.0)
+        return
+    read = len(rounds(one)) + len(human_rows)
+    assert [ids for ids, _ in human_rows] == one.own_segment().blocks(np.arange(10)).tolist()
+    assert share == human_share == pytest.approx(len(blocks) / read)
+    assert len(blocks) < read if accumulate == "fixed" else len(blocks) == read
+
+
+def rounds(one: Training) -> list[list[int]]:
+    """The blocks of all synthetic text, packed here by hand: each round by itself."""
+    blocks = []
+    for shards in one.rounds:
+        rows = [ids[first:] for ids, first in one.synthetic_rows(shards, MINE)]
+        eos = [0] if one.separator == "eos" else []
+        ids = [token for row in rows for token in row + (eos if row[-1:] != [0] else [])]
+        blocks += [ids[start : start + 4] for start in range(0, len(ids) - 3, 4)]
+    return blocks

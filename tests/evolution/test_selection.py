@@ -1,0 +1,131 @@
+"""Who become parents: the best by accuracy, or those that a user's own rule returns."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pollination.core import artifacts
+from pollination.evolution import selection
+from pollination.plan.operators import SELECTION
+
+RIGHT = [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]]  # answers of each member
+
+
+@pytest.fixture
+def files(tmp_path):
+    """(scores, answers) of four members, one of whose benchmarks is of no concern."""
+    scores, answers = [], []
+    for slot, right in enumerate(RIGHT):
+        tasks = {"quiz": {"accuracy": sum(right) / 4, "stderr": 0.1}}
+        scores.append(tmp_path / f"scores{slot}.json")
+        artifacts.write_json(scores[-1], {"tasks": tasks, "measures": {"length": 9 - slot}})
+        answers.append(tmp_path / f"answers{slot}.parquet")
+        rows = [("quiz", n, bool(one)) for n, one in reversed(list(enumerate(right)))]
+        rows += [("other", 0, True)]
+        artifacts.write_table(
+            answers[-1], pd.DataFrame(rows, columns=["task", "doc_id", "correct"])
+        )
+    return scores, answers
+
+
+def own(tmp_path, body: str) -> str:
+    path = tmp_path / "rules.py"
+    path.write_text(f"import numpy as np\n\n\ndef choose(members, k, rng):\n    {body}\n")
+    return f"{path}:choose"
+
+
+def chosen(files, rule: str, k: int = 2, rule_seed: int = 0) -> dict:
+    return selection.select(*files, "quiz", k, 7, rule, rule_seed)
+
+
+def test_the_best_by_accuracy_are_chosen_and_ties_go_to_the_lower_slot(files):
+    choice = chosen(files, "truncation", k=3)
+    assert (choice["parents"], choice["ranking"]) == ([3, 1, 0], [3, 1, 0, 2])
+    assert choice["ties"] == {"at_the_cut": [0, 2], "broken_by": "slot number, the lower first"}
+    assert 0 < choice["confidence"]["same_set"] < 1
+    assert choice == selection.select(*files, "quiz", 3, 7)
+
+
+def test_an_own_rule_chooses_by_what_it_sees_of_members(files, tmp_path):
+    rule = own(tmp_path, "return sorted((m.scores['measures']['length'], m.slot) for m in members)")
+    with pytest.raises(ValueError, match="allowed: a list of 2 different slots of 0 to 3"):
+        chosen(files, rule)
+    shortest = (
+        "return [m.slot for m in sorted(members, key=lambda m: m.scores['measures'][%r])][:k]"
+    )
+    choice = chosen(files, own(tmp_path, shortest % "length"))
+    assert (choice["parents"], choice["ranking"]) == ([3, 2], [3, 2, 1, 0])
+    assert choice["confidence"] is choice["ties"] is None
+    assert choice["accuracies"] == [0.5, 0.75, 0.5, 1.0] and choice["questions"] == 4
+    last = "return np.argsort([-int(m.correct[3]) - m.accuracy / 9 for m in members])[:k]"
+    assert chosen(files, own(tmp_path, last))["parents"] == [3, 2]
+    json.dumps(choice)
+
+
+def test_an_own_rule_draws_the_same_for_the_same_seed_alone(files, tmp_path):
+    rule = own(tmp_path, "return rng.permutation(len(members))[:k]")
+    drawn = [tuple(chosen(files, rule, rule_seed=seed)["parents"]) for seed in range(20)]
+    assert drawn == [tuple(chosen(files, rule, rule_seed=seed)["parents"]) for seed in range(20)]
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return [0, 0]", ["returned [0, 0]"]),
+        ("return [0, 1, 1]", ["returned [0, 1, 1]"]),
+        ("return [0, 4]", ["returned [0, 4]"]),
+        ("return [-1, 0]", ["returned [-1, 0]"]),
+        ("return [0.0, 1.0]", ["returned [0.0, 1.0]"]),
+        ("return [True, False]", ["returned [True, False]"]),
+        ("return '01'", ["returned '01'"]),
+        ("return None", ["returned None"]),
+        ("return members", ["returned [Member("]),
+        ("return members[9]", ["line 5: IndexError", "correct the file"]),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_that_names_the_rule(files, tmp_path, body, words):
+    rule = own(tmp_path, body)
+    with pytest.raises(ValueError) as caught:
+        chosen(files, rule)
+    said = str(caught.value)
+    assert said.startswith(f"select.rule: {rule}") and "\n" not in said.split("returned")[0]
+    assert all(word in said for word in words), said
+
+
+def test_a_member_without_a_score_is_named(files):
+    artifacts.write_json(files[0][2], {"tasks": {}})
+    with pytest.raises(ValueError, match="scores2.json: the accuracy in 'quiz' is None"):
+        chosen(files, "truncation")
+
+
+def test_every_rule_of_the_table_chooses_k_different_members(files):
+    members = selection.read_members(*files, "quiz")
+    for rule in SELECTION:
+        for k in range(1, 5):
+            slots = selection.choose(rule, members, k, np.random.default_rng(k))
+            assert len(set(slots)) == len(slots) == k and set(slots) <= set(range(4)), rule
+
+
+def test_an_own_rule_draws_the_same_from_global_generators_too(files, tmp_path):
+    for body in ("return np.random.permutation(4)[:k]", "return random.sample(range(4), k)"):
+        rule = own(tmp_path, f"import random; {body}")
+        draws = [[chosen(files, rule, rule_seed=s)["parents"] for s in range(6)] for _ in "ab"]
+        assert draws[0] == draws[1] and len(set(map(tuple, draws[0]))) > 1
+
+
+def test_an_own_rule_cannot_change_what_is_recorded(files, tmp_path):
+    honest = chosen(files, own(tmp_path, "return [0, 1]"))
+    spoilt = "[m.scores['tasks'].clear() for m in members]; members.clear(); return [0, 1]"
+    assert chosen(files, own(tmp_path, spoilt)) == honest
+
+
+@pytest.mark.parametrize("returned", [[True, 2], [np.True_, 2], [0, 0], [0, 1, 2], [0, 4]])
+def test_rules_of_the_table_are_held_to_the_same(files, monkeypatch, returned):
+    monkeypatch.setattr(selection, "truncation", lambda *_: returned)
+    with pytest.raises(ValueError, match="select.rule: truncation returned"):
+        chosen(files, "truncation")
+    monkeypatch.setattr(selection, "truncation", lambda *_: np.array([2, 0]))
+    assert chosen(files, "truncation")["parents"] == [2, 0]

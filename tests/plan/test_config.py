@@ -1,0 +1,299 @@
+"""Configs: defaults, merging, replicates, and one clear line for every mistake."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pollination.plan.config import reference
+from pollination.plan.config.paths import data_files
+from pollination.plan.config.resolve import ConfigError, check_files, resolve
+from pollination.plan.config.schema import merge, schema
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def demo() -> dict:
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def mistake(raw: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(raw, "my.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("my.yaml: ")
+    return lines[0]
+
+
+def test_every_shipped_config_is_valid():
+    for path in sorted((ROOT / "config").rglob("*.yaml")):
+        config = resolve(yaml.safe_load(path.read_text()), str(path))
+        assert config["experiments"] or config["theory"] or config["fingerprint"], path
+
+
+def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo):
+    config = resolve(demo)
+    line = config["experiments"]["line.s123"]
+    assert (line["seed"], line["population"], line["generate"]["top_p"]) == (123, 1, 0.9)
+    assert line["generate"]["tokens"] == demo["defaults"]["generate"]["tokens"]
+    chosen = {"task": "knowledge", "k": 2, "rule": "truncation"}
+    assert config["experiments"]["population"]["select"] == chosen
+    roles = {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
+    texts = {"text": "world/test", "distribution_text": "world/test"}
+    assert config["figures"] == roles | texts | {"ecosystems": {}, "comparisons": {}, "paper": {}}
+
+
+def test_another_order_of_keys_is_no_other_setting(demo):
+    def reverse(value):
+        return (
+            {key: reverse(value[key]) for key in reversed(value)}
+            if isinstance(value, dict)
+            else value
+        )
+
+    for section in ("corpora", "models", "founders", "tasks", "evaluate"):
+        one, other = resolve(demo)[section], resolve(reverse(demo))[section]
+        assert {name: str(entry) for name, entry in one.items()} == {
+            name: str(entry) for name, entry in other.items()
+        }
+    assert str(resolve(demo)["experiments"]["line.s42"]) == str(
+        resolve(reverse(demo))["experiments"]["line.s42"]
+    )
+
+
+def test_merge_leaves_its_inputs_alone():
+    base, change = {"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}}
+    assert merge(base, change) == {"a": {"b": 1, "c": [3]}}
+    assert base == {"a": {"b": 1, "c": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (
+            "defaults.generat",
+            {},
+            ["defaults.generat", "unknown key", "did you mean 'generate'", "allowed: "],
+        ),
+        (
+            "experiments.population.select.task",
+            "knowlege",
+            ["'knowlege'", "did you mean 'knowledge'"],
+        ),
+        (
+            "experiments.population.select.rule",
+            "truncaton",
+            ["select.rule: 'truncaton'", "did you mean 'truncation'", "path/to/file.py:function"],
+        ),
+        ("experiments.line.select", {"rule": "own.py:f"}, ["'own.py:f' chooses nobody"]),
+        (
+            "evaluate.measures",
+            {"length": "own.py"},
+            ["evaluate.measures.length: 'own.py'", "allowed: path/to/file.py:function"],
+        ),
+        ("experiments.population.population", 5, ["population: 5", "k*k = 4", "a square"]),
+        ("experiments.population.select.k", 3, ["population: 4", "k = 3"]),
+        ("experiments.population.founders", "humans", ["'humans'", "did you mean 'human'"]),
+        ("experiments.line.text", "parent", ["'parent' needs selection"]),
+        ("experiments.population.text", "own", ["'own' with selection", "only parents write"]),
+        ("experiments.population.weights", "own", ["'own' with selection cannot be mutated"]),
+        ("experiments.tasks", {}, []),
+        ("device", "gpu", ["device", "'gpu'", "allowed: auto, cpu, cuda"]),
+        ("founders.human.train.learning_rate", "1e-3", ["'1e-3'", "1.0e-3"]),
+        ("founders.human.train.tokens", None, ["founders.human.train.tokens", "missing"]),
+        ("corpora.world.kind", "file", ["'file'", "did you mean 'files'"]),
+        ("corpora.more", {"kind": "files"}, ["corpora.more.path", "missing"]),
+        ("corpora.world.held_out", {"test": 0.99}, ["corpora.world.held_out", "add up"]),
+        ("models.tiny.pretrained", "gpt2", ["either 'architecture'"]),
+        ("tasks.knowledge.corpus", "word", ["'word'", "did you mean 'world'"]),
+        ("evaluate.perplexity", [{"corpus": "wrld"}], ["'wrld'", "did you mean 'world'"]),
+        (
+            "evaluate.semantics",
+            {"encoder": "tfidf", "experiments": ["populatio"]},
+            ["evaluate.semantics.experiments", "did you mean 'population'"],
+        ),
+        ("evaluate.semantics", {}, ["evaluate.semantics", "'encoder' is missing"]),
+        ("evaluate.samples.num_prompts", 1, ["evaluate.samples.num_prompts", "2 or more"]),
+        ("evaluate.samples.texts", {"a b": "x"}, ["'a b' is not a usable name"]),
+        ("defaults.generate.decoding", "beam", ["one completion a prompt"]),
+        ("figures", {"line": "lin"}, ["figures.line", "did you mean 'line'"]),
+        ("founders.human.model", "tinny", ["'tinny'", "did you mean 'tiny'"]),
+        (
+            "founders.human.validation",
+            ["world"] * 3 + ["wrold"],
+            ["founders.human.validation", "did you mean 'world'"],
+        ),
+        (
+            "founders.human.corpus",
+            ["world"],
+            ["population: 4", "founders.human.corpus lists 1 members"],
+        ),
+        ("founders.human.num_segments", 2, ["population: 4", "distinct segments of 2"]),
+        ("founders.human.segments", [0, "x"], ["founders.human.segments"]),
+        ("experiments.line.weights", "base", ["'base' needs a pretrained model"]),
+        ("experiments.line.text_of", "population", ["only with text: pool"]),
+        (
+            "experiments.line.human",
+            {"accumulate": "all", "fraction": 0.1},
+            ["human.accumulate", "fraction: 0"],
+        ),
+        (
+            "corpora.both",
+            {"kind": "union", "corpora": ["world", "wrold"]},
+            ["'wrold'", "did you mean 'world'"],
+        ),
+        (
+            "corpora.more",
+            {"kind": "files", "splits": {"train": "a"}},
+            ["corpora.more.splits", "train, validation and test"],
+        ),
+        (
+            "figures",
+            {"ecosystems": {"tiny": ["line", "poplation"]}},
+            ["figures.ecosystems.tiny", "did you mean 'population'"],
+        ),
+        (
+            "figures",
+            {"comparisons": {"both": {"one": "lin"}}},
+            ["figures.comparisons.both", "did you mean 'line'"],
+        ),
+        (
+            "figures",
+            {"comparisons": {"both": ["line", "population:4"]}},
+            ["population:4", "allowed: members 0 to 3"],
+        ),
+        ("figures", {"text": "world/tst"}, ["figures.text", "did you mean 'world/test'"]),
+        (
+            "evaluate.disagreement",
+            {"corpus": "wrld"},
+            ["evaluate.disagreement.corpus", "did you mean 'world'"],
+        ),
+        ("run", "a/b", ["run", "'a/b'", "not a usable name"]),
+        ("defaults.generate.top_p", 1.5, ["top_p", "1.5", "<= 1"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_allowed_and_fix(demo, path, value, words):
+    raw = copy.deepcopy(demo)
+    if path == "experiments.tasks":  # a name that is a folder of every run
+        raw["experiments"]["tasks"] = raw["experiments"].pop("line")
+        assert "choose another name" in mistake(raw)
+        return
+    node = raw
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    if path == "defaults.generate.decoding":
+        del raw["experiments"]["line"]
+    line = mistake(raw)
+    for word in words:
+        assert word in line, line
+
+
+def test_founders_cannot_read_what_their_own_descendants_write(demo):
+    demo["corpora"]["wrote"] = {"kind": "synthetic", "experiment": "population", "generation": 1}
+    demo["founders"]["human"]["corpus"] = "wrote"
+    assert "starts from founders 'human', which read this corpus" in mistake(demo)
+
+
+def test_a_missing_section_is_named():
+    assert "the key 'corpora' is missing" in mistake(
+        {
+            "run": "x",
+            "models": {"a": {}},
+            "founders": {"b": {"model": "a", "corpus": "c"}},
+            "experiments": {"e": {}},
+        }
+    )
+
+
+def test_missing_data_is_named_before_anything_runs(demo, tmp_path):
+    demo["corpora"]["text"] = {"kind": "files", "path": str(tmp_path / "nothing.parquet")}
+    demo["tasks"]["quiz"] = {
+        "kind": "lm_eval",
+        "template": "mmlu",
+        "data": {"test": str(tmp_path / "quiz.parquet")},
+    }
+    with pytest.raises(ConfigError) as caught:
+        check_files(resolve(demo), "my.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "corpora.text.path" in lines[0] and "tasks.quiz.data.test" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ["there is no file", "correct the path"]),
+        ("def chose(members, k, rng): pass\n", ["no function 'choose'", "did you mean 'chose'"]),
+        ("x = (\n", ["own.py, line 1: ", "correct the file"]),
+        ("raise SystemExit\nfrom mine import one as choose\n", []),
+        ("from mine import *\n", []),
+    ],
+)
+def test_a_function_that_is_not_there_is_named_before_anything_runs(demo, tmp_path, text, words):
+    path = tmp_path / "own.py"
+    if text is not None:
+        path.write_text(text)
+    demo["experiments"]["population"]["select"]["rule"] = f"{path}:choose"
+    demo["experiments"]["population"]["seeds"] = [1, 2]
+    demo["evaluate"]["measures"] = {"length": f"{path}:choose"}
+    config = resolve(demo)
+    if not words:
+        return check_files(config)
+    with pytest.raises(ConfigError) as caught:
+        check_files(config, "my.yaml")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("my.yaml: evaluate.measures.length: ") and str(path) in line
+    assert all(word in line for word in words), line
+
+
+def test_data_files_takes_a_file_a_folder_a_glob_and_a_list(tmp_path):
+    for name in ("a.parquet", "b.txt", "c.jsonl", "d.md"):
+        (tmp_path / name).write_text("x")
+    names = lambda paths: [Path(path).name for path in paths]  # noqa: E731
+    assert names(data_files(str(tmp_path))) == ["a.parquet", "b.txt", "c.jsonl"]
+    assert names(data_files(str(tmp_path / "*.txt"))) == ["b.txt"]
+    assert names(data_files([str(tmp_path / "a.parquet"), str(tmp_path / "*.t*")])) == [
+        "a.parquet",
+        "b.txt",
+    ]
+
+
+def test_the_documentation_has_every_key_as_the_schema_has_it():
+    text = reference.PAGE.read_text()
+    assert reference.page(text) == text, "run `make docs`"
+    sections = [schema(), *schema()["$defs"].values(), schema()["properties"]["figures"]]
+    keys = {key for section in sections for key in section.get("properties", {})}
+    assert keys == set(re.findall(r"(?m)^\| `(\w+)` \|", text))
+
+
+@pytest.mark.parametrize(
+    "path, new",
+    [
+        ("tasks.knowledge.shots", "num_fewshot"),
+        ("defaults.train.clip_norm", "max_grad_norm"),
+        ("founders.human.train.batch_sequences", "batch_size"),
+        ("defaults.train.micro_batch_sequences", "micro_batch_size"),
+        ("defaults.train.final_learning_rate", "min_lr_ratio"),
+        ("defaults.train.keep", "checkpoint"),
+        ("founders.human.of", "num_segments"),
+        ("defaults.generate.beams", "num_beams"),
+        ("defaults.generate.min_tokens", "min_completion_tokens"),
+        ("defaults.generate.prompts", "prompt_corpus"),
+        ("evaluate.samples.prompts", "num_prompts"),
+        ("models.tiny.tokenizer.vocabulary", "vocab_size"),
+        ("twin", "overlay"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_its_name_today(demo, path, new):
+    raw = copy.deepcopy(demo)
+    node = raw
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = 1
+    assert mistake(raw) == f"my.yaml: {path}: this key is now called {new!r}; rename it"

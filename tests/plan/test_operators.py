@@ -1,0 +1,86 @@
+"""The table of operators: who gives a child its weights and its text, and which values may stand
+together.
+"""
+
+import pytest
+import yaml
+
+from pollination.plan import lineage
+from pollination.plan.config.resolve import ConfigError, resolve
+from pollination.plan.inputs import child_inputs
+from pollination.plan.jobs import jobs
+from pollination.plan.operators import MUTATION, SELECTION, TEXTS, WEIGHTS, hands_on_weights
+from pollination.plan.plan import Plan
+from tests.conftest import ROOT
+
+
+def plan(weights: str, text: str, **settings) -> Plan | None:
+    """An experiment of four members and three generations, or None where it is refused."""
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    if weights == "base":
+        raw["models"]["tiny"] = {"pretrained": "somewhere"}
+    experiment = {"population": 4, "generations": 3, "weights": weights, "text": text} | settings
+    raw["defaults"]["mutate"] = {}
+    raw["experiments"] = {"e": experiment}
+    try:
+        return Plan(resolve(raw), "r")
+    except ConfigError as refused:
+        assert len(str(refused).splitlines()) == (
+            2 if WEIGHTS[weights].needs_selection and TEXTS[text].needs_selection else 1
+        )
+        return None
+
+
+@pytest.mark.parametrize("selects", [False, True])
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_each_pair_of_operators_is_planned_or_refused(tmp_path, weights, text, selects):
+    p = plan(weights, text, select={"task": "knowledge"} if selects else {})
+    needs = WEIGHTS[weights].needs_selection or TEXTS[text].needs_selection
+    assert (p is None) == ((not selects and needs) or (selects and TEXTS[text].refuses_selection))
+    if p is None:
+        return
+    given = child_inputs(p, "e", 2, 3)
+    made = {work.output for work in jobs(p)}
+    read = [path for path in given["weights"] + given["text"] if not path.startswith("r/models/")]
+    assert set(read) <= made, "nothing is read that no job makes"
+    assert any("/parent" in path for path in given["weights"]) == hands_on_weights(
+        p.experiment("e")
+    )
+    assert ("human" in given) == TEXTS[text].is_human
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_lineage_names_the_members_whose_files_a_child_reads(weights, text):
+    """Without selection a rank is a slot, so the files say who gave what."""
+    p = plan(weights, text)
+    if p is None:
+        return
+    node = lineage.family(p, "e")[2, 3]
+    given = child_inputs(p, "e", 2, 3)
+    folders = {
+        "r/founders/human/member3": (0, 3),
+        "r/e/gen1/member3": (1, 3),
+    }
+    (start,) = given["weights"] or [None]
+    expected = folders.get(start.removesuffix("/model.safetensors")) if start else None
+    assert node["weights_from"] == expected
+    writers = {"own": [(1, 3)], "pool": [(1, m) for m in range(4)]}.get(text, [])
+    assert node["text_from"] == writers and bool(node["shards"]) == bool(writers)
+
+
+def test_only_weights_of_the_generation_before_are_mutated():
+    noisy = {"mutate": {"scale": 0.1}}
+    for weights, entry in WEIGHTS.items():
+        p = plan(
+            weights, "human", select={"task": "knowledge"} if entry.needs_selection else {}, **noisy
+        )
+        start = child_inputs(p, "e", 2, 3)["weights"]
+        assert any("/gen1/parent" in path for path in start) == entry.can_mutate, weights
+
+
+def test_every_operator_says_what_it_does_in_one_line():
+    for table in (WEIGHTS, TEXTS, SELECTION, MUTATION):
+        for name, entry in table.items():
+            assert entry.says and "\n" not in entry.says and not entry.says.endswith("."), name

@@ -1,0 +1,334 @@
+"""The workflow through profiles/slurm on a real Slurm: same files, one GPU a model, and every
+accident survived.
+
+All runs go side by side, each on nodes of its own, because most of their time is Slurm's; a test
+waits for the end of one.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from pollination.core.artifacts import digest
+from pollination.core.lease import newest
+from pollination.core.slurm import parse_duration
+from tests.conftest import ROOT, snakemake
+from tests.slurm import Cluster, call, missing, until
+
+CONFIG = ROOT / "config/test/slurm.yaml"
+CHILDREN = [f"results/slurm/lines/gen1/member{m}/model.safetensors" for m in (0, 1)]
+TARGETS = [*CHILDREN, "results/slurm/founders/human/member0/scores.json"]
+GPU_RULES = ("train_founder", "train_child", "generate_shard", "evaluate_member")
+MEMBER, LOG = "results/slurm/lines/gen1/member0", "results/slurm/logs/lines/gen1/member0/train.log"
+STEPS = 2200
+LIMIT_S = 600
+QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
+
+pytestmark = pytest.mark.slow
+
+
+class Run:
+    """A folder with a run, what was started in it, and the nodes (a partition) of its own."""
+
+    def __init__(self, slurm: Cluster, folder: Path, partition: str, local: Path) -> None:
+        self.slurm, self.folder, self.partition, self.local = slurm, folder, partition, local
+        self.started: list[subprocess.Popen] = []
+        self.saves: dict[
+            int, int
+        ] = {}  # the step last saved by each copy of the job, by the number of its lease
+        self.ended = threading.Event()
+
+    def start(
+        self, *words: str, targets: list[str] = CHILDREN[:1], defaults: tuple[str, ...] = ()
+    ) -> subprocess.Popen:
+        """snakemake --profile profiles/slurm, as a user types it, in a process group of its own; it
+        saves every half second.
+        """
+        base = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--directory",
+            str(self.folder),
+        ]
+        profile = ["--profile", str(ROOT / "profiles/slurm"), "--configfile", str(CONFIG), *QUICK]
+        if self.partition != "gpu":  # these replace the profile's
+            profile += [
+                "--default-resources",
+                "mem_mb=4000",
+                "runtime=60",
+                f"slurm_partition={self.partition}",
+                *defaults,
+            ]
+        env = os.environ | {"POLLINATION_SAVE_EVERY_S": "0.5", "POLLINATION_BEAT_S": "1"}
+        with open(self.folder / "driver.log", "a") as log:
+            words = [*base, *profile, *words, "--", *targets]
+            self.started.append(
+                subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, env=env)
+            )
+        return self.started[-1]
+
+    def without_child(self) -> None:
+        """A copy of the finished run in which only child 0 is missing; from now on its saves are
+        watched.
+        """
+        shutil.copytree(self.local, self.folder, copy_function=shutil.copy2, dirs_exist_ok=True)
+        shutil.rmtree(self.folder / MEMBER)
+        (self.folder / LOG).unlink()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self) -> None:
+        work = self.folder / MEMBER / ".train.work"
+        while not self.ended.wait(0.05):
+            with suppress(OSError, SafetensorError):  # at this moment replaced
+                number = newest(work)[0]
+                for path in work.glob("*/checkpoint.safetensors"):
+                    with safe_open(str(path), "pt") as file:
+                        step = json.loads(file.metadata()["state"])["step"]
+                    if newest(work)[0] == number:
+                        self.saves[number] = step
+
+    def stop(self) -> None:
+        self.ended.set()
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+    # --- what a scenario looks at
+
+    @property
+    def log(self) -> str:
+        return (self.folder / LOG).read_text() if (self.folder / LOG).exists() else ""
+
+    def jobs(self, *states: str) -> list[dict[str, str]]:
+        """The Slurm jobs of this run, in order of submission."""
+        return [
+            job
+            for job in self.slurm.of("train_child", *states)
+            if job["Partition"] == self.partition
+        ]
+
+    def until_saved(self) -> dict[str, str]:
+        """Wait until the child trains and has saved; its Slurm job."""
+        until(lambda: self.saves, LIMIT_S, "a first save")
+        return self.jobs()[-1]
+
+    def ends_well(self, process: subprocess.Popen, targets: list[str] = CHILDREN) -> None:
+        """The run completes and its files are those of a run without accidents."""
+        assert process.wait(LIMIT_S) == 0, (self.folder / "driver.log").read_text()[-5000:]
+        assert {path: digest(self.folder / path) for path in targets} == {
+            path: digest(self.local / path) for path in targets
+        }
+
+    def lost_nothing(self, *states: str) -> None:
+        """The last copy went on exactly where the one before it had saved; nothing else was done
+        again; the jobs ended in `states`.
+        """
+        last = newest(self.folder / MEMBER / ".train.work")[0]
+        resumed = [int(step) for step in re.findall(r"resumed at step (\d+)", self.log)]
+        assert resumed[-1:] == [
+            self.saves[max(number for number in self.saves if number < last)]
+        ], (self.log, self.saves)
+        assert self.log.count(f"step {STEPS}/{STEPS}") == 1
+        others = [
+            job
+            for job in self.slurm.jobs()
+            if job["Partition"] == self.partition and job not in self.jobs()
+        ]
+        assert not [job for job in others if job["rule"]]
+        assert [job["JobState"] for job in self.jobs()] == list(states)
+
+    def hurry(self, job: dict[str, str]) -> None:
+        """Slurm keeps a job that is queued again for two minutes; let it start now."""
+        again = lambda: [one for one in self.jobs("PENDING") if one["JobId"] == job["JobId"]]  # noqa: E731
+        until(again, 60, f"job {job['JobId']} is queued again")
+        call("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
+
+
+SCENARIOS: dict[str, Callable[[Run], None]] = {}
+
+
+def scenario(function: Callable[[Run], None]) -> Callable[[Run], None]:
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+@scenario
+def run_over_four_nodes(run: Run) -> None:
+    """The profile unedited, on the default partition."""
+    run.ends_well(run.start(targets=TARGETS), TARGETS)
+    for rule in GPU_RULES:
+        jobs = [job for job in run.slurm.of(rule) if job["Partition"] == "gpu"]
+        assert jobs and all(job["TresPerJob"] == "gres:gpu:a100:1" for job in jobs), jobs
+    assert not any(
+        "gpu" in job.get("TresPerJob", "")
+        for job in run.slurm.of("build_microworld") + run.slurm.of("pack_tokens")
+    )
+
+
+@scenario
+def cancelled_job(run: Run) -> None:
+    run.without_child()
+    process = run.start()
+    call("scancel", run.until_saved()["JobId"])
+    run.ends_well(process)
+    run.lost_nothing("CANCELLED", "COMPLETED")
+
+
+@scenario
+def node_down(run: Run) -> None:
+    run.without_child()
+    process = run.start()
+    job = run.until_saved()
+    call("scontrol", "update", f"nodename={job['NodeList']}", "state=down", "reason=test")
+    run.hurry(job)
+    run.ends_well(process)
+    run.lost_nothing("COMPLETED")
+
+
+@scenario
+def preempted_job(run: Run) -> None:
+    run.without_child()
+    process = run.start()
+    job = run.until_saved()
+    urgent = (
+        "-p",
+        f"{run.partition}-urgent",
+        f"--nodelist={job['NodeList']}",
+        "--gpus=a100:2",
+        "--wrap=sleep 5",
+        "-o/dev/null",
+    )
+    call("sbatch", *urgent)
+    run.hurry(job)
+    run.ends_well(process)
+    run.lost_nothing("COMPLETED")
+    assert [one["Restarts"] for one in run.jobs()] == ["1"]
+
+
+@scenario
+def time_limit(run: Run) -> None:
+    run.without_child()
+    # Slurm's own look at the clock may come 60 s early; here the job's is tried
+    warning = "'--signal=TERM@5'"
+    sizes = (
+        "train_child:runtime=attempt",
+        "train_child:gpu_model=a100",
+        f"train_child:slurm_extra={warning}",
+    )
+    process = run.start("--set-resources", *sizes)
+    job = run.until_saved()
+    trainer = newest(run.folder / MEMBER / ".train.work")[1]["pid"]
+    os.kill(trainer, signal.SIGSTOP)  # makes a minute-long job of one that takes seconds
+    left = lambda: parse_duration(call("squeue", "-h", "-j", job["JobId"], "-o", "%L"))  # noqa: E731
+    until(
+        lambda: (left() or 0) <= 4,
+        (left() or 0) + 30,
+        "the time is nearly up, or the job has been warned and has ended",
+    )
+    with suppress(ProcessLookupError):
+        os.kill(trainer, signal.SIGCONT)
+    run.ends_well(process)
+    run.lost_nothing(
+        *["FAILED"] * (len(run.jobs()) - 1 or 1), "COMPLETED"
+    )  # on a slow machine a minute may be too short twice
+
+
+@scenario
+def killed_driver(run: Run) -> None:
+    run.without_child()
+    process = run.start()
+    run.until_saved()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+    snakemake(run.folder, "--unlock", configfile=CONFIG)
+    run.ends_well(run.start())
+    assert [job["JobState"] for job in run.jobs()] == ["COMPLETED"] * 2
+    # Snakemake begins a new log for the second copy: it waited, if it came before the first had
+    # ended, and trained nothing.
+    assert "linked again" in run.log and "steps of" not in run.log
+
+
+@scenario
+def fails_twice(run: Run) -> None:
+    run.without_child()
+    work = run.folder / MEMBER / ".train.work"
+    work.parent.mkdir()
+    work.write_text("in the way")
+    process = run.start()
+    until(lambda: len(run.jobs("FAILED")) == 2, LIMIT_S, "two failures")
+    work.unlink()
+    run.ends_well(process)
+    assert [job["JobState"] for job in run.jobs()] == ["FAILED", "FAILED", "COMPLETED"]
+    told = [
+        path.read_text()
+        for path in run.folder.glob(".snakemake/slurm_logs/rule_train_child/*/*.log")
+    ]
+    assert len([text for text in told if "\nerror: train_child: " in text]) == 2
+
+
+@scenario
+def no_usable_gpu(run: Run) -> None:
+    run.without_child()
+    config = run.folder / "auto.yaml"
+    config.write_text(CONFIG.read_text().replace("device: cpu", "device: auto"))
+    process = run.start("--configfile", str(config), "--retries", "0", "--rerun-triggers", "mtime")
+    assert process.wait(LIMIT_S) == 1
+    assert (
+        run.log.splitlines()[-1].endswith("check the node's driver, or set device: cpu")
+        and "Traceback" not in run.log
+    )
+    assert [job["JobState"] for job in run.jobs()] == ["FAILED"]
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Cluster]:
+    if reason := missing():
+        pytest.skip(reason)
+    cluster = Cluster(partitions=[name for name in SCENARIOS if name != "run_over_four_nodes"])
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a test run that is terminated stops its Slurm too
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+    assert not cluster.overlaps
+
+
+@pytest.fixture(scope="module")
+def ends(slurm, tmp_path_factory) -> Iterator[dict[str, Future]]:
+    """Every scenario, running."""
+    local = tmp_path_factory.mktemp("local")
+    snakemake(local, "--", *TARGETS, configfile=CONFIG)
+    partitions = {name: "gpu" if name == "run_over_four_nodes" else name for name in SCENARIOS}
+    runs = {
+        name: Run(slurm, tmp_path_factory.mktemp(name), partition, local)
+        for name, partition in partitions.items()
+    }
+    pool = ThreadPoolExecutor(len(runs))
+    yield {name: pool.submit(SCENARIOS[name], run) for name, run in runs.items()}
+    for run in runs.values():
+        run.stop()
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_on_a_real_slurm(ends, name):
+    ends[name].result(2 * LIMIT_S)
