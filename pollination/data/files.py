@@ -60,17 +60,17 @@ def resolve_files(path: str | list[str], endings: tuple[str, ...] = TEXT_ENDINGS
     """
     files: list[Path] = []
     for pattern in [path] if isinstance(path, str) else path:
-        found = [name for name in data_files(pattern, endings) if Path(name).is_file()]
-        if not found:
+        names = [name for name in data_files(pattern, endings) if Path(name).is_file()]
+        if not names:
             raise ValueError(
                 f"path: {pattern!r}: no {', '.join(endings)} file is there; correct the path"
             )
-        for name in found:
+        for name in names:
             if not name.lower().endswith(endings):
                 raise ValueError(
                     f"path: {name!r}: this kind of file is not read; allowed: {', '.join(endings)}"
                 )
-        files += map(Path, found)
+        files += map(Path, names)
     return list(dict.fromkeys(files))
 
 
@@ -205,7 +205,7 @@ def _decode(data: bytes, path: Path, offset: int = 0) -> str:
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[str | None]:
-    keys, found = None, False
+    keys, has_column = None, False
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -221,10 +221,10 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str | None]:
                 f"{path}: line {number} is not a JSON object; each line must be one, with the key "
                 f"{column!r}"
             )
-        keys, found = keys or list(row), found or column in row
+        keys, has_column = keys or list(row), has_column or column in row
         text = row.get(column)
         yield text if isinstance(text, str) and _encodable(text) else None
-    if keys is not None and not found:
+    if keys is not None and not has_column:
         raise ValueError(
             f"{path}: column: {column!r} is in no line; its first line has: {', '.join(keys)}"
         )

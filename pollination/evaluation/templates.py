@@ -174,16 +174,10 @@ def _leaves(template: str) -> list[tuple[str, Path, dict]]:
     line = re.compile(
         rf"^[\"']?(?:task|group)[\"']?\s*:\s*[\"']?{re.escape(template)}[\"']?\s*$", re.MULTILINE
     )
-    found = next(
-        (
-            path
-            for path in sorted(root.glob("**/*.yaml"))
-            if line.search(path.read_text(errors="replace"))
-        ),
-        None,
-    )
+    files = sorted(root.glob("**/*.yaml"))
+    file = next((path for path in files if line.search(path.read_text(errors="replace"))), None)
     try:
-        return _expand(template, TaskIndex.build([found.parent]) if found else {}, {})
+        return _expand(template, TaskIndex.build([file.parent]) if file else {}, {})
     except KeyError:
         with quiet():
             index = TaskIndex.build([root])

@@ -15,8 +15,7 @@ from pollination.plan.paper import players_of, role_of, why_missing
 from pollination.plan.plan import Plan
 from pollination.plan.standalone import survey_of
 
-# a population that loses no more has not collapsed: about the standard error of a benchmark of
-# 1,000 questions
+# A population that loses no more has not collapsed: the standard error of 1,000 questions.
 HOLDS_POINTS = 2.0
 OVL_MARGIN, DELTA_MARGIN = 0.075, 0.1255  # half the width of the interval that study A prints
 DOUBLINGS = 1.0  # "little change" of D_opt: one doubling, the ladder's smallest step
@@ -27,14 +26,11 @@ TENFOLD = 1.0  # log10: squared W2 in the last quarter against the second
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim. All statistics are turned so that the claimed side is above `null`, or within +-
-    `margin` of it.
-    """
+    """One claim. Its statistic is signed so that the claim holds above `null`, or near it."""
 
     id: str
     target: str
-    """The figure or table of the study that shows it; it has the role that the claim is tested on.
-    """
+    """The figure or table of the study that shows it, whose role the claim is tested on."""
     sentence: str
     test: str
     """The function that tests it: module.function of this package."""
@@ -42,9 +38,7 @@ class Claim:
     unit: str
     null: float = 0.0
     margin: float | None = None
-    """For claims of little change (equivalence): the claimed side is null - margin to null +
-    margin.
-    """
+    """For claims of little change (equivalence): the largest distance from `null`."""
     paper: float | None = None
     """The study's value of the statistic, where it prints one."""
     only: tuple[str, ...] = ()

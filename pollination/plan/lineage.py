@@ -115,7 +115,10 @@ def format_ancestry(tree: dict) -> str:
     """The ancestry as text, one model a line, the youngest first, and under each the text that it
     read.
     """
-    name = lambda place: f"generation {place[0]}, member {place[1]}"  # noqa: E731
+
+    def name(place: tuple[int, int]) -> str:
+        return f"generation {place[0]}, member {place[1]}"
+
     by_weights, nodes = (
         set(),
         {(node["generation"], node["member"]): node for node in tree["nodes"]},

@@ -430,7 +430,9 @@ def test_family_matrix_by_hand():
 
 
 def some_pairs(within: np.ndarray, cross: np.ndarray, **options) -> overlap.Groups:
-    blank = lambda values: np.zeros((len(values), 2), dtype=int)  # noqa: E731
+    def blank(values):
+        return np.zeros((len(values), 2), dtype=int)
+
     return overlap.Groups(within, cross, blank(within), blank(cross), 1, **options)
 
 

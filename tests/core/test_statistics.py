@@ -67,7 +67,10 @@ def test_paired_groups_are_drawn_together():
 
 def test_change_difference_covers_the_truth_about_as_often_as_it_says():
     generator, covered, runs = np.random.default_rng(5), 0, 150
-    answers = lambda p, groups: generator.random((groups, 60)) < p  # noqa: E731
+
+    def answers(p, groups):
+        return generator.random((groups, 60)) < p
+
     for run in range(runs):
         population, line = (answers(0.8, 12), answers(0.7, 12)), (answers(0.8, 8), answers(0.5, 8))
         interval = statistics.change_difference(population, line, seed=run, resamples=300)

@@ -83,7 +83,10 @@ def ragged_pairs() -> list[tuple[str, str]]:
     is; the same request twice; no context.
     """
     draw = np.random.default_rng(0)
-    words = lambda count: draw.integers(1, VOCABULARY, count).tolist()  # noqa: E731
+
+    def words(count):
+        return draw.integers(1, VOCABULARY, count).tolist()
+
     pairs = []
     for shots in (0, 9, 20, 40):
         examples = words(shots)

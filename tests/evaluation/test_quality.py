@@ -33,7 +33,9 @@ def read(grammar: Grammar, text: str, first: int = 0, known: bool = True) -> Cou
 
 
 def test_the_truth_itself_is_at_no_distance(world, grammar):
-    truth = lambda sentences: [world.token_logprobs(words)[:-1] for words in sentences]  # noqa: E731
+    def truth(sentences):
+        return [world.token_logprobs(words)[:-1] for words in sentences]
+
     found = grammar.distances(grammar.of_model(truth))
     assert found == pytest.approx({"sentences": 0, "next_token": 0, "outside": 0}, abs=1e-12)
     assert grammar.p_E == pytest.approx(grammar.of_model(truth))

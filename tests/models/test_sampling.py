@@ -235,7 +235,10 @@ def test_steps_of_fixed_shapes_write_the_same_texts(family, decoding, monkeypatc
     settings = Decoding(
         decoding, max_new_tokens=CONTEXT - 30, temperature=1.0, repetition_penalty=1.2
     )
-    write = lambda: list(sample(model, prompts, list(range(12)), settings, EOS, 6))  # noqa: E731
+
+    def write():
+        return list(sample(model, prompts, list(range(12)), settings, EOS, 6))
+
     expected = write()
     monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",))
     monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)

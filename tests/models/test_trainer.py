@@ -180,13 +180,16 @@ def first_ids(blocks) -> list[int]:
 
 def test_founders_take_distinct_segments_or_share_one_and_text_can_run_out():
     blocks = Array(np.arange(40)[:, None])
-    part = lambda member, segments, tokens=80: segment(  # noqa: E731
-        blocks,
-        8,
-        {"pool": "p", "tokens": tokens, "segments": segments, "num_segments": None},
-        member,
-        seed=1,
-    )
+
+    def part(member, segments, tokens=80):
+        return segment(
+            blocks,
+            8,
+            {"pool": "p", "tokens": tokens, "segments": segments, "num_segments": None},
+            member,
+            seed=1,
+        )
+
     rows = [first_ids(part(m, "distinct")) for m in range(4)]
     assert sorted(sum(rows, [])) == list(range(40))
     assert rows[0] != sorted(rows[0])  # shuffled: neighbours in a corpus are of one book
@@ -201,13 +204,16 @@ def test_founders_take_distinct_segments_or_share_one_and_text_can_run_out():
 
 def test_members_share_one_budget_in_segments_equal_to_a_block():
     blocks = Array(np.arange(40)[:, None])
-    part = lambda member, of, tokens=248, segments="distinct": segment(  # noqa: E731
-        blocks,
-        8,
-        {"pool": "p", "tokens": tokens, "segments": segments, "num_segments": of},
-        member,
-        seed=1,
-    )
+
+    def part(member, of, tokens=248, segments="distinct"):
+        return segment(
+            blocks,
+            8,
+            {"pool": "p", "tokens": tokens, "segments": segments, "num_segments": of},
+            member,
+            seed=1,
+        )
+
     whole = first_ids(part(0, 1))
     assert len(whole) == 31
     four = [first_ids(part(m, 4)) for m in range(4)]

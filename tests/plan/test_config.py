@@ -254,7 +254,10 @@ def test_a_function_that_is_not_there_is_named_before_anything_runs(demo, tmp_pa
 def test_data_files_takes_a_file_a_folder_a_glob_and_a_list(tmp_path):
     for name in ("a.parquet", "b.txt", "c.jsonl", "d.md"):
         (tmp_path / name).write_text("x")
-    names = lambda paths: [Path(path).name for path in paths]  # noqa: E731
+
+    def names(paths):
+        return [Path(path).name for path in paths]
+
     assert names(data_files(str(tmp_path))) == ["a.parquet", "b.txt", "c.jsonl"]
     assert names(data_files(str(tmp_path / "*.txt"))) == ["b.txt"]
     assert names(data_files([str(tmp_path / "a.parquet"), str(tmp_path / "*.t*")])) == [

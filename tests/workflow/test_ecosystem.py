@@ -112,7 +112,9 @@ def steps(run: Path, member: str) -> int:
 
 
 def test_children_read_what_their_operators_say(run):
-    epoch = lambda blocks: -(-blocks // 8)  # noqa: E731 (batches of 8 blocks)
+    def epoch(blocks):
+        return -(-blocks // 8)
+
     assert steps(run, "again/gen1/member0") == 2 * epoch(50)  # its own human segment again
     record = artifacts.read_json(run / "heap/gen2/member1/run.json")
     assert [path.split("/")[3] for path in record["inputs"] if "/deal" in path] == ["gen0", "gen1"]

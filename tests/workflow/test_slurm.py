@@ -155,7 +155,10 @@ class Run:
 
     def hurry(self, job: dict[str, str]) -> None:
         """Slurm keeps a job that is queued again for two minutes; let it start now."""
-        again = lambda: [one for one in self.jobs("PENDING") if one["JobId"] == job["JobId"]]  # noqa: E731
+
+        def again():
+            return [one for one in self.jobs("PENDING") if one["JobId"] == job["JobId"]]
+
         until(again, 60, f"job {job['JobId']} is queued again")
         call("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
 
@@ -235,7 +238,10 @@ def time_limit(run: Run) -> None:
     job = run.until_saved()
     trainer = newest(run.folder / MEMBER / ".train.work")[1]["pid"]
     os.kill(trainer, signal.SIGSTOP)  # makes a minute-long job of one that takes seconds
-    left = lambda: parse_duration(call("squeue", "-h", "-j", job["JobId"], "-o", "%L"))  # noqa: E731
+
+    def left():
+        return parse_duration(call("squeue", "-h", "-j", job["JobId"], "-o", "%L"))
+
     until(
         lambda: (left() or 0) <= 4,
         (left() or 0) + 30,

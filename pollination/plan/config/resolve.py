@@ -17,15 +17,13 @@ from pollination.core.userfile import is_own
 from pollination.plan.benchmark_folder import read_benchmark
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
-    check_experiment,
     check_kinds,
     check_semantics,
-    check_size,
     check_survey,
     check_synthetic,
-    check_text_of,
     check_theory,
 )
+from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
 from pollination.plan.config.loading import is_file, unusable
 from pollination.plan.config.overlay import expand
 from pollination.plan.config.paths import TEXT_ENDINGS, data_files
