@@ -102,7 +102,7 @@ rule build_microworld:
     benchmark:
         "<benchmarks>/corpora/{corpus}.tsv"
     wildcard_constraints:
-        corpus=names("corpora", "kind", [name for name, kind in CORPUS_KINDS.items() if kind.world]),
+        corpus=names("corpora", "kind", [name for name, k in CORPUS_KINDS.items() if k.world]),
     conda:
         "../envs/pollination.yaml"
     resources:

@@ -23,7 +23,8 @@ from tests.conftest import shared
 ALPHABET = [
     *(
         "ab1!'. "
-        "\n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u180e\u200b\u2003\u2028\u3000\ufeff日é\u0301🙂▁\x00\x01"
+        "\n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u180e\u200b\u2003\u2028\u3000\ufeff"
+        "日é\u0301🙂▁\x00\x01"
     ),
     "'s",
     "  ",
