@@ -300,3 +300,17 @@ def test_a_key_of_an_earlier_version_is_refused_with_its_name_today(demo, path, 
         node = node.setdefault(key, {})
     node[last] = 1
     assert mistake(raw) == f"my.yaml: {path}: this key is now called {new!r}; rename it"
+
+
+@pytest.mark.parametrize(
+    "task, key",
+    [
+        ({"kind": "microworld", "corpus": "world", "benchmark": "social"}, "include_path"),
+        ({"kind": "microworld", "corpus": "world", "benchmark": "social"}, "template"),
+        ({"kind": "lm_eval", "template": "mmlu"}, "benchmark"),
+    ],
+)
+def test_a_key_that_a_kind_of_task_does_not_read_is_refused(demo, task, key):
+    raw = copy.deepcopy(demo)
+    raw["tasks"]["extra"] = task | {key: "social"}
+    assert mistake(raw).startswith(f"my.yaml: tasks.extra.{key}: a task of kind {task['kind']}")

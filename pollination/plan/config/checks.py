@@ -14,6 +14,10 @@ NEEDS = {  # what each kind of task and tokenizer cannot do without
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
     "tokenizer": {"word": ["corpus"], "bpe": ["corpus"], "pretrained": ["source"]},
 }
+UNREAD = {  # keys that a kind of task does not read
+    "microworld": ("template", "data", "include_path"),
+    "lm_eval": ("benchmark", "corpus"),
+}
 SURVEY = {  # what each kind of survey cannot do without
     "outputs": ("models", "path"),
     "results": ("models", "path"),
@@ -140,6 +144,11 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
             if key not in task:
                 mistakes.append(
                     f"tasks.{name}.{key}: missing; a task of kind {task['kind']} needs it"
+                )
+        for key in UNREAD[task["kind"]]:
+            if task.get(key) is not None:
+                mistakes.append(
+                    f"tasks.{name}.{key}: a task of kind {task['kind']} does not read it; drop it"
                 )
         if "corpus" in task and reference(
             mistakes, f"tasks.{name}.corpus", task["corpus"], corpora, "corpora"
