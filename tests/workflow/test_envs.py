@@ -21,6 +21,8 @@ PLATFORMS = {
     "macOS arm64": {"sys_platform": "darwin", "platform_machine": "arm64"},
 }
 
+PLUGIN = "snakemake_logger_plugin_pollination"
+
 
 def lines(name: str) -> list[str]:
     return [line for line in (ROOT / "envs" / name).read_text().splitlines() if "==" in line]
@@ -45,7 +47,8 @@ def imported(folder: str) -> set[str]:
                 names.add(node.module.split(".")[0])
     for path in (ROOT / folder).rglob("*.smk"):
         names |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
-    return names - set(sys.stdlib_module_names) - {"pollination", "benchmarks", "tests"}
+    own = {"pollination", PLUGIN, "benchmarks", "tests"}
+    return names - set(sys.stdlib_module_names) - own
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""What a failed job said: in its log, or on stderr before it opened its log."""
+
+import atexit
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from snakemake.shell import shell
+
+LAST = 1 << 20  # bytes of a log that are searched
+TAIL = 256  # bytes before the end that tell a continued log from a replaced one
+RAISED = re.compile(r"^(?!RuleException|WorkflowError)[\w.]*(?:Error|Exception)(?:: .*)?$", re.M)
+RECORD = re.compile(r"^[\d-]{10} [\d:,.]+ (?:ERROR|CRITICAL) (.*)$")
+COMMAND = re.compile(r"Command '(.*)' (returned non-zero exit status|died with \D*) ?(\d+)", re.S)
+KILLED = {130: "SIGINT", 137: "SIGKILL, often because memory ran out", 143: "SIGTERM"}
+
+
+class Log:
+    """A job's log, and how much of it earlier attempts wrote."""
+
+    def __init__(self, path: str, start: int | None = None) -> None:
+        self.path = path
+        self.start, self.before = start or 0, b""
+        if start is not None:
+            return
+        with suppress(OSError), open(path, "rb") as file:
+            self.start = file.seek(0, 2)
+            self.before = self._tail(file)
+
+    def _tail(self, file: BinaryIO) -> bytes:
+        file.seek(max(0, self.start - TAIL))
+        return file.read(self.start - file.tell())
+
+    def added(self) -> str:
+        """Return what this attempt wrote, at most LAST bytes; all, if the log was replaced."""
+        try:
+            with open(self.path, "rb") as file:
+                end = file.seek(0, 2)
+                start = self.start if self._tail(file) == self.before else 0
+                file.seek(max(start, end - LAST))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def append(self, *lines: str) -> bool:
+        """Add lines to the log; return False if the disk does not allow it."""
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a") as file:
+                file.write("\n".join([*lines, ""]))
+        except OSError:
+            return False
+        return True
+
+
+def last_error(text: str) -> str:
+    """Return the last error of a job's log; of an exception with a traceback, its message."""
+    for record in reversed(text.splitlines()):
+        if match := RECORD.match(record):
+            return match.group(1).strip()
+    return ""
+
+
+def last_raised(text: str) -> str:
+    """Return the last line of a traceback in the output of Snakemake in a Slurm job."""
+    found = RAISED.findall(text)
+    return found[-1] if found else ""
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not empty."""
+    return next((record.strip() for record in reversed(text.splitlines()) if record.strip()), "")
+
+
+def how_it_ended(exception: str) -> str:
+    """Return how the process of a job ended, from Snakemake's message."""
+    match = COMMAND.search(exception)
+    if match is None:
+        return ""
+    status = int(match.group(3)) + (128 if match.group(2).startswith("died") else 0)
+    return f"killed by {KILLED[status]}" if status in KILLED else f"exit status {status}"
+
+
+class Stderr:
+    """The jobs' stderr in one temporary file per job, named like its script.
+
+    Jobs write their errors to their logs. Stderr has the rest: tracebacks of jobs that ended before
+    they opened their logs, and warnings of libraries.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="snakemake-stderr."))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        name = "${{BASH_EXECUTION_STRING##*/}}"  # the braces are doubled for Snakemake's formatting
+        path = f'"{self.folder}/{name}"'
+        shell.prefix(f"{{{{ : 2>>{path}; }}}} 2>/dev/null && exec 2>>{path}; set -euo pipefail; ")
+
+    def of(self, exception: str) -> Path | None:
+        """Return the file of the job whose failure Snakemake reports as `exception`."""
+        match = COMMAND.search(exception)
+        return self.folder / match.group(1).rpartition("/")[2] if match else None
+
+    def keep(self, log: Path) -> None:
+        """Write what is left to a file beside Snakemake's own log."""
+        texts = [
+            f"{path.name}:\n{text}"
+            for path in sorted(self.folder.iterdir())
+            if (text := path.read_text(errors="replace"))
+        ]
+        if texts:
+            name = log.name.removesuffix(".snakemake.log") + ".stderr.log"
+            log.with_name(name).write_text("\n".join(texts))
