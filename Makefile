@@ -1,50 +1,59 @@
-# make demo   set up, run the demo, write report.html        make test   set up, run all tests
-# make chaos HOURS=1   break things at random while the demo runs, then compare
-# make docs   the tables of keys in config/README.md, from the schema
-# make lint   ruff, mypy, snakefmt, snakemake --lint         make bench  side-by-side benchmarks      make clean
-# make lock   pin all packages anew in envs/ (UPGRADE=--upgrade: their newest versions)
+# `make help` lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 HOURS ?= 1
 UPGRADE ?=
-.PHONY: demo test lint lock docs bench chaos clean setup
+.PHONY: help demo data test lint lock docs bench chaos clean setup
 
-setup: .venv/.installed
+setup: .venv/.installed  ## create .venv with all packages (most targets do this first)
 
-.venv/.installed: pyproject.toml envs/requirements.txt envs/requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+REQUIREMENTS := envs/requirements.txt envs/requirements-dev.txt
+.venv/.installed: pyproject.toml workflow/logger/pyproject.toml $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -r envs/requirements-dev.txt --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+		-r envs/requirements-dev.txt --editable . --editable workflow/logger
 	touch $@
 
-demo: setup
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+data: setup  ## download the data sets of config/real and config/paper into data/ (270 MB)
+	$(BIN)/pollination data all
+
+demo: setup  ## run the demo and write report.html
 	$(BIN)/snakemake --profile profiles/local
 	$(BIN)/snakemake --profile profiles/local --report report.html
 	@echo "The report is report.html; its figures and numbers lie in results/demo/report/."
 
-test: setup
+test: setup  ## run all tests
 	$(BIN)/python -m pytest tests
 
-lint: setup
+lint: setup  ## run ruff, mypy, snakefmt, snakemake --lint, codespell and the link check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/codespell
+	$(BIN)/python docs/check_links.py
 
-lock: setup
+lock: setup  ## pin all packages in envs/ again (UPGRADE=--upgrade: newest versions)
 	$(BIN)/python envs/lock.py $(UPGRADE)
 
-docs: setup
+docs: setup  ## write the key lists of config/README.md; build the site in build/docs/
 	$(BIN)/python -m pollination.plan.config.reference
+	$(BIN)/python -m sphinx -W --keep-going -q -E -d build/doctrees docs build/docs
+	@echo "The site is build/docs/index.html."
 
-bench: setup
+bench: setup  ## run the side-by-side benchmarks
 	$(BIN)/python -m benchmarks
 
-chaos: setup
+chaos: setup  ## inject random faults for HOURS=1, then compare with an undisturbed run
 	$(BIN)/python -m tests.chaos --hours $(HOURS)
 
-clean:
-	rm -rf results/demo report.html .snakemake
+clean:  ## delete the demo's results, the report and the site
+	rm -rf results/demo report.html .snakemake build

@@ -10,7 +10,7 @@ from pollination.plan.plan import Plan
 
 min_version("9.0")
 
-# A config on the command line replaces the demo's. Merged, the demo's experiments would run too.
+# A config on the command line replaces the demo's config. A merge would run the demo's experiments.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
@@ -46,7 +46,7 @@ wildcard_constraints:
     split="train|validation|test|prompts",
 
 
-rule all:  # snakemake: everything; `snakemake figures`: the report's pictures and what they need
+rule all:  # `snakemake` makes all files; `snakemake figures` only the report's figures
     input:
         everything(plan),
         "<results>/config.yaml",

@@ -1,1 +1,1 @@
-"""Side-by-side benchmarks: `python -m benchmarks` (make bench) measures paths and their peers."""
+"""Side-by-side benchmarks: `python -m benchmarks` (make bench) compares code paths with peers."""

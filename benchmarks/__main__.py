@@ -1,9 +1,10 @@
-"""Measure each path and its peer: results/benchmarks.json, and docs/performance.md with --write."""
+"""Measure each code path and its peer; write results/benchmarks.json and docs/performance.md."""
 
 import argparse
 import os
 import platform
 import sys
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,21 +26,11 @@ THROUGHPUT = "throughput.json"  # beside the results, for `pollination cost`
 RESULTS, PAGE = ROOT / "results/benchmarks.json", ROOT / "docs/performance.md"
 BEGIN, END = "<!-- table: python -m benchmarks --write -->", "<!-- end of table -->"
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "snakemake")
-HEAD = (
-    "path",
-    "ours",
-    "peer at its best",
-    "ratio (rounds)",
-    "target",
-    "met",
-    "MiB, ours",
-    "MiB, peer",
-    "results",
-)
+HEAD = ("path", "ours", "peer at its best", "ratio (rounds)", "target", "met")
 
 
 def context(rounds: int, threads: int) -> dict:
-    """What absolute figures depend on; load: processes that wanted a CPU in the minute before."""
+    """Return the conditions of a measurement; load: mean number of runnable processes, 1 min."""
     return {
         "rounds": rounds,
         "threads": threads,
@@ -61,7 +52,7 @@ def _processor() -> str:
 
 
 def numbers(outcome: Outcome) -> dict:
-    """An outcome as JSON."""
+    """Return an outcome as JSON."""
     row = outcome.row
     base = {"work": row.work, "unit": row.unit, "target": row.target}
     if outcome.reason:
@@ -86,35 +77,47 @@ def numbers(outcome: Outcome) -> dict:
     return base | {"status": "measured", "sides": sides} | compared
 
 
+def wrapped(text: str) -> str:
+    """`text` in lines of at most 100 columns; an item of a list is indented."""
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(
+        text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def table(rows: dict[str, dict]) -> str:
-    """The rows as a Markdown table: medians of the rates, and the highest peak memory."""
+    """Return the median rates as a Markdown table, then a list of peers, memory and results."""
     lines = [HEAD, ("---",) * len(HEAD)]
-    notes = []
+    items, notes = [], []
     for name, row in rows.items():
         if row["status"] != "measured":
-            notes.append(f"{name}: {row['status']}: {row['reason']}")
+            notes.append(wrapped(f"{name}: {row['status']}: {row['reason']}"))
             continue
         ours, peer = row["sides"][OURS], row["sides"][row["peer"]]
         low, high = row["ratios_min_max"]
         lines.append(
             (
-                f"**{name}**: {row['work']}",
+                f"**{name}**",
                 f"{ours['rate']:,.3g} {row['unit']}/s",
-                f"{row['peer']}: {peer['rate']:,.3g} {row['unit']}/s",
+                f"{peer['rate']:,.3g} {row['unit']}/s",
                 f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})",
                 f"{row['target']:.2f}",
                 "yes" if row["ratio"] >= row["target"] else "no",
-                f"{ours['peak_mib']:,.0f}",
-                f"{peer['peak_mib']:,.0f}",
-                row["agreement"],
+            )
+        )
+        results = f" Results: {row['agreement']}." if row["agreement"] else ""
+        items.append(
+            wrapped(
+                f"- {name}: {row['work']}. Peer: {row['peer']}. Peak memory: "
+                f"{ours['peak_mib']:,.0f} MiB, peer {peer['peak_mib']:,.0f} MiB.{results}"
             )
         )
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return text + "".join(f"\n\n{note}" for note in notes)
+    return "\n\n".join(filter(None, [text, "\n".join(items), *notes]))
 
 
 def write_page(page: Path, about: dict, text: str) -> None:
-    """Replace the page's table, and the line that says what it was measured on."""
+    """Replace the page's table and the line with the conditions of the measurement."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     measured = (
         f"Medians of {about['rounds']} rounds, {about['threads']} threads on {about['processor']}, "
@@ -123,7 +126,8 @@ def write_page(page: Path, about: dict, text: str) -> None:
     before, after = page.read_text(encoding="utf-8").split(BEGIN)
     with artifacts.atomic(page) as temporary:
         temporary.write_text(
-            f"{before}{BEGIN}\n{measured}\n\n{text}\n{END}{after.split(END)[1]}", encoding="utf-8"
+            f"{before}{BEGIN}\n{wrapped(measured)}\n\n{text}\n{END}{after.split(END)[1]}",
+            encoding="utf-8",
         )
 
 
@@ -145,35 +149,33 @@ def main(
         action="append",
         choices=names,
         metavar="NAME",
-        help="measure this row only; may be repeated",
+        help="measure only this row; may be repeated",
     )
+    parser.add_argument("--rounds", type=int, default=3, help="measurements per side (default 3)")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="measurements of every side (default 3)"
+        "--threads", type=int, default=cores, help="threads per side (default: all cores)"
     )
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
     parser.add_argument(
-        "--threads", type=int, default=cores, help="threads of every side (default: all cores)"
-    )
-    parser.add_argument("--list", action="store_true", help="name the rows and end")
-    parser.add_argument(
-        "--write", action="store_true", help=f"put the table into docs/{page.name}; needs all rows"
+        "--write", action="store_true", help=f"write the table to docs/{page.name}; needs all rows"
     )
     parser.add_argument(
         "--throughput",
         action="store_true",
-        help=f"measure only what the cost preview asks for: results/{THROUGHPUT}",
+        help=f"measure only the rates for `pollination cost`; write results/{THROUGHPUT}",
     )
     arguments = parser.parse_args(words)
     if arguments.list:
         print("\n".join(f"{row.name:16}{row.work}" for row in rows))
         return 0
     if arguments.rounds < 1 or arguments.threads < 1:
-        parser.error("--rounds and --threads: allowed: 1 or more")
+        parser.error("--rounds and --threads: 0 or less is not allowed; allowed: 1 or more")
     if arguments.write and arguments.only:
-        parser.error("--write puts all rows of one run into the table; leave out --only")
+        parser.error("--write needs all rows; leave out --only")
     about = context(arguments.rounds, arguments.threads)
     if about["load_before"] > 0.75 * cores:
         load = f"load {about['load_before']} on {cores} cores"
-        say(f"The machine is busy ({load}): figures will be noise.")
+        say(f"The machine is busy ({load}): the rates will be unreliable.")
     if arguments.throughput:
         rates = throughput(arguments.rounds, arguments.threads, about["processor"], say)
         artifacts.write_json(results.with_name(THROUGHPUT), rates)

@@ -1,4 +1,4 @@
-"""Real data and models: the folder POLLINATION_DATA, else ../shared beside the project."""
+"""Real data and models for the benchmarks, from the folder that POLLINATION_DATA names."""
 
 import os
 from pathlib import Path
@@ -7,20 +7,20 @@ from benchmarks.harness import ROOT, Absent
 
 
 def shared(relative: str) -> Path:
-    """A path inside the real data; Absent where it is not here."""
+    """Return a path inside the real data; raise Absent if it does not exist."""
     for base in (os.environ.get("POLLINATION_DATA"), ROOT.parent / "shared"):
         if base and (path := Path(base) / relative).exists():
             return path.resolve()
-    raise Absent(f"{relative} is not here; set POLLINATION_DATA to the folder that holds it")
+    raise Absent(f"{relative} does not exist; set POLLINATION_DATA to the folder that contains it")
 
 
 def model_and_text() -> tuple[Path, Path]:
-    """The small real model, and real text to prompt it with."""
+    """Return the small real model, and real text for its prompts."""
     return shared("models/stories15M"), shared("data/wikitext-2/test.parquet")
 
 
 def prompts(text: str, tokenizer, count: int, tokens: int) -> list[list[int]]:
-    """The text's first `count` blocks of `tokens` token ids."""
+    """Return the first `count` blocks of `tokens` token ids of the text."""
     import pyarrow.parquet as pq
 
     ids: list[int] = []
@@ -32,7 +32,7 @@ def prompts(text: str, tokenizer, count: int, tokens: int) -> list[list[int]]:
 
 
 def as_in_a_job() -> None:
-    """Set this process up as a job is, with the torch threads that the benchmark gave it."""
+    """Set up this process like a job, with the torch threads of the benchmark."""
     import torch
 
     from pollination.models.device import prepare

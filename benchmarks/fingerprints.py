@@ -1,9 +1,9 @@
-"""Fingerprints of deployed models' outputs against the definition written out plainly.
+"""Compare fingerprints of deployed models' outputs with a plain implementation of the definition.
 
-The toolkit that defines them, Slop Forensics, is no package: it is cloned, and NLTK's corpora
-downloaded, by hand. The peer is therefore what it does, step by step, with the libraries it uses
-(NLTK, Counter, wordfreq) and without its other metrics: each text normalised and tokenised for each
-of the counts that it takes part in.
+The toolkit that defines fingerprints, Slop Forensics, is not a package: users clone it and download
+NLTK's corpora by hand. The peer therefore repeats its steps with its libraries (NLTK, Counter,
+wordfreq) and without its other metrics. Like the toolkit, it normalises and tokenises each text
+once for every count.
 """
 
 import time
@@ -25,14 +25,14 @@ SETTINGS |= {"min_characters": 1, "output_words": None}
 
 
 def _outputs(path: str) -> list[tuple[str, str, str]]:
-    """(model, prompt, output) of what was written."""
+    """Return (model, prompt, output) of all outputs that are not empty."""
     from pollination.analysis.fingerprint.counting import read_outputs
 
     return [row for row in read_outputs(path) if row[2]]
 
 
 def _result(fingerprints: dict[str, dict]) -> dict:
-    """What is compared: names of the features alone."""
+    """Return the names of the features, which the row compares."""
     keys = {
         "top_repetitive_words": "word",
         "zero_frequency_words": "word",

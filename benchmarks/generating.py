@@ -1,6 +1,6 @@
-"""Nucleus sampling and beam search against transformers' `generate`.
+"""Compare nucleus sampling and beam search with transformers' `generate`.
 
-The model is small but real, with 32,000 tokens in its vocabulary.
+The model is a small real one with 32,000 tokens in its vocabulary.
 """
 
 import time
@@ -10,7 +10,7 @@ from benchmarks.harness import OURS, Row, call
 
 SAMPLED, SAMPLED_PROMPT_TOKENS, SAMPLED_NEW_TOKENS = 128, 8, 56
 SEARCHED, BEAMS = 24, 5
-BLOCK_TOKENS = 128  # study B continues a block by as many tokens as it has
+BLOCK_TOKENS = 128  # study B's completions are as long as their block
 
 
 def _peer(folder: str):
@@ -29,7 +29,7 @@ def _ours(folder: str):
 
 
 def _timed(complete, rows: list[list[int]]) -> dict:
-    """Time `complete(rows)` -> new token ids a row, after a short first call."""
+    """Time `complete(rows)`, which returns new token ids per row, after a short warm-up call."""
     complete(rows[:2])
     begun_s = time.perf_counter()
     new = complete(rows)
@@ -37,7 +37,7 @@ def _timed(complete, rows: list[list[int]]) -> dict:
 
 
 def _generate(model, eos_id: int, batch: int, new_tokens: int, **choices):
-    """`generate` in batches; always `new_tokens` new ones, so that both sides do the same work."""
+    """Return a function that calls `generate` in batches, with exactly `new_tokens` per row."""
     import torch
 
     def complete(rows: list[list[int]]) -> list[list[int]]:

@@ -1,10 +1,10 @@
-"""The paths that a GPU runs, beside their peers, in one process: `python -m benchmarks.gpu`.
+"""Compare the GPU code paths with their peers in one process: `python -m benchmarks.gpu`.
 
-It takes minutes; --tiny runs anywhere. First it measures what the device can do: its rate of matrix
-products and its memory bandwidth. Each rate stands beside the share of them that the work needs at
-least. MFU counts the FLOPs of the model's matrix products and attention (three times the forward
-pass in training). Bandwidth counts the bytes of weights, keys and values that writing a token reads
-once.
+It takes minutes; --tiny runs on any machine. First it measures two limits of the device: its rate
+of matrix products and its memory bandwidth. Each result shows which share of these limits the work
+needs as a lower bound. MFU counts the FLOPs of the model's matrix products and attention (three
+times the forward pass in training). Bandwidth counts the bytes of weights, keys and values that
+must be read once per generated token.
 """
 
 import argparse
@@ -31,14 +31,14 @@ RESULTS = ROOT / "results/gpu.json"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done: the model, and each path's batch."""
+    """The amount of work: the model, and the batch of each path."""
 
     model: dict
     context: int
     train_sequences: int
     train_steps: int
-    rows: int  # sampled at once
-    peer_rows: tuple[int, ...]  # batches of the peer, of which the best counts
+    rows: int  # sampled side by side
+    peer_rows: tuple[int, ...]  # batch sizes of the peer; the best one counts
     searched: int
     search_tokens: int
     scored: int  # sequences
@@ -66,11 +66,11 @@ SIZES = {
     "tiny": Size(SMALL, 32, 4, 3, 8, (4,), 2, 8, 8, 4, 64, 2**16),
 }
 BEAMS = 5
-MEMBERS, EXTRAPOLATED = 16, 100_000  # models of a generation, sequences that each would score
+MEMBERS, EXTRAPOLATED = 16, 100_000  # models per generation, sequences per model
 
 
 class Bench:
-    """A device, a size, and what has been measured."""
+    """A device, a size, and the results so far."""
 
     def __init__(self, size: Size, device: torch.device) -> None:
         self.size, self.device, self.rows = size, device, []
@@ -108,7 +108,10 @@ class Bench:
         flops: float = 0.0,
         read: float = 0.0,
     ) -> None:
-        """`measure` returns (amount, seconds); a unit needs at least `flops`, and `read` bytes."""
+        """Add a row. `measure` returns (amount, seconds).
+
+        `flops` and `read` (bytes) are lower bounds of what a unit needs.
+        """
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -135,7 +138,7 @@ class Bench:
     # --- the device
 
     def limits(self) -> None:
-        """Measure matrix products in training's precision, and bytes read and written in a copy."""
+        """Measure matrix products in the training precision, and the bandwidth of a copy."""
         precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         a, b = (
             torch.randn(self.size.product, self.size.product, device=self.device, dtype=precision)
@@ -153,7 +156,7 @@ class Bench:
         )
 
     def forward_flops(self, mean_context: float) -> float:
-        """Of one token: products of the blocks and the head, attention to `mean_context` tokens."""
+        """Return the FLOPs per token: blocks, head, and attention to `mean_context` tokens."""
         shape = self.size.model
         per_layer = (
             8 * shape["hidden_size"] ** 2
@@ -165,9 +168,9 @@ class Bench:
         )
 
     def token_bytes(self, rows: int, mean_context: float) -> float:
-        """Read at least for one token of one row, in the weights' precision.
+        """Return a lower bound of the bytes read per token of one row, in the weights' precision.
 
-        These are its share of the weights, and its own keys and values.
+        They are its share of the weights, and its own keys and values.
         """
         shape, width = self.size.model, self.model.dtype.itemsize
         return width * (
@@ -201,7 +204,7 @@ class Bench:
         trainer = Trainer(
             fresh(self.model), text, settings, 0, self.device, Path("work"), "benchmark", quiet
         )
-        for _ in range(3):  # compiled by now
+        for _ in range(3):  # compilation
             trainer.step()
         seconds = self.seconds(trainer.step, size.train_steps)
         return size.train_sequences * size.context, seconds
@@ -249,9 +252,9 @@ class Bench:
     # --- writing
 
     def sample(self) -> None:
-        """Prompts of a quarter of the context, three quarters new.
+        """Measure sampling: the prompt fills a quarter of the context, new tokens the rest.
 
-        The mean context of a new token is five eighths.
+        The mean context of a new token is five eighths of the context.
         """
         mean, new = self.size.context * 5 / 8, self.size.context - self.size.context // 4
         path = f"sampling, mean context {mean:.0f}"
@@ -309,7 +312,7 @@ class Bench:
             return len(prompts) * new, self.seconds(search)
 
         peer = partial(self.generate, prompts, new, num_beams=BEAMS, do_sample=False)
-        mean = 1.5 * new  # of a new token, whose beams are all computed
+        mean = 1.5 * new  # of a new token; all its beams are computed
         needs = {
             "flops": BEAMS * self.forward_flops(mean),
             "read": BEAMS * self.token_bytes(BEAMS * len(prompts), mean),
@@ -320,7 +323,7 @@ class Bench:
     # --- scoring
 
     def score(self) -> None:
-        """Sequences that share their first three quarters by eight, as few-shot examples do."""
+        """Measure scoring: groups of eight share three quarters, like few-shot examples."""
         from pollination.evaluation.prefix_tree import continuation_logprobs
 
         size, generator = self.size, np.random.default_rng(2)
@@ -345,7 +348,7 @@ class Bench:
             return len(sequences), self.seconds(score)
 
         self.add("scoring", "pollination", partial(timed, shared_once), "sequences")
-        # Only the peer reads a sequence whole, so only its FLOPs are known.
+        # Only the peer reads whole sequences, so only its FLOPs are known.
         flops = size.context * self.forward_flops(size.context / 2)
         name = f"whole sequences, batch {size.score_batch}"
         self.add("scoring", name, partial(timed, whole), "sequences", flops)
@@ -365,14 +368,14 @@ class Text:
 
 
 def fresh(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """A copy to train, so that the others write and score with the same weights."""
+    """Return a copy to train, so that all other paths use the same weights."""
     copy = LlamaForCausalLM(model.config).to(model.device)
     copy.load_state_dict(model.state_dict())
     return copy.eval()
 
 
 def line(row: dict) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     head = f"{row['path']:28} {row['side']:34}"
     if "failed" in row:
         return f"{head} {row['failed']}"
@@ -389,7 +392,7 @@ def line(row: dict) -> str:
 
 
 def with_ratios(rows: list[dict]) -> list[dict]:
-    """Ours over the best peer of the same path, beside our own rows."""
+    """Add to our rows the ratio of our rate to that of the best peer of the same path."""
     peers: dict[str, list[float]] = {}
     for row in rows:
         if row["side"] != "pollination" and "rate" in row:
@@ -408,11 +411,11 @@ def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
     parser.add_argument(
         "--tiny",
         action="store_true",
-        help="a tiny model on the CPU: whether everything runs, no figures to keep",
+        help="a tiny model on the CPU; it tests the code and measures nothing",
     )
     arguments = parser.parse_args(words)
     if not arguments.tiny and not torch.cuda.is_available():
-        parser.error("there is no usable GPU; allowed: a machine with one, or --tiny")
+        parser.error("no usable GPU; allowed: a machine with one, or --tiny")
     begun_s = time.monotonic()
     device = torch.device("cpu" if arguments.tiny else "cuda")
     bench = Bench(SIZES["tiny" if arguments.tiny else "full"], device)
@@ -434,8 +437,8 @@ def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
     members_s = MEMBERS * EXTRAPOLATED / rate if rate else None
     if members_s:
         print(
-            f"{MEMBERS} models of {EXTRAPOLATED:,} sequences each would be scored in "
-            f"{members_s / 60:,.1f} min (extrapolated)"
+            f"Extrapolated: scoring {MEMBERS} models on {EXTRAPOLATED:,} sequences each takes "
+            f"{members_s / 60:,.1f} min"
         )
     about = {
         "device": name,

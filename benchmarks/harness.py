@@ -1,9 +1,9 @@
-"""How a row is measured: ours and its peers in alternation, each time in a fresh process.
+"""Measure a row: our side and its peers take turns, each time in a fresh process.
 
-A side of a row is a command. One that prints a last line of JSON with `seconds` and `amount` (what
-`call` makes) has timed itself, without start and loading; of any other the whole process is timed,
-as one unit of work. Peak memory is always the process's own: interpreter, libraries, model and all.
-(A process counts from its parent's size, so nothing heavy is imported here.)
+A side of a row is a command. If its last line is JSON with `seconds` and `amount` (as with `call`),
+the command has timed itself, without start and loading. Otherwise the whole process is timed as one
+unit of work. Peak memory is that of the whole process: interpreter, libraries and model. It counts
+from the parent's size, so this module imports nothing heavy.
 """
 
 import json
@@ -23,27 +23,27 @@ OURS = "pollination"
 
 
 class Absent(Exception):
-    """What a row needs is not here; the message says what and where it is looked for."""
+    """A row lacks data; the message names it and the place where it was expected."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One path and its peers.
 
-    `sides` gives their commands, ours under OURS; it raises Absent where a row cannot be measured.
+    `sides` returns their commands, ours under OURS. It raises Absent if data are missing.
     """
 
     name: str
     work: str
     unit: str  # of the amount of work: tokens, jobs, starts
-    target: float  # wanted at least: our rate over the best peer's
+    target: float  # lower bound wanted for our rate over the best peer's
     sides: Callable[[], dict[str, list[str]]]
-    agreement: Callable[[Any, Any], str] | None = None  # says how our result and the peer's compare
+    agreement: Callable[[Any, Any], str] | None = None  # compares our result with the peer's
 
 
 @dataclass
 class Measurement:
-    """One run of one side: `amount` units in `seconds`; the row's agreement looks at `result`."""
+    """One run of one side: `amount` units in `seconds`; `agreement` of the row reads `result`."""
 
     seconds: float
     peak_mib: float
@@ -57,7 +57,7 @@ class Measurement:
 
 @dataclass
 class Outcome:
-    """A row's measurements by side and round, or why there are none (`failed`: by an error)."""
+    """A row's measurements by side and round, or the reason for none (`failed`: an error)."""
 
     row: Row
     measured: dict[str, list[Measurement]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def peer(self) -> str:
-        """The peer at its best: the one with the highest median rate."""
+        """The peer with the highest median rate."""
         return max((side for side in self.measured if side != OURS), key=self.rate)
 
     @property
@@ -79,7 +79,7 @@ class Outcome:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The smallest and the largest ratio of one round."""
+        """The smallest and the largest ratio of a single round."""
         ratios = [
             a.rate / b.rate
             for a, b in zip(self.measured[OURS], self.measured[self.peer], strict=True)
@@ -95,7 +95,7 @@ class Outcome:
 
 
 def call(function: Callable[..., dict], *arguments: Any) -> list[str]:
-    """The command that prints the dict that `function(*arguments)` returns; arguments are text."""
+    """Return the command that prints the dict of `function(*arguments)`; arguments are text."""
     words = [function.__module__, function.__qualname__, *map(str, arguments)]
     return [sys.executable, "-m", "benchmarks.worker", *words]
 
@@ -103,7 +103,7 @@ def call(function: Callable[..., dict], *arguments: Any) -> list[str]:
 def measure(command: list[str], threads: int) -> Measurement:
     """Run one side in a fresh process and an empty folder.
 
-    RuntimeError with its last message if it fails.
+    RuntimeError: it failed; the message is its last line.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark.") as folder:
         offline = dict.fromkeys(
@@ -112,7 +112,7 @@ def measure(command: list[str], threads: int) -> Measurement:
         limits = dict.fromkeys(
             ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads)
         )
-        # A cache of its own: it reads nothing that an earlier run has kept.
+        # Its own cache, so that it reads nothing from an earlier run.
         caches = {
             "HF_HOME": f"{folder}/huggingface",
             "TOKENIZERS_PARALLELISM": "true",
@@ -130,7 +130,7 @@ def measure(command: list[str], threads: int) -> Measurement:
                 stderr=err,
             )
             try:
-                # The usage has the peak memory of the process and of its largest child.
+                # usage covers the peak memory of the process and of its largest child.
                 _, status, usage = os.wait4(process.pid, 0)
             except BaseException:
                 process.kill()
@@ -156,7 +156,7 @@ def run(
     measure_side: Callable[[list[str]], Measurement],
     say: Callable[[str], None] = print,
 ) -> Outcome:
-    """Measure a row: each side once a round; the order alternates, so that drift cancels out."""
+    """Measure each side once per round; the order alternates, so that drift cancels out."""
     outcome = Outcome(row)
     try:
         sides = row.sides()

@@ -1,7 +1,7 @@
-"""Text to packed blocks of token ids against `datasets.map`, a tokenizer and group_texts.
+"""Compare packing text into blocks of token ids with `datasets.map`, a tokenizer and group_texts.
 
-The peer does what language modelling scripts do. Reading the parquet file is in our time; the
-peer's starts when its corpus is loaded.
+The peer works like common language modelling scripts. Our time includes reading the parquet file;
+the peer's time starts after its corpus is loaded.
 """
 
 import time
@@ -87,7 +87,7 @@ def sides() -> dict:
 
 
 def token_counts(ours: int, theirs: int) -> str:
-    """Not quite equal: group_texts drops a remainder per thousand documents, we drop one."""
+    """The counts differ: group_texts drops a remainder per thousand documents, we drop one."""
     return f"{ours:,} and {theirs:,} tokens"
 
 

@@ -1,6 +1,6 @@
-"""A dry run of study A's config against a Snakefile whose rules only touch.
+"""Compare a dry run of study A's config with a Snakefile whose rules only touch their files.
 
-Its DAG is the same: rules, jobs, files and dependencies.
+Both have the same DAG: rules, jobs, files and dependencies.
 """
 
 import atexit
@@ -18,11 +18,11 @@ from pathlib import Path
 from benchmarks.harness import OURS, ROOT, Row, call
 
 CONFIG = ROOT / "config/paper/data_pollination.yaml"
-GENERATIONS, LONG_GENERATIONS = 5, 23  # the config's own, and as many as make about 10,000 jobs
+GENERATIONS, LONG_GENERATIONS = 5, 23  # the config's own, and enough for about 10,000 jobs
 
 
 def _snakemake(snakefile: str, *words: str) -> str:
-    """Run Snakemake in the current folder; what it prints. RuntimeError: it fails."""
+    """Run Snakemake in the current folder; return its output. RuntimeError: it failed."""
     base = [
         sys.executable,
         "-m",
@@ -40,7 +40,7 @@ def _snakemake(snakefile: str, *words: str) -> str:
 
 
 def _dry_run(snakefile: str, *words: str) -> dict:
-    """Time snakemake -n; the amount is the number of jobs."""
+    """Time `snakemake -n`; the amount is the number of jobs."""
     begun_s = time.perf_counter()
     printed = _snakemake(snakefile, "-n", "--quiet", "rules", *words)
     seconds = time.perf_counter() - begun_s
@@ -57,7 +57,7 @@ def plan_touch_only(graph: str) -> dict:
 
 
 def graph(folder: Path, config: Path) -> dict:
-    """Our DAG: the rule of each job, the jobs before it, and how many files a rule makes."""
+    """Return our DAG: rule and preceding jobs of each job, and the number of files per rule."""
     where = ("--directory", str(folder), "--configfile", str(config))
     dot = _snakemake("Snakefile", "--dag", *where)
     rules = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)', dot, re.MULTILINE))

@@ -1,7 +1,7 @@
-"""Multiple-choice scoring by our HarnessModel against lm-eval's HFLM, in `evaluator.evaluate`.
+"""Compare multiple-choice scoring by our HarnessModel with lm-eval's HFLM.
 
-Both sides are timed from staged tasks to results: building the requests, tokenising them, the
-model, lm-eval's metrics. Each benchmark is a call of its own.
+Both run `evaluator.evaluate`, timed from staged tasks to results: building and tokenising requests,
+the model, and lm-eval's metrics. Each benchmark is a separate call.
 """
 
 import time
@@ -12,7 +12,7 @@ from benchmarks.data import as_in_a_job, shared
 from benchmarks.harness import OURS, Row, call
 
 CONTEXT_TOKENS, QUESTIONS, SHOTS, SEED = 1024, 500, 5, 1234
-BATCHES = (1, 8)  # of the peer; a large batch's logits do not fit a CPU's caches
+BATCHES = (1, 8)  # of the peer; the logits of larger batches do not fit a CPU's caches
 SUBJECTS = ["anatomy", "astronomy", "marketing", "philosophy", "virology"]
 TASKS = {
     "mmlu": ("mmlu", {"dev": "mmlu/dev", "test": "mmlu/test"}, SHOTS),
@@ -27,7 +27,7 @@ TASKS = {
 
 
 def _staged(name: str) -> dict:
-    """The staged benchmark as lm-eval tasks; of mmlu five subjects."""
+    """Return the staged benchmark as lm-eval tasks; mmlu has five subjects."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -55,7 +55,9 @@ def _score(names: str, folder: str, make) -> dict:
 
     from pollination.evaluation.templates import quiet
 
-    logging.getLogger("pollination").setLevel(logging.ERROR)  # subjects without questions are meant
+    logging.getLogger("pollination").setLevel(
+        logging.ERROR
+    )  # subjects without questions are intended
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     model.config.max_position_embeddings = CONTEXT_TOKENS
     parts, answers, questions = {}, {}, 0
@@ -116,7 +118,7 @@ def sides(names: tuple[str, ...]) -> dict:
 
 
 def same_answers(ours: dict, theirs: dict) -> str:
-    """Equal choices, the largest difference of a log-likelihood, and the speed-up per benchmark."""
+    """Report equal choices, the largest log-likelihood difference, and speed-ups by benchmark."""
     pairs = [
         pair
         for name in ours["answers"]

@@ -1,4 +1,4 @@
-"""What a job pays before it works: its imports against the bare libraries, with Llama loaded."""
+"""Compare the start of a training job with the imports of the bare libraries and Llama."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""How fast this machine trains, writes and scores: results/throughput.json, for the cost preview.
+"""Measure how fast a machine trains, generates and scores, for `pollination cost`.
 
-It measures two shapes with new weights on random text. The small one tells what a token costs
-whatever the model's size, the larger one the FLOP/s that are reached. On a GPU the larger one has
-the 124M parameters of GPT-2's smallest, on a CPU 15M.
+The result is results/throughput.json. Two shapes with new weights read random text. The small shape
+gives the cost per token that does not depend on model size, and the larger one the FLOP/s. The
+larger one has 124M parameters on a GPU, like the smallest GPT-2, and 15M on a CPU.
 """
 
 import time
@@ -33,12 +33,12 @@ SHAPES = {
         "num_attention_heads": 12,
     },
 }
-WORK = {  # shape -> context tokens, sequences a training step, rows written side by side
+WORK = {  # shape -> context tokens, sequences per training step, rows generated side by side
     "tiny": (128, 8, 128),
     "15M": (256, 8, 64),
     "124M": (1024, 64, 512),
 }
-STEPS = 5  # timed, after the first ones
+STEPS = 5  # timed, after three warm-up steps
 START = [
     "-c",
     (
@@ -69,7 +69,7 @@ def _wait() -> None:
 
 
 def train(name: str) -> dict:
-    """Steps of the trainer as jobs run it: bf16 and compiled on a GPU, fp32 on a CPU."""
+    """Time training steps like those of jobs: bf16 and compiled on a GPU, fp32 on a CPU."""
     import logging
     from pathlib import Path
 
@@ -105,7 +105,7 @@ def train(name: str) -> dict:
         logging.getLogger("throughput"),
     )
     for step in range(STEPS + 3):
-        if step == 3:  # compiled by now
+        if step == 3:  # compilation is over
             _wait()
             begun_s = time.perf_counter()
         trainer.step()
@@ -114,7 +114,7 @@ def train(name: str) -> dict:
 
 
 def write(name: str) -> dict:
-    """Nucleus sampling: a quarter of the context as prompt, half of it new."""
+    """Time nucleus sampling: the prompt fills a quarter of the context, new tokens half of it."""
     from pollination.models.sampling import Decoding, sample
 
     context, _, rows = WORK[name]
@@ -138,7 +138,7 @@ def write(name: str) -> dict:
 
 
 def score(name: str) -> dict:
-    """Loss of whole blocks."""
+    """Time the loss of whole blocks."""
     import numpy as np
 
     from pollination.evaluation.perplexity import perplexity
@@ -170,9 +170,9 @@ def device() -> dict:
 
 
 def throughput(rounds: int, threads: int, processor: str, say=print) -> dict:
-    """The content of results/throughput.json; rates and start_s are medians of the rounds.
+    """Return the content of results/throughput.json; rates and start_s are medians of the rounds.
 
-    It holds name, start_s, and for train, write and score the tokens per second of each shape.
+    It contains name, start_s, and for train, write and score the tokens per second of each shape.
     """
     import sys
 

@@ -1,4 +1,4 @@
-# The peer of planning: the DAG in the file `graph` (benchmarks/planning.py), with the same rules,
+# The peer of benchmarks/planning.py: it rebuilds the DAG of the file `graph`, with the same rules,
 # jobs, files and dependencies. Each rule only touches its files.
 import json
 import sys

@@ -1,6 +1,6 @@
-"""Training a new 15M-parameter Llama against transformers' Trainer.
+"""Compare the training of a new 15M-parameter Llama with transformers' Trainer.
 
-Weights, batches, precision, optimizer and steps are the same.
+Both use the same weights, batches, precision, optimizer and steps.
 """
 
 import time
@@ -32,9 +32,9 @@ def _model():
 
 
 class Text:
-    """Seeded token ids, whose frequencies fall like those of words.
+    """Seeded token ids with the frequencies of words (Zipf's law).
 
-    What is said does not change how long a step takes.
+    The content of the text does not change the time of a step.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Text:
 
 
 class Clock:
-    """When each step ended. The trainer asks after each whether it shall stop: never."""
+    """Record the end of each step. The trainer asks it after each step whether to stop: never."""
 
     signal = None
 
@@ -111,7 +111,7 @@ def train_peer() -> dict:
     import numpy as np
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    order = _trainer(None)  # the batches that ours takes, in its order
+    order = _trainer(None)  # the same batches in the same order
     rows = order.blocks.blocks(np.concatenate([order.batch_of(step) for step in range(STEPS)]))
     del order
     clock = Clock()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.worker MODULE FUNCTION ARGUMENT...` prints the function's dict as JSON."""
+"""Print a function's dict as JSON: `python -m benchmarks.worker MODULE FUNCTION ARGUMENT...`."""
 
 import importlib
 import json

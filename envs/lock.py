@@ -1,12 +1,12 @@
 """Write the lock files of `make lock` from the dependencies that pyproject.toml declares.
 
-requirements.txt     every package that a run needs, also those that packages need, with its version
-requirements-dev.txt what the extra `dev` adds: tests and linters
-pollination.yaml     requirements.txt as a conda environment, for `snakemake --sdm conda`
+requirements.txt     pins every package that a run needs, dependencies of packages included
+requirements-dev.txt adds the packages of the extra `dev`, for tests and linters
+pollination.yaml     is requirements.txt as a conda environment, for `snakemake --sdm conda`
 
-One file serves Linux (x86_64, aarch64) and macOS (arm64): uv resolves for all platforms at once and
-writes a marker where they differ. A version stays as it is locked unless pyproject.toml excludes
-it or `--upgrade` (or `--upgrade-package NAME`) is given.
+Each file serves Linux (x86_64, aarch64) and macOS (arm64): uv resolves all platforms together and
+writes a marker where they differ. A locked version stays, unless pyproject.toml excludes it or the
+option `--upgrade` (or `--upgrade-package NAME`) is given.
 """
 
 import subprocess
@@ -19,17 +19,17 @@ import yaml
 ENVS = Path(__file__).parent
 PYTHON = "3.11"
 COMMENT = "# Written by `make lock` from pyproject.toml. Do not edit."
-# What torch adds on CUDA. Its wheels require these in exact versions themselves; CPU builds do not.
+# CUDA packages: torch's CUDA wheels require exact versions themselves; CPU builds need none.
 CUDA = ("cuda-", "nvidia-", "triton==")
 
 
 def resolve(out: Path, *options: str) -> list[str]:
-    """Pins, one `name==version` or `name==version ; marker` each, without CUDA's.
+    """Return the pins without CUDA packages, as `name==version` or `name==version ; marker`.
 
-    uv keeps the versions that `out` has, and writes the new ones there.
+    uv keeps the versions that are in `out`, and writes the new pins there.
     """
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--universal"]
-    # One version for all Pythons and platforms, so that all of them give the same numbers.
+    # One version for all Pythons and platforms, so that all of them compute the same numbers.
     versions = ["--python-version", PYTHON, "--fork-strategy", "fewest"]
     form = ["--no-header", "--no-annotate", "--quiet", "--output-file", str(out)]
     done = subprocess.run([*command, *versions, *form, *options], cwd=ENVS.parent)
@@ -47,7 +47,7 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 def main(*options: str) -> None:
-    """`options` go to uv."""
+    """Write the three lock files; uv receives `options`."""
     run, dev = ENVS / "requirements.txt", ENVS / "requirements-dev.txt"
     with tempfile.TemporaryDirectory() as folder:
         everything = Path(folder, "everything.txt")

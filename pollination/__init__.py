@@ -1,7 +1,7 @@
 """Populations of language models that train on each other's text.
 
-Nine packages, each of which imports only those before it: core, plan, data, models, evolution,
-evaluation, analysis, figures, cli (docs/design.md). Rules import core and plan alone, which load
+There are nine packages: core, plan, data, models, evolution, evaluation, analysis, figures, cli.
+Each imports only those before it (docs/design.md). Rules import only core and plan, which load
 neither torch nor pandas.
 """
 
@@ -9,4 +9,4 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 ROOT = Path(__file__).parent.parent
-"""The checkout: its config/ and workflow/ belong to the system too."""
+"""The checkout; its config/ and workflow/ are part of the system."""

@@ -1,4 +1,4 @@
-"""What all rules share: the adapter that asks the plan, and sizes that grow with `attempt`."""
+"""Functions that all rules share: questions to the plan, and resources that grow per attempt."""
 
 import gc
 import os
@@ -8,9 +8,9 @@ from pollination.core.driver import hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.paper import target_files
 
-# Hundreds of generations are one chain of jobs, which Snakemake follows recursively.
+# Snakemake recurses along the chain of jobs, which hundreds of generations make long.
 sys.setrecursionlimit(1_000_000)
-# A plan is millions of lasting objects. Collecting garbage among them took an eighth of its time.
+# A plan holds millions of objects. Garbage collection among them took an eighth of the time.
 gc.set_threshold(100_000)
 
 
@@ -19,17 +19,17 @@ onstart:
 
 
 def grows(size, most=float("inf")):
-    """A resource that grows by `size` with each attempt, up to `most`."""
+    """Return a resource that grows by `size` with each attempt, up to `most`."""
     return lambda wildcards, attempt: min(size * attempt, most)
 
 
 def minutes(size):
-    """Minutes that grow with each attempt, up to a day: Slurm starts no job above its limit."""
+    """Return minutes that grow per attempt, up to a day: Slurm starts no job above its limit."""
     return grows(size, most=24 * 60)
 
 
 def setting(path):
-    """The config value at a path of keys, which may hold wildcards, as params hold it.
+    """Return a param: the config value at a path of keys, which may contain wildcards.
 
     Snakemake's own `lookup` reads the whole config for every job.
     """
@@ -45,13 +45,13 @@ def setting(path):
 
 
 def names(kind, key, value):
-    """A wildcard constraint: the entries of config[kind] whose `key` is in `value`, or no entry."""
+    """Return a wildcard constraint: the entries of config[kind] whose `key` is in `value`."""
     chosen = [re.escape(name) for name, spec in config[kind].items() if spec[key] in value]
     return "|".join(chosen) or "(?!)"
 
 
 def ask(function, *wildcard_names, **fixed):
-    """An input or parameter: `function(plan, ...)` with the values of these wildcards.
+    """Return an input or param that calls `function(plan, ...)` with these wildcards' values.
 
     Rules for founders and for children have no wildcard `place`; `ask` derives it for them.
     """
@@ -69,15 +69,15 @@ def ask(function, *wildcard_names, **fixed):
 
 
 def figure_source(module):
-    """The path of a figure's code, an input of its rule: a changed figure is drawn again.
+    """Return the path of a figure's code, an input of its rule: changed code redraws the figure.
 
-    The path is relative, so that a project can be moved.
+    The path is relative, so that users can move the project.
     """
     return os.path.relpath(f"{workflow.basedir}/pollination/figures/{module.replace('.', '/')}.py")
 
 
 def files_or_reason(target):
-    """The files of a figure or table of the studies; exits with one line if its role is empty."""
+    """Return the files of a study's figure or table; exit with one line if its role is empty."""
 
     def files(wildcards):
         try:

@@ -1,4 +1,4 @@
-"""Text and tokenizers: from a grammar, local files or the hub to documents, and to packed tokens.
+"""Turn a grammar, local files or the hub into documents, tokenizers and packed tokens.
 
 INPUTS   the config's corpora and models; local files; the hub (stage_* rules run where there is a
          network)
@@ -18,14 +18,14 @@ localrules:
     prepare_model,
 
 
-# Founders wait for this, so that an error of the hub shows before any job asks for a GPU.
+# Founders wait for this rule, so that a hub error appears before any job requests a GPU.
 rule stage:
     input:
         staged_files(plan),
     output:
         touch("<results>/staged/complete"),
     message:
-        "All that the run {config[run]} takes from the hub is there"
+        "All files of run {config[run]} from the hub are staged"
 
 
 rule stage_corpus:
@@ -46,7 +46,7 @@ rule stage_corpus:
         recipe=2,
         corpus=setting("corpora/{corpus}"),
     message:
-        "Streaming corpus {wildcards.corpus} from the hub"
+        "Downloading corpus {wildcards.corpus} from the hub"
     script:
         "../workflow/scripts/stage_corpus.py"
 
@@ -113,7 +113,7 @@ rule build_microworld:
         corpus=setting("corpora/{corpus}"),
         seed=config["data_seed"],
     message:
-        "Writing the microworld {wildcards.corpus}"
+        "Generating the microworld {wildcards.corpus}"
     script:
         "../workflow/scripts/build_corpus.py"
 
@@ -138,7 +138,7 @@ rule check_overlap:
         recipe=1,
         max_overlap=setting("corpora/{corpus}/max_overlap"),
     message:
-        "Looking for benchmark questions in corpus {wildcards.corpus}"
+        "Searching corpus {wildcards.corpus} for benchmark questions"
     script:
         "../workflow/scripts/check_overlap.py"
 
@@ -164,7 +164,7 @@ rule prepare_model:
         model=setting("models/{model}"),
         seed=config["data_seed"],
     message:
-        "Making the tokenizer and configuration of model {wildcards.model}"
+        "Preparing the tokenizer and configuration of model {wildcards.model}"
     script:
         "../workflow/scripts/prepare_model.py"
 

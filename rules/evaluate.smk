@@ -1,10 +1,10 @@
-"""Every member of every generation, in one job: benchmarks, perplexity, truth measures and samples.
+"""Evaluate every member of every generation: benchmarks, perplexity, truth measures and samples.
 
-On request also how much the members of a generation disagree, and how good the text was that each
-of them learned from.
+One job evaluates one member. If the config asks for it, further jobs measure the disagreement of a
+generation's members and the effective data quality of each training.
 
 INPUTS   a member's model folder; staged tasks; held-out text; prompts; the overlap check of its
-         corpus; files of a user's own measures; what a training read
+         corpus; files of a user's own measures; the training text of the member
 OUTPUTS  <results>/tasks/{task}/, <results>/requests/{model}/,
          <results>/{place}/member{m}/scores.json and the tables behind it,
          <results>/{place}/member{m}/quality.json,
@@ -81,7 +81,7 @@ rule build_requests:
         tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
     message:
-        "Building the benchmarks' requests for the tokenizer of model {wildcards.model}"
+        "Building benchmark requests for the tokenizer of model {wildcards.model}"
     script:
         "../workflow/scripts/build_requests.py"
 
@@ -187,6 +187,6 @@ rule measure_quality:
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:
-        "Measuring the text that {wildcards.place}, member {wildcards.member}, learned from"
+        "Measuring the training text of {wildcards.place}, member {wildcards.member}"
     script:
         "../workflow/scripts/measure_quality.py"

@@ -1,6 +1,6 @@
-"""Linguistic fingerprints (study A, section 4 and appendix B) of models by what they write.
+"""Compare models by the linguistic fingerprints of their outputs (study A, section 4, appendix B).
 
-The text is that of deployed models, of Slop Forensics results, or of this run's populations.
+The outputs come from deployed models, from Slop Forensics results, or from this run's members.
 
 INPUTS   the config's `fingerprint`: models.csv and outputs; an API; samples and selections of this
          run's experiments
@@ -71,7 +71,7 @@ rule collect_outputs:
         collect=setting("fingerprint/{survey}/collect"),
         served=ask(served, "survey", "part"),
     message:
-        "Asking {wildcards.part} for the outputs of survey {wildcards.survey}"
+        "Collecting the outputs of {wildcards.part} for survey {wildcards.survey}"
     script:
         "../workflow/scripts/collect_outputs.py"
 
@@ -98,7 +98,7 @@ rule count_fingerprints:
         settings=setting("fingerprint/{survey}/count"),
         models=ask(sampled_models, "survey"),
     message:
-        "Counting what recurs in {wildcards.part} of survey {wildcards.survey}"
+        "Counting the fingerprints of {wildcards.part}, survey {wildcards.survey}"
     script:
         "../workflow/scripts/count_fingerprints.py"
 
@@ -155,14 +155,14 @@ rule trace_inheritance:
         permutations=setting("fingerprint/{survey}/compare/permutations"),
         seed=config["evaluation_seed"],
     message:
-        "Tracing parents' fingerprints in their children, survey {wildcards.survey}"
+        "Searching children for their parents' fingerprints, survey {wildcards.survey}"
     script:
         "../workflow/scripts/trace_inheritance.py"
 
 
 for figure, entry in FINGERPRINT.items():
 
-    rule:  # one for each picture: a rule can have one caption only
+    rule:  # one rule per figure, because a rule can have only one caption
         name:
             f"draw_{figure}"
         input:

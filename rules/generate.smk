@@ -1,6 +1,6 @@
-"""Parents write the text that the next generation reads, in shards.
+"""Let parents write the text of the next generation in shards, and deal out pooled text.
 
-The content of a shard depends on its own seed alone.
+The content of a shard depends only on its own seed.
 
 INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts;
          shards for a pool
@@ -38,8 +38,8 @@ rule generate_shard:
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:
-        "Parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}, "
-        "writes shard {wildcards.shard}"
+        "Generating shard {wildcards.shard} of {wildcards.experiment}, generation {wildcards.gen}, "
+        "parent {wildcards.rank}"
     script:
         "../workflow/scripts/generate_shard.py"
 

@@ -1,11 +1,11 @@
-"""A target for every figure and table of the two studies (pollination/plan/config/targets.py).
+"""Draw the figures and tables of the two studies (pollination/plan/config/targets.py).
 
-Type `snakemake figure_a6`, `snakemake table_b1`, or `snakemake paper` for all.
+Each one is a target: `snakemake figure_a6`, `snakemake table_b1`. `snakemake paper` draws all
+targets to which the config assigns experiments.
 
-INPUTS   scores, sequences, samples of the experiments with a role in them (`figures.paper` in the
-         config)
-OUTPUTS  <results>/paper/{target}.svg, .png, .csv (tables of text: .html, .csv); a target that the
-         report draws already is the report's file
+INPUTS   scores, sequences and samples of the experiments that `figures.paper` in the config names
+OUTPUTS  <results>/paper/{target}.svg, .png, .csv (tables of text: .html, .csv); if the report
+         already has the figure, the target is the report's file
 """
 
 from pollination.plan.config.targets import TARGETS
@@ -20,7 +20,7 @@ from pollination.plan.paper import (
 
 for target in TARGETS:
 
-    rule:  # a name to type; a target whose role nobody plays says so in one line
+    rule:  # the target's name; it exits with one line if the config assigns no experiment
         name:
             target
         input:
@@ -35,7 +35,7 @@ rule paper:
         paper_files(plan),
     localrule: True
     message:
-        "The studies' figures of the run {config[run]} are drawn"
+        "All studies' figures of run {config[run]} are drawn"
 
 
 rule draw_target:

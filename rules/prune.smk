@@ -1,11 +1,11 @@
-"""Checkpoints that the config does not keep (keep: parents, or last) are deleted.
+"""Delete the checkpoints that the config does not keep (`keep.checkpoints: parents` or `last`).
 
-They are deleted once nothing in the plan will read them again.
+A job deletes a generation's checkpoints after the last job of the plan has read them.
 
-INPUTS   the files that show that a generation's weights have been read: scores, the children's
+INPUTS   files that prove that all readers of the weights have finished: scores, the children's
          logs, records of shards; selection.json
-OUTPUTS  <results>/{experiment}/gen{g}/pruned.json: the files deleted, and their digests. A
-         checkpoint that is asked for by name is recomputed.
+OUTPUTS  <results>/{experiment}/gen{g}/pruned.json: the deleted files and their digests. Snakemake
+         recomputes a checkpoint that you ask for by name.
 """
 
 from pollination.plan.pruning import prunable, pruning_inputs
@@ -32,6 +32,6 @@ rule prune_generation:
         keep=config["keep"]["checkpoints"],
         prunable=ask(prunable, "experiment", "gen"),
     message:
-        "Deleting unkept checkpoints of {wildcards.experiment}, generation {wildcards.gen}"
+        "Deleting checkpoints of {wildcards.experiment}, generation {wildcards.gen}"
     script:
         "../workflow/scripts/prune_generation.py"

@@ -1,9 +1,9 @@
-"""The report: figures drawn from the artifacts of a run, each with its numbers as CSV.
+"""Draw the report's figures from the artifacts of a run, each with its numbers as CSV.
 
 `snakemake --report` puts them into one HTML file.
 
 INPUTS   scores, answers, selections, samples and training metrics of the experiments that have a
-         role (`figures:` in the config)
+         role (`figures` in the config)
 OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv),
          <results>/claims.json
 """
@@ -22,7 +22,7 @@ rule figures:
         report_files(plan),
     localrule: True
     message:
-        "The figures of the run {config[run]} are drawn"
+        "All figures of run {config[run]} are drawn"
 
 
 rule write_config:
@@ -38,7 +38,7 @@ rule write_config:
     params:
         config=lean(config, schema()),
     message:
-        "Saving the config of the run {config[run]}, defaults filled in"
+        "Saving the config of run {config[run]} with all defaults"
     script:
         "../workflow/scripts/write_config.py"
 
@@ -47,7 +47,7 @@ for figure, entry in REPORT.items():
     if entry.page:
         continue
 
-    rule:  # one for each picture: a rule can have one caption only
+    rule:  # one rule per figure, because a rule can have only one caption
         name:
             f"draw_{figure}"
         input:
@@ -92,7 +92,7 @@ for figure, entry in REPORT.items():
     if not entry.page:
         continue
 
-    rule:  # one for each page: a rule can have one caption only
+    rule:  # one rule per page, because a rule can have only one caption
         name:
             f"draw_{figure}"
         input:

@@ -1,4 +1,4 @@
-"""The choice of parents, and the weights that a parent's children inherit.
+"""Choose the parents of a generation, and write the weights that their children inherit.
 
 INPUTS   scores and answers of a generation's members; the file of a user's own rule; the weights
          of the member at each rank

@@ -1,9 +1,9 @@
-"""What members say to the fixed prompts, and how diverse it is (docs/semantics.md).
+"""Embed the members' samples and measure their diversity (docs/semantics.md).
 
-The text is embedded by an encoder or TF-IDF. The words of human text are counted too.
+An encoder or TF-IDF embeds the text. One rule counts the words of the human text.
 
-INPUTS   samples.parquet of the experiments that `evaluate.semantics` concerns; an encoder from the
-         hub or a folder; corpora
+INPUTS   samples.parquet of the experiments of `evaluate.semantics`; an encoder from the hub or a
+         folder; corpora
 OUTPUTS  <results>/semantics/, <results>/corpora/{corpus}/vocabulary.parquet
 """
 
@@ -62,7 +62,7 @@ rule stage_encoder:
         encoder=semantics_setting(plan, "encoder"),
         revision=semantics_setting(plan, "revision"),
     message:
-        "Staging the encoder of the samples"
+        "Staging the encoder for the samples"
     script:
         "../workflow/scripts/stage_encoder.py"
 
@@ -95,7 +95,7 @@ rule embed_samples:
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:
-        "Embedding the samples by an encoder"
+        "Embedding the samples with an encoder"
     script:
         "../workflow/scripts/embed_samples.py"
 
@@ -121,7 +121,7 @@ rule weigh_samples:
         places=embedded_places(plan),
         texts=sorted(config["evaluate"]["samples"]["texts"]),
     message:
-        "Embedding the samples by TF-IDF"
+        "Embedding the samples with TF-IDF"
     script:
         "../workflow/scripts/embed_samples.py"
 
@@ -146,6 +146,6 @@ rule compare_samples:
         groups=embedded_groups(plan),
         seed=config["evaluation_seed"],
     message:
-        "Measuring how diverse the samples are"
+        "Measuring the diversity of the samples"
     script:
         "../workflow/scripts/compare_samples.py"

@@ -1,6 +1,7 @@
-"""The Gaussian theory of study A (section 6.1, appendix A).
+"""Simulate the Gaussian theory of study A (section 6.1, appendix A).
 
-It simulates recursive estimation alone and as the best of K, and computes its tail bound.
+The rules simulate recursive estimation with one estimator and with the best of K, and compute the
+tail bound.
 
 INPUTS   only the config's `theory`
 OUTPUTS  <results>/theory/{recursion,summary,sensitivity,bound}.parquet,
@@ -19,7 +20,7 @@ rule theory:
         theory_files(plan),
     localrule: True
     message:
-        "The theory of the run {config[run]} is calculated and drawn"
+        "The theory of run {config[run]} is computed and drawn"
 
 
 rule simulate_recursion:
@@ -40,7 +41,7 @@ rule simulate_recursion:
         recipe=1,
         theory={key: value for key, value in theory.items() if key not in ("grid", "bound")},
     message:
-        "Estimating a Gaussian again and again, alone and as the best of K"
+        "Simulating recursive estimation of a Gaussian, with one estimator and the best of K"
     script:
         "../workflow/scripts/simulate_theory.py"
 
@@ -66,7 +67,7 @@ rule simulate_sensitivity:
             if key not in ("runs", "shown", "k", "bound")
         },
     message:
-        "Sensitivity of the last generation to samples, estimators, noise and dimensions"
+        "Measuring the sensitivity to samples, estimators, noise and dimensions"
     script:
         "../workflow/scripts/simulate_theory.py"
 
@@ -88,14 +89,14 @@ rule check_bound:
         recipe=1,
         theory={key: theory.get(key) for key in ("variance", "seed", "bound")},
     message:
-        "The printed tail bound beside the exact probability and the simulated one"
+        "Comparing the printed tail bound with the exact and the simulated probability"
     script:
         "../workflow/scripts/simulate_theory.py"
 
 
 for figure, entry in THEORY.items():
 
-    rule:  # one for each picture: a rule can have one caption only
+    rule:  # one rule per figure, because a rule can have only one caption
         name:
             f"draw_{figure}"
         input:

@@ -1,9 +1,9 @@
-"""Founders learn from human text, children from the text of the generation before.
+"""Train founders on human text, and children on the text of the previous generation.
 
-INPUTS   blueprint (configuration, tokenizer), packed human text or synthetic shards, the weights to
-         start from
-OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/: a model
-         folder each
+INPUTS   blueprint (configuration, tokenizer), packed human text or synthetic shards, the initial
+         weights
+OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/, each a
+         model folder
 """
 
 from pollination.plan.inputs import child_inputs, founder_inputs, segment, training
@@ -14,7 +14,7 @@ rule train_founder:
     input:
         unpack(ask(founder_inputs, "pool", "member")),
         blueprint=ask(blueprint_files, "place", "member"),
-        # An order, not a dependency: a benchmark that is added trains nothing again.
+        # Only an order: a new benchmark must not retrain the founders.
         staged=ancient("<results>/staged/complete"),
     output:
         weights="<results>/founders/{pool}/member{member}/model.safetensors",

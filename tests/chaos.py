@@ -592,7 +592,8 @@ def campaign(
         for name, reason in absent.items():
             say(f"left out: {name}: {reason}")
         run.run(undisturbed[0], [name for name in possible if not kinds or name in kinds], enough)
-        run.tracebacks = tracebacks((folder / "driver.log").read_text(errors="replace"))
+        logs = [folder / "driver.log", *(run.results / "logs").rglob("*.log")]
+        run.tracebacks = tracebacks("\n".join(path.read_text(errors="replace") for path in logs))
     except BaseException:
         say(f"{configfile.name}, seed {seed}: {dict(run.faults)}")
         raise

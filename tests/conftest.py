@@ -1,6 +1,7 @@
 """Shared fixtures: where real data lies, and real Snakemake runs of the toy config."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,14 +80,9 @@ def snakemake(folder: Path, *words: str, configfile: Path = TOY, ok: bool = True
 
 def planned(output: str) -> dict[str, int]:
     """Rule -> jobs, from the table of a dry run."""
-    lines, counts = output.splitlines(), {}
-    start = lines.index("Job stats:") + 3 if "Job stats:" in lines else len(lines)
-    for line in lines[start:]:
-        if not line.strip():
-            break
-        rule, count = line.split()
-        counts[rule] = int(count)
-    return counts
+    table = re.search(r"^\d+ jobs? to run:\n\n(.*?)\n\n", output, re.M | re.S)
+    cells = re.findall(r"(\d+)  (\S+)", table.group(1)) if table else []
+    return {rule: int(count) for count, rule in cells}
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Spans of degenerate text of the kinds that study A underlines (figure 7, tables 3 to 5).
 
-docs/semantics.md has the rules. They are rules of thumb, the same for every text. Human text has
+docs/semantics.md documents the rules. They are heuristics, the same for every text. Human text has
 such spans too, so the evidence is a share that grows over generations. All scans take time linear
-in the text, whatever a model writes. Only the standard library is imported: figures and rules read
+in the length of the text. Only the standard library is imported, because figures and rules import
 this module.
 """
 
@@ -21,10 +21,10 @@ KINDS = {  # by priority: if spans overlap, the first kind keeps the characters
     "unknown": "word outside the human vocabulary",
 }
 LONGEST_UNIT = 20  # tokens of a phrase that repeats
-REPEATS, WORD_REPEATS = 3, 4  # repeats in a row that make a loop: of a phrase, of a single word
-RECURRENCE = 12  # tokens that occur earlier in the same text, word for word
-ITEMS, ITEM_WORDS = 7, 3  # a list, not prose: at least so many items of at most so many words
-RUN = 12  # characters of a repeated character or two
+REPEATS, WORD_REPEATS = 3, 4  # consecutive repeats that make a loop: of a phrase, of a word
+RECURRENCE = 12  # consecutive tokens that occur earlier in the same text
+ITEMS, ITEM_WORDS = 7, 3  # a list has at least 7 items of at most 3 words
+RUN = 12  # length of a run of repeated characters
 NUMBERS = 6  # numbers in a row
 
 _CHARACTERS = re.compile(r"(\S{1,8}?)\1{5,}")
@@ -36,10 +36,10 @@ _URL = re.compile(
     |  [a-z0-9-]{{2,63}}\.(?:{_ENDINGS})(?![a-z0-9])         # a host or a file
     |  (?:%[0-9a-f]{{2}}\S{{0,40}}?){{2}}                    # escaped characters
     |  [?&][\w.-]{{1,40}}=                                   # a query
-    |  \w@[\w-]{{1,63}}\.\w                                  # an address of mail""",
+    |  \w@[\w-]{{1,63}}\.\w                                  # a mail address""",
     re.VERBOSE | re.IGNORECASE,
 )
-_SPACED_URL = re.compile(  # as word tokenizers space it
+_SPACED_URL = re.compile(  # with the spaces of a word tokenizer
     r"(?:https?\s{1,3}:(?:\s{0,3}/){1,2}|www\s{1,3}\.)"
     r"(?:\s{0,3}[\w%?=&#~-]{1,60}\s{0,3}[./:]){0,12}\s{0,3}[\w%?=&#~-]{0,60}",
     re.IGNORECASE,
@@ -52,7 +52,7 @@ _NUMBERS = re.compile(rf"(?<!\w)(?:\d+(?!\d)[^\w\s]*\s*){{{NUMBERS},}}")
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """Characters start to end (exclusive) of a text."""
+    """Characters `start` to `end` (exclusive) of a text."""
 
     start: int
     end: int
@@ -60,9 +60,9 @@ class Span:
 
 
 def find(text: str, vocabulary: Collection[str], prompt: str = "") -> list[Span]:
-    """The degenerate spans of a completion, in order, disjoint.
+    """Return the degenerate spans of a completion, in order and disjoint.
 
-    `vocabulary`: words of human text in lower case; the prompt's words count too.
+    `vocabulary`: words of human text in lower case; the prompt's words are added.
     """
     kinds = {
         "url": _urls(text),
@@ -70,7 +70,7 @@ def find(text: str, vocabulary: Collection[str], prompt: str = "") -> list[Span]
         "enumeration": _enumerations(text),
         "unknown": _unknown(text, vocabulary, prompt),
     }
-    marked = bytearray(len(text))  # 0: nothing, else the place of the kind in KINDS, from 1
+    marked = bytearray(len(text))  # 0: none, else the position of the kind in KINDS, from 1
     for number, kind in reversed(list(enumerate(KINDS, 1))):
         for start, end in kinds[kind]:
             while end > start and text[end - 1].isspace():
@@ -91,7 +91,7 @@ def find(text: str, vocabulary: Collection[str], prompt: str = "") -> list[Span]
 
 
 def shares(text: str, spans: Iterable[Span]) -> dict[str, float]:
-    """Share of a text's characters by kind, `any` of them, and `empty`: 1 for a blank text."""
+    """Return the share of characters by kind, `any` of them, and `empty` (1 for a blank text)."""
     by_kind = dict.fromkeys(KINDS, 0.0)
     for span in spans:
         by_kind[span.kind] += (span.end - span.start) / len(text)
@@ -107,7 +107,7 @@ def _urls(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _random(word: str) -> bool:
-    """Does a long string mix digits and letters of both cases, as identifiers do?"""
+    """Return whether a string mixes digits and letters of both cases, like an identifier."""
     return (
         sum(c.isdigit() for c in word) >= 2
         and any(c.isupper() for c in word)
@@ -116,7 +116,7 @@ def _random(word: str) -> bool:
 
 
 def _repetitions(text: str) -> Iterator[tuple[int, int]]:
-    """Loops of a phrase, phrases that occurred before, and runs of characters."""
+    """Yield loops of a phrase, phrases that occurred before, and runs of characters."""
     for match in _CHARACTERS.finditer(text):
         if match.end() - match.start() >= RUN:
             yield match.span()
@@ -139,7 +139,7 @@ def _repetitions(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _enumerations(text: str) -> Iterator[tuple[int, int]]:
-    """Runs of numbers, and lists of many short items without a sentence."""
+    """Yield runs of numbers, and lists of many short items without a sentence."""
     for match in _NUMBERS.finditer(text):
         yield match.span()
     first = last = items = start = 0
@@ -162,11 +162,11 @@ def _enumerations(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _unknown(text: str, vocabulary: Collection[str], prompt: str) -> Iterator[tuple[int, int]]:
-    """Words that are neither in the vocabulary nor in the prompt.
+    """Yield words that are neither in the vocabulary nor in the prompt.
 
-    Single letters are not judged, nor is a last word, which the end of the text may have cut. A
-    tokenizer may drop the space before the first word, so that word is read alone and as the end of
-    the prompt's last word.
+    Single letters are skipped. So is a last word that ends the text, because it may be cut. A
+    tokenizer may drop the space before the first word, so that word is tried alone and as the end
+    of the prompt's last word.
     """
     begun = re.findall(r"\w*$", prompt)[0]
     known = {word for _, _, word in words(prompt)}
@@ -190,7 +190,7 @@ def _knows(vocabulary: Collection[str], word: str) -> bool:
 
 @cache
 def english() -> frozenset[str]:
-    """The words of wordfreq's large English list, because a corpus may lack ordinary words."""
+    """Return wordfreq's large English word list, because a corpus may lack ordinary words."""
     from wordfreq import get_frequency_dict
 
     return frozenset(get_frequency_dict("en", wordlist="best"))

@@ -1,9 +1,9 @@
 """Ecosystems of models: diversity, perplexity, and the best diversity after T rounds (study B).
 
-Section 3 defines them. Section 5 asks whether effective data quality separates harm from help. A
-round is a generation; T counts rounds, and the round on human text, t = 0, is the first. Letters: M
-models, T rounds, B blocks of the test text, R resamples, D ecosystems of rising diversity. Every
-draw has its seed.
+Section 3 of the paper defines them. Section 5 asks whether effective data quality separates harm
+from help. A round is a generation. T counts rounds and includes the round on human text, t = 0.
+Shapes: M models, T rounds, B blocks of the test text, R resamples, D ecosystems of rising
+diversity. Every draw has its seed.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ Members = Sequence[np.ndarray]
 
 
 def hill_shannon(shares: Iterable[float]) -> float:
-    """exp(-sum w ln w): the effective number of equally frequent kinds (study B, equation 1).
+    """Return exp(-sum w ln w), the effective number of kinds (study B, equation 1).
 
     Shares are normalised; a share of zero counts as no kind.
     """
@@ -26,20 +26,20 @@ def hill_shannon(shares: Iterable[float]) -> float:
     finite = len(weights) and np.isfinite(weights).all()
     if not finite or weights.min() < 0 or weights.sum() == 0:
         raise ValueError(
-            "hill_shannon: shares must be finite, not negative and not all zero, not "
-            f"{weights.tolist()}"
+            f"hill_shannon: the shares are {weights.tolist()}; they must be finite, not negative "
+            "and not all zero"
         )
     weights = weights[weights > 0] / weights.sum()
     return float(np.exp(-(weights * np.log(weights)).sum()))
 
 
 def diversity(kinds: Sequence[Hashable]) -> float:
-    """D of an ecosystem whose members write equal shares of its text; equal entries: one kind."""
+    """Return D of an ecosystem whose members write equal shares; equal entries are one kind."""
     return hill_shannon(Counter(kinds).values())
 
 
 def trajectory(replicates: Sequence[Members]) -> tuple[np.ndarray, np.ndarray]:
-    """(mu_t, sd_t), each (T,).
+    """Return (mu_t, sd_t), each (T,).
 
     mu_t: the mean over blocks, then models, then replicates (study B, equation 3). sd_t: the
     combined standard deviation of all models' blocks around it.
@@ -52,7 +52,7 @@ def trajectory(replicates: Sequence[Members]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def aggregate(mu: np.ndarray) -> np.ndarray:
-    """mu_T (..., T) of mu_t (..., T): means over the first 1, 2, ... rounds (B, equation 4)."""
+    """Return mu_T (..., T) of mu_t (..., T): means over the first 1, 2, ... rounds (B, eq. 4)."""
     return np.cumsum(mu, axis=-1) / np.arange(1, mu.shape[-1] + 1)
 
 
@@ -67,9 +67,9 @@ class Optimum:
     high_DT: np.ndarray
     """Ends of its bootstrap interval."""
     best_T: np.ndarray
-    """Row of the best ecosystem (study B, equation 5); of equals, the less diverse."""
+    """Row of the best ecosystem (study B, equation 5); on a tie, the less diverse one."""
     probability_DT: np.ndarray
-    """Share of the resamples in which each ecosystem is the best."""
+    """Share of the resamples in which each ecosystem is best."""
     monotone: bool
     """D_opt never falls with T (study B, equation 6)."""
     monotone_probability: float
@@ -83,12 +83,12 @@ def optimum(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Optimum:
-    """The best diversity for every number of rounds, from (D, replicates) of each ecosystem.
+    """Find the best diversity for every number of rounds, from (D, replicates) per ecosystem.
 
-    Bootstrap: each resample draws blocks once for all ecosystems, because all models read the same
-    blocks. It draws replicates (seeds) within an ecosystem and models within a replicate, each with
-    all its rounds. A single model without a replicate adds no variation of its own; then the result
-    speaks of the blocks alone. Intervals are percentile intervals.
+    Each bootstrap resample draws blocks once for all ecosystems, because all models read the same
+    blocks. It also draws replicates (seeds) within an ecosystem and models within a replicate, each
+    with all its rounds. One model without replicates adds no variation of its own; there the result
+    covers the blocks alone. Intervals are percentile intervals.
     """
     ecosystems = sorted(ecosystems, key=lambda ecosystem: ecosystem[0])
     rounds = {
@@ -99,7 +99,8 @@ def optimum(
     }
     if len(rounds) != 1:
         raise ValueError(
-            f"optimum: ecosystems must have equally many rounds, at least one, not {sorted(rounds)}"
+            f"optimum: the ecosystems have {sorted(rounds)} rounds; all must have the same number "
+            "of rounds, at least one"
         )
     rng = np.random.default_rng(seed)
     # shares of blocks (B, R): one draw for all members that read the same number of blocks
@@ -137,7 +138,7 @@ def _resampled(
     rng: np.random.Generator,
     resamples: int,
 ) -> np.ndarray:
-    """(R, T): a member's mean over each resample of the blocks."""
+    """Return (R, T): a member's mean over each resample of the blocks."""
     blocks = perplexity_TB.shape[1]
     if blocks not in shares:
         shares[blocks] = rng.multinomial(blocks, np.full(blocks, 1 / blocks), resamples).T / blocks
@@ -145,7 +146,7 @@ def _resampled(
 
 
 def _member_shares(sizes: list[int], rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """(R, members of all replicates): replicates drawn with replacement, then members of each."""
+    """Return weights (R, members of all replicates): draw replicates, then members of each."""
     shares = np.zeros((resamples, len(sizes), max(sizes)))
     for _ in sizes:
         chosen = rng.integers(0, len(sizes), resamples)
@@ -167,14 +168,14 @@ def regimes(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> dict:
-    """Does text nearer to the truth than its reader help, and farther text harm? (B, section 5)
+    """Test whether text closer to the truth than its reader helps, and farther text harms.
 
-    delta (n,): the distance of a training's text minus that of the model before it. change (n,):
-    what the training did to the loss; above zero is harm. Result: rank_correlation (Spearman) with
-    low, high; same_sign, the share of trainings where both have the same sign; boundary, the delta
-    that best separates harm from help (NaN if all trainings harmed, or none), with its low and
-    high; parted, the share that it classifies correctly; n; lineages. Intervals: lineages (a slot
-    of an experiment, all its rounds) are drawn with replacement.
+    Study B, section 5. delta (n,): the distance of a training's text minus that of the model before
+    it. change (n,): the change of the loss by the training; above zero is harm. Result:
+    rank_correlation (Spearman) with low, high; same_sign, the share of trainings where both have
+    the same sign; boundary, the delta that best separates harm from help (NaN if all trainings
+    harmed, or none), with its low and high; parted, the share that it classifies correctly; n;
+    lineages. Intervals resample lineages (a slot of an experiment with all its rounds).
     """
     names, of = np.unique([repr(lineage) for lineage in lineages], return_inverse=True)
     groups = [np.flatnonzero(of == g) for g in range(len(names))]
@@ -201,7 +202,7 @@ def regimes(
 
 
 def _ends(values: np.ndarray, level: float) -> np.ndarray:
-    """Percentile interval of the values that are numbers."""
+    """Return the percentile interval of the finite values."""
     known = values[np.isfinite(values)]
     if not len(known):
         return np.full(2, np.nan)
@@ -215,15 +216,15 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _boundary(delta: np.ndarray, change: np.ndarray) -> tuple[float, float]:
-    """(delta that separates harm, change > 0, above from help below, share classified correctly).
+    """Return (delta that separates harm above from help below, share classified correctly).
 
-    The delta is the middle of the gap with the fewest errors.
+    Harm is change > 0. The delta is the middle of the gap with the fewest errors.
     """
     harmed = change[np.argsort(delta, kind="stable")] > 0
     if harmed.all() or not harmed.any():
         return float("nan"), float("nan")
     values = np.sort(delta)
-    # help below and harm above a cut after value 0, 1, ...
+    # correct: help below, harm above a cut after value 0, 1, ...
     right = np.cumsum(~harmed)[:-1] + np.cumsum(harmed[::-1])[::-1][1:]
     right = np.where(np.diff(values) > 0, right, -1)
     cut = int(right.argmax())

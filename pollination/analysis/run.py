@@ -1,4 +1,4 @@
-"""What figures read of a run: tables by role (population, line), generation and member."""
+"""Tables of a run for the figures: by role (population, line), generation and member."""
 
 import json
 from functools import cache
@@ -22,7 +22,7 @@ ROLES = ("population", "line")
 class Run:
     """A run's artifacts by role.
 
-    `plan` is the plan of a resolved config, or of the part that `figure_config` keeps of one.
+    `plan`: the plan of a resolved config, or of the part that `figure_config` keeps.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -36,18 +36,18 @@ class Run:
         )
 
     def generations(self, role: str) -> int:
-        """Generations of a role, the same for all replicates; 0 if no experiment plays it."""
+        """Return the number of generations of a role; 0 if the role has no experiment."""
         return max(
             (self.plan.experiment(name)["generations"] for name in self.roles[role]), default=0
         )
 
     @property
     def last(self) -> int:
-        """The last generation that every role has."""
+        """Return the last generation that every role has."""
         return min(self.generations(role) for role in ROLES if self.roles[role]) - 1
 
     def members(self, role: str, generation: int | None = None) -> pd.DataFrame:
-        """Rows role, experiment, generation, member, folder.
+        """Return rows role, experiment, generation, member, folder.
 
         A model that replicates share (a founder) has one row.
         """
@@ -70,7 +70,7 @@ class Run:
         return artifacts.read_json(path) if layout.selects(self.plan, name) else None
 
     def task(self) -> str | None:
-        """The benchmark that selects in the population, if one does."""
+        """Return the benchmark that selects in the population, if there is one."""
         chosen = [
             self.plan.experiment(name)["select"]["task"]
             for name in self.roles["population"]
@@ -79,10 +79,10 @@ class Run:
         return next(iter(chosen), None)
 
     def yardstick(self, name: str, generation: int) -> tuple[str, np.ndarray]:
-        """(the measure that ranks members, its values in slot order).
+        """Return (name of the measure that ranks members, its values in slot order).
 
-        Accuracy on the selecting task; without selection, the loss on held-out text; if that is not
-        measured either, the mean accuracy.
+        It is the accuracy on the selecting task. Without selection it is the loss on held-out text,
+        or the mean accuracy if the run measures no held-out text.
         """
         experiment = self.plan.experiment(name)
         scores = [
@@ -98,7 +98,7 @@ class Run:
                 np.mean([text["nll_per_token"] for text in member["perplexity"].values()])
                 for member in scores
             ]
-            return "nats a token on held-out text", np.array(losses)
+            return "nats per token on held-out text", np.array(losses)
         accuracies = [
             np.mean([task["accuracy"] for task in member["tasks"].values()] or [0.0])
             for member in scores
@@ -106,7 +106,7 @@ class Run:
         return "mean accuracy", np.array(accuracies)
 
     def champion(self, name: str, generation: int) -> int:
-        """The best by the yardstick; with selection, the first of the ranking."""
+        """Return the best member by the yardstick; with selection, the first of the ranking."""
         selection = self.selection(name, generation)
         if selection:
             return selection["ranking"][0]
@@ -114,11 +114,11 @@ class Run:
         return int(np.argmin(values) if what.startswith("nats") else np.argmax(values))
 
     def champion_rule(self) -> str:
-        """How the champion is chosen, in words, for the population or else the line."""
+        """Return in words how the champion is chosen, for the population or else the line."""
         name = (self.roles["population"] + self.roles["line"])[0]
         rule = self.plan.experiment(name)["select"]["rule"]
         if layout.selects(self.plan, name) and not takes_best(rule):
-            return f"first choice of {rule if rule in SELECTION else 'the own rule'}"
+            return f"first choice of {rule if rule in SELECTION else 'the custom rule'}"
         what, _ = self.yardstick(name, 0)
         return f"lowest {what}" if what.startswith("nats") else f"highest {what}"
 
@@ -140,18 +140,18 @@ class Run:
         return frozenset(selection["parents"]) if selection else frozenset()
 
     def accuracies(self) -> pd.DataFrame:
-        """Rows role, experiment, generation, member, selected, task, and that task's scores."""
+        """Return rows role, experiment, generation, member, selected, task, and its scores."""
         return self._long("tasks", "task")
 
     def perplexities(self) -> pd.DataFrame:
-        """Rows role, experiment, generation, member, selected, text, and that text's scores.
+        """Return rows role, experiment, generation, member, selected, text, and its scores.
 
         text is '{corpus}/{split}'.
         """
         return self._long("perplexity", "text")
 
     def chance(self) -> dict[str, float]:
-        """Accuracy of guessing by task: mean of 1 / choices; tasks that ask for text have none."""
+        """Return chance accuracy by task, the mean of 1 / choices; generative tasks have none."""
         role = next(role for role in ROLES if self.roles[role])
         folder = self.members(role, 0).folder.iloc[0]
         table = self.table(folder, "answers.parquet", ["task", "loglikelihoods"])
@@ -159,9 +159,9 @@ class Run:
         return (1 / table.loglikelihoods.map(len)).groupby(table.task).mean().to_dict()
 
     def measures(self, folder: str) -> dict[tuple[str, bool], np.ndarray]:
-        """(measure, is it in nats?) -> one value per question, whose mean is the measure.
+        """Return (measure, is it in nats?) -> one value per question; their mean is the measure.
 
-        The measures are right answers and known facts (in %), and nats per token.
+        The measures are correct answers and known facts (in %), and nats per token.
         """
         values = {}
         if self.plan.config["tasks"]:
@@ -183,7 +183,7 @@ class Run:
         return values
 
     def base(self, name: str) -> str:
-        """The evaluation of the untouched model that an experiment's first member descends from."""
+        """Return the evaluation folder of the untouched model of an experiment's first member."""
         model = model_of(self.plan, place_of(self.plan, name, 0), 0)
         return f"{self.plan.results}/base/{model}/member0"
 
@@ -192,18 +192,18 @@ class Run:
         return bool(((rows.corpus == corpus) & (rows.split == split)).any())
 
     def blocks(self, folder: str, corpus: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """(mean nats per token, tokens), one value each per sequence of a held-out text."""
+        """Return (mean nats per token, tokens), one value each per sequence of a held-out text."""
         rows = self.sequences(folder)
         rows = rows[(rows.corpus == corpus) & (rows.split == split) & (rows.tokens > 0)]
         if rows.empty:
             raise ValueError(
-                f"figures.text: {corpus}/{split} is not measured on {folder}; allowed: a text that "
-                "all members are measured on"
+                f"figures.text: {folder} has no perplexity of {corpus}/{split}; name a text that "
+                "evaluate.perplexity measures for all members"
             )
         return rows.nll.to_numpy() / rows.tokens.to_numpy(), rows.tokens.to_numpy()
 
     def vocabulary(self, experiments: list[str]) -> frozenset[str]:
-        """Words, in lower case, of English and of the human text that the founders read."""
+        """Return lower-case words of English and of the founders' human text."""
         read = [
             artifacts.read_table(path, ["word"])["word"].to_pylist()
             for path in vocabularies(self.plan, experiments)
@@ -216,7 +216,7 @@ class Run:
 
     @staticmethod
     def training(folder: str) -> list[dict]:
-        """The rows of train.jsonl."""
+        """Return the rows of train.jsonl."""
         return [
             json.loads(line)
             for line in Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,9 @@
-"""How diverse texts are: spread, Vendi score, distinct n-grams, self-BLEU, and their t-SNE map.
+"""Diversity of texts: spread, Vendi score, distinct n-grams, self-BLEU, and a t-SNE map.
 
-docs/semantics.md explains the measures. M models, P prompts, D dimensions, N texts. Embeddings are
-unit vectors, distances 1 - cosine. Intervals describe the choice of prompts: the jackknife leaves
-out each prompt in turn. A bootstrap would draw a prompt twice and count the copy as a lack of
-diversity.
+docs/semantics.md explains the measures. Shapes: M models, P prompts, D dimensions, N texts.
+Embeddings are unit vectors; a distance is 1 - cosine. Intervals describe the choice of prompts: the
+jackknife leaves out each prompt in turn. A bootstrap would draw a prompt twice and count the copy
+as a lack of diversity.
 """
 
 from collections import Counter
@@ -32,12 +32,12 @@ COLUMNS = (
     "high",
     "stderr",
 )
-SUBSETS = 20  # at most so many draws of k of N models
+SUBSETS = 20  # maximum number of draws of k of N models
 NGRAMS = (1, 2, 3)
 
 
 class Texts(NamedTuple):
-    """What M models wrote to the same P prompts."""
+    """Texts of M models for the same P prompts."""
 
     unit_MPD: np.ndarray
     tokens_MP: list[list[list[str]]]
@@ -47,25 +47,25 @@ class Texts(NamedTuple):
 
 
 def unit(vectors_ND: np.ndarray) -> np.ndarray:
-    """Each vector scaled to length 1; a vector of length 0 stays."""
+    """Return each vector scaled to length 1; a vector of length 0 stays."""
     vectors_ND = np.asarray(vectors_ND, dtype=float)
     lengths = np.linalg.norm(vectors_ND, axis=-1, keepdims=True)
     return vectors_ND / np.where(lengths > 0, lengths, 1.0)
 
 
 def spread(unit_ND: np.ndarray) -> float:
-    """Mean distance of texts to their centroid."""
+    """Return the mean distance of texts to their centroid."""
     return float(1 - (unit_ND @ unit(unit_ND.mean(axis=0))).mean())
 
 
 def pairwise(unit_ND: np.ndarray) -> float:
-    """Mean distance of two texts; unlike the spread, its expectation does not depend on N."""
+    """Return the mean distance of two texts; its expectation does not depend on N."""
     n = len(unit_ND)
     return float(1 - ((unit_ND.sum(axis=0) ** 2).sum() - (unit_ND**2).sum()) / (n * (n - 1)))
 
 
 def vendi(unit_ND: np.ndarray) -> float:
-    """Vendi score (Friedman and Dieng 2023); 1: all texts alike, N: nothing in common.
+    """Return the Vendi score (Friedman and Dieng 2023); 1: identical texts, N: unrelated texts.
 
     It is exp of the entropy of the eigenvalues of K / N, where K is the cosine kernel.
     """
@@ -82,7 +82,7 @@ def ngrams(tokens: Sequence[str], n: int) -> list[tuple]:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Distinct n-grams as a share of all n-grams of the texts (Li et al. 2016); NaN without any."""
+    """Return the share of distinct n-grams (Li et al. 2016); NaN if there are no n-grams."""
     grams = [gram for tokens in texts for gram in ngrams(tokens, n)]
     return _share(len(set(grams)), len(grams))
 
@@ -92,9 +92,9 @@ def _share(kinds: int, grams: int) -> float:
 
 
 def self_bleu(texts: Sequence[Sequence[str]]) -> float:
-    """Mean BLEU-4 of each text with the others as references (Zhu et al. 2018); 1: all alike.
+    """Return the mean BLEU-4 of each text against the others (Zhu et al. 2018); 1: identical.
 
-    NLTK's method 1 smooths it. A text shorter than 4 tokens counts by as many orders as it has.
+    NLTK's method 1 smooths it. A text shorter than 4 tokens counts only the orders that it has.
     Empty texts are left out; NaN if fewer than two remain.
     """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -112,7 +112,7 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float:
 
 
 def within_prompts(texts: Texts) -> dict[str, np.ndarray]:
-    """Measure -> one value per prompt: how far the texts of M >= 2 models to it differ."""
+    """Return measure -> one value per prompt: how much the texts of M >= 2 models differ."""
     prompts = range(texts.unit_MPD.shape[1])
     values = {
         measure.__name__: np.array([measure(texts.unit_MPD[:, p]) for p in prompts])
@@ -126,10 +126,10 @@ def within_prompts(texts: Texts) -> dict[str, np.ndarray]:
 
 
 def over_prompts(texts: Texts) -> dict[str, tuple[float, np.ndarray]]:
-    """Measure -> (value, values without each prompt), of all texts together.
+    """Return measure -> (value, values without each prompt), over all texts together.
 
     The measures are between (the distance of texts to different prompts), vendi and distinct_n.
-    With two prompts, the values without each are NaN: a single prompt is no sample.
+    With two prompts, the values without each are NaN, because one prompt is not a sample.
     """
     models, prompts, _ = texts.unit_MPD.shape
     alone_PD = texts.unit_MPD.sum(axis=0)
@@ -165,7 +165,7 @@ def over_prompts(texts: Texts) -> dict[str, tuple[float, np.ndarray]]:
 
 
 def subsets(size: int, k: int, seed: int) -> list[tuple[int, ...]]:
-    """All choices of k of `size` models, or SUBSETS different choices drawn at random."""
+    """Return all choices of k of `size` models, or SUBSETS different random choices."""
     if comb(size, k) <= SUBSETS:
         return list(combinations(range(size), k))
     generator = np.random.default_rng(seed)
@@ -178,11 +178,11 @@ def subsets(size: int, k: int, seed: int) -> list[tuple[int, ...]]:
 def measures(
     texts: Texts, counts: Sequence[int], seed: int
 ) -> dict[tuple[str, str, int], tuple[float, np.ndarray]]:
-    """(scope, measure, models) -> (value, values without each prompt).
+    """Return (scope, measure, models) -> (value, values without each prompt).
 
-    Scopes: `model`, the texts of one model to all prompts (mean over models); `prompt`, the texts
-    of k models to one prompt (mean over prompts); `all`, the texts of k models to all prompts. A
-    count below M is the mean over subsets; a count above M is left out.
+    Scopes: `model`, the texts of one model for all prompts (mean over models); `prompt`, the texts
+    of k models for one prompt (mean over prompts); `all`, the texts of k models for all prompts. A
+    count below M gives the mean over subsets; a count above M is left out.
     """
     size = len(texts.unit_MPD)
     alone = [over_prompts(texts.of([m])) for m in range(size)]
@@ -200,7 +200,7 @@ def measures(
 
 
 def _mean_of(parts: list[dict], key: Hashable) -> tuple[float, np.ndarray]:
-    """The mean of `key` over models, subsets or replicates, without those that have no value."""
+    """Return the mean of `key` over models, subsets or replicates; missing values are left out."""
     values, lefts = zip(*(part[key] for part in parts), strict=True)
     value = np.ma.masked_invalid(values).mean(axis=0)
     left = np.ma.masked_invalid(lefts).mean(axis=0).filled(np.nan)
@@ -208,7 +208,7 @@ def _mean_of(parts: list[dict], key: Hashable) -> tuple[float, np.ndarray]:
 
 
 def _jackknifed(values_P: np.ndarray) -> tuple[float, np.ndarray]:
-    """(mean, means without each prompt); a prompt without a value changes nothing."""
+    """Return (mean, means without each prompt); a prompt without a value changes nothing."""
     known = ~np.isnan(values_P)
     if known.sum() < 2:
         value = float(values_P[known].sum()) if known.any() else float("nan")
@@ -218,7 +218,7 @@ def _jackknifed(values_P: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def read_texts(table: pd.DataFrame) -> tuple[dict[str, Texts], list[str]]:
-    """(model -> its texts to the prompts that all models share, those prompts).
+    """Return (model -> its texts for the prompts that all models share, those prompts).
 
     ValueError: the models share fewer than two prompts.
     """
@@ -226,9 +226,9 @@ def read_texts(table: pd.DataFrame) -> tuple[dict[str, Texts], list[str]]:
     prompts = [prompt for prompt in asked[0] if all(prompt in of_model for of_model in asked)]
     if len(prompts) < 2:
         raise ValueError(
-            f"evaluate.semantics: the {len(asked)} models share {len(prompts)} prompts, at least "
-            "two are needed; name one corpus of prompts for all"
-            " (evaluate.samples.corpus), or ask for more (evaluate.samples.num_prompts)"
+            f"evaluate.semantics: the {len(asked)} models share {len(prompts)} prompts but need at "
+            "least two; name one corpus of prompts for all (evaluate.samples.corpus), or raise "
+            "evaluate.samples.num_prompts"
         )
     texts = {}
     for model, part in table.groupby("model", sort=False):
@@ -239,13 +239,13 @@ def read_texts(table: pd.DataFrame) -> tuple[dict[str, Texts], list[str]]:
 
 
 def compare(table: pd.DataFrame, groups: list[dict], seed: int) -> pd.DataFrame:
-    """All numbers of a run: COLUMNS, one row per group, generation, scope, measure and model count.
+    """Measure a run: COLUMNS, one row per group, generation, scope, measure and model count.
 
-    A row has a group alone, or against a line. `table`: experiment, generation, member, model,
-    prompt_id, completion, embedding. `groups`: {group, experiments, population}. Experiments with a
-    population of 1 are replicates of a single line: they are pooled, as independent lines. Other
-    replicates are measured one by one and averaged. Two counts of models are taken: all, and the
-    least of any group that has two or more, so that groups compare at equal counts.
+    A row describes a group alone, or against a line. `table`: experiment, generation, member,
+    model, prompt_id, completion, embedding. `groups`: {group, experiments, population}. Experiments
+    with a population of 1 are replicates of a single line; they are pooled as independent lines.
+    Other replicates are measured one by one and averaged. Two counts of models are measured: all,
+    and the smallest of any group with two or more, so that groups compare at equal counts.
     """
     texts, _ = read_texts(table)
     places = table.groupby(["experiment", "generation"], sort=False).model.unique()
@@ -306,7 +306,7 @@ def _row(
 
 
 def project(vectors_ND: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
-    """(N, 2): a map of N texts by t-SNE on cosine distances (van der Maaten and Hinton 2008).
+    """Return a map (N, 2) of N texts: t-SNE on cosine distances (van der Maaten, Hinton 2008).
 
     It starts from the first two principal components. The perplexity is at most (N - 1) / 3. With
     fewer than four texts, the components themselves are the map.

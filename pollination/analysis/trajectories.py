@@ -1,4 +1,4 @@
-"""Perplexity of every block by ecosystem and round, as study B's figures and claims read it."""
+"""Perplexity of every block by ecosystem and round, for study B's figures and claims."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MAX_NATS = 600.0  # of a block's mean loss: exp(MAX_NATS) and exp(MAX_NATS / 2) 
 
 @dataclass
 class Ecosystem:
-    """One experiment with its replicates.
+    """One experiment and its replicates.
 
     `losses`: replicate -> member -> (mean nats of each block (T, B), tokens (B,)).
     """
@@ -42,10 +42,10 @@ class Ecosystem:
         return self.losses[0][0][0].shape[0]
 
     def rows(self) -> list[dict]:
-        """One row per round.
+        """Return one row per round.
 
-        t; mu (study B, equation 3); sd (over models and blocks); token_perplexity (exp of the mean
-        over tokens).
+        Columns: t; mu (study B, equation 3); sd (over models and blocks); token_perplexity (exp of
+        the mean over tokens).
         """
         mu, sd = ecosystems.trajectory(self.perplexity)
         members = [member for replicate in self.losses for member in replicate]
@@ -77,7 +77,7 @@ def _parts(entry: dict[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
 
 
 def rounds_measured(run: Run, entry: dict[str, list[str]], text: str) -> list[int]:
-    """The rounds in which the first members of all ecosystems were measured on `text`."""
+    """Return the rounds in which `text` was measured for all ecosystems' first members."""
     names = [name for part in _parts(entry).values() for name, _ in part]
 
     def measured(name: str, t: int) -> bool:
@@ -87,14 +87,14 @@ def rounds_measured(run: Run, entry: dict[str, list[str]], text: str) -> list[in
 
 
 def _rounds(run: Run, names: list[str]) -> range:
-    """The rounds that all experiments have."""
+    """Return the rounds that all experiments have."""
     return range(min(run.plan.experiment(name)["generations"] for name in names))
 
 
 def read(
     run: Run, entry: dict[str, list[str]], text: str, rounds: Sequence[int] | None = None
 ) -> list[Ecosystem]:
-    """The ecosystems of one entry of a role (label -> replicates) over `rounds`.
+    """Read the ecosystems of one entry of a role (label -> replicates) over `rounds`.
 
     None: all rounds that they share.
     """
@@ -121,7 +121,7 @@ def read(
 
 
 def optimum(entries: list[Ecosystem], title: str, by_place: bool = False) -> ecosystems.Optimum:
-    """The best diversity; with `by_place`, the order of the entry stands for diversity."""
+    """Find the best diversity; with `by_place`, the order of the entry replaces diversity."""
     pairs = [
         (float(place) if by_place else ecosystem.diversity, ecosystem.perplexity)
         for place, ecosystem in enumerate(entries)

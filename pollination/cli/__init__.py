@@ -1,7 +1,8 @@
-"""pollination COMMAND: questions about a run that need no GPU and no job.
+"""Check, estimate, watch, verify and reproduce runs of the workflow.
 
-Exit status: 0 the answer is yes (or there is one), 1 it is no (mistakes, findings, differences), 2
-the question cannot be answered.
+The commands need no GPU and start no jobs, except `reproduce`, which recomputes
+one generation. Snakemake starts a run:
+  snakemake --profile profiles/local --configfile CONFIG
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pollination.core import sanitize
 from pollination.core.settings import SCHEMA
 
 COMMANDS = (
+    "data",
     "check",
     "cost",
     "status",
@@ -26,20 +28,42 @@ COMMANDS = (
 )
 
 
+EPILOG = """\
+example:
+  pollination check --configfile config/real/openstax.yaml
+
+`pollination COMMAND --help` lists the options of a command, with an example.
+
+Exit status of every command:
+  0: the command succeeded, and the answer is yes
+  1: the answer is no (mistakes, findings, differences, unknown amounts)
+  2: the command could not run; standard error gives the reason in one line
+"""
+
+
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with one subparser per command."""
+    modules = {name: import_module(f"pollination.cli.{name}") for name in COMMANDS}
+    firsts = {name: str(module.__doc__).splitlines()[0] for name, module in modules.items()}
+    listed = "\n".join(f"  {name:<12}{first}" for name, first in firsts.items())
     parser = argparse.ArgumentParser(
         prog="pollination",
-        description=__doc__,
+        usage="pollination [-h] [--version] COMMAND ...",
+        description=f"{__doc__}\ncommands:\n{listed}\n",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        module = import_module(f"pollination.cli.{name}")
-        first = str(module.__doc__).splitlines()[0]
+    parser.add_argument(
+        "--version", action="version", version=__version__, help="print the version and exit"
+    )
+    # argparse would break the longest names into two lines, so the description lists them.
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="pollination", help=argparse.SUPPRESS
+    )
+    for name, module in modules.items():
         command = commands.add_parser(
             name,
-            help=first,
+            help=firsts[name],
             description=module.__doc__,
             epilog=f"example:\n  {module.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,25 +74,33 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; `words` default to those of the command line. Returns the exit status."""
+    """Run one command (`words`, by default those of the command line); return its exit status."""
     if not SCHEMA.is_file():
         print(
-            f"error: {ROOT}: the package lies there without its workflow/ and config/; install it "
-            "from a checkout with `pip install --editable .`",
+            f"error: {ROOT}: the package is installed without its workflow/ and config/ folders; "
+            "run `pip install --editable .` in a checkout",
             file=sys.stderr,
         )
         return 2
     parser = make_parser()
-    if "_ARGCOMPLETE" in os.environ:  # the shell asks what TAB completes
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         import argcomplete
 
         argcomplete.autocomplete(parser)
     arguments = parser.parse_args(words)
     try:
         return arguments.run_command(arguments)
-    except BrokenPipeError:  # piped into `head`, say
+    except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except (ValueError, OSError) as error:
-        print("error: " + "\n".join(map(sanitize.line, str(error).split("\n"))), file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
+
+
+def _message(error: ValueError | OSError) -> str:
+    """Return an error's text without control characters and without an errno."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    return "\n".join(map(sanitize.line, text.split("\n")))

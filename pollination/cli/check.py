@@ -1,6 +1,12 @@
-"""Check a config file: print each mistake in one line, or count the models that it trains.
+"""Check a config file for mistakes before you run it.
 
-Exit status: 0 the config is sound, 1 it has mistakes, 2 it cannot be read.
+The command prints one line per mistake: file, key, value, what is allowed. If
+it finds no mistake, it prints how many models the config trains.
+
+Exit status:
+  0: the config has no mistakes
+  1: it has mistakes
+  2: the command could not run (the file is absent, or not readable as YAML)
 """
 
 import sys
@@ -23,7 +29,7 @@ def run(arguments) -> int:
     models = len(outputs.evaluations(plan, "scores.json")) - len(plan.bases)
     founders = sum(plan.pool_sizes.values())
     print(
-        f"{arguments.configfile}: fine. {len(plan.config['experiments'])} experiments, {models} "
-        f"models, {founders} of them founders."
+        f"{arguments.configfile}: no mistakes. Experiments: {len(plan.config['experiments'])}; "
+        f"models to train: {models}, including {founders} founders."
     )
     return 0

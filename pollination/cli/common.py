@@ -1,7 +1,8 @@
-"""What the commands share: the plan of a config file or of a run's folder, and tables of text.
+"""Code that the commands share: plans of config files and run folders, tables, progress.
 
-Each command is a module here. Its docstring is the help, `EXAMPLE` the last line of the help.
-`add_arguments(parser)` says what it takes; `run(arguments)` answers and returns the exit status.
+Each command is a module of this folder. Its docstring is the help text, and its first line the
+entry in `pollination --help`. `EXAMPLE` is the example of the help text. `add_arguments(parser)`
+declares the options; `run(arguments)` runs the command and returns the exit status.
 """
 
 import sys
@@ -16,7 +17,7 @@ from pollination.plan.config.loading import preset, read_yaml
 from pollination.plan.config.resolve import resolve
 from pollination.plan.plan import Plan
 
-PROGRESS_S = 10.0  # between lines of progress where they go to a file
+PROGRESS_S = 10.0  # between progress lines in a file
 CONFIGFILE = "config/config.yaml"
 
 
@@ -25,42 +26,60 @@ def add_configfile(parser: ArgumentParser) -> None:
         "--configfile",
         type=preset,
         default=CONFIGFILE,
-        help="the config file (default: %(default)s); a preset, config/..., from any folder",
+        help="config file of the run (default: %(default)s); a preset, config/..., is found from "
+        "any folder",
     )
     completed_by(config_files, option)
 
 
 def add_experiment(parser: ArgumentParser) -> None:
-    completed_by(experiments, parser.add_argument("experiment", metavar="EXPERIMENT"))
+    completed_by(
+        experiments,
+        parser.add_argument(
+            "experiment", metavar="EXPERIMENT", help="name of an experiment in the config"
+        ),
+    )
+
+
+def add_generation(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "generation",
+        metavar="GENERATION",
+        type=int,
+        help="number of a generation; 0 holds the founders",
+    )
 
 
 def read_plan(configfile: str) -> Plan:
-    """The plan of a config file; ConfigError and OSError say what is wrong with it."""
+    """Return the plan of a config file.
+
+    ConfigError: the config has mistakes. ValueError: the file cannot be read.
+    """
     config = resolve(read_yaml(configfile), configfile)
     return Plan(config, f"results/{config['run']}")
 
 
 def read_run(folder: str) -> Plan:
-    """The plan of a run by its folder, results/{run}: the resolved config lies in it."""
+    """Return the plan of a run from its folder, results/{run}, which holds the resolved config."""
     path = Path(folder, "config.yaml")
     if not path.is_file():
         raise ValueError(
-            f"{folder}: there is no config.yaml in it, so it is no run's folder; allowed: "
-            "results/{run}, or give --configfile"
+            f"{folder}: not the folder of a run, because it has no config.yaml; give the path of a "
+            "results/{run} folder"
         )
     config = read_yaml(path)
     if "experiments" not in config:
         raise ValueError(
-            f"{path}: it is not the config of a run; delete it, and snakemake writes it again"
+            f"{path}: not the config of a run; delete the file and run snakemake, which rewrites it"
         )
     return Plan(whole(config, schema()), str(Path(folder)))
 
 
 def find_experiment(plan: Plan, name: str, generation: int) -> None:
-    """ValueError where there is no such generation."""
+    """Raise a ValueError if the plan has no such experiment or generation."""
     if name not in plan.config["experiments"]:
         raise ValueError(
-            f"experiment {name!r} is not in this config; allowed: "
+            f"experiment {name!r} is not in the config; allowed: "
             f"{', '.join(plan.config['experiments'])}"
         )
     last = plan.experiment(name)["generations"] - 1
@@ -69,7 +88,7 @@ def find_experiment(plan: Plan, name: str, generation: int) -> None:
 
 
 def table(rows: list[tuple], left: int = 1) -> list[str]:
-    """Rows of text in columns, the first `left` of them flush left."""
+    """Align rows of text in columns: the first `left` columns flush left, the others right."""
     cells = [[line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
@@ -79,10 +98,18 @@ def table(rows: list[tuple], left: int = 1) -> list[str]:
     return ["  ".join(aligned(n, cell) for n, cell in enumerate(row)).rstrip() for row in cells]
 
 
-class Progress:
-    """Progress of long work, on standard error.
+def bytes_(value: float) -> str:
+    """Abbreviate a number of bytes: 1.2 GiB."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if value >= size:
+            return f"{value / size:,.1f} {unit}"
+    return f"{value / 2**10:,.1f} KiB"
 
-    A terminal shows one line that is rewritten; a file gets a line every PROGRESS_S seconds.
+
+class Progress:
+    """Progress of a long command, on standard error.
+
+    A terminal shows one line that is overwritten. A file gets a new line every PROGRESS_S seconds.
     """
 
     def __init__(self, what: str) -> None:

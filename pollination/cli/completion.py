@@ -1,10 +1,19 @@
-"""Print the shell code that completes commands, options, config files and experiments on TAB.
+"""Print shell code that lets TAB complete commands and options.
 
-For bash, add this line to ~/.bashrc (zsh: ~/.zshrc, below `compinit`):
+TAB then also completes config files and the names of experiments. Install it once:
 
+bash, in ~/.bashrc:
   eval "$(pollination completion bash)"
 
-For fish: pollination completion fish > ~/.config/fish/completions/pollination.fish
+zsh, in ~/.zshrc below `compinit`:
+  eval "$(pollination completion zsh)"
+
+fish, in a terminal:
+  pollination completion fish > ~/.config/fish/completions/pollination.fish
+
+Exit status:
+  0: the code is printed
+  2: the command could not run
 """
 
 from argparse import Action, Namespace
@@ -21,23 +30,23 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=SHELLS, help="the shell that you use")
 
 
 def run(arguments) -> int:
-    import argcomplete  # only here and to answer TAB, so that all commands start without it
+    import argcomplete  # imported here, so that all other commands start without it
 
     print(argcomplete.shellcode(["pollination"], shell=arguments.shell))
     return 0
 
 
 def completed_by(completer: Callable, argument: Action) -> None:
-    """Let argcomplete ask `completer(prefix=, parsed_args=, ...)` for the values of `argument`."""
-    argument.completer = completer  # type: ignore[attr-defined]  # argcomplete's own protocol
+    """Complete `argument` with the values that `completer(prefix=, parsed_args=, ...)` returns."""
+    argument.completer = completer  # type: ignore[attr-defined]  # argcomplete's protocol
 
 
 def config_files(prefix: str, **_) -> list[str]:
-    """Folders and YAML files that begin with `prefix`: the current folder's, and the presets."""
+    """Return the folders and YAML files that begin with `prefix`, presets included."""
     here = {path: Path(path) for path in glob(escape(prefix) + "*")}
     presets = {path: ROOT / path for path in glob(escape(prefix) + "*", root_dir=ROOT)}
     every = {path: at for path, at in presets.items() if path.startswith("config")} | here
@@ -46,7 +55,7 @@ def config_files(prefix: str, **_) -> list[str]:
 
 
 def experiments(prefix: str, parsed_args: Namespace, **_) -> list[str]:
-    """The experiments of the config file that the command line names so far."""
+    """Return the experiments of the config file that the command line names."""
     try:
         config = expand(read_yaml(preset(parsed_args.configfile)))
     except (ValueError, OSError):

@@ -1,18 +1,25 @@
-"""Estimate what a run costs, from the config alone, before anything is submitted.
+"""Estimate GPU-hours, disk and time of a run from its config.
 
-The report gives models, tokens, FLOPs, hours by rule, disk, and the time that J GPUs need. Hours
-come from results/throughput.json, which `python -m benchmarks --throughput` measures on your own
-hardware. Without that file they come from published figures, and the first line says so. '?' marks
-what is not known, and the report names what to give. docs/cost.md has the formulas and a
-calculation by hand.
+The report gives models, tokens, FLOPs, hours by rule, disk space, and the time
+that J GPUs need. '?' marks an unknown amount; the report says how to give it.
 
-Exit status: 0, 1 something is not known, 2 there is no such config.
+The hours depend on the hardware, and the report names it first. --hardware
+selects published figures. Without it, the hours come from your own hardware, as
+`python -m benchmarks --throughput` measured it (results/throughput.json). If
+that file does not exist, the command assumes an NVIDIA A100 80GB.
+
+docs/cost.md has the formulas and an example calculated by hand.
+
+Exit status:
+  0: every amount is known
+  1: some amounts are unknown
+  2: the command could not run
 """
 
 import math
 from typing import TYPE_CHECKING
 
-from pollination.cli.common import add_configfile, read_plan, table
+from pollination.cli.common import add_configfile, bytes_, read_plan, table
 from pollination.core import artifacts
 
 if TYPE_CHECKING:
@@ -28,26 +35,30 @@ def add_arguments(parser) -> None:
         type=int,
         default=8,
         metavar="J",
-        help="GPUs that the run may use at once (default: %(default)s)",
+        help="number of GPUs that the run may use at once (default: %(default)s)",
     )
     parser.add_argument(
         "--hardware",
         metavar="NAME",
-        help="a100, h100 or cpu: published figures, also where there are measured ones",
+        help="hardware to assume: a100, h100 or cpu (default: your own if it was measured, else "
+        "a100)",
     )
     parser.add_argument(
         "--parameters",
         action="append",
         default=[],
         metavar="MODEL=COUNT",
-        help="parameters of a model that is not known",
+        help="number of parameters of a model of the config whose size is unknown (default: "
+        "none); give the option once per model",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all of it there too")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write every number to FILE (default: no file)"
+    )
     add_configfile(parser)
 
 
 def run(arguments) -> int:
-    from pollination.analysis.cost import estimate  # loads pandas, which `--help` does not need
+    from pollination.analysis.cost import estimate  # loads pandas, so not for `--help`
     from pollination.analysis.cost.rates import read_rates
 
     if arguments.gpus < 1:
@@ -55,7 +66,7 @@ def run(arguments) -> int:
     plan = read_plan(arguments.configfile)
     counts = _parameter_counts(arguments.parameters, plan.config["models"])
     preview = estimate(plan, read_rates(arguments.hardware), arguments.gpus, counts)
-    print("\n".join(report(preview, plan.results)))
+    print("\n".join(report(preview, plan.results, arguments.hardware)))
     if arguments.json:
         artifacts.write_json(arguments.json, preview.as_json())
     return int(bool(preview.unknown))
@@ -67,19 +78,42 @@ def _parameter_counts(words: list[str], models: dict) -> dict[str, int]:
         name, _, count = word.partition("=")
         if name not in models or not count.replace("_", "").isdigit() or int(count) < 1:
             raise ValueError(
-                f"--parameters: {word!r} is not MODEL=COUNT; models: {', '.join(models)}"
+                f"--parameters: {word!r} is not MODEL=COUNT with a count of 1 or more; models: "
+                f"{', '.join(models)}"
             )
         counts[name] = int(count)
     return counts
 
 
-def report(preview: "Estimate", results: str) -> list[str]:
-    """The preview as text."""
+def _assumed_hardware(preview: "Estimate", hardware: str | None) -> list[str]:
+    """Return the lines that name the hardware and say why it was chosen."""
+    from pollination.analysis.cost.rates import MEASURED
+
+    if hardware:
+        lines = [f"{preview.rates.name} (--hardware {hardware}), by published figures"]
+    elif preview.rates.published:
+        lines = [
+            f"{preview.rates.name} (the default), by published figures",
+            f"  {MEASURED}, the measured rates of your own hardware, does not exist.",
+            "  To measure them, type: python -m benchmarks --throughput",
+            "  For a run on a CPU, such as the demo, give --hardware cpu.",
+        ]
+    else:
+        lines = [f"{preview.rates.name}, by measured rates ({MEASURED})"]
+    lines[0] = f"Assumed hardware: {lines[0]}"
+    return [*lines, '  Below, one "GPU" is one unit of this hardware.']
+
+
+def report(preview: "Estimate", results: str, hardware: str | None = None) -> list[str]:
+    """Return the estimate as lines of text; `hardware` is the name that the user gave."""
     from pollination.analysis.cost import KINDS
 
-    told = "published figures, not measured here" if preview.rates.published else "measured here"
     lines = [
-        f"{results} on {preview.rates.name} ({told}):",
+        f"Estimated cost of {results}",
+        "",
+        *_assumed_hardware(preview, hardware),
+        "",
+        "Rates:",
         *(f"  {source}" for source in preview.rates.sources),
     ]
     members = sum(count for _, count in preview.models.values())
@@ -119,18 +153,23 @@ def report(preview: "Estimate", results: str) -> list[str]:
             "",
         )
     )
-    lines += ["", "Tokens and time by rule:", *(f"  {line}" for line in table(rows))]
+    lines += [
+        "",
+        "Tokens (trained, written, scored) and time by rule:",
+        *(f"  {line}" for line in table(rows)),
+    ]
     lines += ["", f"Disk: {bytes_(sum(preview.disk.values()))}"]
     sizes = sorted(preview.disk.items(), key=lambda item: -item[1])
     lines += [f"  {line}" for line in table([(kind, bytes_(size)) for kind, size in sizes if size])]
     lines += [
         "",
         (
-            f"Time with {preview.gpus} GPUs: {duration(preview.seconds)}; with as many as there "
-            f"are jobs: {duration(preview.critical_s)}"
+            f"Time with J = {preview.gpus} GPUs (--gpus): {duration(preview.seconds)}; with one "
+            f"GPU for every job: {duration(preview.critical_s)}"
         ),
+        "  Each job starts as soon as its inputs exist and a GPU is free.",
+        "  Queue times and failures are not counted.",
     ]
-    lines += ["  a job starts when its inputs are there and a GPU is free; no queue, no failures"]
     for name, hours in list(preview.waves.items())[:SHOWN]:
         stages = ", ".join(
             f"{stage} {duration(3600 * value)}" for stage, value in hours.items() if stage != "all"
@@ -140,34 +179,27 @@ def report(preview: "Estimate", results: str) -> list[str]:
         )
     if len(preview.waves) > SHOWN:
         lines.append(
-            f"  ... and {len(preview.waves) - SHOWN} more experiments (--json FILE has all)"
+            f"  ... and {len(preview.waves) - SHOWN} more experiments (--json FILE lists all)"
         )
     if preview.unknown:
         lines += [
             "",
-            "Not known, and left out of all sums:",
+            "Unknown amounts, which the sums leave out:",
             *(f"  ? {reason}" for reason in preview.unknown),
         ]
     if preview.notes:
-        lines += ["", "Assumed:", *(f"  {note}" for note in preview.notes)]
+        lines += ["", "Assumptions:", *(f"  {note}" for note in preview.notes)]
     return lines
 
 
 def number(value: float) -> str:
-    """A count in short: 1.2 M, 3.4 G."""
+    """Abbreviate a count: 1.2M, 3.4G."""
     if math.isnan(value):
         return "?"
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if unit == 'k' else size):,.1f}{unit}"
     return f"{value:,.0f}"
-
-
-def bytes_(value: float) -> str:
-    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
-        if value >= size:
-            return f"{value / size:,.1f} {unit}"
-    return f"{value / 2**10:,.1f} KiB"
 
 
 def duration(seconds: float) -> str:

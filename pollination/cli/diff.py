@@ -1,9 +1,13 @@
-"""Compare two runs by their folders: settings, artifacts, lineages and last scores.
+"""Compare two runs: settings, artifacts, lineages and last scores.
 
-Of each experiment it names the first generation that differs. It compares artifacts by the digests
-in their records; `verify` checks whether the files still match their records.
+The command names the first generation of each experiment that differs. It
+compares artifacts by the digests in their records. `pollination verify` checks
+that the files still match these records.
 
-Exit status: 0 the runs differ in name only, 1 they differ, 2 one of them is no run.
+Exit status:
+  0: the runs are equal, or differ in their name only
+  1: the runs differ
+  2: the command could not run (for example, a folder is not a run)
 """
 
 import json
@@ -19,9 +23,11 @@ SHOWN = 20
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("first", metavar="RUN", help="a run's folder, results/{run}")
-    parser.add_argument("second", metavar="RUN")
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument("first", metavar="FIRST", help="folder of a run, results/{run}")
+    parser.add_argument("second", metavar="SECOND", help="folder of another run")
+    parser.add_argument(
+        "--json", action="store_true", help="print all differences as JSON (default: a summary)"
+    )
 
 
 def run(arguments) -> int:
@@ -45,7 +51,7 @@ def _report(differences: dict, first: str, second: str) -> list[str]:
         f"first:  {first}",
         f"second: {second}",
         "",
-        f"settings that differ: {len(differences['settings']) or 'none'}",
+        f"settings that differ (key, first, second): {len(differences['settings']) or 'none'}",
     ]
     settings = [
         (f"  {key}", *map(_short, values)) for key, values in differences["settings"].items()
@@ -56,7 +62,8 @@ def _report(differences: dict, first: str, second: str) -> list[str]:
         "",
         (
             f"artifacts: {differences['equal']} equal, {counts['different']} different, "
-            f"{counts['only_first']} only in the first, {counts['only_second']} only in the second"
+            f"{counts['only_first']} only in the first run, {counts['only_second']} only in the "
+            "second run"
         ),
     ]
     for key in ("different", "only_first", "only_second"):
@@ -66,15 +73,15 @@ def _report(differences: dict, first: str, second: str) -> list[str]:
             for kind, count in kinds.most_common(SHOWN)
         ]
     if differences["lineages"]:
-        lines += ["", "where lineages part:"]
+        lines += ["", "first generation that differs, by experiment:"]
     for name, parting in differences["lineages"].items():
         if parting is None:
-            lines.append(f"  {name}: nowhere")
+            lines.append(f"  {name}: none")
             continue
         first_file, *more_files = parting["files"]
         more = f" and {len(more_files)} more" if more_files else ""
         lines.append(f"  {name}: generation {parting['generation']}: {first_file}{more}")
-    rows: list[tuple[str, ...]] = [("  last generation, mean over members", "first", "second")]
+    rows: list[tuple[str, ...]] = [("  mean over the last generation", "first", "second")]
     for name, of_both in differences["scores"].items():
         scores = [of_run or {} for of_run in of_both]
         for what in dict.fromkeys([*scores[0], *scores[1]]):
@@ -91,5 +98,5 @@ def _short(value: Any) -> str:
 
 
 def _kind(path: str) -> str:
-    """The kind of an artifact: its path without numbers."""
+    """Return the kind of an artifact: its path with * for every number."""
     return re.sub(r"\d+", "*", path)

@@ -1,19 +1,35 @@
-"""List the files of one generation: to delete them (with --kept), or as targets for snakemake."""
+"""List the files of one generation of an experiment.
 
-from pollination.cli.common import add_configfile, add_experiment, find_experiment, read_plan
+Use the list as targets for snakemake, or to recompute a generation in place:
+  rm $(pollination files --kept population 2)
+  snakemake --profile profiles/local $(pollination files population 2)
+
+Exit status:
+  0: the files are listed, whether or not they exist yet
+  2: the command could not run
+"""
+
+from pollination.cli.common import (
+    add_configfile,
+    add_experiment,
+    add_generation,
+    find_experiment,
+    read_plan,
+)
 from pollination.core.lease import kept_copies
 from pollination.plan.outputs import generation_files
 
-EXAMPLE = "rm $(pollination files --kept population 2)"
+EXAMPLE = "pollination files population 2 --configfile config/config.yaml"
 
 
 def add_arguments(parser) -> None:
     add_experiment(parser)
-    parser.add_argument("generation", type=int)
+    add_generation(parser)
     parser.add_argument(
         "--kept",
         action="store_true",
-        help="list their kept second names too, from which a deleted file would come back",
+        help="also list the kept hard links of these files; while one exists, the job restores the "
+        "deleted file from it (default: without them)",
     )
     add_configfile(parser)
 

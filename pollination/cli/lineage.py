@@ -1,7 +1,14 @@
-"""List a model's ancestors, by weights and by text, and the text that it and they have read.
+"""List a model's ancestors and the text that they trained on.
 
-MODEL is the path of a member: population/gen2/member1, founders/human/member0, or either with the
-run's folder in front of it.
+A parent passes on its weights, its text, or both. Snakemake must have finished
+the generations before the model. MODEL is the path of a member:
+  population/gen2/member1               a member of an experiment
+  founders/human/member0                a founder
+  results/demo/population/gen2/member1  the same, with the folder of the run
+
+Exit status:
+  0: the ancestors are listed
+  2: the command could not run (no such member, or its parents are not selected)
 """
 
 import json
@@ -21,28 +28,37 @@ FORM = re.compile(
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="path of a member")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("model", metavar="MODEL", help="path of a member, as above")
+    parser.add_argument(
+        "--json", action="store_true", help="print the ancestors as JSON (default: as text)"
+    )
     add_configfile(parser)
 
 
 def run(arguments) -> int:
     plan, place = find_model(arguments.model, arguments.configfile)
-    tree = ancestry(plan, *place)
+    try:
+        tree = ancestry(plan, *place)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"model {arguments.model!r}: {error.filename} does not exist, so its parents are not "
+            "selected yet; start or resume the run first: snakemake --profile profiles/local "
+            "--configfile CONFIG"
+        ) from None
     print(json.dumps(tree, indent=1) if arguments.json else format_ancestry(tree))
     return 0
 
 
 def find_model(path: str, configfile: str) -> tuple[Plan, tuple[str, int, int]]:
-    """The plan and (experiment, generation, member) of a member's path.
+    """Return the plan and (experiment, generation, member) of a member's path.
 
-    The run is the one that the path names, else that of the config.
+    The path may name the run; otherwise the config does. ValueError: no such member.
     """
     match = FORM.fullmatch(path.rstrip("/").removesuffix("/model.safetensors").removeprefix("./"))
     if not match:
         raise ValueError(
-            f"model {path!r} is not the path of a member; allowed: EXPERIMENT/gen2/member1 or "
-            "founders/POOL/member0"
+            f"model {path!r} is not the path of a member; allowed: a path such as "
+            "EXPERIMENT/gen2/member1 or founders/POOL/member0"
         )
     folder = match["folder"]
     plan = (
@@ -52,7 +68,8 @@ def find_model(path: str, configfile: str) -> tuple[Plan, tuple[str, int, int]]:
     )
     if folder and Path(folder) != Path(plan.results):
         raise ValueError(
-            f"model {path!r} is not of the run {plan.results}; name its config with --configfile"
+            f"model {path!r} is not in the run {plan.results}; give the config of its run with "
+            "--configfile"
         )
     name, pool = match["experiment"], match["pool"]
     generation, member = int(match["generation"] or 0), int(match["member"])
@@ -61,7 +78,7 @@ def find_model(path: str, configfile: str) -> tuple[Plan, tuple[str, int, int]]:
         name = next((name for name in experiments if experiments[name]["founders"] == pool), None)
         if name is None:
             raise ValueError(
-                f"founders {pool!r} are those of no experiment; allowed: "
+                f"no experiment uses founders {pool!r}; allowed: "
                 f"{', '.join(plan.config['founders'])}"
             )
     find_experiment(plan, name, generation)

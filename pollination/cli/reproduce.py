@@ -1,10 +1,14 @@
-"""Recompute one generation elsewhere, compare it bit for bit, and say what differs and why.
+"""Recompute one finished generation and compare it bit for bit.
 
-The run itself is left alone: the command links the generation's inputs into a folder of their own,
-where Snakemake makes the generation's files and nothing else. On a CPU all files are equal; on a
+The run itself does not change. The command links the inputs of the generation
+into a new folder, and Snakemake recomputes only this generation there. The
+report lists the files that differ, and why. On a CPU all files are equal; on a
 GPU the last digits may differ.
 
-Exit status: 0 all files are equal, 1 some differ, 2 the generation cannot be recomputed.
+Exit status:
+  0: all files are equal
+  1: some files differ
+  2: the command could not run (for example, the generation is not finished)
 """
 
 import os
@@ -15,6 +19,7 @@ from pollination.cli.common import (
     Progress,
     add_configfile,
     add_experiment,
+    add_generation,
     find_experiment,
     read_plan,
     table,
@@ -27,26 +32,27 @@ SHOWN = 20
 
 def add_arguments(parser) -> None:
     add_experiment(parser)
-    parser.add_argument("generation", metavar="GENERATION", type=int)
+    add_generation(parser)
     parser.add_argument(
         "--into",
         metavar="FOLDER",
-        help="a new folder (default: reproduced/{run}.{experiment}.gen{g})",
+        help="new folder for the recomputed files (default: reproduced/{run}.{experiment}.gen{g})",
     )
     parser.add_argument(
         "--run",
         metavar="FOLDER",
-        help="where the run lies, if not at results/{run}: another user's, read-only",
+        help="folder of the original run; it may be another user's and read-only (default: "
+        "results/{run} of the config)",
     )
     parser.add_argument(
         "--profile",
         default=None,
-        help="snakemake's profile (default: the project's profiles/local)",
+        help="Snakemake profile (default: the project's profiles/local)",
     )
     parser.add_argument(
         "--cores",
         default=str(os.cpu_count() or 1),
-        help="cores that snakemake may use (default: %(default)s)",
+        help="number of cores that Snakemake may use (default: all)",
     )
     add_configfile(parser)
 
@@ -60,15 +66,17 @@ def run(arguments) -> int:
     progress = Progress(f"{name}, generation {generation}")
     inputs = prepare(plan, configfile, name, generation, original, into)
     print(
-        f"{name}, generation {generation}: {inputs} input files linked into {into}; snakemake "
-        f"says in {into}/snakemake.log what it does",
+        f"{name}, generation {generation}: {inputs} input files linked into {into}. Snakemake "
+        f"recomputes the generation there (log: {into}/snakemake.log).",
         flush=True,
     )
     make(plan, name, generation, into, arguments.profile, arguments.cores, progress.show)
     equal, differing, notes = compare(plan, name, generation, original, into)
-    print(f"{equal} files equal, {len(differing)} differ")
-    if differing:
-        print("\n".join(table([(f"  {path}", why) for path, why in differing[:SHOWN]], left=2)))
-        print(f"  ... and {len(differing) - SHOWN} more" if len(differing) > SHOWN else "", end="")
-    print("\n".join(notes))
+    result = "" if differing else ": the generation is reproduced bit for bit"
+    print(f"{equal} files equal, {len(differing)} differ{result}")
+    lines = table([(f"  {path}", why) for path, why in differing[:SHOWN]], left=2)
+    if len(differing) > SHOWN:
+        lines.append(f"  ... and {len(differing) - SHOWN} more")
+    if lines or notes:
+        print("\n".join(lines + notes))
     return int(bool(differing))

@@ -1,4 +1,19 @@
-"""Show which jobs of a run are done, running, failed, stopped or waiting, and why."""
+"""Show which jobs of a run are done, running, failed or waiting.
+
+The command reads only the files of the run. You can type it at any time and on
+any node that sees them. A job has one of five states:
+  done     its output exists
+  running  it renews its lease, or, if it takes none, wrote to its log in the
+           last 10 minutes
+  failed   the last message of its log is an error; the report shows it
+  stopped  it was interrupted (killed, preempted, out of time); run snakemake
+           again to resume it
+  waiting  it has not started
+
+Exit status:
+  0: the states are printed, even if jobs failed
+  2: the command could not run
+"""
 
 from pollination.cli.common import add_configfile, read_plan
 from pollination.cli.runs.status import report

@@ -1,10 +1,16 @@
-"""Check every artifact of a run against its record.
+"""Check that every artifact of a run matches its record.
 
-A file may be damaged, cut short, empty, missing, unrecorded, misplaced, or stale: made from other
-input than what is there now. The command prints what to type to recompute exactly those files, and
-what depends on them. It only reads, so it works on the results of another user too.
+A record (run.json) holds the digests of the files that a job read and wrote.
+The command reports files that are damaged, cut short, empty, unreadable,
+missing, unrecorded, misplaced, or stale (made from an input that has changed
+since). It prints the commands that recompute exactly these files, and then
+everything that depends on them. It only reads, so it also works on the
+read-only results of another user.
 
-Exit status: 0 all files are as they were written, 1 some are not, 2 there is no such run.
+Exit status:
+  0: all files match their records
+  1: some files do not
+  2: the command could not run (for example, there is no such run)
 """
 
 import json
@@ -12,7 +18,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from pollination.cli.common import Progress, add_configfile, read_plan, read_run, table
+from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, read_run, table
 from pollination.cli.runs.verification import names, remedy, verify
 from pollination.core import sanitize
 
@@ -23,22 +29,30 @@ def add_arguments(parser) -> None:
     which = parser.add_mutually_exclusive_group()
     add_configfile(which)
     which.add_argument(
-        "--run", metavar="FOLDER", help="or the run's folder, results/{run}, wherever it lies"
+        "--run",
+        metavar="FOLDER",
+        help="folder of the run, results/{run}, at any place; give this or --configfile",
     )
     parser.add_argument(
         "--jobs",
         type=int,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="files to read in parallel (default: %(default)s)",
+        help="number of files to read in parallel (default: one per core)",
     )
     parser.add_argument(
         "--profile",
         default="profiles/local",
-        help="profile in the commands that are printed (default: %(default)s)",
+        help="Snakemake profile in the printed commands (default: %(default)s)",
     )
-    parser.add_argument("--names", action="store_true", help="print only the files to recompute")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--names",
+        action="store_true",
+        help="print only the files to recompute, one per line (default: a report)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the findings as JSON (default: a report)"
+    )
 
 
 def run(arguments) -> int:
@@ -47,23 +61,24 @@ def run(arguments) -> int:
     plan = read_run(arguments.run) if arguments.run else read_plan(arguments.configfile)
     folder = Path(plan.results)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder: nothing has been made yet")
+        raise ValueError(
+            f"{folder}: no such folder, because the run has not started; start it first: "
+            f"snakemake --profile {arguments.profile} --configfile {arguments.configfile}"
+        )
     progress = Progress(f"verifying {folder}")
     verified = verify(
         folder,
         plan,
         arguments.jobs,
-        lambda files, size, of: progress.show(
-            f"{files:,} of {of:,} files, {size / 2**30:,.1f} GiB"
-        ),
+        lambda files, size, of: progress.show(f"{files:,} of {of:,} files, {bytes_(size)}"),
     )
-    progress.show(f"{verified.files:,} files, {verified.size_bytes / 2**30:,.1f} GiB", last=True)
+    progress.show(f"{verified.files:,} files, {bytes_(verified.size_bytes)}", last=True)
     configfile = "CONFIG" if arguments.run else arguments.configfile
     again = (
         f"pollination verify --{'run' if arguments.run else 'configfile'} "
         f"{arguments.run or configfile}"
     )
-    # --configfile would take targets that follow it
+    # --configfile comes first, because it would also take the targets after it.
     snakemake = f"snakemake --configfile {configfile} --profile {arguments.profile}"
     typed = remedy(verified.findings, snakemake, again) if verified.findings else []
     if arguments.names:
@@ -73,23 +88,26 @@ def run(arguments) -> int:
         print(json.dumps(asdict(verified) | {"type": typed}, indent=1))
         return int(bool(verified.findings))
     print(
-        f"{folder}: {verified.files:,} files ({verified.size_bytes / 2**30:,.2f} GiB) against "
-        f"{verified.records:,} records"
+        f"{folder}: compared {verified.files:,} files ({bytes_(verified.size_bytes)}) "
+        f"with {verified.records:,} records"
     )
     notes = [
-        (verified.unmade, "jobs are not done yet"),
-        (verified.pruned, "checkpoints are pruned, as the config says (keep)"),
-        (verified.outside, "inputs from outside the run are not here and were not compared"),
+        ("jobs that are not done yet", verified.unmade),
+        ("checkpoints deleted on purpose (config key keep)", verified.pruned),
+        ("inputs from outside the run, not found and not compared", verified.outside),
+        ("files that no record names", verified.strangers),
     ]
-    notes += [(verified.strangers, "files are named by no record")]
-    print("".join(f"{count:,} {what}\n" for count, what in notes if count), end="")
+    print("".join(f"{what}: {count:,}\n" for what, count in notes if count), end="")
     if not verified.findings:
-        print("All is as it was written.")
+        print("All files match their records.")
         return 0
-    print(f"\n{len(verified.findings)} findings:")
+    print(f"\nFindings ({len(verified.findings)}):")
     print("\n".join(table([(f"  {f.kind}", f.path, f.said) for f in verified.findings], left=3)))
-    print("\nTo recompute exactly these files (damaged second names are detected and not used):")
+    print("\nTo recompute exactly these files, type:")
     print("\n".join(f"  {sanitize.line(words)}" for words in typed))
     if arguments.run:
-        print("CONFIG is the config file that the run was made with; type this where it was made.")
+        print(
+            "Replace CONFIG by the config file of the run. Type the commands in the folder where "
+            "the run was started."
+        )
     return 1

@@ -1,8 +1,8 @@
-"""Files that are whole or absent: atomic writes, digests, and the record beside every artifact.
+"""Write artifacts atomically, and compare each with the digest in its record.
 
-A job's record (`run.json`, or `<stem>.run.json` where several jobs write into one folder) names the
-digest of each file that the job wrote and of each file that it read. `check` holds a file against
-its record before anything is computed on it.
+A job's record is `run.json`, or `<stem>.run.json` if several jobs write into one folder. It holds
+the digest of each file that the job wrote and of each file that it read. `check` compares a file
+with its record before a job computes on it.
 """
 
 import hashlib
@@ -16,29 +16,29 @@ from typing import Any
 from uuid import uuid4
 
 UMASK = os.umask(0o077)
-os.umask(UMASK)  # it can only be read by being set
+os.umask(UMASK)  # the mask can only be read by setting it
 
 
 class DamagedArtifact(ValueError):
-    """A file that is not what its record says: empty, cut short, or changed."""
+    """A file that differs from its record: empty, truncated or changed."""
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder; on success, rename it to `path`."""
+    """Yield a temporary path beside `path`; on success, rename it to `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
-            # safetensors makes files that nobody else may read
+            # safetensors creates files that only their owner can read
             os.fchmod(file.fileno(), 0o666 & ~UMASK)
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -47,9 +47,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def as_json(value: Any) -> str:
-    """Indented JSON with sorted keys, the only way in which artifacts are written.
+    """Return the JSON text of an artifact: indented, with sorted keys.
 
-    ValueError names a NaN or infinity.
+    Raises ValueError with the place of a NaN or infinity.
     """
     try:
         return (
@@ -58,8 +58,8 @@ def as_json(value: Any) -> str:
     except ValueError:
         for key, number in _not_finite(value):
             raise ValueError(
-                f"{key or 'the result'} is {number}, no finite number: nothing is written; look "
-                "for the model or text it was measured on"
+                f"{key or 'the result'}: {number} is not a finite number, so no file was written; "
+                "check the model or text that was measured"
             ) from None
         raise
 
@@ -79,26 +79,27 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def seal(record: dict) -> dict:
-    """A record with its own digest in it (`seal`), which shows a changed byte in the record."""
+    """Return a record with its own digest under `seal`, which reveals a later change."""
     return record | {"seal": hashlib.sha256(as_json(record).encode()).hexdigest()}
 
 
 def read_record(path: str | Path) -> dict:
-    """A record, compared with its seal. DamagedArtifact: a byte of it was changed."""
+    """Return a record. Raises DamagedArtifact if it was changed after it was written."""
     record = read_json(path)
     is_record = isinstance(record, dict)
     unsealed = {key: value for key, value in record.items() if key != "seal"} if is_record else {}
     whole = is_record and Path(path).read_text(encoding="utf-8") == as_json(record)
-    if not whole or ("seal" in record and seal(unsealed) != record):  # older records have none
+    # Earlier versions wrote no seal.
+    if not whole or ("seal" in record and seal(unsealed) != record):
         raise DamagedArtifact(
-            f"{path}: the record was changed after it was written; make it and its files again: "
+            f"{path}: the record was changed after it was written; recompute it and its files: "
             f"snakemake --force {path}"
         )
     return record
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON. DamagedArtifact: the file does not parse."""
+    """Return the content of a JSON file. Raises DamagedArtifact if it does not parse."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -119,7 +120,10 @@ def write_table(path: str | Path, table: Any) -> None:
 
 
 def read_table(path: str | Path, columns: list[str] | None = None) -> Any:
-    """A parquet file as a pyarrow Table. DamagedArtifact: it is unreadable, or lacks a column."""
+    """Return a parquet file as a pyarrow Table.
+
+    Raises DamagedArtifact if the file is unreadable or lacks a column.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -135,13 +139,14 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> Any:
     missing = [name for name in columns or [] if name not in file.schema_arrow.names]
     if missing:
         raise DamagedArtifact(
-            f"{path}: column {missing[0]!r} is absent; it has {', '.join(file.schema_arrow.names)}"
+            f"{path}: column {missing[0]!r} is missing; the file has "
+            f"{', '.join(file.schema_arrow.names)}; delete it and run snakemake again"
         )
     return file.read(columns=columns)
 
 
 def find_record(path: str | Path) -> tuple[Path, str] | None:
-    """The record that names `path` as an output, and the digest there; None if no job wrote it."""
+    """Return the record that lists `path` as an output, and its digest there; None without one."""
     path = Path(path)
     likely = [
         path.with_name(f"{path.name.split('.')[0]}.run.json"),
@@ -149,7 +154,7 @@ def find_record(path: str | Path) -> tuple[Path, str] | None:
         path.parent.parent / "run.json",
     ]
     for candidate in dict.fromkeys([*likely, *sorted(path.parent.glob("*.run.json"))]):
-        # Most are absent, and another job's may be deleted at this moment.
+        # Most do not exist, and another job may delete one at this moment.
         with suppress(FileNotFoundError):
             outputs = read_json(candidate).get("outputs", {})
             expected = outputs.get(path.relative_to(candidate.parent).as_posix())
@@ -159,17 +164,23 @@ def find_record(path: str | Path) -> tuple[Path, str] | None:
 
 
 def check(path: str | Path) -> str:
-    """Digest of a file, compared with its record. DamagedArtifact says what to type."""
+    """Return a file's digest after comparing it with the record, if there is one.
+
+    Raises FileNotFoundError, or DamagedArtifact with the command that recomputes the file.
+    """
     path = Path(path)
-    remedy = f"delete it and run snakemake again (or: snakemake --force {path})"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the file does not exist")
+        raise FileNotFoundError(f"{path}: the file does not exist; run snakemake again")
+    record = find_record(path)
+    remedy = f"delete it and run snakemake again (or: snakemake --force {path})"
     if path.stat().st_size == 0:
+        if record is None:  # it may be the user's own file
+            remedy = "replace it, or delete it and run snakemake again if the workflow wrote it"
         raise DamagedArtifact(f"{path}: the file is empty (0 bytes); {remedy}")
-    actual, record = digest(path), find_record(path)
+    actual = digest(path)
     if record is not None and actual != record[1]:
         raise DamagedArtifact(
-            f"{path}: its digest {actual[:12]} is not the recorded {record[1][:12]} "
-            f"({record[0].name}): damaged; {remedy}"
+            f"{path}: damaged: its digest {actual[:12]} differs from the {record[1][:12]} in "
+            f"{record[0].name}; {remedy}"
         )
     return actual

@@ -1,4 +1,7 @@
-"""One driver at a time on a run's folder. Snakemake locks only the folder it is typed in."""
+"""Allow one driver (one snakemake process) at a time to work on a run's folder.
+
+Snakemake itself locks only the folder where it was started.
+"""
 
 import atexit
 import logging
@@ -11,7 +14,7 @@ FOLDER = ".driver"
 
 
 class Alive:
-    """True once the holder of a lease is alive: its process is here, or its count has moved."""
+    """True once a lease's holder proves alive: its process is visible, or its count changed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,11 +29,11 @@ class Alive:
 
 
 def hold(results: str) -> None:
-    """Hold a run's folder until this process ends; exit 1 if another driver works on it.
+    """Hold a run's folder until this process ends; exit 1 if another driver holds it.
 
-    A driver on another machine is watched until its count moves or MISSED beats are over.
+    A holder on another machine is watched until its count changes or MISSED beats have passed.
     """
-    # Absolute: Snakemake returns to the folder it was typed in before this process ends.
+    # Absolute, because Snakemake changes the working folder back before this process ends.
     folder = Path(results, FOLDER).absolute()
     log = logging.getLogger("pollination.driver")
     log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
@@ -38,14 +41,14 @@ def hold(results: str) -> None:
     holder = newest(folder)[1]
     if holder and not holder["released"] and not here(holder):
         log.warning(
-            "%s was at work on %s; watching for %.0f s whether it still is",
+            "%s has not released %s; waiting up to %.0f s to see whether it is still alive",
             describe(holder),
             results,
             MISSED * holder["beat_s"],
         )
     if not lease.wait(Alive(folder)):
         sys.exit(
-            f"error: {results}: {describe(newest(folder)[1])} is at work on this run; wait for it, "
-            "stop it there, or give this run another name (run:)"
+            f"error: {results}: {describe(newest(folder)[1])} is already working on this run; wait "
+            "for it, stop it there, or give this run another name (run:)"
         )
     atexit.register(lease.release)

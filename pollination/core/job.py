@@ -1,13 +1,13 @@
-"""What every script does around its work: log, threads, checked inputs, clear errors, the record.
+"""The frame of every script: log, threads, checked inputs, error messages and the record.
 
     with Job(snakemake) as job:
         from pollination.evolution.children import train  # heavy: after the environment is set
 
         train(job, Path(job.output.weights).parent)
 
-On success the record (the rule's output named `run`) is written last. A user's error (ValueError,
-OSError) ends the job with one line on the terminal and in the log; anything else keeps its
-traceback, because it is ours to mend.
+On success, the job writes the record (the rule's output named `run`) last. A ValueError or OSError
+is a mistake of the user or a failure of the machine: it ends the job with one line on the terminal
+and in the log. Any other exception is a bug in pollination and keeps its traceback.
 """
 
 import atexit
@@ -33,7 +33,7 @@ from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
 from pollination.core.slurm import Deadline
 
-# New objects between garbage collections. Importing torch makes 750,000 lasting ones.
+# New objects between garbage collections. Importing torch creates 750,000 permanent ones.
 COLLECT_AFTER = 1_000_000
 PACKAGES = (
     "torch",
@@ -49,18 +49,18 @@ PACKAGES = (
     "snakemake",
 )
 COMPUTED_WITH: dict[str, str] = {}
-"""Libraries that replace torch's own kernels on the CPU in this process, for the record."""
+"""Libraries that replace torch's CPU kernels in this process, for the record."""
 
 
 class Stopped(Exception):
-    """The scheduler (or a person) asked the job to stop; work in progress is saved."""
+    """The scheduler or the user asked the job to stop."""
 
 
 class StopRequest:
     """Truthy after a signal, near the time limit, or when another copy of the job took over.
 
-    Long loops ask it at a step or shard boundary, save if `may_save`, and raise Stopped with
-    `reason`. The signals are SIGTERM, SIGUSR1 and SIGINT.
+    Long loops test it at each step or shard, save if `may_save`, and raise Stopped with `reason`.
+    The signals are SIGTERM, SIGUSR1 and SIGINT.
     """
 
     def __init__(self) -> None:
@@ -75,24 +75,25 @@ class StopRequest:
     def _set(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name
         if self.at_once:
-            raise Stopped(f"stopped by {self.reason}; the next start begins anew")
+            raise Stopped(f"stopped by {self.reason}; the job saves no progress and will restart")
 
     def __bool__(self) -> bool:
         if not self.may_save:
-            self.reason = "another copy of this job, which took over"
+            self.reason = "another copy of this job that took over"
         elif self.reason is None and self.deadline:
             self.reason = f"the time limit of Slurm job {os.environ['SLURM_JOB_ID']}"
         return self.reason is not None
 
     @property
     def may_save(self) -> bool:
-        """False where the work in progress is another copy's by now."""
+        """False if another copy of the job has taken over the work in progress."""
         return self.lease is None or not self.lease.lost()
 
 
 def hardware() -> dict[str, str]:
-    """What the job computed on: the GPU and its CUDA, or the CPU and COMPUTED_WITH. Asks a torch
-    that is at work, and imports none.
+    """Return what the job computed on: the GPU and its CUDA, or the CPU and COMPUTED_WITH.
+
+    Torch is not imported here: a job that used the GPU has it loaded already.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -101,7 +102,7 @@ def hardware() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str:
-    """The code's commit, '+' appended if the work tree differs; 'unknown' outside a checkout."""
+    """Return the code's commit, with '+' if files differ from it; 'unknown' outside a checkout."""
 
     def git(*words: str) -> str:
         command = ("git", *words)
@@ -115,19 +116,19 @@ def git_commit(folder: Path) -> str:
 
 
 def _leave() -> None:
-    """End this process, all being written.
+    """End this process after flushing all output.
 
-    Taking all modules of torch and transformers apart would take it another second.
+    A normal exit would spend another second on unloading torch and transformers.
     """
     logging.shutdown()
-    atexit._run_exitfuncs()  # temporary folders of libraries
+    atexit._run_exitfuncs()  # removes temporary folders of libraries
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 class Plain(logging.Formatter):
-    """A message is one line, whatever text it quotes. A traceback keeps its lines."""
+    """A formatter that keeps each message on one line; a traceback keeps its lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -145,8 +146,8 @@ class Params(dict):
 class Job:
     """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
 
-    `params` hold every key of their section; `recorded` are the rule's own, which keys and records
-    name (core/settings.py).
+    `params` have every key of their section. `recorded` are the rule's lean params, which enter the
+    job's key and its record (core/settings.py).
     """
 
     def __init__(self, snakemake, online: bool = False) -> None:
@@ -177,7 +178,7 @@ class Job:
         self.log.handlers = [logging.StreamHandler(sys.stderr)]
         self.log.handlers[0].setLevel(logging.ERROR)
         self.log.handlers[0].setFormatter(Plain())
-        # where the log cannot be written, the work cannot either, and that ends in one line
+        # If the log cannot be written, neither can the outputs, and that ends in one line.
         logging.raiseExceptions = False
         try:
             if self.log_path:
@@ -185,7 +186,7 @@ class Job:
                 file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
                 file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
                 self.log.handlers.append(file)
-            order = self.input.get("staged")  # an empty file that only says what comes first
+            order = self.input.get("staged")  # an empty file that only sets the order of jobs
             self.digests = {
                 str(path): artifacts.check(path)
                 for path in self.input
@@ -197,32 +198,33 @@ class Job:
 
     @cached_property
     def stop(self) -> StopRequest:
-        """For jobs that can save and resume; in all others a signal ends the process."""
+        """The stop request of jobs that save and resume; without it, a signal ends the process."""
         return StopRequest()
 
     def files(self, name: str) -> list[Path]:
-        """The input files of one name, none if it is absent. Snakemake unwraps a list of one."""
+        """Return the input files of one name; Snakemake gives a single file as a string."""
         value = self.input.get(name, [])
         return [Path(value)] if isinstance(value, str) else [Path(path) for path in value]
 
     def file(self, name: str) -> Path:
-        """The first input file of one name; IndexError where this job has none."""
+        """Return the first input file of one name; IndexError if there is none."""
         return self.files(name)[0]
 
     def optional_file(self, name: str) -> Path | None:
-        """The first input file of one name, or None where this job has none."""
+        """Return the first input file of one name, or None."""
         return next(iter(self.files(name)), None)
 
     def key(self, seed: int) -> str:
-        """Digest of all that the result depends on: rule, settings, seed, bytes of the inputs."""
+        """Return the digest of all that determines the result: rule, params, seed, input bytes."""
         parts = [self.rule, self.recorded, seed, sorted(self.digests.items())]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def claim(self, name: str, key: str, at_once: bool = False) -> Path | None:
-        """The work folder (lease.py) once no other copy of the job works; None: the job is done.
+        """Wait for the lease (lease.py) and return the work folder; None if the job is done.
 
-        It lies beside the outputs and is undeclared, so that Snakemake does not delete it. Stopped:
-        asked to while waiting; with `at_once` (a job that has nothing to save) at any time.
+        The folder lies beside the outputs and is undeclared, so Snakemake does not delete it.
+        Raises Stopped if the job must stop while it waits; with `at_once` (for jobs that save no
+        progress) a signal raises it at any time.
         """
         outputs = self._outputs()
         work = outputs[0].parent / f".{name}.work"
@@ -232,13 +234,13 @@ class Job:
                 f"stopped by {self.stop.reason} while waiting for another copy of this job"
             )
         self.stop.lease, self.work = self.lease, work / key[:16]
-        for path in outputs:  # of copies that were killed while they wrote
+        for path in outputs:  # left by copies that were killed while writing
             for partial in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 partial.unlink(missing_ok=True)
         if restore(self.work, outputs):
             self.log.info(
-                "finished before, by a copy of this job with the same settings and inputs: its "
-                "files are linked again"
+                "a job with the same settings and inputs has already finished; its files were "
+                "restored"
             )
             self.done = True
             return None
@@ -246,18 +248,22 @@ class Job:
         return self.work
 
     def _outputs(self) -> list[Path]:
-        """The output files, the record last."""
+        """Return the output files, the record last."""
         record = self.output.get("run")
         return [Path(path) for path in sorted(self.output, key=lambda path: path == record)]
 
     def _fail(self, error: BaseException) -> None:
-        text = f"{self.rule}: {error}"
+        text = sanitize.reason(error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             text = (
-                f"{self.rule}: no space left on the disk that holds "
-                f"{error.filename or self.output[0]}; free some and run again"
+                f"no space left on the disk that holds {error.filename or self.output[0]}; free "
+                "some space and run snakemake again"
             )
-        self.log.error("error: %s", " ".join(text.split()))
+        elif isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {text}"
+        elif isinstance(error, KeyboardInterrupt):
+            text = "stopped by SIGINT; the job saves no progress and will restart"
+        self.log.error("error: %s: %s", self.rule, " ".join(text.split()))
         ours = self.lease is None or (self.work is not None and not self.lease.lost())
         for path in map(Path, self.output) if ours else []:
             if path.is_file():
@@ -290,17 +296,17 @@ class Job:
                 self._fail(failure)
 
     def _check_inputs_again(self) -> None:
-        """DamagedArtifact if an input changed while the job read it."""
+        """Raise DamagedArtifact if an input changed while the job read it."""
         for path, digest in self.digests.items():
             if not Path(path).is_file() or artifacts.digest(path) != digest:
                 raise artifacts.DamagedArtifact(
-                    f"{path}: it was changed or removed while this job read it; run snakemake again"
+                    f"{path}: changed or deleted while this job read it; run snakemake again"
                 )
 
     def write_record(self, path: str) -> None:
-        """The record: what was done with what, from which files, giving which.
+        """Write the record: rule, params, versions, hardware, digests of inputs and outputs.
 
-        No times: equal work gives equal records.
+        It contains no times, so equal work gives equal records.
         """
         outputs = [Path(name) for name in self.output if name != path]
         outputs = [

@@ -1,16 +1,16 @@
-"""One job at a time on an artifact, and finished files that outlive their deletion.
+"""Allow one job at a time on an artifact, and keep finished files after their deletion.
 
-Two copies of a job can be alive at once (a driver killed and started again, a node that lost
-contact). Each artifact that takes long has a work folder beside it:
+Two copies of a job can be alive at once, for example after a driver was killed and restarted, or
+after a node lost contact. Each artifact of a long job has a work folder beside it:
 
     .{name}.work/lease.{n}         the lease: the highest n holds it and deletes the lower ones
     .{name}.work/{key}/            work in progress; the key is the digest of inputs and settings
     .{name}.work/{key}/finished/   hard links to the finished files, which outlive a deletion
 
-A lease is taken by creating lease.{n+1} with link(2), which is atomic on network file systems too.
-The holder rewrites it every BEAT_S seconds with a count. Whoever waits watches that count by its
-own clock, so hosts need not agree on the time. A holder is dead when its count stands still MISSED
-beats long, or at once where its process can be looked for and is gone.
+A job takes the lease by creating lease.{n+1} with link(2), which is atomic on network file systems
+too. The holder rewrites the file with a new count every BEAT_S seconds. A waiting job times that
+count by its own clock, so hosts need not agree on the time. It treats the holder as dead if the
+count does not change for MISSED beats, or at once if the holder's process is visible and has ended.
 """
 
 import json
@@ -25,12 +25,12 @@ from uuid import uuid4
 
 from pollination.core import artifacts
 
-BEAT_S = 10.0  # POLLINATION_BEAT_S replaces it
+BEAT_S = 10.0  # the environment variable POLLINATION_BEAT_S overrides it
 MISSED = 9
 
 
 def _place() -> str | None:
-    """Where process numbers mean the same: this boot and namespace; None if it is not known."""
+    """Return the boot and namespace within which process ids are unique; None if unknown."""
     try:
         return (
             f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} "
@@ -41,7 +41,7 @@ def _place() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None if it has ended."""
+    """Return when a process started, in kernel ticks; None if it has ended."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -52,7 +52,7 @@ def _started(pid: int) -> str | None:
 class Lease:
     """The right to work on one artifact.
 
-    `wait` takes it, `lost` says whether another copy has taken it since.
+    `wait` takes the lease; `lost` says whether another copy of the job has taken it since.
     """
 
     def __init__(self, folder: Path, log) -> None:
@@ -72,7 +72,7 @@ class Lease:
         self.writing, self.bell = threading.Lock(), threading.Event()
 
     def wait(self, stop=None) -> bool:
-        """Take the lease after its live holder; False if `stop` becomes true first."""
+        """Take the lease once its holder is done or dead; return False if `stop` is true first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         seen, since_s, told = None, time.monotonic(), False
         while True:
@@ -84,12 +84,13 @@ class Lease:
                 if self._create(number + 1):
                     if holder and not holder["released"]:
                         self.log.warning(
-                            "taking over from %s, which has ended without a word", describe(holder)
+                            "taking over from %s, which died without releasing its lease",
+                            describe(holder),
                         )
                     return True
                 continue
             if not told:
-                self.log.info("%s is at work on this; waiting for it", describe(holder))
+                self.log.info("waiting for %s, which holds the lease", describe(holder))
                 told = True
             if stop:
                 return False
@@ -105,14 +106,14 @@ class Lease:
                 with open(self.folder / f"lease.{number}", "x") as file:
                     file.write(self._text())
         except (FileExistsError, FileNotFoundError):
-            return False  # another copy was faster, and may have removed this one's file
+            return False  # another copy was faster and may have deleted this temporary file
         finally:
             temporary.unlink(missing_ok=True)
         self.number, self.beaten_s = number, time.monotonic()
         for path in self.folder.glob("lease.*"):
             if int(path.suffix[1:]) < number:
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob(".lease.*.tmp"):  # of copies that were killed while they wrote
+        for path in self.folder.glob(".lease.*.tmp"):  # left by copies killed while writing
             path.unlink(missing_ok=True)
         threading.Thread(target=self._keep_beating, daemon=True).start()
         return True
@@ -136,26 +137,28 @@ class Lease:
 
     def _keep_beating(self) -> None:
         while not self.bell.wait(self.beat_s):
-            with suppress(OSError):  # a file system that is away for a while: `lost` looks again
+            # The file system may be unavailable for a while; `lost` checks again.
+            with suppress(OSError):
                 if not self._mine():
                     self.taken = True
                     return
                 self._write()
 
     def lost(self) -> bool:
-        """Whether another copy has taken over.
+        """Return whether another copy of the job has taken over.
 
-        Looks at the file only after a silence that others may have taken for death.
+        Read the file only after a pause so long that others may have assumed this holder dead.
         """
         if not self.taken and time.monotonic() - self.beaten_s > MISSED * self.beat_s / 2:
             self.taken = not self._mine()
             if not self.taken:
-                with suppress(FileNotFoundError):  # taken over, and cleared away, at this moment
+                # Another copy may take over and delete the file at this moment.
+                with suppress(FileNotFoundError):
                     self._write()
         return self.taken
 
     def release(self) -> None:
-        """Let the next copy start at once."""
+        """Release the lease, so that a waiting copy starts at once."""
         self.bell.set()
         with suppress(OSError):
             if self.number is not None and self._mine():
@@ -163,23 +166,23 @@ class Lease:
 
 
 def newest(folder: Path) -> tuple[int, dict]:
-    """Number and content of the lease that counts; (-1, {}) where there is none."""
+    """Return the number and content of the valid lease; (-1, {}) if there is none."""
     while True:
         numbers = [int(path.suffix[1:]) for path in folder.glob("lease.*")]
         if not numbers:
             return -1, {}
-        # A lease may be taken over, or half written, at this moment.
+        # The file may be replaced or half written at this moment.
         with suppress(FileNotFoundError, json.JSONDecodeError):
             return max(numbers), json.loads((folder / f"lease.{max(numbers)}").read_text())
 
 
 def here(holder: dict) -> bool:
-    """Whether a holder's process can be looked for from this one."""
+    """Return whether a holder's process is visible from this one."""
     return holder["place"] is not None and holder["place"] == _place()
 
 
 def _alive(holder: dict) -> bool:
-    """Whether a holder may be at work, as far as can be known without waiting."""
+    """Return whether a holder may be alive, as far as known without waiting."""
     if not holder or holder["released"]:
         return False
     return not here(holder) or _started(holder["pid"]) == holder["started"]
@@ -191,7 +194,7 @@ def describe(holder: dict) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Put a hard link of a file, or a copy, in place of `target`, atomically."""
+    """Replace `target` with a hard link to `source`, or a copy of it, atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
@@ -199,11 +202,11 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # of two names of the same file rename(2) leaves both
+    temporary.unlink(missing_ok=True)  # rename(2) does nothing if both are the same file
 
 
 def keep(folder: Path, outputs: list[Path]) -> None:
-    """Keep finished files in the work folder {key}/, the record last; remove all other work."""
+    """Link finished files into the work folder {key}/, the record last; delete all other work."""
     finished = folder / "finished"
     for path in outputs:
         _link(path, finished / path.name)
@@ -215,7 +218,7 @@ def keep(folder: Path, outputs: list[Path]) -> None:
 
 
 def restore(folder: Path, outputs: list[Path]) -> bool:
-    """Put kept files back in their places; False if one is absent or differs from its record."""
+    """Restore kept files; return False if one is missing or differs from its record."""
     kept = [folder / "finished" / path.name for path in outputs]
     try:
         for path in kept:
@@ -225,12 +228,12 @@ def restore(folder: Path, outputs: list[Path]) -> bool:
         return False
     for path, target in zip(kept, outputs, strict=True):
         _link(path, target)
-        os.utime(target)  # younger than its inputs, also where it was made long ago
+        os.utime(target)  # newer than its inputs, even if it was made long ago
     return True
 
 
 def kept_copies(path: str) -> list[str]:
-    """The kept second names of an output: to recompute it, delete these too."""
+    """Return the kept links of an output; to recompute the output, delete these too."""
     return [
         str(kept)
         for kept in sorted(Path(path).parent.glob(f".*.work/*/finished/{Path(path).name}"))

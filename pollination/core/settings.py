@@ -1,9 +1,9 @@
-"""Settings as workflow/schemas/config.schema.yaml declares them: defaults, and lean params.
+"""Fill in the defaults of workflow/schemas/config.schema.yaml, and keep params lean.
 
-A key that is added to the schema may declare `absent`: the value under which all results are what
-they were before the key existed. At that value, rules leave the key out of a job's params (`lean`)
-and the job reads it all the same (`whole`). So a release that adds a key reruns no finished job.
-A key without `absent`, or with another value, is a param, and a change of it reruns what reads it.
+A key added to the schema may declare `absent`: the value that leaves all results as they were
+before the key existed. At that value, rules omit the key from a job's params (`lean`), and the job
+adds it back (`whole`). So a release that adds a key reruns no finished job. In all other cases the
+key is a param, and changing it reruns the jobs that read it.
 """
 
 import copy
@@ -16,7 +16,7 @@ import yaml
 from pollination import ROOT
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-SECTIONS = {  # param of a rule -> its definition in the schema, where their names differ
+SECTIONS = {  # param of a rule -> its definition in the schema, if the names differ
     "training": "experiment",
     "entry": "perplexity",
     "settings": "count",
@@ -25,22 +25,22 @@ SECTIONS = {  # param of a rule -> its definition in the schema, where their nam
 
 @cache
 def schema() -> dict:
-    """The JSON schema of a config, as the file has it."""
+    """Return the JSON schema of a config, as in the file."""
     return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
 
 
 def definition(name: str) -> dict:
-    """One of the schema's definitions."""
+    """Return one of the schema's definitions."""
     return schema()["$defs"][name]
 
 
 def resolved(node: dict) -> dict:
-    """A node of the schema, or the definition that it refers to."""
+    """Return a node of the schema, or the definition that it refers to."""
     return definition(node["$ref"].rsplit("/", 1)[1]) if "$ref" in node else node
 
 
 def node_at(path: list[str]) -> dict:
-    """The node of the schema behind a path of keys of a config."""
+    """Return the schema node of a path of config keys."""
     node = schema()
     for key in path:
         node = resolved(node)
@@ -50,10 +50,10 @@ def node_at(path: list[str]) -> dict:
 
 
 def with_defaults(value: Any, node: dict) -> Any:
-    """`value` with the schema's defaults filled in, recursively; the input is left alone.
+    """Return a copy of `value` with the schema's defaults filled in, recursively.
 
-    Keys come in the schema's order (free ones sorted), because Snakemake compares settings as text:
-    another order in the file is no other setting.
+    Keys follow the schema's order, and other keys are sorted. Snakemake compares settings as text,
+    so a different order in the config file must not look like a change.
     """
     node = resolved(node)
     if isinstance(value, dict) and node.get("type") in ("object", ["object", "null"]):
@@ -65,7 +65,7 @@ def with_defaults(value: Any, node: dict) -> Any:
         }
         named = node.get("additionalProperties")
         if isinstance(named, dict):
-            # The first experiment and its like count; other orders do not.
+            # The order of experiments and similar sections has a meaning; others have none.
             order = value if "$ref" in named else sorted(value)
             return filled | {
                 key: with_defaults(value[key], named) for key in order if key not in children
@@ -77,17 +77,17 @@ def with_defaults(value: Any, node: dict) -> Any:
 
 
 def lean(value: Any, node: dict) -> Any:
-    """`value` without the keys that stand at the value that the schema calls `absent`."""
+    """Return `value` without the keys that have the schema's `absent` value."""
     return _walk(value, node, _without_absent)
 
 
 def whole(value: Any, node: dict) -> Any:
-    """`value` with the keys that `lean` left out."""
+    """Return `value` with the keys that `lean` left out."""
     return _walk(value, node, _with_absent)
 
 
 def whole_params(params: dict[str, Any]) -> dict[str, Any]:
-    """The params of a rule as its job reads them."""
+    """Return a rule's params with the keys that `lean` left out."""
     nodes = {"config": schema()} | schema()["$defs"]
     return {
         name: whole(value, nodes.get(SECTIONS.get(name, name), {}))

@@ -1,4 +1,4 @@
-"""What a job can know of the Slurm allocation that it runs in."""
+"""Read the time limit of the Slurm job that this process runs in."""
 
 import os
 import re
@@ -10,7 +10,7 @@ MARGIN_S = 120.0
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds of Slurm's [days-][hours:]minutes:seconds; None for UNLIMITED and the like."""
+    """Return the seconds of Slurm's [days-][hours:]minutes:seconds; None for UNLIMITED etc."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
     if not match:
         return None
@@ -19,11 +19,11 @@ def parse_duration(text: str) -> float | None:
 
 
 def seconds_left() -> float | None:
-    """Seconds until Slurm ends this job; None outside Slurm, without a limit, or an answer."""
+    """Return the seconds until Slurm ends this job; None if unknown, unlimited or no Slurm job."""
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
         return None
-    try:  # asked each time: a limit can be extended
+    try:  # ask each time, because the limit can be extended
         words = ("squeue", "--noheader", "--jobs", job, "--format", "%L")
         return parse_duration(
             subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -34,7 +34,7 @@ def seconds_left() -> float | None:
 
 
 class Deadline:
-    """Truthy once the job's time is nearly up; asks Slurm again before it says so."""
+    """Truthy shortly before the job's time limit, after asking Slurm once more."""
 
     def __init__(self) -> None:
         left_s = seconds_left()

@@ -1,10 +1,10 @@
-"""Intervals and confidences by resampling: what selection and the report say about noise.
+"""Compute confidence intervals by resampling, for selection and for the report.
 
-Every draw has its seed.
+Every draw has a seed.
 
 All bootstrap intervals are percentile intervals (Efron 1979). With few units to resample (three
-replicates of a line) they are too narrow, by about sqrt((n - 1) / n) and more in the tails; they
-say how far the result would move, not that it is right to 95 %.
+replicates of a line) they are too narrow, by about sqrt((n - 1) / n) and more in the tails. They
+then show how far the result would move, but do not cover the truth in 95 % of cases.
 """
 
 import math
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import stdtrit
 
-CHUNK = 2**22  # resampled indices held at once
+CHUNK = 2**22  # resampled indices in memory at once
 
 
 def draw_counts(generator: np.random.Generator, units: int, resamples: int) -> np.ndarray:
-    """(resamples, units): how often each unit is drawn when `units` are drawn with replacement."""
+    """Return (resamples, units): how often each unit occurs in a draw with replacement."""
     drawn = generator.integers(0, units, (resamples, units)) + units * np.arange(resamples)[:, None]
     return (
         np.bincount(drawn.ravel(), minlength=resamples * units)
@@ -48,18 +48,17 @@ def bootstrap_mean_interval(
     level: float = 0.95,
     weights: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """{mean, low, high, stderr} of the mean of independent `values` (n,); with `weights` (n,) of
-    sum(values) / sum(weights).
+    """Return {mean, low, high, stderr} of the mean of independent `values` (n,).
 
-    The second form is a ratio (nats a token from sequences' nats and tokens). One value gives an
-    interval of width zero.
+    With `weights` (n,), the statistic is the ratio sum(values) / sum(weights), e.g. nats per token
+    from the nats and tokens of sequences. One value gives an interval of width zero.
     """
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
     if values.size == 0 or values.shape != weights.shape or values.ndim != 1:
         raise ValueError(
-            f"bootstrap: values and weights must be equally long and not empty, not {values.shape} "
-            f"and {weights.shape}"
+            "bootstrap: values and weights must be one-dimensional, of equal length and not empty; "
+            f"their shapes are {values.shape} and {weights.shape}"
         )
     generator, resampled = np.random.default_rng(seed), np.empty(resamples)
     for chunk in chunks(resamples, len(values)):
@@ -69,11 +68,11 @@ def bootstrap_mean_interval(
 
 
 def jackknife_interval(value: float, left_out: np.ndarray, level: float = 0.95) -> dict[str, float]:
-    """{mean, low, high, stderr} of any smooth statistic from its values without each one of n units
-    (Tukey 1958), by Student's t.
+    """Return the jackknife {mean, low, high, stderr} of a smooth statistic (Tukey 1958).
 
-    Of a mean this is its common t-interval. It may leave the statistic's range near its ends; NaN
-    where n < 2 or a value is not known.
+    left_out: (n,) values of the statistic, each without one of the n units. The interval uses
+    Student's t; for a mean it is the usual t-interval. It may exceed the range of the statistic.
+    It is NaN if n < 2 or a value is unknown.
     """
     left_out, n = np.asarray(left_out, dtype=float), len(left_out)
     if n < 2:
@@ -91,11 +90,10 @@ def difference_interval(
     resamples: int = 10_000,
     level: float = 0.95,
 ) -> dict[str, float]:
-    """{mean, low, high, stderr} of mean(a) - mean(b), arrays (groups, questions), e.g. final
-    against initial members' answers.
+    """Return {mean, low, high, stderr} of mean(a) - mean(b), e.g. final minus initial answers.
 
-    `paired`: row i of both is the same group (a line's replicate at its end and at its start),
-    drawn together. See `change_difference`.
+    The arrays have the shape (groups, questions). `paired`: row i of both is the same group (a
+    line's replicate at its end and at its start), and is drawn together. See `change_difference`.
     """
     parts = [
         (np.asarray(a_groups, dtype=float), 1.0, 0),
@@ -112,19 +110,18 @@ def change_difference(
     resamples: int = 10_000,
     level: float = 0.95,
 ) -> dict[str, float]:
-    """{mean, low, high, stderr} of (final - initial) of the population minus (final - initial) of
-    the line.
+    """Return {mean, low, high, stderr} of the population's final - initial minus the line's.
 
-    population, line: (initial, final), arrays (groups, questions): members, or replicates of the
-    line. A population's members of two generations are different models, a line's replicate is the
-    same one twice: hence the default of `paired`.
+    population, line: (initial, final), arrays (groups, questions). Groups are members, or
+    replicates of the line. The default of `paired` follows from this: the members of two
+    generations are different models, but a replicate appears in both generations.
 
-    Groups are resampled, and the questions inside them: all models answer the same questions (equal
-    columns), so a draw of questions is shared by all arrays (the pigeonhole bootstrap, Owen 2007).
-    Their common difficulty cancels in the difference, as it should. Assumed: groups are
-    exchangeable and independent. Members that share parents are not quite, which makes the interval
-    too narrow; and one group adds no variation at all, so its interval speaks of questions only. A
-    score without questions is an array (groups, 1).
+    Groups and questions are resampled (the pigeonhole bootstrap, Owen 2007). All models answer the
+    same questions (equal columns), so all arrays share each draw of questions, and the difficulty
+    of questions cancels in the difference. Groups are assumed exchangeable and independent. Members
+    that share parents are not fully independent, so the interval is too narrow. A single group adds
+    no variation, so its interval covers only the questions. A score without questions is an array
+    (groups, 1).
     """
     parts = []
     for index, ((initial, final), together, sign) in enumerate(
@@ -140,8 +137,9 @@ def change_difference(
 def _crossed(
     parts: list[tuple[np.ndarray, float, int]], seed: int, resamples: int, level: float
 ) -> dict[str, float]:
-    """Sum of sign * mean(array); arrays of one key share their draw of groups, all share their draw
-    of questions.
+    """Return the interval of the sum of sign * mean(array) over (array, sign, key).
+
+    Arrays of equal key share each draw of groups; all arrays share each draw of questions.
     """
     shapes = [array.shape for array, _, _ in parts]
     if (
@@ -149,12 +147,15 @@ def _crossed(
         or len({shape[1] for shape in shapes}) > 1
     ):
         raise ValueError(
-            f"bootstrap: arrays must be (groups, questions) with the same questions, not {shapes}"
+            "bootstrap: arrays must have the shape (groups, questions) with the same questions; "
+            f"their shapes are {shapes}"
         )
     groups: dict[int, int] = {}
     for array, _, key in parts:
         if groups.setdefault(key, len(array)) != len(array):
-            raise ValueError(f"bootstrap: paired arrays must have the same groups, not {shapes}")
+            raise ValueError(
+                f"bootstrap: paired arrays must have the same groups; the shapes are {shapes}"
+            )
     questions, generator, resampled = shapes[0][1], np.random.default_rng(seed), np.zeros(resamples)
     for chunk in chunks(resamples, questions + sum(groups.values())):
         size = chunk.stop - chunk.start
@@ -166,11 +167,12 @@ def _crossed(
 
 
 def wilson_interval(k: int, n: int) -> tuple[float, float]:
-    """(low, high) of the share k / n of independent trials, at 95 % (Wilson 1927).
+    """Return the 95 % interval (low, high) of k / n independent trials (Wilson 1927).
 
-    The interval keeps to [0, 1] and is sound at k = 0 and k = n. ValueError unless 0 <= k <= n > 0.
+    The interval stays within [0, 1] and is valid at k = 0 and k = n. Raises ValueError unless
+    0 <= k <= n > 0.
     """
-    from scipy.stats import binomtest  # half a second, which most users of this module never need
+    from scipy.stats import binomtest  # takes half a second to import
 
     interval = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
@@ -179,25 +181,27 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
 def selection_confidence(
     correct: np.ndarray, chosen: list[int], k: int, seed: int, resamples: int = 2_000
 ) -> dict:
-    """How sure the choice of `chosen` as the best k members is, given `correct` (members,
-    questions) as booleans.
+    """Return the bootstrap confidence that the members `chosen` are the best k.
 
-    Questions are drawn with replacement, the same for all members (their answers are paired), and
-    the members ranked anew; a tie at the cut counts as an even chance for each that ties. Returned:
-    same_set, the probability that the best k are the chosen; in_best_k, that each chosen member is
-    among them; expected_overlap, the mean number that are; expected_regret, how much higher the
-    mean accuracy of the best k is than that of the chosen, on average over draws; k, questions,
-    resamples.
+    correct: (members, questions), booleans. Each draw takes questions with replacement, the same
+    for all members because their answers are paired, and ranks the members again. Members that tie
+    at the cut get equal chances. The result has these keys:
 
-    These are bootstrap confidences, read as P(truly best) as one reads a flat-prior posterior:
-    questions are taken as a sample of the skill meant, and only they are taken as noise (not the
-    training seed). The regret is picked and measured on the same draw, so it is an upper estimate.
+    - same_set: the probability that the best k are exactly the chosen members
+    - in_best_k: for each chosen member, the probability that it is among the best k
+    - expected_overlap: the mean number of chosen members among the best k
+    - expected_regret: the mean accuracy of the best k minus that of the chosen, averaged over draws
+    - k, questions, resamples
+
+    The confidences can be read as P(truly best), like a posterior with a flat prior. Questions are
+    treated as a sample of the intended skill and as the only noise; the training seed is not. The
+    regret is selected and measured on the same draw, so it is an upper estimate.
     """
     correct = np.asarray(correct, dtype=float)
     if correct.ndim != 2 or correct.shape[1] == 0:
         raise ValueError(
-            "selection_confidence: correct must be (members, questions) with questions, not "
-            f"{correct.shape}"
+            "selection_confidence: correct must have the shape (members, questions) with at least "
+            f"one question; its shape is {correct.shape}"
         )
     members, questions = correct.shape
     if not (
@@ -206,8 +210,8 @@ def selection_confidence(
         and all(0 <= member < members for member in chosen)
     ):
         raise ValueError(
-            f"selection_confidence: chosen {list(chosen)} must be {k} different members of "
-            f"0..{members - 1}"
+            f"selection_confidence: chosen is {list(chosen)}; allowed: {k} different members of "
+            f"0 to {members - 1}"
         )
     generator, inside = np.random.default_rng(seed), np.empty((resamples, k))
     same, regret = np.empty(resamples), np.empty(resamples)
@@ -221,7 +225,7 @@ def selection_confidence(
         places, rivals = (
             k - above.sum(axis=1),
             tied.sum(axis=1),
-        )  # places at the cut, and how many members tie for them
+        )  # places at the cut, and the number of members that tie for them
         inside[chunk] = above[:, chosen] + tied[:, chosen] * (places / rivals)[:, None]
         possible = (above | tied)[:, chosen].all(axis=1) & (
             above[:, chosen].sum(axis=1) == above.sum(axis=1)

@@ -1,8 +1,7 @@
-"""A user's own function, which a config names as `path/to/file.py:function`.
+"""Load a user's own function, which the config names as `path/to/file.py:function`.
 
-The path is relative to the folder that snakemake is started in. A job loads the file; planning only
-reads its name. The file is an input of the job, so its digest is part of the job's record. A file
-that it imports in turn is not.
+The path is relative to the folder where snakemake starts. Only jobs run the file. The file is an
+input of the job, so the job's record has its digest. Files that it imports are not recorded.
 """
 
 import importlib.util
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pollination.core import sanitize
 from pollination.core.job import Stopped
 
 FORM = "path/to/file.py:function"
@@ -23,24 +23,24 @@ PATTERN = re.compile(r"(?P<path>.+\.py):(?P<function>[^\W\d]\w*)")
 
 
 def is_own(text: str) -> bool:
-    """Whether a value of the config names a user's function."""
+    """Return whether a config value names a user's function."""
     return PATTERN.fullmatch(text) is not None
 
 
 def split(text: str) -> tuple[str, str]:
-    """(path, function) of a value that `is_own`; '~' in the path is replaced by the user's home."""
+    """Return (path, function) of a value that `is_own`, with '~' replaced by the home folder."""
     match = PATTERN.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not of the form {FORM}")
+        raise ValueError(f"{text!r} does not name a function; allowed: {FORM}")
     return os.path.expanduser(match["path"]), match["function"]
 
 
 @dataclass(frozen=True)
 class UserFunction:
-    """A user's function. A call that fails raises ValueError: key, file, function, line, reason."""
+    """A user's function. A failed call raises ValueError with key, file, line and reason."""
 
     key: str
-    """The key of the config that names it."""
+    """The config key that names it."""
     text: str
     """The value of that key."""
     function: Callable[..., Any]
@@ -54,10 +54,10 @@ class UserFunction:
             raise ValueError(_failure(self.key, self.text, error)) from error
 
     def refuse(self, returned: Any, allowed: str) -> ValueError:
-        """The error of a call that returned what cannot be used."""
+        """Return the error for a call that returned an unusable value."""
         try:
             shown = f"{returned!r:.200}"
-        except Exception:  # of the user's own class
+        except Exception:  # a class of the user may have a faulty __repr__
             shown = f"a {type(returned).__name__}"
         return ValueError(
             f"{self.key}: {self.text} returned {shown}; allowed: {allowed}; correct the "
@@ -66,9 +66,9 @@ class UserFunction:
 
 
 def load(key: str, text: str) -> UserFunction:
-    """The function that a value of the config names.
+    """Return the function that a config value names.
 
-    ValueError: the file cannot be read or run, or it holds no such function.
+    Raises ValueError if the file cannot be read or run, or does not define the function.
     """
     path, name = split(text)
     try:
@@ -80,7 +80,8 @@ def load(key: str, text: str) -> UserFunction:
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(
-            f"{key}: {text}: {path} holds no function {name!r}; add it or name another"
+            f"{key}: {text}: {path} does not define a function {name!r}; add it or name another "
+            "function"
         )
     return UserFunction(key, text, function)
 
@@ -90,8 +91,8 @@ def _module(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ValueError("Python cannot load the file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path] = module  # where dataclasses look for a class's module
-    # The bytes are compiled here: Python's cache takes two versions of one second for the same.
+    sys.modules[path] = module  # dataclasses look up a class's module there
+    # Python's bytecode cache would confuse two versions saved within one second.
     code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     exec(code, module.__dict__)
     return module
@@ -107,7 +108,7 @@ def _failure(key: str, text: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename == path:
         lines.append(error.lineno)
     where = f", line {lines[-1]}" if lines else ""
-    reason = error.msg if isinstance(error, SyntaxError) else error
+    reason = error.msg if isinstance(error, SyntaxError) else sanitize.reason(error)
     return (
         f"{key}: {text}{where}: {type(error).__name__}: {reason}; correct the file and run "
         "snakemake again"

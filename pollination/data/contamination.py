@@ -1,4 +1,4 @@
-"""Whether benchmark questions stand word for word in training text."""
+"""Find benchmark questions that occur word for word in training text."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ import numpy as np
 
 from pollination.data.files import read_documents
 
-# A question is looked up by its first words. Shorter ones occur by chance and are not checked.
+# A question is found by its first words. Shorter questions match by chance: they are not checked.
 SHINGLE_WORDS = 8
 BATCH_CHARACTERS = 2_000_000
 EXAMPLES = 10
@@ -20,12 +20,12 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's weight vanishes 
 
 
 def normalised_words(text: str) -> list[str]:
-    """Words of letters and digits, NFKC, lower-case."""
+    """Return the words of letters and digits, in NFKC and lower case."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 class _Shingles:
-    """Finds where any of many first-8-word shingles begins in a long list of words."""
+    """Shingles (the first 8 words of questions) to find in a long list of words."""
 
     def __init__(self, questions: Iterable[tuple[str, ...]]) -> None:
         self.by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
@@ -42,32 +42,32 @@ class _Shingles:
 
     @staticmethod
     def _hash(columns: Iterable[np.ndarray]) -> np.ndarray:
-        """A polynomial of 8 word ids modulo 2**64 (wrapping is meant)."""
+        """Return a polynomial of 8 word ids modulo 2**64 (the integers wrap on purpose)."""
         total = np.zeros((), dtype=np.uint64)
         for column in columns:
             total = total * _BASE + column
         return total
 
     def find(self, words: list[str]) -> list[int]:
-        """Positions where a shingle may begin (equal hashes): to be verified."""
+        """Return positions with the hash of a shingle. The caller must compare the words."""
         count = len(words) - SHINGLE_WORDS + 1
         if count < 1 or not len(self.hashes):
             return []
         ids = np.fromiter(map(self.ids.get, words, repeat(0)), dtype=np.uint64, count=len(words))
         hashes = self._hash(ids[start : start + count] for start in range(SHINGLE_WORDS))
         unknown = np.concatenate([[0], np.cumsum(ids == 0)])
-        # few windows hold known words only
+        # few windows consist of known words only, so few hashes are looked up
         starts = np.flatnonzero(unknown[SHINGLE_WORDS:] == unknown[:count])
         places = np.searchsorted(self.hashes, hashes[starts]).clip(max=len(self.hashes) - 1)
         return starts[self.hashes[places] == hashes[starts]].tolist()
 
 
 def overlap(folder: Path, questions: Iterable[str]) -> dict:
-    """How many questions stand in the corpus's training documents as a contiguous word sequence.
+    """Count the questions that occur in a training document as a contiguous word sequence.
 
-    Texts are compared as NFKC lower-case words of letters and digits. A match must lie within one
-    document. Returns counts of questions (all), not_checked (of fewer than 8 words) and
-    overlapping, and up to 10 examples {question, doc_id}.
+    Questions and documents are compared as words of letters and digits, in NFKC and lower case.
+    Return the counts questions (all), not_checked (shorter than 8 words) and overlapping, and up to
+    10 examples {question, doc_id}.
     """
     asked = list(questions)
     texts: dict[tuple[str, ...], list[str]] = {}
@@ -87,7 +87,7 @@ def overlap(folder: Path, questions: Iterable[str]) -> dict:
 
     words, documents, characters = [], [], 0
     for doc_id, text in read_documents(folder, "train") if long else ():
-        # "" is no question's word, so no match runs from one document into the next
+        # no question contains the word "", so no match spans two documents
         words += [*normalised_words(text), ""]
         documents.append((len(words), doc_id))
         characters += len(text)

@@ -1,5 +1,6 @@
-"""Corpora: from a grammar, local files or the hub to a folder of training text, held-out text and
-prompts.
+"""Build a corpus folder: training text, held-out text and prompts.
+
+The text comes from a grammar, local files, the hub, other corpora or an experiment.
 """
 
 import re
@@ -32,26 +33,26 @@ __all__ = ["build_corpus", "first_sentences", "overlap", "prompts", "read_docume
 
 SPLITS = ("train", "validation", "test", "prompts")
 SCHEMA = pa.schema([("doc_id", pa.string()), ("text", pa.string())])
-BATCH_CHARACTERS = 8_000_000  # of text held in memory for each split while writing
-WORLD_CHUNK = (
-    1000  # documents a seed: a larger microworld corpus begins with the smaller one's documents
-)
+BATCH_CHARACTERS = 8_000_000  # of text that each split holds in memory until it is written
+# Documents per seed. A larger microworld corpus begins with the documents of a smaller one.
+WORLD_CHUNK = 1000
 
 Documents = Iterator[tuple[str, str | None]]
 Read = tuple[dict, Callable[[], Documents]]
-"""What corpus.json says of a source, and a function that iterates over its documents."""
+"""The entries of corpus.json about a source, and a function that iterates over its documents."""
 
 
 def build_corpus(spec: dict, seed: int, folder: Path, sources: Sequence[Path] = ()) -> None:
-    """Write {train,validation,test,prompts}.parquet (doc_id, text) and corpus.json; a microworld's
-    world.json and tasks/ too.
+    """Write {train,validation,test,prompts}.parquet (doc_id, text) and corpus.json.
 
-    `spec` is the config's `corpora.{name}`; `sources` are the files that the kind is built from,
-    as the plan lists them (`corpus_sources`). A document's split is a hash of (seed, doc_id), so
-    other documents do not move it; where that leaves a wanted split empty, one document is moved
-    into it. Where the corpus has splits of its own (`splits`, or those of the corpora it is put
-    together from) its doc_ids begin with "{split}/". ValueError: no documents, fewer than splits
-    wanted, unreadable or absent files.
+    A microworld also gets world.json and tasks/. `folder` has the name of the corpus, `spec` is
+    the config's `corpora.{name}`, and `sources` are the files that the plan lists for it
+    (`corpus_sources`). A document's split is a hash of (seed, doc_id), so other documents do not
+    move it. If a wanted split stays empty, one document is moved into it. If the corpus has its
+    own splits (`splits`, or the splits of the corpora that it joins), doc_ids begin with
+    "{split}/".
+    ValueError: there are no documents, or fewer than wanted splits, or a file is missing or
+    unreadable.
     """
     folder = Path(folder)
     read = _function(CORPUS_KINDS[spec["kind"]].reader)
@@ -61,12 +62,12 @@ def build_corpus(spec: dict, seed: int, folder: Path, sources: Sequence[Path] = 
 
 
 def stage_corpus(spec: dict, path: Path) -> None:
-    """Download a corpus into one local file, as its kind says."""
+    """Download a corpus into one local file with the stager of its kind."""
     _function(CORPUS_KINDS[spec["kind"]].stager)(spec, path)
 
 
 def _function(name: str) -> Callable:
-    """A function of this package, by "module.function"."""
+    """Return a function of this package, named as "module.function"."""
     module, function = name.split(".")
     return getattr(import_module(f"pollination.data.{module}"), function)
 
@@ -75,7 +76,7 @@ def _function(name: str) -> Callable:
 
 
 def from_grammar(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> Read:
-    """A microworld. Its grammar and benchmarks are written at once."""
+    """Read a microworld. This also writes its grammar and benchmarks into `folder`."""
     world = World.create(spec, derive_seed(seed, "world"))
     about = write_world(world, folder) | {"mean_sentences": world.mean_sentences}
     documents_seed = derive_seed(seed, "documents")
@@ -83,32 +84,34 @@ def from_grammar(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -
 
 
 def from_files(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> Read:
-    """Local files, which `spec` names."""
+    """Read local files, which `spec` names."""
     paths = spec.get("splits") or {"": spec.get("path")}
-    count = sum(len(resolve_files(path)) for path in paths.values())
-    return {"files": count}, partial(_local, spec, paths)
+    key = f"corpora.{folder.name}"
+    keys = {split: f"{key}.splits.{split}" if split else f"{key}.path" for split in paths}
+    count = sum(len(resolve_files(path, key=keys[split])) for split, path in paths.items())
+    return {"files": count}, partial(_local, spec, paths, f"{key}.column")
 
 
 def from_hub(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> Read:
-    """The one file that `hub.stage_hub` wrote."""
+    """Read the file that `hub.stage_hub` wrote."""
     return {}, partial(read_staged, sources[0])
 
 
 def from_corpora(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> Read:
-    """Other corpora of the run, whose folders are beside this one."""
+    """Read other corpora of the run. Their folders lie beside this one."""
     return {"corpora": spec["corpora"]}, partial(
         _union, [folder.parent / part for part in spec["corpora"]]
     )
 
 
 def from_experiment(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> Read:
-    """The shards that one generation of an experiment wrote."""
+    """Read the shards that one generation of an experiment wrote."""
     about = {"experiment": spec["experiment"], "generation": spec["generation"]}
     return about, partial(_written, sources)
 
 
 def write_world(world: World, folder: Path) -> dict:
-    """Write world.json and tasks/{benchmark}.parquet; return what corpus.json says of it."""
+    """Write world.json and tasks/{benchmark}.parquet. Return the world's entries of corpus.json."""
     artifacts.write_json(folder / "world.json", world.to_json())
     for name, questions in world.benchmarks().items():
         artifacts.write_table(folder / "tasks" / f"{name}.parquet", pa.Table.from_pylist(questions))
@@ -127,15 +130,15 @@ def _world_documents(world: World, count: int, seed: int) -> Documents:
         yield from ((str(first + n), text) for n, text in enumerate(texts[: count - first]))
 
 
-def _local(spec: dict, paths: dict[str, str | list[str]]) -> Documents:
-    """The documents of files by split; the split "" leaves their doc_ids as they are."""
+def _local(spec: dict, paths: dict[str, str | list[str]], key: str) -> Documents:
+    """Yield the documents of files by split. The split "" adds no prefix to the doc_ids."""
     for split, path in paths.items():
-        for doc_id, text in read_files(spec | {"path": path}):
+        for doc_id, text in read_files(spec | {"path": path}, key):
             yield f"{split}/{doc_id}" if split else doc_id, text
 
 
 def _written(shards: Sequence[Path]) -> Documents:
-    """The completions of shards; doc_ids name writer, shard and row."""
+    """Yield the completions of shards. A doc_id names parent, shard and row."""
     for path in shards:
         name = f"{path.parent.name}.{path.stem}"
         yield from (
@@ -153,35 +156,39 @@ def _union(folders: list[Path]) -> Documents:
 
 
 class _EmptySplit(Exception):
-    """A wanted split got no document: `doc_id` is to be moved into it."""
+    """A wanted split has no document. `doc_id` moves into it."""
 
     def __init__(self, doc_id: str, split: str) -> None:
         self.move = {doc_id: split}
 
 
 def _write_splits(documents: Callable[[], Documents], spec: dict, seed: int, folder: Path) -> dict:
-    """Write the four files, all or none; small corpora may be read more than once.
+    """Write the four files, all or none. Return the counts for corpus.json.
 
-    Returns counts for corpus.json.
+    A small corpus may be read more than once.
     """
     if CORPUS_KINDS[spec["kind"]].joined:
         return _write_once(
             documents(), spec, lambda doc_id: (doc_id.split("/")[0],), ["train"], folder
         )
-    if spec.get(
-        "splits"
-        # no text of its own is left for prompts: those that are validated on are not trained on
-        # either
-    ):
+    if spec.get("splits"):
+        # a data set has no split for prompts; its validation text is not trained on either
         own = {"train": ("train",), "validation": ("validation", "prompts"), "test": ("test",)}
-        return _write_once(
-            documents(), spec, lambda doc_id: own[doc_id.split("/")[0]], ["train"], folder
-        )
+        try:
+            return _write_once(
+                documents(), spec, lambda doc_id: own[doc_id.split("/")[0]], ["train"], folder
+            )
+        except _EmptySplit:
+            raise ValueError(
+                f"corpora.{folder.name}.splits.train: {spec['splits'].get('train')!r} holds no "
+                "usable document. Correct it, column or min_characters"
+            ) from None
     fractions = {"validation": 0.02, "test": 0.02, "prompts": 0.05} | spec.get("held_out", {})
     if sum(fractions.values()) >= 1:
         raise ValueError(
-            f"held_out: {fractions} sum to {sum(fractions.values()):g}; allowed: less than 1, the "
-            "rest is for training"
+            f"corpora.{folder.name}.held_out: the shares {fractions} sum to "
+            f"{sum(fractions.values()):g}; allowed: less than 1, because the rest is the training "
+            "text. Lower a share"
         )
     moved: dict[str, str] = {}
 
@@ -217,17 +224,18 @@ def _write_once(
         total = sum(counts.values())
         reasons = (
             ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-            or "nothing was there"
+            or "the source has none"
         )
         if total == 0:
             raise ValueError(
-                f"the corpus is empty, no document is left to use ({reasons}); correct path, "
-                "column or min_characters"
+                f"corpora.{folder.name}: the corpus is empty, because no document is usable "
+                f"({reasons}). Correct its source, column or min_characters"
             )
         if total < len(wanted):
             raise ValueError(
-                f"{total} documents cannot fill {', '.join(wanted)}; add some, or set a share of "
-                "held_out to 0"
+                f"corpora.{folder.name}.held_out: {total} documents cannot fill the splits "
+                f"{', '.join(wanted)}; allowed: at least one document per split. Add documents, or "
+                "set a share of held_out to 0"
             )
         empty = [split for split in wanted if counts[split] == 0]
         if empty:
@@ -238,7 +246,7 @@ def _write_once(
 
 
 def _kept(documents: Documents, spec: dict, skipped: Counter) -> Iterator[tuple[str, str]]:
-    """The documents that are used; the others are counted in `skipped` by reason."""
+    """Yield the usable documents. Count the others in `skipped` by reason."""
     least, most = spec.get("min_characters", 1), spec.get("max_documents") or float("inf")
     used: Counter[str] = Counter()
     for doc_id, text in documents:
@@ -265,7 +273,7 @@ def _split(seed: int, doc_id: str, fractions: dict[str, float]) -> str:
 
 
 class _Writer:
-    """Appends documents to a parquet file in row groups of about BATCH_CHARACTERS."""
+    """Append documents to a parquet file in row groups of about BATCH_CHARACTERS."""
 
     def __init__(self, path: Path) -> None:
         self.file = pq.ParquetWriter(path, SCHEMA, compression="zstd")
@@ -278,7 +286,7 @@ class _Writer:
         self.rows.append((doc_id, text))
         self.documents += 1
         self.characters += len(text)
-        self.held += len(text) + 100  # so that empty and tiny documents fill a batch too
+        self.held += len(text) + 100  # empty and tiny documents also fill a batch
         if self.held >= BATCH_CHARACTERS:
             self.flush()
 
@@ -302,11 +310,11 @@ class _Writer:
 
 
 # A sentence ends
-# after . ! or ? that stands alone, as in tokenised text and the microworld ("paris ."), whatever
-# follows;
-# after . ! or ? and closing quotes or brackets, before white space and no small letter, unless it
-# closes an initial or a title;
-#   after the full stops of Chinese, Japanese and Hindi; and at a blank line.
+# - after a separate . ! or ?, as in tokenised text and the microworld ("paris .");
+# - after . ! or ? with closing quotes or brackets, if white space and no small letter follow, and
+#   the full stop does not end an initial, a title, "vs", "e.g" or "i.e";
+# - after a full stop of Chinese, Japanese or Hindi;
+# - at a blank line.
 _SENTENCE = re.compile(
     r"""\S.*?
     (?: (?<=\s)[.!?]+(?=\s|$)
@@ -324,8 +332,9 @@ _SENTENCE = re.compile(
 
 
 def first_sentences(text: str, max_sentences: int) -> str:
-    """The first `max_sentences` sentences of a text (all of it where it has no more), without white
-    space around them.
+    """Return the first `max_sentences` sentences of a text, without surrounding white space.
+
+    A text with fewer sentences is returned whole.
     """
     text = text.strip()
     sentences = list(islice(_SENTENCE.finditer(text), max_sentences))
@@ -333,8 +342,9 @@ def first_sentences(text: str, max_sentences: int) -> str:
 
 
 def prompts(folder: Path, max_sentences: int) -> list[tuple[str, str]]:
-    """(doc_id, first sentences) of each held-out prompt document, at most `max_sentences` each
-    (study A, table 2).
+    """Return (doc_id, first sentences) of each held-out prompt document.
+
+    A prompt has at most `max_sentences` sentences (study A, table 2).
     """
     return [
         (doc_id, first_sentences(text, max_sentences))

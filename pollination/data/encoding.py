@@ -1,4 +1,7 @@
-"""Text to token ids. If words stand alone, each distinct word is tokenised once, then looked up."""
+"""Turn text into token ids.
+
+If no token spans two words, each distinct word is tokenised once and then looked up.
+"""
 
 import copy
 import json
@@ -13,13 +16,13 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
-BATCH_TEXTS, BATCH_CHARACTERS = 4096, 4_000_000  # tokenised at once
+BATCH_TEXTS, BATCH_CHARACTERS = 4096, 4_000_000  # per call of the tokenizer
 PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
 KNOWN_WORDS, KNOWN_IDS = 500_000, 4_000_000  # kept in memory, about 100 MB at most
 JOINED_WORDS = 500  # new words tokenised as one text
-# Unicode's White_Space, which tokenizers mean by \s
+# Unicode's White_Space: the meaning of \s in tokenizers
 SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-META = "▁"  # what SentencePiece writes for a space
+META = "▁"  # SentencePiece writes it for a space
 _WHITE = b"\t\n\v\f\r "
 # white space after another character, or the separator beside another character
 _WITHIN = re.compile(f"[^{META}\n][{META}\n]|.\x01|\x01.", re.DOTALL)
@@ -35,7 +38,7 @@ _WIDE = [
 
 
 def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[np.ndarray]:
-    """Token ids (int32) of each document, without special tokens, in batches and bounded memory.
+    """Yield the token ids (int32) of each document, without special tokens, in bounded memory.
 
     Text that looks like a special token ("<eos>") stays text. Tokenisation uses several threads if
     TOKENIZERS_PARALLELISM allows it.
@@ -69,7 +72,7 @@ def _ids(backend: Tokenizer, texts: list[str]) -> list[np.ndarray]:
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]:
-    """Lists of (text, whether a document begins with it, whether a document ends with it)."""
+    """Yield lists of (text, whether a document begins with it, whether a document ends with it)."""
     batch, characters = [], 0
     for document in documents:
         pieces = list(_pieces(document)) if len(document) > PIECE_CHARACTERS else [document]
@@ -84,7 +87,7 @@ def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cut where white space begins; inside a word only if the word is longer than a piece."""
+    """Cut a text before white space. Cut inside a word only if it is longer than a piece."""
     start = 0
     while start < len(text):
         stop = start + PIECE_CHARACTERS
@@ -98,7 +101,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _table(characters: bytes) -> np.ndarray:
-    """Which of the 256 bytes are among `characters`: bool (256,)."""
+    """Return for each of the 256 bytes whether it is in `characters`: bool (256,)."""
     return np.isin(np.arange(256), list(characters))
 
 
@@ -107,11 +110,11 @@ def _table(characters: bytes) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rules:
-    """Where a text may be cut into words whose ids, end to end, are those of the text.
+    """Rules that cut a text into words. The ids of the words, end to end, are the ids of the text.
 
-    `backend` tokenises words. A word begins at a byte of `cuts` that follows anything but white
-    space. `separator` is one token and leaves the ids of words that match `joinable` (RE2) as they
-    are, so many such words are tokenised as one text. The tokenizer sets `prefix` before a text.
+    `backend` tokenises words. A word begins at a byte of `cuts` that does not follow white space.
+    `separator` is one token and does not change the ids of words that match `joinable` (RE2), so
+    many such words are tokenised as one text. The tokenizer puts `prefix` before a text.
     """
 
     backend: Tokenizer
@@ -122,7 +125,7 @@ class Rules:
 
 
 def rules_of(tokenizer: Tokenizer) -> Rules | None:
-    """The rules of a tokenizer; None unless its settings prove that words stand alone.
+    """Return the rules of a tokenizer, or None if a token may span two of its words.
 
     - WhitespaceSplit, and ByteLevel with GPT-2's pattern: no token has white space after another
       character.
@@ -134,7 +137,7 @@ def rules_of(tokenizer: Tokenizer) -> Rules | None:
     normalizer = settings["normalizer"]
     if model.get("dropout") or not all(token["special"] for token in settings["added_tokens"]):
         return None
-    backend = Tokenizer(tokenizer.model)  # without special tokens: what looks like one is text
+    backend = Tokenizer(tokenizer.model)  # it knows no special tokens, so their names stay text
     if normalizer is None and splitter:
         backend.pre_tokenizer = tokenizer.pre_tokenizer
         if splitter["type"] == "WhitespaceSplit":
@@ -150,7 +153,7 @@ def rules_of(tokenizer: Tokenizer) -> Rules | None:
     prefix = " " if steps[:1] == [{"type": "Prepend", "prepend": META}] else ""
     replacement = {"type": "Replace", "pattern": {"String": " "}, "content": META}
     vocabulary = model.get("vocab", {})
-    # without a token of its own, a line's end could fuse with an unknown character beside it
+    # without its own token, a line end could fuse with an unknown character beside it
     has_newline = "\n" in vocabulary or (model.get("byte_fallback") and "<0x0A>" in vocabulary)
     if (
         not splitter
@@ -168,7 +171,7 @@ def rules_of(tokenizer: Tokenizer) -> Rules | None:
 
 @dataclass
 class Words:
-    """The words met so far and their ids: word n has `ids[starts[n] : starts[n] + lengths[n]]`."""
+    """The known words and their ids: word n has `ids[starts[n] : starts[n] + lengths[n]]`."""
 
     rules: Rules
     numbers: dict[str, int] = field(default_factory=dict)
@@ -177,7 +180,7 @@ class Words:
     lengths: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def encode(self, texts: list[str]) -> Iterator[np.ndarray]:
-        """Token ids (int32) of each text."""
+        """Yield the token ids (int32) of each text."""
         raw = [text.encode() for text in texts]
         ends = np.cumsum([len(text) for text in raw])
         data = np.frombuffer(b"".join(raw), dtype=np.uint8)
@@ -202,7 +205,7 @@ class Words:
         )
         numbers = numbers_U[words.indices.to_numpy()]
         lengths = self.lengths[numbers]
-        after = np.append(0, np.cumsum(lengths))  # ids before each word; last, the sum
+        after = np.append(0, np.cumsum(lengths))  # number of ids before each word, then their sum
         ids = self.ids[np.repeat(self.starts[numbers] - after[:-1], lengths) + np.arange(after[-1])]
         first = 0
         for last in after[np.searchsorted(begins, ends)].tolist():
@@ -210,11 +213,11 @@ class Words:
             first = last
 
     def begins(self, data: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Where words begin in the UTF-8 bytes `data` of texts that end at `ends`."""
+        """Return where words begin in the UTF-8 bytes `data` of texts that end at `ends`."""
         begin = np.zeros(len(data) + 1, dtype=bool)
         begin[1:-1] = _table(self.rules.cuts)[data[1:]] & ~_table(_WHITE)[data[:-1]]
         at = np.flatnonzero(begin)
-        at = at[data[at - 1] >= 0x80]  # the character before may be wide white space
+        at = at[data[at - 1] >= 0x80]  # the preceding character may be wide white space
         pair = data[at - 2].astype(np.int64) << 8 | data[at - 1]
         triple = data[at - 3].astype(np.int64) << 16 | pair
         begin[at[np.isin(pair, _WIDE) | np.isin(triple, _WIDE)]] = False
@@ -223,7 +226,7 @@ class Words:
         return np.flatnonzero(begin[: len(data)])
 
     def learn(self, words: list[str]) -> None:
-        """Tokenise new words: joinable ones as one text, all others each by itself."""
+        """Tokenise new words: joinable words as one text, every other word on its own."""
         joined, single, ids, lengths = self.together(words)
         single_ids = _ids(self.rules.backend, single)
         single_lengths = np.array([len(ids_of_word) for ids_of_word in single_ids], dtype=np.int64)
@@ -237,9 +240,9 @@ class Words:
         self.numbers.update(zip(joined + single, new_numbers, strict=True))
 
     def together(self, words: list[str]) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-        """Words tokenised together, all others, ids of the former, and their lengths (in tokens).
+        """Return the words tokenised together, all other words, and the former's ids and lengths.
 
-        The separator's id follows each word in the ids; lengths do not count it.
+        The separator's id follows each word in the ids. Lengths (in tokens) do not count it.
         """
         no_words: list[str] = []
         none = no_words, words, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)

@@ -17,18 +17,19 @@ LOG_EVERY_S = 30.0
 
 
 def stage_hub(spec: dict, path: Path) -> None:
-    """Stream the text column of a data set (config kind hub) into the parquet file `path`.
+    """Stream the text column of a data set (corpus kind hub) into the parquet file `path`.
 
-    It has the columns "split" and "text", and whole documents in their order. Streaming stops
-    before the document that would exceed max_tokens * characters_per_token characters, but always
-    keeps the first. `splits` ({ours: the hub's}) gives each split this budget; without it, "split"
-    is "". `name` may also be a local data-set folder.
-    ValueError: no such data set, subset, split or column, or no text in it.
+    The file has the name of the corpus. It holds the columns "split" and "text", and whole
+    documents in their order. Streaming stops before the document that would exceed
+    max_tokens * characters_per_token characters, but always keeps the first. `splits` ({our name:
+    the hub's name}) gives each split this budget. Without it, "split" is "". `name` may also be a
+    local data-set folder.
+    ValueError: there is no such data set, subset, split or column, or it holds no text.
     """
     log = logging.getLogger("pollination")
     budget = int(spec["max_tokens"] * spec.get("characters_per_token", 4.0))
     log.info(
-        "streaming %s: up to %d tokens, taken to be %d characters",
+        "streaming %s: up to %d tokens, estimated as %d characters",
         spec["name"],
         spec["max_tokens"],
         budget,
@@ -38,11 +39,12 @@ def stage_hub(spec: dict, path: Path) -> None:
         pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as file,
     ):
         for split, name in (spec.get("splits") or {"": spec.get("split", "train")}).items():
-            _stage_split(spec | {"split": name}, split, budget, file, log)
+            key = f"corpora.{Path(path).stem}"
+            _stage_split(spec | {"split": name}, split, budget, file, log, key)
 
 
 def _stage_split(
-    spec: dict, split: str, budget: int, file: pq.ParquetWriter, log: logging.Logger
+    spec: dict, split: str, budget: int, file: pq.ParquetWriter, log: logging.Logger, key: str
 ) -> None:
     rows: list[str] = []
     held, documents, characters, spoke = 0, 0, 0, time.monotonic()
@@ -51,7 +53,7 @@ def _stage_split(
         file.write_table(pa.table({"split": [split] * len(rows), "text": rows}, schema=SCHEMA))
         rows.clear()
 
-    for text in _texts(spec):
+    for text in _texts(spec, key):
         if documents and characters + len(text) > budget:
             break
         rows.append(text)
@@ -68,17 +70,19 @@ def _stage_split(
                 100 * characters / budget,
             )
     else:
-        log.warning("%s ended at %d of %d characters", spec["name"], characters, budget)
+        log.warning(
+            "%s: the data set ended after %d of %d characters", spec["name"], characters, budget
+        )
     if not documents:
         raise ValueError(
-            f"name: {spec['name']!r}, split {spec['split']!r} holds no text in column "
-            f"{spec.get('column', 'text')!r}"
+            f"{key}.column: {spec.get('column', 'text')!r} holds no text in {spec['name']!r}, "
+            f"split {spec['split']!r}. Name a text column, or another split"
         )
     flush()
     log.info("staged %d documents, %d characters of split %s", documents, characters, spec["split"])
 
 
-def _texts(spec: dict) -> Iterator[str]:
+def _texts(spec: dict, key: str) -> Iterator[str]:
     import datasets
 
     name, column = spec["name"], spec.get("column", "text")
@@ -96,11 +100,13 @@ def _texts(spec: dict) -> Iterator[str]:
             for row in rows.select_columns([column]):
                 if isinstance(row[column], str):
                     yield row[column]
-    except Exception as error:  # a dozen libraries may fail here, each in its own way
+    except Exception as error:  # many libraries may fail here, each in its own way
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"name: {name!r} cannot be streamed: {reason}; check name, subset, split and the "
-            "network"
+            f"{key}.name: {name!r} cannot be streamed ({reason}). Check name, subset, split, "
+            "revision and the network, or name a local data-set folder"
         ) from error
     if column not in columns:
-        raise ValueError(f"column: {column!r} is not in {name!r}; allowed: {', '.join(columns)}")
+        raise ValueError(
+            f"{key}.column: {column!r} is not a column of {name!r}; allowed: {', '.join(columns)}"
+        )

@@ -1,9 +1,9 @@
 """A small world whose truth is known: a finite grammar that writes text, and its benchmarks.
 
-A document is a sequence of independent sentences. After each, it ends with probability
-1 / mean_sentences. Sentences are finitely many, so the grammar is a table of (sentence,
-probability), and a trie over it gives the exact log-probability of every token. There are four
-kinds of sentence:
+A document is a sequence of independent sentences. After each sentence, the document ends with
+probability 1 / mean_sentences. The grammar has finitely many sentences, so it is a table of
+(sentence, probability). A trie over the table gives the exact log-probability of every token.
+There are four kinds of sentence:
 
     knowledge     anna lives in paris .     people by Zipf's law, four attributes each
     arithmetic    three plus four is seven .
@@ -24,7 +24,7 @@ import pandas as pd
 SHARES = {"knowledge": 0.55, "arithmetic": 0.2, "coreference": 0.1, "social": 0.15}
 DEV_QUESTIONS = 8
 BANDS = 4
-SENTENCES = 10_000  # default length of the text whose distinct facts are counted
+SENTENCES = 10_000  # default length of the text in which distinct facts are counted
 
 NAMES = (
     "anna ben clara david emma felix greta hugo iris jonas karla leo mia noah olga paul rosa simon "
@@ -70,7 +70,7 @@ Score = Callable[[list[list[str]]], list[np.ndarray]]
 
 
 def _names(count: int, taken: set[str]) -> list[str]:
-    """The first `count` free names of a fixed list; if it runs out, syllables make more."""
+    """Return the first `count` free names of a fixed list, then names made of syllables."""
     syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")]
     made = (first + second for first in syllables for second in syllables)
     more = (
@@ -94,7 +94,7 @@ def _question(
 
 
 def _draw(values: list[str], right: str, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` of the wrong values, drawn without replacement."""
+    """Draw `count` of the wrong values without replacement."""
     wrong = [value for value in values if value != right]
     return [wrong[i] for i in rng.choice(len(wrong), count, replace=False)]
 
@@ -123,7 +123,7 @@ def _social(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
     sentences, questions = [], []
     feelings = [feeling for pair in EVENTS.values() for feeling in pair]
     for *pair, verb, side in itertools.product(GIVERS, TAKERS, EVENTS, (0, 1)):
-        # the feeling of the second person is the distractor that matters
+        # the main distractor is the other person's feeling
         right, distractor = EVENTS[verb][side], EVENTS[verb][1 - side]
         question = f"the {pair[0]} {verb} the {pair[1]} so the {pair[side]} feels"
         unrelated = [feeling for feeling in feelings if feeling != distractor]
@@ -136,9 +136,9 @@ def _social(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
 def _knowledge(
     people: int, zipf_exponent: float, taken: set[str], rng: np.random.Generator
 ) -> tuple[pd.DataFrame, list[dict]]:
-    """Facts with their share of the knowledge sentences, and a question about each.
+    """Return facts with their share of the knowledge sentences, and a question about each fact.
 
-    The person of rank 1 comes first. No person's name is in `taken`, the other sentences' words.
+    The person of rank 1 comes first. `taken` are the words of the other sentences; no name is one.
     """
     names = _names(
         people, taken.union(*(values + phrase.split() for phrase, values in ATTRIBUTES.values()))
@@ -159,11 +159,11 @@ def _knowledge(
 
 @dataclass(frozen=True)
 class World:
-    """A grammar: sentences with probabilities, the facts among them, and questions about it.
+    """A grammar: sentences with probabilities, the facts that they state, and questions.
 
     `facts` has person, attribute, value, rank (of the person, 1 = mentioned most), prefix (the
     sentence up to its value) and probability (of the fact's sentence among all sentences).
-    `values` maps an attribute to all values that it can have.
+    `values` maps an attribute to all its possible values.
     """
 
     mean_sentences: float
@@ -175,7 +175,10 @@ class World:
 
     @classmethod
     def create(cls, settings: dict, seed: int) -> "World":
-        """A world by people, zipf_exponent, mean_sentences (config); ValueError: out of range."""
+        """Create a world with the config's people, zipf_exponent and mean_sentences.
+
+        ValueError: a setting is out of range.
+        """
         settings = {"people": 48, "zipf_exponent": 1.0, "mean_sentences": 6} | settings
         people, zipf_exponent, mean = (
             settings[key] for key in ("people", "zipf_exponent", "mean_sentences")
@@ -213,7 +216,7 @@ class World:
         return cls(mean, sentences, shares, facts, values, questions)
 
     def to_json(self) -> dict:
-        """All that `from_json` needs, as plain values."""
+        """Return the world as plain values for `from_json`."""
         return {
             "mean_sentences": self.mean_sentences,
             "sentences": self.sentences,
@@ -225,7 +228,7 @@ class World:
 
     @classmethod
     def from_json(cls, value: dict) -> "World":
-        """The world that `to_json` described, equal to the last bit."""
+        """Return the world that `to_json` described, equal to the last bit."""
         tables = {
             "probabilities": np.array(value["probabilities"]),
             "facts": pd.DataFrame(value["facts"]),
@@ -233,23 +236,23 @@ class World:
         return cls(**(value | tables))
 
     def benchmarks(self) -> dict[str, list[dict]]:
-        """Benchmark -> rows of question, choices, answer (index) and split ("dev" or "test").
+        """Map each benchmark to rows of question, choices, answer (index), split ("dev" or "test").
 
         The benchmarks are knowledge, arithmetic, coreference and social. A question is the
-        beginning of a sentence; a choice is the single word that comes next. Knowledge asks for
-        every fact once, however rare the person; its rows also have person, attribute and rank.
+        beginning of a sentence. A choice is the single word that comes next. Knowledge asks for
+        every fact once, also for rare people. Its rows also have person, attribute and rank.
         """
         return self.questions
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """All words, sorted, with the values that nobody has, because questions offer them."""
+        """All words, sorted. Values that nobody has are included, because questions offer them."""
         stated = {word for sentence in self.sentences for word in sentence.split()}
         return sorted(stated.union(*self.values.values()))
 
     @property
     def entropy_per_token(self) -> float:
-        """Entropy in nats per token of a document, eos counted: a lower bound of any loss."""
+        """Entropy of a document in nats per token, with eos: a lower bound of any model's loss."""
         mean, p = self.mean_sentences, self.probabilities[self.probabilities > 0]
         end = 1 / mean
         decision = -(end * math.log(end) + (1 - end) * math.log1p(-end)) if mean > 1 else 0.0
@@ -257,7 +260,7 @@ class World:
         return (mean * (-(p @ np.log(p)) + decision)) / (mean * (self.probabilities @ words) + 1)
 
     def sample_documents(self, count: int, rng: np.random.Generator) -> list[str]:
-        """`count` documents: words joined by single spaces, without eos."""
+        """Draw `count` documents: words joined by single spaces, without eos."""
         lengths = rng.geometric(1 / self.mean_sentences, count)
         chosen = iter(rng.choice(len(self.sentences), lengths.sum(), p=self.probabilities).tolist())
         return [
@@ -267,7 +270,7 @@ class World:
 
     @cached_property
     def _trie(self) -> dict:
-        """word -> [log-probability given the words before, trie of next words (empty: the end)]."""
+        """Word -> [log-probability given the words before, trie of next words (empty: the end)]."""
         root: dict = {}
         for sentence, probability in zip(self.sentences, self.probabilities.tolist(), strict=True):
             node = root
@@ -284,10 +287,10 @@ class World:
         return root
 
     def token_logprobs(self, words: list[str]) -> np.ndarray:
-        """Exact log-probability (nats) of each word given those before, then of eos: (words + 1,).
+        """Return the exact log-probability (nats) of each word, then of eos: (words + 1,).
 
-        -inf from the first word that the grammar does not allow. -inf also for an eos inside a
-        sentence or right at the start.
+        Each is conditional on the words before. It is -inf from the first word that the grammar
+        does not allow, and for an eos inside a sentence or at the start.
         """
         logprobs = np.full(len(words) + 1, -math.inf)
         go_on = math.log1p(-1 / self.mean_sentences) if self.mean_sentences > 1 else -math.inf
@@ -305,9 +308,10 @@ class World:
 
 
 def expected_distinct_facts(probabilities: np.ndarray, sentences: int) -> float:
-    """Mean number of distinct facts in `sentences` independent sentences: sum of 1 - (1 - q)^n.
+    """Return the mean number of distinct facts in n independent sentences: sum of 1 - (1 - q)^n.
 
-    `probabilities` (F,) are q, that a sentence states the fact. The sum is known as rarefaction.
+    n is `sentences`. `probabilities` (F,) are q: the probability that a sentence states the fact.
+    The sum is known as rarefaction.
     """
     q = np.clip(probabilities, 0.0, 1.0)
     with np.errstate(divide="ignore"):
@@ -317,17 +321,17 @@ def expected_distinct_facts(probabilities: np.ndarray, sentences: int) -> float:
 def fact_distribution(
     world: World, score: Score, sentences: int = SENTENCES
 ) -> tuple[pd.DataFrame, dict]:
-    """Compare what a model states as a document's first sentence with the truth, fact by fact.
+    """Compare the first sentence that a model writes with the truth, fact by fact.
 
-    `score` takes word sequences. For each it returns the log-probabilities (nats) of its words
-    given those before, eos in front.
+    `score` takes word sequences. For each it returns the log-probabilities (nats) of its words,
+    given eos and the words before.
 
-    Table, one row per fact: person, attribute, value, rank, band (0 = the quarter of the people
-    mentioned most ... 3 = least), truth_probability and model_probability (of the fact's sentence),
-    false_probability (of the same sentence with any wrong value), known (the right value is the
-    likeliest of the attribute's values). Summary, over all facts and by band: the masses of true
-    and of false facts, the share known, and the distinct facts expected in `sentences` such
-    sentences, with the truth beside the model.
+    The table has one row per fact: person, attribute, value, rank, band (0 = the quarter of the
+    people mentioned most ... 3 = least), truth_probability and model_probability (of the fact's
+    sentence), false_probability (of the same sentence with any wrong value), known (the right value
+    is the likeliest of the attribute's values). The summary covers all facts and each band: the
+    mass of true and of false facts, the share of known facts, and the distinct facts expected in
+    `sentences` such sentences. It gives them for the truth and for the model.
     """
     facts = world.facts
     options = [world.values[attribute] for attribute in facts.attribute]

@@ -1,4 +1,4 @@
-"""Blocks of training text, and how several texts become a single text."""
+"""Combine blocks of several texts into one training text."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Blocks(Protocol):
-    """Training text: `len` blocks; `blocks(indices)` is an int64 array (B, T)."""
+    """A training text of `len` blocks. `blocks(indices)` returns an int64 array (B, T)."""
 
     def __len__(self) -> int: ...
     def blocks(self, indices: np.ndarray) -> np.ndarray: ...
@@ -15,7 +15,7 @@ class Blocks(Protocol):
 
 @dataclass
 class Mixture:
-    """Blocks of two texts: human block `human[i]` replaces synthetic block i; -1 keeps it."""
+    """Blocks of two texts: human block `human[i]` replaces synthetic block i, unless it is -1."""
 
     synthetic: Blocks
     human_blocks: Blocks
@@ -60,7 +60,7 @@ class Joined:
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
         where = np.searchsorted(self.ends, indices, side="right")
-        order = np.argsort(where, kind="stable")  # each text is read once
+        order = np.argsort(where, kind="stable")  # reads each text once
         rows = [
             self.parts[i].blocks(indices[where == i] - (self.ends[i] - len(self.parts[i])))
             for i in np.unique(where)
@@ -69,22 +69,22 @@ class Joined:
 
 
 def mix(synthetic: Blocks, human_blocks: Blocks, fraction: float, seed: int) -> Mixture:
-    """Replace a share of blocks by human blocks (`replacements`)."""
+    """Replace a share of the synthetic blocks by human blocks (`replacements`)."""
     human = replacements(len(synthetic), len(human_blocks), fraction, seed)
     return Mixture(synthetic, human_blocks, human)
 
 
 def replacements(synthetic: int, human: int, fraction: float, seed: int) -> np.ndarray:
-    """(synthetic,): the human block that replaces each synthetic one, or -1.
+    """Return (synthetic,): the human block that replaces each synthetic block, or -1.
 
-    The arguments are counts of blocks. Both kinds are drawn without replacement. ValueError: the
-    human text has fewer blocks than that share.
+    `synthetic` and `human` are counts of blocks. Both kinds are drawn without replacement.
+    ValueError: the human text has fewer blocks than that share.
     """
     count = round(fraction * synthetic)
     if count > human:
         raise ValueError(
-            f"human.fraction: {fraction} of {synthetic} blocks is {count}, but the corpus has "
-            f"{human} training blocks; allowed: less, or add text"
+            f"human.fraction: {fraction} of {synthetic} blocks needs {count} human blocks; "
+            f"allowed: at most the {human} of the corpus. Lower human.fraction or add text"
         )
     generator, replaced = np.random.default_rng(seed), np.full(synthetic, -1, dtype=np.int64)
     chosen = generator.choice(human, count, replace=False)
@@ -93,22 +93,23 @@ def replacements(synthetic: int, human: int, fraction: float, seed: int) -> np.n
 
 
 def join(parts: list[Blocks]) -> Blocks:
-    """Several texts, end to end, as a single text."""
+    """Join several texts end to end."""
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def sample(blocks: Blocks, count: int, seed: int) -> Subset:
-    """`count` of the blocks (all, if there are fewer), drawn without replacement."""
+    """Draw `count` of the blocks (or all, if there are fewer) without replacement."""
     return Subset(blocks, np.random.default_rng(seed).permutation(len(blocks))[:count])
 
 
 def segment(blocks: Blocks, context_tokens: int, spec: dict, member: int, seed: int) -> Subset:
-    """The human text of founder `member`; `spec` has pool, tokens, segments and num_segments.
+    """Return the human text of founder `member`.
 
-    Blocks are shuffled (by the data seed), because neighbours in a corpus are of the same book and
-    founders shall differ by chance alone. Without `num_segments`, segment m is the m-th `tokens`
-    tokens. With it, the first `tokens` (None: all) are cut into that many segments, whose lengths
-    differ by at most one block (study B, section 3: n = N / M).
+    `spec` has pool, tokens, segments and num_segments. Blocks are shuffled with `seed`, because
+    neighbours in a corpus come from the same book, and founders must differ by chance alone.
+    Without `num_segments`, segment m is the m-th slice of `tokens` tokens. With it, the first
+    `tokens` tokens (None: all) are cut into that many segments. Their lengths differ by at most one
+    block (study B, section 3: n = N / M).
     ValueError: the corpus has too little text, or the segment is shorter than one block.
     """
     pool, tokens, num_segments = spec["pool"], spec["tokens"], spec["num_segments"]
@@ -120,18 +121,20 @@ def segment(blocks: Blocks, context_tokens: int, spec: dict, member: int, seed: 
     )
     count = len(blocks) if tokens is None else tokens // context_tokens
     first, last = (0, count) if num_segments else (number * count, (number + 1) * count)
+    key = f"founders.{pool}.train.tokens: {'null' if tokens is None else f'{tokens:,}'}"
     if last > len(blocks):
+        fix = "or add text" if num_segments else "add text, or set segments: same"
         raise ValueError(
-            f"founders.{pool}.train.tokens: founder {member} needs blocks {first} to {last} of its "
-            f"corpus, which has {len(blocks)} ({len(blocks) * context_tokens:,} tokens); "
-            "lower train.tokens, add text, or set segments: same"
+            f"{key}: founder {member} needs {last * context_tokens:,} tokens of text, but its "
+            f"corpus has {len(blocks) * context_tokens:,}. Lower train.tokens, {fix}"
         )
     chosen = order[first:last]
     if num_segments:
         chosen = np.array_split(chosen, num_segments)[number]
     if len(chosen) == 0:
         raise ValueError(
-            f"founders.{pool}.train.tokens: {tokens} give founder {member} less than one block of "
-            f"{context_tokens} tokens; allowed: at least that"
+            f"{key}: founder {member} gets less than one block of {context_tokens} tokens; "
+            f"allowed: at least {context_tokens * (num_segments or 1):,}. Raise train.tokens, add "
+            "text, or lower num_segments"
         )
     return Subset(blocks, chosen)

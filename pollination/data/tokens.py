@@ -1,6 +1,6 @@
 """Tokenizers, and token ids packed into memory-mapped blocks of context length.
 
-A packed text is two files. `<stem>.bin` is a flat array of ids: uint16 for vocabularies up to
+A packed text has two files. `<stem>.bin` is a flat array of ids: uint16 for vocabularies up to
 65,536, else uint32. `<stem>.json` holds blocks, context_tokens, tokens (packed), dtype, documents,
 dropped_tokens (of the last, incomplete block) and eos_id.
 """
@@ -27,23 +27,24 @@ from pollination.data.microworld import World
 
 EOS, UNK = "<eos>", "<unk>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
-TRAINING_CHARACTERS = 100_000_000  # a BPE's vocabulary settles long before this
+TRAINING_CHARACTERS = 100_000_000  # more text hardly changes the vocabulary of a BPE
 WRITE_TOKENS = 1_000_000
 
 log = logging.getLogger("pollination")
 
 
 def make_tokenizer(spec: dict, corpus_folder: Path | None, folder: Path, seed: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json of the config's `tokenizer` into `folder`.
+    """Write tokenizer.json and tokenizer_config.json of a model's tokenizer into `folder`.
 
-    Kind `word` takes the words of a microworld, or of a corpus's training text by falling
-    frequency. Kind `bpe` is byte-level BPE of `vocab_size` tokens, trained on at most
-    TRAINING_CHARACTERS of training text; it logs a warning if the corpus yields fewer tokens.
-    Kind `pretrained` loads a folder or a hub model.
-    ValueError: a pretrained tokenizer is absent, slow-only or without an eos token.
+    `folder` has the name of the model, and `spec` is its `tokenizer` block. Kind `word` takes the
+    words of a microworld, or the words of a corpus's training text by falling frequency. Kind `bpe`
+    is byte-level BPE of `vocab_size` tokens, trained on at most TRAINING_CHARACTERS of training
+    text. It logs a warning if the corpus yields fewer tokens. Kind `pretrained` loads a folder or a
+    hub model.
+    ValueError: a pretrained tokenizer is missing, slow-only or without an eos token.
     """
     if spec["kind"] == "pretrained":
-        tokenizer = _pretrained(spec["source"])
+        tokenizer = _pretrained(spec["source"], f"models.{Path(folder).name}")
     else:
         assert corpus_folder is not None, "the rule names the corpus"
         made = (
@@ -55,7 +56,7 @@ def make_tokenizer(spec: dict, corpus_folder: Path | None, folder: Path, seed: i
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=made, eos_token=EOS, clean_up_tokenization_spaces=False, **unk
         )
-    # a tokenizer that was saved while it truncated or padded would still do so after loading
+    # a loaded tokenizer may have been saved with truncation or padding
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     folder = Path(folder)
@@ -95,7 +96,7 @@ def _bpe(vocabulary: int, corpus_folder: Path, seed: int) -> Tokenizer:
     tokenizer.train_from_iterator(_sample(corpus_folder, seed), trainer)
     if tokenizer.get_vocab_size() < vocabulary:
         log.warning(
-            "the corpus yields %d tokens, not the %d of tokenizer.vocab_size",
+            "the corpus yields %d tokens, fewer than the %d of tokenizer.vocab_size",
             tokenizer.get_vocab_size(),
             vocabulary,
         )
@@ -103,7 +104,7 @@ def _bpe(vocabulary: int, corpus_folder: Path, seed: int) -> Tokenizer:
 
 
 def _sample(corpus_folder: Path, seed: int) -> Iterator[str]:
-    """Training documents; a random sample of them if the text exceeds TRAINING_CHARACTERS."""
+    """Yield training documents, or a random sample if they exceed TRAINING_CHARACTERS."""
     total = artifacts.read_json(Path(corpus_folder) / "corpus.json")["characters"]["train"]
     share = TRAINING_CHARACTERS / max(total, 1)
     for doc_id, text in read_documents(corpus_folder, "train"):
@@ -111,38 +112,39 @@ def _sample(corpus_folder: Path, seed: int) -> Iterator[str]:
             yield text
 
 
-def _pretrained(source: str) -> PreTrainedTokenizerFast:
+def _pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
     path = Path(source).expanduser()
     if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise ValueError(
-            f"tokenizer.source: {source!r}: there is no such folder; correct the path, or name a "
-            "model of the hub (owner/name)"
+            f"{key}: the tokenizer folder {source!r} does not exist. Give the right path "
+            "(tokenizer.source or pretrained), set `data`, download it with `pollination data`, or "
+            "name a hub model (owner/name)"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(path) if path.is_dir() else source, use_fast=True, trust_remote_code=False
         )
-    except Exception as error:  # its loaders raise whatever their libraries do, even bare Exception
+    except Exception as error:  # loaders raise any class, even bare Exception
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"tokenizer.source: {source!r} cannot be loaded ({reason}); name a folder with "
-            "tokenizer.json, or a hub model"
+            f"{key}: the tokenizer of {source!r} cannot be loaded ({reason}). Name a folder with "
+            "tokenizer.json or a hub model (tokenizer.source or pretrained)"
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
-            f"tokenizer.source: {source!r} has no fast tokenizer (tokenizer.json); "
-            "name one that has"
+            f"{key}: {source!r} has no fast tokenizer (tokenizer.json). Name a folder or hub model "
+            "that has one (tokenizer.source or pretrained)"
         )
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            f"tokenizer.source: {source!r} has no eos token, which parts documents; set eos_token "
-            "in its tokenizer_config.json"
+            f"{key}: the tokenizer of {source!r} has no eos token, which separates documents. Set "
+            "eos_token in its tokenizer_config.json"
         )
     return tokenizer
 
 
 def vocabulary_id(tokenizer) -> str:
-    """A digest of what token ids mean: equal for tokenizers that agree in every id."""
+    """Return a digest of the vocabulary. Tokenizers that agree in every id have the same."""
     words = sorted((index, word) for word, index in tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
 
@@ -154,7 +156,7 @@ def pack(
     path: Path,
     separator: str = "eos",
 ) -> dict:
-    """Tokenise documents and pack them (see pack_ids); return the content of `<stem>.json`."""
+    """Tokenise documents and pack them (`pack_ids`). Return the content of `<stem>.json`."""
     ids, eos_id = encode(documents, tokenizer), tokenizer.eos_token_id
     return pack_ids(ids, len(tokenizer), context_tokens, eos_id, path, separator)
 
@@ -169,8 +171,9 @@ def pack_ids(
 ) -> dict:
     """Write documents (sequences or arrays of token ids) end to end, cut into blocks.
 
-    `separator` "eos" puts one eos after each document that has none yet; "none" puts nothing.
-    Streams, and drops the last, incomplete block. Returns the content of `<stem>.json`.
+    `separator` "eos" puts one eos after each document that does not end with it. "none" puts
+    nothing. The function streams, drops the last, incomplete block and returns the content of
+    `<stem>.json`.
     ValueError: an id is outside the vocabulary, or the text is shorter than one block.
     """
     path = Path(path)
@@ -185,10 +188,10 @@ def pack_ids(
             if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
                 wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
                 raise ValueError(
-                    f"token id {wrong} is not in the vocabulary of {vocabulary}: the text was "
-                    "written with another tokenizer"
+                    f"{path.stem}: token id {wrong} is not in the vocabulary; allowed: 0 to "
+                    f"{vocabulary - 1}. Use the tokenizer that wrote the text"
                 )
-            file.write(ids.astype(dtype).data)  # numpy's tofile does not say that a disk is full
+            file.write(ids.astype(dtype).data)  # numpy's tofile does not report a full disk
             held.clear()
 
         for document in documents:
@@ -206,8 +209,8 @@ def pack_ids(
         if blocks == 0:
             raise ValueError(
                 f"{path.stem}: {tokens} tokens in {count} documents are less than one block of "
-                f"{context_tokens}; add text (a larger share of held_out, more generate.tokens) "
-                "or lower context_tokens"
+                f"{context_tokens} tokens. Add text, raise the split's share of held_out or "
+                "generate.tokens, or lower context_tokens"
             )
         file.truncate(blocks * context_tokens * dtype.itemsize)
     about = {
@@ -224,7 +227,10 @@ def pack_ids(
 
 
 class TokenBlocks:
-    """A packed text, memory-mapped; DamagedArtifact: its size is not what its json says."""
+    """A packed text, memory-mapped.
+
+    DamagedArtifact: its size is not the size that its json states.
+    """
 
     def __init__(self, path: Path) -> None:
         path = Path(path)
@@ -235,7 +241,7 @@ class TokenBlocks:
         if size != expected:
             raise artifacts.DamagedArtifact(
                 f"{path}: {size} bytes, but {path.stem}.json says {about['blocks']} blocks, "
-                f"{expected} bytes; delete it and run snakemake again"
+                f"{expected} bytes. Delete it and run snakemake again"
             )
         self.tokens_NT: np.ndarray = np.memmap(
             path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
@@ -245,11 +251,11 @@ class TokenBlocks:
         return len(self.tokens_NT)
 
     def blocks(self, indices: np.ndarray) -> np.ndarray:
-        """The blocks at `indices` (B,) as int64 (B, T)."""
+        """Return the blocks at `indices` (B,) as int64 (B, T)."""
         return self.tokens_NT[indices].astype(np.int64)
 
     def first(self, count: int) -> "TokenBlocks":
-        """The first `count` blocks, or all if there are fewer."""
+        """Return the first `count` blocks, or all if there are fewer."""
         part = copy.copy(self)
         part.tokens_NT = self.tokens_NT[:count]
         return part

@@ -1,4 +1,7 @@
-"""The words of a corpus's training text (all that a model can learn), in bounded memory."""
+"""Count the words of a corpus's training text in bounded memory.
+
+A model can learn no other words.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,13 +14,16 @@ from pollination.core import artifacts
 from pollination.data.files import read_documents
 from pollination.data.words import words
 
-READ_CHARACTERS = 1_000_000_000  # of a longer text every n-th document is read
-KEPT_WORDS = 2_000_000  # beyond this the rarest are dropped, so that a few hundred MiB suffice
+READ_CHARACTERS = 1_000_000_000  # of a longer text, only every n-th document is read
+KEPT_WORDS = 2_000_000  # these need a few hundred MiB; rarer words are dropped
 LONGEST_WORD = 64
 
 
 def count_words(texts: Iterable[str], kept: int = KEPT_WORDS) -> pd.DataFrame:
-    """Rows word, count, by falling count; beyond `kept` words, the rarest so far are dropped."""
+    """Return the columns word and count, by falling count.
+
+    If there are more than `kept` words, the rarest words so far are dropped.
+    """
     counts: Counter = Counter()
     for text in texts:
         counts.update(word for _, _, word in words(text) if len(word) <= LONGEST_WORD)
@@ -35,7 +41,7 @@ def count_words(texts: Iterable[str], kept: int = KEPT_WORDS) -> pd.DataFrame:
 
 
 def vocabulary(folder: Path, most: int = READ_CHARACTERS) -> pd.DataFrame:
-    """`count_words` of a corpus folder's training text."""
+    """Count the words of a corpus folder's training text, or of about `most` characters of it."""
     characters = artifacts.read_json(folder / "corpus.json")["characters"]["train"]
     step = max(1, -(-characters // most))
     return count_words(text for _, text in islice(read_documents(folder, "train"), 0, None, step))

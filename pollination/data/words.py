@@ -1,17 +1,17 @@
-"""Words and tokens of a text, for everything that counts them."""
+"""Split a text into words or tokens, in one way for all counts."""
 
 import re
 from collections.abc import Iterator
 
 TOKEN = re.compile(r"\w+|[^\w\s]+")
 
-# A word is letters, an inner apostrophe among them; each sign of a script without spaces is a word.
+# A word is letters with inner apostrophes. In a script without spaces, each sign is a word.
 _SIGNS = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_SIGNS}]|(?:(?![{_SIGNS}])[^\W\d_])+(?:['’](?:(?![{_SIGNS}])[^\W\d_])+)*")
 
 
 def words(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, word) of each word of a text: lower case, with straight apostrophes."""
+    """Yield (start, end, word) of each word of a text: lower case, with straight apostrophes."""
     return (
         (match.start(), match.end(), match[0].lower().replace("’", "'"))
         for match in _WORD.finditer(text)
@@ -19,5 +19,5 @@ def words(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def tokenize(text: str) -> list[str]:
-    """Runs of word characters and runs of punctuation, in lower case."""
+    """Return runs of word characters and runs of punctuation, in lower case."""
     return TOKEN.findall(text.lower())

@@ -1,1 +1,1 @@
-"""Scoring a model: benchmark tasks through lm-eval (tasks, answers) and held-out perplexity."""
+"""Evaluate models on benchmarks (lm-eval), held-out perplexity and other measures."""

@@ -1,6 +1,6 @@
-"""Answers of a model to benchmark questions, by log-likelihood or generated, scored by lm-eval.
+"""Score a model's answers to benchmark questions, by log-likelihood or as generated text.
 
-Any lm-eval model class works; a run uses `harness.HarnessModel`.
+The questions are lm-eval tasks. Any lm-eval model class works; a run uses `harness.HarnessModel`.
 """
 
 import os
@@ -35,15 +35,17 @@ def evaluate_tasks(
 ) -> tuple[dict[str, dict], pd.DataFrame]:
     """Score a model on staged tasks {name: folder}.
 
-    Returns the `tasks` block of scores.json and the rows of answers.parquet.
-    `evaluate["batch_size"]` is fixed, because it changes the last digits. Each task runs by itself,
-    so that its scores do not depend on the other tasks. `accuracy` weights every question equally
-    (for mmlu: subjects by their number of questions). `stderr` is the sample standard error of that
-    mean, sqrt(p (1 - p) / (n - 1)), None for one question. lm-eval's own error for a group pools
-    the subjects' variances and is slightly smaller. `truncated` counts questions whose prompt was
-    cut on the left to fit the context. `lm` replaces HarnessModel by another lm-eval model.
-    `requests` names the tasks' tables of `write_requests`; without a table, lm-eval builds the
-    requests. Equal calls give equal bits on a CPU.
+    Return the `tasks` block of scores.json and the rows of answers.parquet. Equal calls give equal
+    bits on a CPU. Each task runs alone, so that its scores do not depend on the other tasks.
+
+    `evaluate["batch_size"]` is fixed, because it changes the last digits. `requests` names the
+    tables of `write_requests`; lm-eval builds the requests of a task without a table. `lm` replaces
+    HarnessModel by another lm-eval model.
+
+    `accuracy` weights every question equally (for mmlu: subjects by their number of questions).
+    `stderr` is the sample standard error of that mean, sqrt(p (1 - p) / (n - 1)); it is None for
+    one question. lm-eval's error for a group pools the variances of the subjects and is slightly
+    smaller. `truncated` counts the questions whose prompt was cut on the left to fit the context.
     """
     training = model.training
     with quiet():
@@ -69,7 +71,7 @@ def _evaluate_task(
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    loaded = load_tasks({name: folder}, seed)  # the fourth seed is the few-shot sampler's
+    loaded = load_tasks({name: folder}, seed)  # seeds the few-shot sampler too
     if requests is not None:
         encoded = restore_requests(requests, loaded)
         if isinstance(lm, HarnessModel):
@@ -111,8 +113,9 @@ def _by_loglikelihood(lm, loaded: dict, entry: dict) -> list[list[dict]]:
             scores = [float(response[0]) for response in sample["filtered_resps"]][:choices]
             if not np.isfinite(scores).all():
                 raise ValueError(
-                    f"task {key!r}: the model's log-likelihoods are not finite: its weights are "
-                    "damaged or it diverged"
+                    f"task {key!r}: a log-likelihood of the model is not finite: its training "
+                    "diverged or its weights are damaged; run `pollination verify`, or lower the "
+                    "learning rate"
                 )
             choice, answer = int(np.argmax(scores)), gold(task, sample["doc"])
             row = {
@@ -133,17 +136,17 @@ def _by_loglikelihood(lm, loaded: dict, entry: dict) -> list[list[dict]]:
 
 
 def _by_generation(lm, loaded: dict, entry: dict) -> list[list[dict]]:
-    """Greedy answers of at most `answer_tokens` tokens to the template's prompts, as choices."""
+    """Generate greedy answers of at most `answer_tokens` tokens and match them with the choices."""
     longest = getattr(lm, "max_length", None)
     if longest is not None and entry["answer_tokens"] >= longest:
         raise ValueError(
-            f"answer_tokens {entry['answer_tokens']} leaves no room in the model's context_tokens "
-            f"{longest}; lower it"
+            f"answer_tokens {entry['answer_tokens']} leaves no room for a prompt in the model's "
+            f"context_tokens {longest}; lower answer_tokens"
         )
     answers = []
     for task in loaded["tasks"].values():
         task.build_all_requests(rank=0, world_size=1)
-        # the text between examples ends an answer; where it is a space, a full stop does
+        # The separator of few-shot examples ends an answer; if it is a space, a full stop does.
         options = {
             "until": [task.config.fewshot_delimiter.strip(" ") or "."],
             "max_gen_toks": entry["answer_tokens"],
@@ -178,10 +181,10 @@ def _by_generation(lm, loaded: dict, entry: dict) -> list[list[dict]]:
 
 
 def _open_question(task, instances: list[Instance], lm) -> tuple[str, list[str]]:
-    """Prompt and choices of one question.
+    """Return the prompt and the choices of one question.
 
-    Where each choice has its own prompt (winogrande), the prompt is their common beginning, up to a
-    whole word, and each choice is the remainder.
+    If each choice has its own prompt (winogrande), the common prefix of these prompts, up to a
+    whole word, is the prompt. The remainders are the choices.
     """
     if not task.multiple_input:
         return instances[0].args[0], task.doc_to_choice(instances[0].doc)
@@ -189,13 +192,13 @@ def _open_question(task, instances: list[Instance], lm) -> tuple[str, list[str]]
     prompts = [instance.args[0] for instance in ordered]
     shared = os.path.commonprefix(prompts)  # noqa: RUF071 (texts, not paths)
     shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
-    # a gap at the very beginning leaves no prompt: then eos, as before every text
+    # A gap at the beginning leaves no prompt; eos takes its place, as before every text.
     prompt = shared.rstrip(" ") or lm.tokenizer.eos_token
     return prompt, [text[len(shared) :] for text in prompts]
 
 
 def _spelled_out(doc: dict, choices: list[str]) -> list[str] | None:
-    """The texts that the letters of a lettered template stand for, if the document has them."""
+    """Return the texts that lettered choices stand for, or None if the document has none."""
     texts = doc.get("choices")
     fits = (
         _lettered(choices)
@@ -213,16 +216,19 @@ def _lettered(choices: list[str]) -> bool:
 def match_answer(
     text: str, choices: list[str], spelled_out: list[str] | None = None
 ) -> tuple[int, str]:
-    """Match a written answer's first line (the first that is not blank) with one of `choices`.
+    """Match the first line of a generated answer that is not blank with one of `choices`.
 
-    Returns (index, "exact" | "heuristic"), or (-1, "none"), which counts as wrong. Study A
-    (appendix D.3) maps "using exact match or heuristic matching where necessary" and leaves the
-    heuristics open. Here, exact: the line is a choice's text, or its letter, except for case,
-    spaces and surrounding punctuation. heuristic, the first that matches: (1) an option letter
-    marked as one, "(B)", "b)" or "B." at the start; if the choices are letters, also a capital that
-    stands alone; (2) a choice's words within the line, the earliest, then the longest; (3) the one
-    choice that shares most words with the line (F1 of the word sets); a tie there is no answer.
-    `spelled_out`: texts that the letters stand for, if the choices are letters.
+    Return (index, "exact" | "heuristic"), or (-1, "none"), which counts as wrong. `spelled_out`
+    holds the texts that the letters stand for, if the choices are letters. Study A (appendix D.3)
+    maps answers "using exact match or heuristic matching where necessary" and leaves the heuristics
+    open. This function defines them.
+
+    exact: the line equals the text of a choice, or its letter, except for case, spaces and
+    surrounding punctuation.
+    heuristic, the first of these that matches: (1) a marked option letter: "(B)", "b)", or "B." at
+    the start; if the choices are letters, also a single capital. (2) The words of a choice within
+    the line: the earliest, then the longest. (3) The choice that shares most words with the line
+    (F1 of the word sets); a tie is no match.
     """
     line = next((part for part in text.splitlines() if part.strip()), "")
     answer, letters = _plain(line), LETTERS[: len(choices)]
@@ -261,6 +267,6 @@ def _plain(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Words and numbers, "3.5" and "-2" whole."""
+    """Split a text into words and numbers; "3.5" and "-2" stay whole."""
     normal = unicodedata.normalize("NFKC", text).casefold()
     return re.findall(r"(?<!\w)-?\d+(?:[.,]\d+)*|\w+", normal)

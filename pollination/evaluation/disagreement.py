@@ -1,10 +1,11 @@
-"""How much models disagree: Jensen-Shannon divergence (JS) of next-token predictions, in nats.
+"""Measure how much models disagree: Jensen-Shannon divergence (JS) of next-token predictions.
 
-Shapes: M models, B sequences, T tokens, N predicted positions, V vocabulary. All models read the
-same text. With equal weights, JS = H(mean of the M distributions) - mean of their M entropies
-(Lin 1991). JS is the information that a token gives on who wrote it. exp(JS), between 1 and M, is
-the effective number of different models: the Hill-Shannon diversity (study B, equation 1) of what
-the models say, not of how they were set up.
+All models read the same text. With equal weights, JS = H(mean of the M distributions) - mean of
+their M entropies (Lin 1991), in nats. JS is the information that a token gives about its author.
+exp(JS), between 1 and M, is the effective number of different models: the Hill-Shannon diversity
+(study B, equation 1), applied to the predictions of the models instead of their configurations.
+
+Shapes: M models, B sequences, T tokens, N predicted positions, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ from pollination.evaluation.perplexity import document_sequences
 from pollination.models import checkpoint
 from pollination.models.device import prepare
 
-LOGITS_BYTES = 2**31  # of all models in a micro-batch, which holds at least one sequence
-CHUNK_BYTES = 2**28  # of the probabilities that are compared at once
+LOGITS_BYTES = 2**31  # limit for the logits of a micro-batch, which has at least one sequence
+CHUNK_BYTES = 2**28  # limit for the probabilities that are compared at once
 COLUMNS = ("sequence", "tokens", "js", "pairwise", "entropy")
 
 
@@ -31,18 +32,18 @@ COLUMNS = ("sequence", "tokens", "js", "pairwise", "entropy")
 def disagreement(
     members: list, rows: list[np.ndarray], batch_size: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Compare `members` (models of one tokenizer) on every token of `rows` but the first of each.
+    """Compare models that share a tokenizer on every token of `rows` except the first of each row.
 
-    Returns a frame and JS_MM. The frame has one row per sequence: sequence, tokens (compared), js
-    (of all members), pairwise (mean JS over pairs), entropy (of a member's prediction); the last
-    three are means over tokens in nats. JS_MM is the mean over all tokens by pair. ValueError:
-    fewer than two members, no tokens, predictions that are not finite.
+    Return a frame and JS_MM, the mean over all tokens for each pair of models. The frame has one
+    row per sequence: sequence, tokens (compared), js (of all members), pairwise (mean JS over
+    pairs), entropy (mean over members). The last three are means over tokens in nats.
+    ValueError: fewer than two members, no tokens, a prediction that is not finite.
     """
     size, counts = len(members), np.array([len(row) - 1 for row in rows])
     if size < 2 or not counts.sum():
         raise ValueError(
-            f"disagreement: {size} models on {counts.sum()} tokens; at least two models and one "
-            "token are needed"
+            f"disagreement: {size} models and {counts.sum()} tokens to predict; it needs at least "
+            "two models and one token"
         )
     sums_B, pairs_MM = np.zeros((len(rows), 3)), np.zeros((size, size))
     bytes_per_token = size * members[0].get_input_embeddings().num_embeddings * 4
@@ -65,8 +66,8 @@ def disagreement(
             js_N, pairs_MMN, entropy_N = (x.double().cpu().numpy() for x in _divergences(p_MNV))
             if not np.isfinite(js_N).all():
                 raise ValueError(
-                    "disagreement: a prediction is not finite: a model's weights are damaged or it "
-                    "diverged"
+                    "disagreement: a prediction is not finite: the training of a model diverged or "
+                    "its weights are damaged; run `pollination verify`, or lower the learning rate"
                 )
             pairs_MM += pairs_MMN.sum(axis=-1)
             values = np.stack(
@@ -83,7 +84,7 @@ def disagreement(
 def _micro_batches(
     counts: np.ndarray, batch_size: int, bytes_per_token: int
 ) -> Iterator[np.ndarray]:
-    """Indices of sequences of similar length, longest first, as many as their logits allow."""
+    """Yield indices of sequences of similar length, longest first, as many as the limit allows."""
     order = np.argsort(-counts, kind="stable")
     while len(order) and counts[order[0]]:
         fit = max(1, min(batch_size, LOGITS_BYTES // (int(counts[order[0]]) * bytes_per_token)))
@@ -92,12 +93,12 @@ def _micro_batches(
 
 
 def _entropy(p: torch.Tensor) -> torch.Tensor:
-    """In nats, of distributions over the last axis."""
+    """Return the entropy in nats of the distributions along the last axis."""
     return torch.special.entr(p).sum(-1)
 
 
 def _divergences(p_MNV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(JS_N of all, JS_MMN of pairs, members' mean entropy_N); rounding below zero is clamped."""
+    """Return JS_N of all, JS_MMN of pairs, and mean entropy_N; values below zero become zero."""
     entropy_MN = _entropy(p_MNV)
     pairs_MMN = entropy_MN.new_zeros((len(p_MNV), *entropy_MN.shape))
     for i in range(len(p_MNV) - 1):
@@ -108,7 +109,7 @@ def _divergences(p_MNV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def summarize(frame: pd.DataFrame, members: list[int]) -> dict:
-    """The entry of disagreement.json for one group of members, from the rows of `disagreement`."""
+    """Return the entry of disagreement.json for one group, from the frame of `disagreement`."""
 
     def token_mean(column: str) -> float:
         return float(np.average(frame[column], weights=frame.tokens))
@@ -125,9 +126,9 @@ def summarize(frame: pd.DataFrame, members: list[int]) -> dict:
 
 
 def measure(job: Job) -> None:
-    """Write a generation's disagreement.json and the table behind it.
+    """Write the disagreement.json of a generation, and its table.
 
-    Only members with the same tokenizer and the same text are compared.
+    The job compares members only if they have the same tokenizer and text.
     """
     if job.claim("disagreement", job.key(0), at_once=True) is None:
         return
@@ -141,7 +142,7 @@ def measure(job: Job) -> None:
     ]
     frames, summaries = [], []
     for group, members in enumerate(groups.values()):
-        if len(members) == 1:  # nobody to disagree with
+        if len(members) == 1:
             continue
         loaded = [checkpoint.load_model(weights[m].parent, device) for m in members]
         text, folder = texts[members[0]], weights[members[0]].parent
@@ -154,8 +155,8 @@ def measure(job: Job) -> None:
             pairs[members[i]][members[j]] = float(js_MM[i, j])
     if not summaries:
         raise ValueError(
-            "evaluate.disagreement: no two members have one tokenizer, so nothing can be compared; "
-            "set it to null"
+            "evaluate.disagreement: no two members share a tokenizer and text, so no comparison is "
+            "possible; set evaluate.disagreement to null"
         )
     sizes = [len(summary["members"]) for summary in summaries]
     js = float(np.average([summary["js"] for summary in summaries], weights=sizes))
@@ -170,7 +171,7 @@ def measure(job: Job) -> None:
 
 
 def _rows(path, folder, kind: str, entry: dict, config) -> list[np.ndarray]:
-    """The sequences to read: blocks as they are, documents between two eos, as in `perplexity`."""
+    """Return the sequences as `perplexity` reads them: blocks, or documents between two eos."""
     if kind == "blocks":
         blocks = TokenBlocks(path)
         count = len(blocks)

@@ -1,6 +1,6 @@
-"""Embeddings of the members' samples: a mean-pooled encoder, or TF-IDF, which needs no download.
+"""Embed the samples of members with a mean-pooled encoder, or with TF-IDF (no download).
 
-Shapes: N texts, B texts of a batch, T tokens, D dimensions.
+Shapes: N texts, B texts in a batch, T tokens, D dimensions.
 """
 
 import shutil
@@ -21,21 +21,21 @@ from pollination.data.words import tokenize
 from pollination.models import checkpoint
 from pollination.models.device import prepare
 
-FEATURES = 4096  # most frequent words, for TF-IDF
+FEATURES = 4096  # number of most frequent words, for TF-IDF
 KEY = "evaluate.semantics.encoder"
 
 
 def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
     """Write an encoder's model.safetensors, config.json and tokenizer into `folder`.
 
-    source: a folder, or a name on the hub. ValueError, in one line: the encoder is absent, lacks
-    safetensors, a fast tokenizer or weights, needs code of its own, or is not encoder-only.
+    `source` is a folder or a name on the hub. ValueError, in one line: the encoder does not exist,
+    lacks safetensors, a fast tokenizer or weights, needs its own code, or is not encoder-only.
     """
     path = Path(source).expanduser()
     if not path.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise ValueError(
-            f"{KEY}: {source!r}: there is no such folder; correct the path, or name a model of the "
-            "hub (owner/name), or tfidf"
+            f"{KEY}: {source!r}: there is no such folder; allowed: a folder, a model on the hub "
+            "(owner/name), or tfidf"
         )
     known = {"revision": revision, "trust_remote_code": False}
     try:
@@ -55,22 +55,23 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
             )
     except _WrongKind:
         raise
-    except Exception as error:  # its loaders raise whatever their libraries do
+    except Exception as error:  # the loaders raise exceptions of many libraries
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"{KEY}: {source!r} cannot be loaded ({reason}); name an encoder with safetensors, or "
-            "tfidf"
+            f"{KEY}: {source!r} cannot be loaded ({reason}); allowed: an encoder with safetensors, "
+            "or tfidf"
         ) from error
-    # nothing here uses a pooler
+    # The embeddings do not use a pooler.
     missing = [name for name in about["missing_keys"] if "pooler" not in name]
     if missing:
         raise ValueError(
-            f"{KEY}: {source!r} lacks weights of its encoder, e.g. {sorted(missing)[0]!r}; name "
-            "another, or tfidf"
+            f"{KEY}: {source!r} lacks weights of its encoder, e.g. {sorted(missing)[0]!r}; choose "
+            "another encoder, or tfidf"
         )
     if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
         raise ValueError(
-            f"{KEY}: {source!r} has no fast tokenizer with a padding token; name another, or tfidf"
+            f"{KEY}: {source!r} has no fast tokenizer with a padding token; choose another "
+            "encoder, or tfidf"
         )
     checkpoint.save_model(model, folder)
     with tempfile.TemporaryDirectory(prefix=".tokenizer.", dir=folder) as temporary:
@@ -81,7 +82,7 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
 
 
 class _WrongKind(ValueError):
-    """Not an encoder-only model of text."""
+    """The model is not an encoder-only text model."""
 
 
 def _check_kind(source: str, config) -> None:
@@ -98,7 +99,7 @@ def _check_kind(source: str, config) -> None:
 
 
 def longest(model, tokenizer, wanted: int) -> int:
-    """Maximum tokens per text: `wanted`, or fewer if tokenizer or positions allow fewer.
+    """Return the maximum number of tokens per text: `wanted`, or fewer if the model allows fewer.
 
     RoBERTa's positions begin after the padding id.
     """
@@ -112,14 +113,14 @@ def longest(model, tokenizer, wanted: int) -> int:
 def encode(
     folder: Path, texts: list[str], max_tokens: int, batch_size: int, device: torch.device
 ) -> np.ndarray:
-    """(N, D) float32: the mean of the last hidden states over a text's tokens.
+    """Return (N, D) float32: the mean of the last hidden states over the tokens of each text.
 
-    Special tokens count, padding does not. Texts of similar length share a batch, so that little is
-    padded. Texts longer than `longest` are cut. ValueError: a value is not finite.
+    Special tokens count, padding does not. Texts of similar length share a batch, which saves
+    padding. Texts longer than `longest` are cut. ValueError: a value is not finite.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # missing weights (a pooler) are drawn, although nothing uses them
+        torch.manual_seed(0)  # transformers draws missing weights (an unused pooler)
         model = AutoModel.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
@@ -128,7 +129,7 @@ def encode(
     ids = tokenizer(
         texts, truncation=True, max_length=most, return_attention_mask=False, verbose=False
     )["input_ids"]
-    # an empty text has no tokens if the tokenizer adds no special tokens
+    # An empty text has no tokens if the tokenizer adds no special tokens.
     ids = [row or [tokenizer.pad_token_id] for row in ids]
     order = sorted(range(len(texts)), key=lambda i: (len(ids[i]), i))
     pooled = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
@@ -146,17 +147,17 @@ def encode(
         pooled[indices] = ((hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu().numpy()
     if not np.isfinite(pooled).all():
         raise ValueError(
-            f"{folder}: the encoder gives values that are not finite: its weights are damaged; "
-            "name another encoder, or tfidf"
+            f"{folder}: the encoder returns values that are not finite: its weights are damaged; "
+            f"set {KEY} to another encoder, or to tfidf"
         )
     return pooled
 
 
 def tfidf(texts: list[str], fitted_on: list[str]) -> np.ndarray:
-    """(N, D) float32 rows of length 1: term frequency times inverse document frequency.
+    """Return (N, D) float32 rows of length 1: term frequency times inverse document frequency.
 
-    scikit-learn's definition, of the FEATURES most frequent words of `fitted_on`. One last feature
-    marks the texts that hold none of these words.
+    The definition is scikit-learn's. The features are the FEATURES most frequent words of
+    `fitted_on`, and a last one that marks texts without any of these words.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -170,10 +171,10 @@ def tfidf(texts: list[str], fitted_on: list[str]) -> np.ndarray:
 
 
 def embed(job: Job) -> None:
-    """Write embeddings.parquet, one row per text of each place.
+    """Write embeddings.parquet, with one row per text and place.
 
     Columns: experiment, generation, member, model, prompt_id, completion, embedding. A model that
-    several experiments share (a founder) has rows in each of them. Texts of the user's own
+    several experiments share (a founder) has rows for each of them. The user's own prompts
     (`texts`) are left out.
     """
     read = {}
@@ -192,7 +193,7 @@ def embed(job: Job) -> None:
     else:
         vectors_ND = tfidf(texts, list(said.completion))
     job.log.info(
-        "%d texts of %d models, %d of them different, in %d dimensions",
+        "embedded %d texts of %d models (%d distinct texts) in %d dimensions",
         len(said),
         len(read),
         *vectors_ND.shape,

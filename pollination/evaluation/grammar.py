@@ -1,8 +1,8 @@
-"""The distance of a text, and of a model, from the grammar of a microworld (docs/quality.md).
+"""Measure the distance of a text or a model from the grammar of a microworld (docs/quality.md).
 
-Both are read as next-word distributions at the nodes of the grammar's trie, and hence as
-distributions over its sentences. A node is the beginning of a sentence, an edge a node and the word
-after it. Shapes: S sentences, E edges, V nodes.
+Text and model become next-word distributions at the nodes of the grammar's trie, and so
+distributions over its sentences. A node is a prefix of a sentence; an edge is a node with its next
+word. Shapes: S sentences, E edges, V nodes.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ import numpy as np
 
 from pollination.data.microworld import Score, World
 
-DRAWS = 40  # samples of the truth behind a floor
+DRAWS = 40  # samples of the truth that estimate a floor
 
 
 @dataclass
 class Counts:
-    """Words after the nodes in a text: `edges` (E,), and words forbidden there, `outside` (V,)."""
+    """Counts of next words in a text: allowed words `edges` (E,), forbidden ones `outside` (V,)."""
 
     edges: np.ndarray
     outside: np.ndarray
@@ -34,17 +34,17 @@ class Grammar:
     """The trie of a world's sentences, as arrays."""
 
     def __init__(self, world: World) -> None:
-        # node -> word -> edge; node 0 is the beginning of every sentence
+        # node -> word -> edge; every sentence begins at node 0
         self.children: list[dict[str, int]] = [{}]
         self.p_S = world.probabilities
-        # edge -> the node that it leads to, None where the sentence ends
+        # edge -> its next node, None at the end of a sentence
         self.to: list[int | None] = []
         node_E: list[int] = []
         path_S: list[int] = []
         self.starts: list[int] = []
         for sentence in world.sentences:
             self.starts.append(len(path_S))
-            node: Any = 0  # None after the last word alone
+            node: Any = 0  # None after the last word only
             words = sentence.split()
             for index, word in enumerate(words):
                 if word not in self.children[node]:
@@ -57,23 +57,23 @@ class Grammar:
                 path_S.append(edge)
                 node = self.to[edge]
         self.node_E = np.array(node_E)
-        self.path = np.array(path_S)  # the edges of all sentences, one after the other
+        self.path = np.array(path_S)  # the edges of all sentences, concatenated
         self.lengths = np.diff([*self.starts, len(path_S)])
         mass_E = self._edges(self.p_S)
         self.mass_V = np.bincount(self.node_E, mass_E)  # probability that a sentence passes a node
         self.p_E = mass_E / self.mass_V[self.node_E]
 
     def _edges(self, sentences: np.ndarray) -> np.ndarray:
-        """(E,) from counts or probabilities of sentences (S,)."""
+        """Return (E,): counts or probabilities of edges from those of sentences (S,)."""
         return np.bincount(self.path, np.repeat(sentences, self.lengths), len(self.node_E))
 
     def read(self, texts: Iterable[tuple[list[str], int, bool]], eos: str) -> Counts:
-        """Count the words after the nodes in `texts`.
+        """Count the next words at each node in `texts`.
 
-        A text is (words, index of the first that counts, whether it begins where a sentence does).
-        A word that the grammar does not allow is counted where it stands; reading resumes after the
-        next full stop or eos. The cut at the end of a text is not counted: it does not show what
-        would have followed. An eos between sentences is not counted either.
+        A text is (words, index of the first word that counts, whether it begins with a sentence).
+        A forbidden word counts at its node; reading resumes after the next full stop or eos. The
+        end of a text does not count, because the next word is unknown. An eos between sentences
+        does not count either.
         """
         edges, outside = np.zeros(len(self.node_E)), np.zeros(len(self.children))
         for words, first, known in texts:
@@ -94,18 +94,18 @@ class Grammar:
         return Counts(edges, outside)
 
     def of_text(self, counts: Counts) -> np.ndarray:
-        """(E,) share of each word after its node; NaN after nodes that the text does not pass.
+        """Return (E,): the share of each word at its node; NaN at nodes that no text reaches.
 
-        Their products along a sentence estimate its probability without bias from texts that are
-        cut anywhere (the product-limit estimator, Kaplan & Meier 1958). Counts of whole sentences
-        would miss the long ones.
+        The product of shares along a sentence estimates its probability without bias, even if texts
+        are cut anywhere (the product-limit estimator, Kaplan & Meier 1958). Counts of whole
+        sentences would miss long sentences.
         """
         total_V = np.bincount(self.node_E, counts.edges, len(self.children)) + counts.outside
         with np.errstate(invalid="ignore"):
             return counts.edges / total_V[self.node_E]
 
     def of_model(self, score: Score) -> np.ndarray:
-        """(E,) a model's exact probability of each word after its node, from a document's start."""
+        """Return (E,): a model's exact probability of each word at its node, after eos."""
         q_E = np.empty(len(self.node_E))
         word = {edge: word for children in self.children for word, edge in children.items()}
         sentences = [
@@ -116,12 +116,13 @@ class Grammar:
         return q_E
 
     def distances(self, q_E: np.ndarray) -> dict[str, float]:
-        """Total variation (0 to 1) of next-word distributions (E,) from the truth.
+        """Return the total variation (0 to 1) of next-word distributions (E,) from the truth.
 
         sentences: between distributions over sentences. If every text that reached a node was cut
-        there, the words after it are unknown (NaN), and the truth takes their place. next_token:
-        between distributions over the next word, the mean over nodes, weighted by how often the
-        truth passes them; an unknown node counts as 1. outside: the mass on no sentence at all.
+        there, its next words are unknown (NaN), and the truth replaces the estimate. next_token:
+        between distributions over the next word, as a mean over nodes, weighted by the truth's
+        probability of passing them; an unknown node counts as 1. outside: the probability of
+        sentences that the grammar does not have.
         """
         known_E, q_E = np.nan_to_num(q_E), np.where(np.isnan(q_E), self.p_E, q_E)
         with np.errstate(divide="ignore"):
@@ -137,7 +138,7 @@ class Grammar:
         }
 
     def floor(self, sentences: int, seed: int) -> dict[str, tuple[float, float]]:
-        """Distances of `sentences` sentences drawn from the truth: (mean, standard deviation)."""
+        """Return (mean, standard deviation) of the distances of `sentences` true sentences."""
         rng, zero = np.random.default_rng(seed), np.zeros(len(self.children))
         drawn = rng.multinomial(sentences, self.p_S, DRAWS)
         draws = [

@@ -1,9 +1,9 @@
-"""lm-eval's model class for this project: HFLM's results, but each shared prefix is read once.
+"""Define the lm-eval model class of this project: HFLM, but each shared prefix is read once.
 
 `evaluator.evaluate(lm=HarnessModel(model, tokenizer, batch_size), ...)` works for any lm-eval task.
-Tokens and truncation are HFLM's, too. `prefix_tree` computes log-likelihoods where it knows the
-architecture. Elsewhere HFLM's own batches do, and one log message says so. HFLM generates the
-written answers.
+Results, tokens and truncation are those of HFLM. `prefix_tree` computes the log-likelihoods of the
+architectures that it supports. For all others HFLM does, and one log message says so. HFLM also
+generates answers.
 """
 
 import copy
@@ -17,17 +17,17 @@ from pollination.evaluation.prefix_tree import continuation_logprobs, unsupporte
 
 log = logging.getLogger("pollination")
 
-LOGITS_BYTES = 2**30  # upper bound for a batch's logits, where HFLM computes whole sequences
+LOGITS_BYTES = 2**30  # upper bound for the logits of a batch in HFLM
 
 Encoded = tuple[list[int] | np.ndarray, list[int] | np.ndarray]
 
 
 class HarnessModel(HFLM):
-    """HFLM without BOS and progress bars: eos before an empty context, softmax in float32.
+    """HFLM without BOS and progress bars; eos replaces an empty context; softmax is in float32.
 
-    The model reads at most `batch_size` contexts' worth of tokens at once. `truncated` holds the
+    The model reads at most `batch_size` times context_tokens tokens at once. `truncated` holds the
     (context, continuation) pairs that were cut on the left. `encoded` holds the tokens of pairs
-    that are known already (`requests`); all others are tokenised when they are scored.
+    that are tokenised already (module `requests`); other pairs are tokenised when scored.
     """
 
     batch_size_per_gpu: int
@@ -47,7 +47,8 @@ class HarnessModel(HFLM):
         self.each_by_itself = unsupported(model)
         if self.each_by_itself:
             log.warning(
-                "Scoring without shared prefixes, which takes longer: %s", self.each_by_itself
+                "Scoring every request without shared prefixes, which is slower: %s",
+                self.each_by_itself,
             )
 
     def loglikelihood(self, requests, disable_tqdm: bool = True):
@@ -65,13 +66,13 @@ class HarnessModel(HFLM):
             if len(continuation) > self.max_length:
                 raise ValueError(
                     f"a choice of {len(continuation)} tokens does not fit the model's "
-                    f"context_tokens {self.max_length}: {name}; use a longer context or another "
-                    "task"
+                    f"context_tokens {self.max_length}: {name}; use a model with a longer context, "
+                    "or another task"
                 )
             if not len(context) or not len(continuation):
                 raise ValueError(
-                    f"{name} and the text before it are not at least one token each: they cannot "
-                    "be scored; mend the task's data"
+                    f"{name} cannot be scored: it and the text before it need at least one token "
+                    "each; correct the data of the task"
                 )
             if len(context) + len(continuation) > self.max_length + 1:
                 self.truncated.add(pair)
@@ -95,7 +96,7 @@ class HarnessModel(HFLM):
         return answers
 
     def _bounded(self, requests, override_bs: int | None):
-        """HFLM's own way, in batches whose logits fit LOGITS_BYTES."""
+        """Score with HFLM, in batches whose logits fit LOGITS_BYTES."""
         requests = [
             (pair, list(context), list(continuation)) for pair, context, continuation in requests
         ]
@@ -120,10 +121,11 @@ class HarnessModel(HFLM):
 
 
 def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> list[Encoded]:
-    """Token ids of (context, continuation) pairs, as HFLM without BOS splits them.
+    """Return the token ids of (context, continuation) pairs, split as HFLM without BOS splits them.
 
-    A context's trailing spaces move to the continuation. The two are tokenised together and cut
-    where the context alone ends. An empty context is `prefix_id`. Each text is tokenised once.
+    Trailing spaces of a context move to the continuation. Both are tokenised together and split
+    after the length of the context alone. An empty context becomes `prefix_id`. Each text is
+    tokenised once.
     """
     moved = []
     for context, continuation in pairs:

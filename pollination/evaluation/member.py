@@ -1,4 +1,4 @@
-"""Measuring a member: benchmarks, perplexity, truth measures, samples."""
+"""Evaluate a member: benchmarks, perplexity, truth measures, samples."""
 
 import math
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from pollination.models.device import prepare
 
 
 def evaluate(job: Job, folder: Path) -> None:
-    """Write a member's scores.json and the tables behind it."""
+    """Write a member's scores.json and its tables."""
     if job.claim("evaluate", job.key(job.params.seed), at_once=True) is None:
         return
     device, settings, seed = (
@@ -74,8 +74,8 @@ def evaluate(job: Job, folder: Path) -> None:
     samples = continue_prompts(model, tokenizer, opening, sampling, derive_seed(seed, "samples"))
     if twice := sorted({name for name, _ in opening} & set(sampling["texts"])):
         raise ValueError(
-            f"evaluate.samples.texts.{twice[0]}: a held-out document is called {twice[0]!r} too; "
-            "choose another name"
+            f"evaluate.samples.texts.{twice[0]}: a held-out document already has the name "
+            f"{twice[0]!r}; choose another name"
         )
     if own := list(sampling["texts"].items()):
         samples = pd.concat(
@@ -137,7 +137,7 @@ def _concat(frames: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame
 def score_text(
     model, tokenizer, entry: dict, kind: str, path: Path, world: World | None, batch_size: int
 ) -> pd.DataFrame:
-    """Per-sequence NLL of one held-out text, and the truth's where it is known."""
+    """Return the NLL of each sequence of a held-out text, and the truth's NLL if it is known."""
     sequences = read_text(model, tokenizer, entry, kind, path)
     frame = perplexity(model, sequences, batch_size)
     truth: float | list[float] = np.nan
@@ -152,7 +152,7 @@ def score_text(
 def read_text(
     model, tokenizer, entry: dict, kind: str, path: Path
 ) -> TokenBlocks | list[np.ndarray]:
-    """One held-out text as a model reads it: blocks, or the token ids of documents."""
+    """Return a held-out text as a model reads it: blocks, or the token ids of documents."""
     most = entry["max_tokens"]
     if kind == "blocks":
         blocks = TokenBlocks(path)
@@ -166,19 +166,21 @@ def _documents(entry: dict, path: Path) -> Iterator[str]:
 
 
 def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
-    """The truth's cost in nats of the very tokens that the model was scored on; NaN where they end
-    inside a word.
+    """Return the truth's NLL in nats of the tokens that the model was scored on.
+
+    It is NaN if these tokens end inside a word.
     """
     words, tokens = text.split(), len(tokenizer(text, add_special_tokens=False)["input_ids"])
     logprobs = world.token_logprobs(words)
-    if tokens == len(words):  # a token a word, so that a document may be cut
+    if tokens == len(words):  # one token per word, so a cut ends after a whole word
         return -logprobs[:count].sum()
     return -logprobs.sum() if count == tokens + 1 else math.nan
 
 
 def word_scorer(model, tokenizer, batch_size: int):
-    """A function from word sequences to the log-probability of each word after the ones before it,
-    eos in front.
+    """Return a function: word sequences -> log-probability of each word given eos and those before.
+
+    A word of several tokens has the sum of their log-probabilities.
     """
 
     def score(sequences: list[list[str]]) -> list[np.ndarray]:
@@ -192,9 +194,7 @@ def word_scorer(model, tokenizer, batch_size: int):
         for sequence, offsets, values in zip(
             sequences, read["offset_mapping"], logprobs, strict=True
         ):
-            ends = (
-                np.cumsum([len(word) + 1 for word in sequence]) - 1
-            )  # a word of several tokens has the sum of theirs
+            ends = np.cumsum([len(word) + 1 for word in sequence]) - 1
             places = np.searchsorted(ends, [end for _, end in offsets])
             words.append(np.bincount(places, weights=values, minlength=len(sequence)))
         return words

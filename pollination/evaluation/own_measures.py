@@ -1,4 +1,4 @@
-"""A user's own measures: functions that the config names, called once for each member."""
+"""Call the user's own measures: functions named in the config, one call per member."""
 
 import math
 import random
@@ -21,7 +21,7 @@ ALLOWED = "a finite number, or a mapping of printable names to finite numbers"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measure sees of a member."""
+    """The view of a member that a measure gets."""
 
     model: PreTrainedModel
     """On `device`, in evaluation mode; gradients are off."""
@@ -32,24 +32,28 @@ class Measured:
     samples: pd.DataFrame
     """The member's samples.parquet: prompt_id, prompt, completion, seed."""
     scores: dict
-    """The member's scores.json so far: tasks, perplexity, truth."""
+    """The member's scores.json without `measures`: tasks, perplexity, truth."""
     seed: int
-    """The same for all members. Python, NumPy and torch are seeded with it too."""
+    """The same for all members. It also seeds Python, NumPy and torch."""
     texts: Mapping[str, Callable[[], Any]] = field(repr=False)
     """CORPUS/SPLIT of evaluate.perplexity -> a function that reads the text."""
 
     def sequences(self, text: str) -> list[np.ndarray]:
-        """The token ids (T,) of each sequence of a held-out text, as perplexity reads them: blocks,
-        or documents without end-of-text tokens. ValueError: the member is not measured on it.
+        """Return the token ids (T,) of each sequence of a held-out text.
+
+        Sequences are those of perplexity: blocks, or documents without end-of-text tokens.
+        ValueError: evaluate.perplexity does not name the text.
         """
         if text not in self.texts:
-            raise ValueError(f"no text {text!r} is measured; allowed: {', '.join(self.texts)}")
+            raise ValueError(
+                f"text {text!r} is not in evaluate.perplexity; allowed: {', '.join(self.texts)}"
+            )
         read = self.texts[text]()
         return list(read.blocks(np.arange(len(read))) if hasattr(read, "blocks") else read)
 
 
 def measure(measures: dict[str, str], about: Measured) -> dict[str, float | dict[str, float]]:
-    """name -> what the measure returned. ValueError names the file of a measure that fails."""
+    """Return name -> the result of each measure. ValueError names the file of a failing measure."""
     return {name: _value(name, text, about) for name, text in measures.items()}
 
 

@@ -1,4 +1,4 @@
-"""Held-out perplexity: the teacher-forced loss of every sequence in nats, and its summary."""
+"""Measure held-out perplexity: the teacher-forced loss of each sequence in nats, and a summary."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -12,21 +12,23 @@ import torch.nn.functional as F
 
 from pollination.core.statistics import bootstrap_mean_interval
 
-LOGITS_BYTES = 2**30  # upper bound for the float32 logits of the rows that a model reads at once
-POSITIONS = 1024  # positions whose log-softmax is taken at once
+LOGITS_BYTES = 2**30  # upper bound for the float32 logits of one batch
+POSITIONS = 1024  # positions per call of log-softmax
 
 
 def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None) -> pd.DataFrame:
-    """Loss of each sequence, one row each.
+    """Return the loss of each sequence, in one row each.
 
-    Columns: sequence (its place in `sequences`), tokens (predicted), nll (nats, summed over them).
-    sequences: documents or blocks. Documents are an iterable of token-id arrays without eos: each
-    is read as eos + ids + eos, cut at the model's context (the first eos counts), and all but the
-    first eos are predicted. Blocks are an object with `len()` and `blocks(indices) -> (B, T)`:
-    T - 1 predictions each. `eos_id` is for documents; its default is the model's. Logits and loss
-    are in float32 whatever the weights' precision. `batch_size` is an upper bound: fewer rows go
-    together where a wide vocabulary's logits would fill the memory. The model is left as it was.
-    ValueError: no sequence, ids that the model has no embedding for, a loss that is not finite.
+    Columns: sequence (index in `sequences`), tokens (predicted), nll (nats, summed over tokens).
+
+    Sequences are documents or blocks. Documents are an iterable of token-id arrays without eos.
+    The model reads eos + ids + eos, cut at its context (including the first eos), and predicts all
+    tokens but the first eos. Blocks are an object with `len()` and `blocks(indices) -> (B, T)`;
+    each has T - 1 predictions. `eos_id` is for documents and defaults to the model's.
+
+    Logits and loss are in float32 at any precision of the weights. `batch_size` is an upper bound:
+    batches are smaller if their logits would exceed LOGITS_BYTES. The model keeps its mode.
+    ValueError: no sequence, a token id without an embedding, a loss that is not finite.
     """
     if hasattr(sequences, "blocks"):
         count, lengths = len(sequences), None
@@ -47,7 +49,7 @@ def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None
     if count == 0:
         raise ValueError(
             "perplexity: there are no sequences to score: the split is empty, or shorter than one "
-            "block"
+            "block; add text to the split"
         )
     tokens, nll = np.zeros(count, dtype=np.int64), np.zeros(count)
     for row, losses in _losses(model, count, lengths, read, batch_size):
@@ -58,18 +60,18 @@ def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None
 def sequence_logprobs(
     model, sequences: list[list[int]], eos_id: int | None = None, batch_size: int = 32
 ) -> list[np.ndarray]:
-    """Log-probability in nats of each token given all tokens before it, one array per sequence.
+    """Return one array per sequence: the log-probability of each token given those before it.
 
-    Each sequence is read with eos in front. ValueError: as in `perplexity`, and where eos and a
-    sequence exceed the model's context.
+    The model reads eos before each sequence. The unit is nats. ValueError: as in `perplexity`, or
+    eos and a sequence exceed the model's context.
     """
     eos_id, context = _eos(model, eos_id), _context(model)
     rows = [np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64)]) for ids in sequences]
     lengths = np.array([len(ids) for ids in rows], dtype=np.int64)
     if context is not None and len(rows) and lengths.max() > context:
         raise ValueError(
-            f"perplexity: a sequence of {lengths.max()} tokens, eos in front, exceeds the model's "
-            f"context_tokens {context}"
+            f"perplexity: a sequence of {lengths.max()} tokens, with eos in front, exceeds the "
+            f"model's context_tokens {context}; use a model with a longer context"
         )
     scored: list[np.ndarray] = [np.zeros(0)] * len(rows)
     read = partial(_pad, rows)
@@ -84,9 +86,9 @@ def document_sequences(
     context_tokens: int | None = None,
     max_tokens: int | None = None,
 ) -> list[np.ndarray]:
-    """Token ids of documents for `perplexity`, without eos, cut to fit `context_tokens`.
+    """Return the token ids of documents for `perplexity`, without eos, cut to `context_tokens`.
 
-    Reading stops after the document that reaches `max_tokens` predicted tokens in all.
+    Reading stops after the document that brings the predicted tokens to `max_tokens`.
     """
     stop = None if context_tokens is None else context_tokens - 1
     sequences, left = [], math.inf if max_tokens is None else max_tokens
@@ -103,8 +105,8 @@ def _eos(model, eos_id: int | None) -> int:
     eos_id = model.config.eos_token_id if eos_id is None else eos_id
     if not isinstance(eos_id, int):
         raise ValueError(
-            f"perplexity: documents need one eos_id, not {eos_id!r}: pass the tokenizer's "
-            "eos_token_id"
+            f"perplexity: eos_id {eos_id!r} is not one token id, which documents need; pass the "
+            "tokenizer's eos_token_id"
         )
     return eos_id
 
@@ -114,7 +116,7 @@ def _context(model) -> int | None:
 
 
 def _pad(documents: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """(B, T) with zeros on the right, which causal attention never sees and no loss counts."""
+    """Return (B, T), padded on the right with zeros, which attention and loss never see."""
     ids_BT = np.zeros((len(rows), max(len(documents[row]) for row in rows)), dtype=np.int64)
     for index, row in enumerate(rows):
         ids_BT[index, : len(documents[row])] = documents[row]
@@ -129,9 +131,9 @@ def _losses(
     read: Callable[[np.ndarray], np.ndarray],
     batch_size: int,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, losses of its predicted tokens in nats), longest rows first.
+    """Yield (row, losses of its predicted tokens in nats), longest rows first.
 
-    `lengths` None: all rows have the length that `read` returns.
+    If `lengths` is None, all rows have the length that `read` returns.
     """
     vocabulary = model.get_input_embeddings().num_embeddings
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
@@ -145,8 +147,9 @@ def _losses(
             ids_BT = read(rows).astype(np.int64)
             if ids_BT.min() < 0 or ids_BT.max() >= vocabulary:
                 raise ValueError(
-                    f"perplexity: token id {ids_BT.max()} but the model knows {vocabulary}: its "
-                    "tokenizer is another one"
+                    f"perplexity: token ids from {ids_BT.min()} to {ids_BT.max()}, but the model "
+                    f"has {vocabulary} embeddings (allowed: 0 to {vocabulary - 1}); use the "
+                    "tokenizer of the model"
                 )
             device_BT = torch.from_numpy(ids_BT).to(model.device)
             logits_BTV = model(input_ids=device_BT, use_cache=False).logits
@@ -165,8 +168,9 @@ def _losses(
                 )
                 if not np.isfinite(losses).all():
                     raise ValueError(
-                        f"perplexity: the loss of sequence {row} is not finite: the model's "
-                        "weights are damaged or it diverged"
+                        f"perplexity: the loss of sequence {row} is not finite: the training "
+                        "diverged or the weights are damaged; run `pollination verify`, or lower "
+                        "the learning rate"
                     )
                 yield int(row), losses
             start += len(rows)
@@ -175,18 +179,21 @@ def _losses(
 
 
 def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:
-    """The entry of scores.json for one corpus and split.
+    """Return the entry of scores.json for one corpus and split.
 
-    frame: columns tokens, nll and, where the truth is known, truth_nll (the exact cost of the same
-    tokens under the grammar that wrote them). perplexity = exp(nll_per_token), the mean over
-    tokens; perplexity_of_sequences_mean = the mean over sequences of exp(mean nll), as study B
-    reports it. With truth_nll also entropy_per_token and excess_nats_per_token = (sum nll - sum
-    truth_nll) / tokens, an estimate of the KL divergence from the truth, with its standard error
-    from a bootstrap over sequences. ValueError: no predicted tokens, or a value that is not finite.
+    The frame has columns tokens, nll and, if the truth is known, truth_nll (the exact NLL of the
+    same tokens under the grammar that wrote them). perplexity = exp(nll_per_token), the mean over
+    tokens. perplexity_of_sequences_mean = the mean over sequences of exp(mean nll), as in study B.
+    With truth_nll the entry also has entropy_per_token and excess_nats_per_token = (sum nll - sum
+    truth_nll) / tokens. The excess estimates the KL divergence from the truth; its standard error
+    comes from a bootstrap over sequences. ValueError: no predicted tokens, or a value that is not
+    finite.
     """
     tokens, nll = frame["tokens"].to_numpy(dtype=float), frame["nll"].to_numpy(dtype=float)
     if not tokens.sum():
-        raise ValueError("perplexity: the sequences hold no predicted tokens")
+        raise ValueError(
+            "perplexity: the sequences have no tokens to predict; add text to the split"
+        )
     per_token, scored = float(nll.sum() / tokens.sum()), tokens > 0
     with np.errstate(over="ignore"):
         summary = {
@@ -205,7 +212,7 @@ def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:
     unfit = [key for key, value in summary.items() if not math.isfinite(value)]
     if unfit:
         raise ValueError(
-            f"perplexity: {unfit[0]} is not finite (mean loss {per_token:.4g} nats a token): the "
-            "model has diverged"
+            f"perplexity: {unfit[0]} is not finite (mean loss {per_token:.4g} nats per token): "
+            "the training diverged; lower the learning rate"
         )
     return summary

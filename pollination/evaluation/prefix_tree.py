@@ -1,15 +1,15 @@
-"""Log-probabilities of tokens after a context, where the model reads each distinct prefix once.
+"""Compute log-probabilities of tokens after a context; the model reads each prefix only once.
 
-Sequences that begin alike share their beginning (a subject's few-shot examples, a question before
-its choices). In lexicographic order, a sequence's *new* tokens are those after the prefix that it
-shares with the sequence before it. The new tokens of all sequences are laid end to end, in one row
-without padding, and read in batches. If a prefix continues in the next batch, its keys and values
-are carried over. Attention alone looks across tokens, so only attention is replaced (transformers'
-attention interface): consecutive pieces form units, and a unit attends to its prefix and to itself.
-Logits are computed only where a token is scored.
+Many sequences share a prefix (a subject's few-shot examples, a question before its choices). In
+lexicographic order, the *new* tokens of a sequence are those after the prefix that it shares with
+the previous sequence. The new tokens of all sequences form one row without padding, which the model
+reads in batches. If a prefix continues in the next batch, its keys and values are carried over.
+Only attention mixes tokens, so this module replaces only attention (transformers' attention
+interface): consecutive pieces form units, and a unit attends to its prefix and to itself. Logits
+are computed only at scored tokens.
 
 Shapes: S carried and T new tokens of a batch, U units, Q queries and K keys of a unit, H heads,
-D head width, C hidden width, P positions scored, V vocabulary. A *place* is a number among the
+D head width, C hidden width, P scored positions, V vocabulary. A *place* is an index into the
 S + T keys of a batch, a *depth* a position within a sequence.
 """
 
@@ -25,19 +25,19 @@ from transformers import AttentionInterface, PreTrainedModel
 from pollination.models.families import PLAIN_FAMILIES, attention
 
 ATTENTION = "pollination_prefix_tree"
-# with any other rope_type a rotation depends on the longest position that is read
+# The rotations of any other rope_type depend on the longest position that the model reads.
 FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device takes at once, and what costs time on it (in query-key products)."""
+    """Batch limits of a device, and its overheads in query-key products."""
 
     tokens: int  # per forward pass
     logits_bytes: int  # of float32 logits
-    keys: int  # gathered for one call of attention
-    key_cost: int  # of gathering a key
-    call_cost: int  # of one more call of attention
+    keys: int  # gathered for one attention call
+    key_cost: int  # of gathering one key
+    call_cost: int  # of one more attention call
 
 
 LIMITS = {
@@ -48,7 +48,7 @@ LIMITS = {
 
 @dataclass
 class Piece:
-    """New tokens of one sequence from depth `start`; `path`: places of all depths to their end."""
+    """New tokens of one sequence from depth `start`; `path` has the place of every depth so far."""
 
     tokens: np.ndarray
     start: int
@@ -57,35 +57,35 @@ class Piece:
 
 @dataclass
 class Group:
-    """Units that attend in one call, padded to one length; without a mask attention is causal."""
+    """Units of one attention call, padded to equal length; without a mask, attention is causal."""
 
-    queries_UQ: torch.Tensor  # among the new tokens
+    queries_UQ: torch.Tensor  # indices of new tokens
     keys_UK: torch.Tensor  # places
-    mask_U1QK: torch.Tensor | None  # added to the scores
+    mask_U1QK: torch.Tensor | None  # added to the attention scores
 
 
 @dataclass
 class Batch:
     """One forward pass.
 
-    `carried` holds keys and values of each layer, each (S, H, D). Before the pass they are those
-    carried into it, after the pass those that the next pass starts with.
+    `carried` holds the keys and values of each layer, each (S, H, D). Before the pass they come
+    from the previous pass; after it they are those for the next pass.
     """
 
     groups: list[Group]
-    order_T: torch.Tensor  # where each new token lies among the queries of all groups
-    kept: torch.Tensor  # places that the next pass continues
+    order_T: torch.Tensor  # index of each new token in the queries of all groups
+    kept: torch.Tensor  # places to carry into the next pass
     carried: dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 def unsupported(model: PreTrainedModel) -> str | None:
-    """Why `continuation_logprobs` may be inexact for the model; None: it is exact."""
+    """Return why `continuation_logprobs` may be inexact for a model; None if it is exact."""
     config = model.config
     if config.model_type not in PLAIN_FAMILIES:
-        return f"architecture {config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
+        return f"architecture {config.model_type!r} is not in {', '.join(PLAIN_FAMILIES)}"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rope not in FIXED_ROPE:
-        return f"rope_type {rope!r} is none of {', '.join(FIXED_ROPE)}"
+        return f"rope_type {rope!r} is not in {', '.join(FIXED_ROPE)}"
     return None
 
 
@@ -96,12 +96,13 @@ def continuation_logprobs(
     targets: list[np.ndarray],
     batch_tokens: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays (sequences,): the targets' log-probability in nats; whether all are likeliest.
+    """Return two arrays (sequences,): log-probability of all targets; whether all are likeliest.
 
-    sequences: what the model reads, integer arrays, none longer than the model's positions.
-    targets: the tokens that follow the last len(targets) of these, at least one. Log-softmax is in
-    float32 whatever the weights' precision, sums are in float64. `batch_tokens` new tokens go
-    through the model at once (default and upper bound: LIMITS); memory depends on this alone.
+    The log-probability is a sum in nats. `sequences` are the integer arrays that the model reads,
+    none longer than its positions. `targets` are the tokens that follow the last len(targets)
+    positions, at least one. Log-softmax is in float32 at any precision of the weights; sums are in
+    float64. The model reads `batch_tokens` new tokens at once (default and upper bound: LIMITS),
+    and memory depends only on this.
     """
     if not sequences:
         return np.zeros(0), np.zeros(0, dtype=bool)
@@ -109,7 +110,7 @@ def continuation_logprobs(
     batch_tokens = min(batch_tokens or limits.tokens, limits.tokens)
     owners: dict[bytes, list[int]] = {}
     for index, ids in enumerate(sequences):
-        key = np.asarray(ids).astype(">u4").tobytes()  # bytes sort as the ids do
+        key = np.asarray(ids).astype(">u4").tobytes()  # big-endian bytes sort like the ids
         owners.setdefault(key, []).append(index)
     members = [owners[key] for key in sorted(owners)]
     distinct = [np.asarray(sequences[indices[0]], dtype=np.int64) for indices in members]
@@ -151,7 +152,7 @@ def _scored(
     members: list[list[int]],
     targets: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each target's sequence, its position's number among all new tokens (ascending), its id."""
+    """Return each target's sequence, index among all new tokens (ascending), and token id."""
     rows, numbers, wanted = [], [], []
     path, total = np.zeros(0, dtype=np.int64), 0
     for ids, common, indices in zip(distinct, shared, members, strict=True):
@@ -170,7 +171,7 @@ def _scored(
 def _passes(
     distinct: list[np.ndarray], shared: list[int], batch_tokens: int
 ) -> Iterator[tuple[list[Piece], np.ndarray]]:
-    """The pieces of each forward pass, and the places that the next pass continues."""
+    """Yield the pieces of each forward pass, and the places to carry into the next pass."""
     pieces: list[Piece] = []
     filled, carried, path = 0, 0, np.zeros(0, dtype=np.int64)
     for ids, common in zip(distinct, shared, strict=True):
@@ -195,7 +196,7 @@ def _plan(
     sizes: list[tuple[int, int]] = []  # (Q, K) of each unit
     for piece in pieces:
         new = len(piece.tokens)
-        # a piece that starts there or deeper continues the prefix of the last unit
+        # A piece that starts at this depth or deeper continues the prefix of the last unit.
         if units and piece.start >= (base := units[-1][0].start):
             joined = sizes[-1][0] + new
             apart = unit_cost(*sizes[-1]) + unit_cost(new, len(piece.path))
@@ -220,7 +221,7 @@ def _plan(
         grouped.append([unit])
 
     firsts = np.cumsum([0, *(queries for queries, _ in sizes)])  # each unit's first new token
-    carried_tokens = pieces[0].start  # the first piece of a pass continues all that was carried
+    carried_tokens = pieces[0].start  # the first piece of a pass continues all carried tokens
     order_T, groups, filled = np.zeros(firsts[-1], dtype=np.int64), [], 0
     for indices in grouped:
         widest = max(sizes[index][0] for index in indices)
@@ -236,7 +237,8 @@ def _plan(
             keys_UK[row, base : base + new] = carried_tokens + numbers
             order_T[numbers] = filled + row * widest + np.arange(new)
             seen_UQK[row, :, :base] = True
-            seen_UQK[row, new:, 0] = True  # padding attends to one key, else it divides by zero
+            # Padding attends to one key, which avoids a division by zero.
+            seen_UQK[row, new:, 0] = True
             begin = 0
             for piece in units[index]:
                 end = begin + len(piece.tokens)
@@ -272,13 +274,13 @@ def _added(seen_UQK: np.ndarray, model: PreTrainedModel) -> torch.Tensor:
 def _attend(
     module, query, key, value, attention_mask, scaling=None, *, tree: Batch, **_
 ) -> tuple[torch.Tensor, None]:
-    """One layer's attention, called by transformers: query (1, H, T, D), result (1, T, H, D)."""
+    """Compute one layer's attention for transformers: query (1, H, T, D), result (1, T, H, D)."""
     query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in (query, key, value))
     if before := tree.carried.pop(module.layer_idx, None):
         key_THD, value_THD = torch.cat([before[0], key_THD]), torch.cat([before[1], value_THD])
     if len(tree.kept):
         tree.carried[module.layer_idx] = key_THD[tree.kept], value_THD[tree.kept]
-    readers = query.shape[1] // key.shape[1]  # query heads that share one head of keys
+    readers = query.shape[1] // key.shape[1]  # query heads per key head
     results = []
     for group in tree.groups:
         query_UHQD, key_UHKD, value_UHKD = (
@@ -317,9 +319,9 @@ def _score(
     wanted: np.ndarray,
     limits: Limits,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probability of each wanted token after its position (ascending); whether it is likeliest.
+    """Return each wanted token's log-probability after its position, and whether it is likeliest.
 
-    Both arrays are (N,), N the number of wanted tokens.
+    Positions ascend. Both arrays are (N,), for N wanted tokens.
     """
     head = model.get_output_embeddings()
     distinct_P, which = np.unique(positions, return_inverse=True)

@@ -1,12 +1,11 @@
-"""Effective data quality (study B, equation 7), measured for one training.
+"""Measure effective data quality (study B, equation 7) for one training.
 
-It is the distance of the training's text from the truth, minus the distance of the model before
-the training. quality.json also holds the change of the model's loss. docs/quality.md says which
-distances are measured, and why.
+It is the distance of the training text from the truth, minus the distance of the model before
+training. quality.json also holds the change of the model's loss. docs/quality.md explains the
+distances.
 
-In a microworld the truth is its grammar. The truth of real text is not known. A *proxy* replaces
-it: the total variation between bigrams of tokens and those of held-out human text, for samples of
-equal size.
+In a microworld the truth is its grammar. The truth of real text is unknown. A *proxy* replaces it:
+the total variation of token bigrams from those of held-out human text, for samples of equal size.
 """
 
 from collections.abc import Iterator
@@ -29,13 +28,13 @@ from pollination.models import checkpoint
 from pollination.models.completion import continue_prompts
 from pollination.models.device import prepare
 
-PROXY_TOKENS = 16_384  # of each text that a proxy compares
-# (token ids, index of the first that counts, whether they begin where a text does)
+PROXY_TOKENS = 16_384  # tokens per text in a proxy
+# (token ids, index of the first that counts, whether they begin with a text)
 Rows = list[tuple[list[int], int, bool]]
 
 
 def measure(job: Job) -> None:
-    """Write the quality.json of one training, a founder's or a child's."""
+    """Write the quality.json of one training, of a founder or a child."""
     training = training_of(job)
     if job.claim("quality", job.key(training.seed), at_once=True) is None:
         return
@@ -56,7 +55,7 @@ def measure(job: Job) -> None:
 
 
 def training_text(training: Training, tokenizer) -> list[tuple[Rows, float]]:
-    """What the training reads: lists of rows, each with the share of them that is read."""
+    """Return the text of a training: lists of rows, each with the share that the training reads."""
     parts = training_rows(training, tokenizer)
     return [([(*row, begins) for row in rows], share) for rows, begins, share in parts]
 
@@ -64,7 +63,7 @@ def training_text(training: Training, tokenizer) -> list[tuple[Rows, float]]:
 def from_truth(
     grammar: Grammar, read: list[tuple[Rows, float]], before, after, tokenizer, job: Job
 ) -> dict:
-    """Distances of text and models from a microworld's grammar."""
+    """Return the distances of text and models from the grammar of a microworld."""
     eos = tokenizer.eos_token
 
     def decode_words(ids: list[int]) -> list[str]:
@@ -83,7 +82,7 @@ def from_truth(
     parts: list[Counts] = [share * grammar.read(decode_rows(rows), eos) for rows, share in read]
     counts = sum(parts[1:], parts[0])
     first_words = list(grammar.children[0].values())
-    sentences = counts.edges[first_words].sum() + counts.outside[0]  # begun, whole or not
+    sentences = counts.edges[first_words].sum() + counts.outside[0]  # begun, complete or not
     text = grammar.distances(grammar.of_text(counts))
     floor = grammar.floor(max(1, round(sentences)), derive_seed(job.params.seed, "floor"))
     sides = {"text": text, "before": model_distances(before), "after": model_distances(after)}
@@ -96,7 +95,7 @@ def from_truth(
 
 
 def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
-    """Distances of bigrams from those of held-out human text; models sample at temperature 1."""
+    """Return the distances of bigrams from held-out human text; models sample at temperature 1."""
     context = before.config.max_position_embeddings
     settings: dict[str, Any] = {
         "decoding": "sample",
@@ -139,9 +138,9 @@ def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
 
 
 def _distance(text: float, floor: tuple[float, float], before: float, after: float) -> dict:
-    """delta = distance of the text - distance of the model before training (equation 7).
+    """Return the distances; delta = text - model before training (equation 7).
 
-    `floor`: mean and standard deviation of the distance that the truth's own text has.
+    `floor` is the mean and standard deviation of the distance of true text.
     """
     return {
         "text": text,
@@ -155,7 +154,7 @@ def _distance(text: float, floor: tuple[float, float], before: float, after: flo
 
 
 def bigrams(rows, tokens: int | None) -> dict[int, float]:
-    """Shares of pairs of adjacent tokens in the first `tokens` tokens of rows (None: in all).
+    """Return the shares of adjacent token pairs in the first `tokens` tokens of rows (None: all).
 
     The key of a pair (a, b) is a << 32 | b.
     """
@@ -175,7 +174,7 @@ def total_variation(p: dict[int, float], q: dict[int, float]) -> float:
 
 
 def performance(before, after, tokenizer, world: World | None, job: Job) -> dict:
-    """Loss on held-out human text before and after, and its change, in nats per token.
+    """Return the loss on held-out human text before and after training, in nats per token.
 
     A change above zero means that the training did harm.
     """

@@ -1,8 +1,8 @@
-"""The requests of staged tasks, tokenised once for all members that share a tokenizer.
+"""Tokenise the requests of staged tasks once for all members that share a tokenizer.
 
 lm-eval builds the requests. Each task has a table with one row per request, in lm-eval's order:
-leaf (which of the staged task's leaves), doc_id, idx (which of the question's requests), context,
-continuation and their token ids. A context that repeats the row before, tokens included, is null.
+leaf (index of the leaf task), doc_id, idx (index among the question's requests), context,
+continuation and their token ids. A context that equals the one before it, tokens included, is null.
 """
 
 from pathlib import Path
@@ -29,7 +29,10 @@ SCHEMA = pa.schema(
 
 
 def write_requests(folder: Path, tokenizer, evaluation_seed: int, path: Path) -> None:
-    """Build and tokenise the requests of the task in `folder`; equal inputs give equal bits."""
+    """Build, tokenise and write the requests of the task in `folder`.
+
+    Equal inputs give equal bits.
+    """
     columns: dict[str, list] = {name: [] for name in SCHEMA.names}
     with quiet():
         tasks = load_tasks({"task": folder}, evaluation_seed)["tasks"].values()
@@ -50,9 +53,9 @@ def write_requests(folder: Path, tokenizer, evaluation_seed: int, path: Path) ->
 
 
 def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]:
-    """Give the tasks of `load_tasks` the requests of a table; returns the tokens of each pair.
+    """Give the requests of a table to the tasks of `load_tasks`; return the tokens of each pair.
 
-    The tasks then build no requests of their own. DamagedArtifact: the table is another task's.
+    The tasks then build no requests themselves. DamagedArtifact: the table belongs to another task.
     """
     from lm_eval.api.instance import Instance
 
@@ -63,8 +66,8 @@ def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]
     asked = set(zip(leaves.tolist(), doc_ids.tolist(), strict=True))
     if asked != {(leaf, doc_id) for leaf, questions in enumerate(docs) for doc_id in questions}:
         raise artifacts.DamagedArtifact(
-            f"{path}: its questions are not those of the staged task; delete it and run snakemake "
-            "again"
+            f"{path}: its questions are not those of the staged task; delete the file and run "
+            "snakemake again"
         )
     context_ids, ids = _arrays(table["context_ids"]), _arrays(table["continuation_ids"])
     instances: list[list[Instance]] = [[] for _ in tasks]
@@ -92,11 +95,11 @@ def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]
 
 
 def _keep_requests(**_) -> None:
-    """In place of a task's `build_all_requests`: its requests are restored already."""
+    """Replace a task's `build_all_requests`, because its requests are restored already."""
 
 
 def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """The rows of a column of lists; null is empty."""
+    """Return the rows of a column of lists; null becomes empty."""
     lists = column.combine_chunks()
     ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy())
     return np.split(lists.flatten().to_numpy(), ends[:-1])

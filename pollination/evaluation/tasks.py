@@ -1,17 +1,20 @@
-"""Benchmarks as lm-eval tasks: staged once as files, then read offline by every model's evaluation.
+"""Stage benchmarks once as files, which every evaluation then reads offline as lm-eval tasks.
 
-A staged task is a folder: `splits/{split}.parquet` (the questions that are asked, and where there
-are shots the split that examples are drawn from), as the template processes them;
-`questions.parquet` (doc_id, row in the source split, question text; for the check of corpora
-against benchmarks) and `task.json`. Built-in templates are Python-bearing YAML files, so task.json
-keeps them by name, relative to lm-eval's task folder, with the keys that differ; the pinned lm-eval
-version is part of it. Of a user's own benchmark task.json also holds the YAML and Python files.
-A group such as `mmlu` is staged as its leaf tasks, one a subject: `rows` says which rows of each
-split's file are the leaf's.
+A staged task is a folder with these files:
+- `splits/{split}.parquet`: the evaluated questions, and the split of few-shot examples if there are
+  shots, as the template processes them
+- `questions.parquet`: doc_id, row in the source split, question text; the check of corpora against
+  benchmarks reads it
+- `task.json`: template, splits, counts, lm-eval version. Built-in templates are YAML files that may
+  name Python functions, so task.json has only their path in lm-eval's task folder, and the keys
+  that differ. For a user's own benchmark it also holds the YAML and Python files.
 
-`questions: n` draws systematically (Madow 1949) from the questions shuffled within each leaf: every
-question is as likely as any other, and each subject's share is kept to within one question.
-Few-shot examples are never thinned.
+A group such as `mmlu` is staged as its leaf tasks, one per subject. `rows` gives the rows of each
+leaf in the file of each split.
+
+`questions: n` draws systematically (Madow 1949) from the questions, shuffled within each leaf.
+Every question is equally likely, and each subject keeps its share to within one question. The
+few-shot examples are always complete.
 """
 
 import logging
@@ -41,8 +44,8 @@ from pollination.evaluation.templates import (
 log = logging.getLogger("pollination")
 
 MICROWORLD_COLUMNS = ("question", "choices", "answer", "split")
-# The first of these that a document has is its question as people wrote it, without the template's
-# "Question:" and "Answer:".
+# The first of these columns that a document has is the question as people wrote it, without the
+# template's "Question:" and "Answer:".
 QUESTION_COLUMNS = (
     "question",
     "sentence",
@@ -59,15 +62,14 @@ QUESTION_COLUMNS = (
 def stage_task(
     spec: dict, folder: Path, evaluation_seed: int, corpus_folder: Path | None = None
 ) -> None:
-    """Write the staged task of the config entry `tasks.{name}: spec` into `folder` (see the
-    module's text).
+    """Write the staged task of the config entry `tasks.{name}: spec` into `folder`.
 
-    `corpus_folder` is the microworld's corpus, for kind microworld. ValueError for an unknown
-    template, absent data or columns, too few few-shot examples, questions whose answer is not
-    among the choices, and whatever fails in a user's own template. More `questions` than there
-    are: all.
+    `corpus_folder` is the corpus of the microworld, for kind microworld. If `questions` exceeds the
+    number of questions, all are staged. ValueError: an unknown template, missing data or columns,
+    too few few-shot examples, a question whose answer is not among its choices, or any failure in a
+    user's own template.
     """
-    random.seed(evaluation_seed)  # templates may draw while they process their questions
+    random.seed(evaluation_seed)  # templates may draw random numbers
     np.random.seed(evaluation_seed)
     stage = (
         _stage_microworld(spec, corpus_folder)
@@ -78,10 +80,12 @@ def stage_task(
     asked = splits["evaluated"]
     total = sum(len(leaf["tables"][asked]) for leaf in leaves)
     if total == 0:
-        raise ValueError(f"task {label!r}: split {asked!r} has no questions")
+        raise ValueError(
+            f"task {label!r}: split {asked!r} has no questions; add questions to its data"
+        )
     if (spec.get("questions") or 0) > total:
         log.warning(
-            "task %r: questions %d is more than the %d of split %r: all are asked",
+            "task %r: questions %d exceeds the %d questions of split %r, so all are used",
             label,
             spec["questions"],
             total,
@@ -89,7 +93,7 @@ def stage_task(
         )
     if stage["absent"]:
         log.warning(
-            "task %r: the data has no questions of %s: they are left out",
+            "task %r: the data has no questions for %s, which are left out",
             label,
             ", ".join(stage["absent"]),
         )
@@ -162,11 +166,10 @@ def stage_task(
 
 
 def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
-    """lm-eval's task dict {"tasks": {name: Task}} of staged tasks, for `evaluator.evaluate`; leaves
-    of a group are "{name}/{leaf}".
+    """Return lm-eval's task dict {"tasks": {name: Task}} of staged tasks for `evaluator.evaluate`.
 
-    The few-shot sampler is seeded with `evaluation_seed`. Reads the folders only: no network, no
-    cache.
+    The leaves of a group are "{name}/{leaf}". `evaluation_seed` seeds the few-shot sampler. The
+    function reads only the folders: no network, no cache.
     """
     tasks = {}
     for name, folder in folders.items():
@@ -176,8 +179,8 @@ def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
             path = Path(folder) / "splits" / f"{split}.parquet"
             if not path.is_file() or artifacts.digest(path) != expected:
                 raise DamagedArtifact(
-                    f"{path}: it is not what task.json says: damaged, or gone; delete {folder} and "
-                    "run snakemake again"
+                    f"{path}: the file is missing or differs from its digest in task.json; delete "
+                    f"{folder} and run snakemake again"
                 )
             staged[split] = artifacts.read_table(path)
         with opened(entry.get("include_path"), entry.get("files")) as source:
@@ -192,9 +195,7 @@ def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
 
 
 def leaf_names(name: str, entry: dict) -> list[str]:
-    """Names in lm-eval's task dict of the leaves of the staged task `name` whose task.json is
-    `entry`.
-    """
+    """Return the leaves' names in lm-eval's task dict; `entry` is the task.json of task `name`."""
     return (
         [name]
         if len(entry["tasks"]) == 1
@@ -203,8 +204,9 @@ def leaf_names(name: str, entry: dict) -> list[str]:
 
 
 def _build(name: str, leaf: dict, tables: dict[str, pa.Table], label: str, source: TemplateSource):
-    """One lm-eval Task on tables held in memory (datasets' own loaders would write a cache for each
-    of 57 subjects).
+    """Return an lm-eval Task on tables in memory.
+
+    The loaders of `datasets` would write a cache for each of 57 subjects.
     """
     import datasets
     from jinja2 import UndefinedError
@@ -220,9 +222,8 @@ def _build(name: str, leaf: dict, tables: dict[str, pa.Table], label: str, sourc
         | leaf["config"]
         | {"task": name, "custom_dataset": lambda **_: data, "dataset_kwargs": None}
     )
-    if config.get(
-        "fewshot_config"
-    ):  # its split is in fewshot_split, and its questions are processed as all are
+    # fewshot_split holds the split, and all questions are processed already.
+    if config.get("fewshot_config"):
         config["fewshot_config"] = {
             key: value
             for key, value in config["fewshot_config"].items()
@@ -235,15 +236,13 @@ def _build(name: str, leaf: dict, tables: dict[str, pa.Table], label: str, sourc
         columns = ", ".join(next(iter(tables.values())).column_names)
         raise ValueError(
             f"task {label!r}: its data does not fit the template {leaf['name']!r} "
-            f"({type(error).__name__}: {error}); "
-            f"its columns are {columns}"
+            f"({type(error).__name__}: {error}); its columns are {columns}; rename the columns of "
+            "the data, or choose another template"
         ) from error
 
 
 def _draw(sizes: list[int], questions: int, seed: int) -> list[np.ndarray]:
-    """For each stratum the rows drawn, ascending: `questions` in all (or all there are), every row
-    equally likely.
-    """
+    """Draw `questions` rows in total (at most all), each equally likely; ascending per stratum."""
     total = sum(sizes)
     if questions >= total:
         return [np.arange(size) for size in sizes]
@@ -271,7 +270,7 @@ def _stage_microworld(spec: dict, corpus_folder: Path | None) -> dict:
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.parquet"))) or "none"
         raise ValueError(
-            f"tasks: benchmark {benchmark!r} is not in corpus {spec.get('corpus')!r}; it has: "
+            f"tasks: benchmark {benchmark!r} is not in corpus {spec.get('corpus')!r}; allowed: "
             f"{there}"
         )
     table = read_parquet(path, f"benchmark {benchmark!r}")
@@ -282,8 +281,7 @@ def _stage_microworld(spec: dict, corpus_folder: Path | None) -> dict:
         name: table.filter(pc.equal(table["split"], name)).select(MICROWORLD_COLUMNS[:3])
         for name in names
     }
-    # The world's sentences end with " .": where the answers do not bring it along, the text between
-    # examples does.
+    # Sentences end with " .": the delimiter adds it if the answers do not.
     choices = table["choices"].combine_chunks().flatten().to_pylist()
     delimiter = " " if all(choice.endswith(".") for choice in choices) else " . "
     config = {
@@ -318,7 +316,7 @@ def _stage_microworld(spec: dict, corpus_folder: Path | None) -> dict:
 
 def _check_examples(label: str, leaf: dict, splits: dict) -> None:
     config, pool = leaf["config"], len(leaf["tables"][splits["examples"]])
-    # lm-eval draws one more than it shows where it may have to leave out the question itself.
+    # lm-eval draws one spare example if it may have to leave out the question itself.
     spare = splits["examples"] == splits["evaluated"] or (
         leaf["sampler"] == "default" and config["fewshot_split"] == config["test_split"]
     )
@@ -326,15 +324,13 @@ def _check_examples(label: str, leaf: dict, splits: dict) -> None:
     if pool < needed:
         raise ValueError(
             f"tasks: {label!r} with num_fewshot {config['num_fewshot']} needs {needed} examples "
-            f"in split {splits['examples']!r} of {leaf['name']!r}; it has {pool}: "
-            "lower num_fewshot or add examples"
+            f"in split {splits['examples']!r} of {leaf['name']!r}; it has {pool}; lower "
+            "num_fewshot or add examples"
         )
 
 
 def gold(task, doc: dict) -> int:
-    """Index of the right choice (of the first right one where a template has several), -1 where
-    there is none.
-    """
+    """Return the index of the right choice (the first, if there are several), or -1 for none."""
     choices = task.doc_to_choice(doc)
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     target = target[0] if isinstance(target, list) else target
@@ -346,7 +342,7 @@ def gold(task, doc: dict) -> int:
 def _checked_questions(
     leaf: dict, label: str, source: TemplateSource, spec: dict, seed: int
 ) -> list[list[str]]:
-    """The texts of each question of a leaf; all that a user's own template does is tried once."""
+    """Return the texts of each question of a leaf; run all code of a user's own template once."""
     with source.blamed(leaf["yaml"]):
         task = _build(leaf["name"], leaf, leaf["tables"], label, source)
         questions = list(_question_texts(task, label))
@@ -356,8 +352,9 @@ def _checked_questions(
 
 
 def _try_requests(task, method: str | None, seed: int) -> None:
-    """Build every request of a task and score invented answers, so that what fails in a template
-    fails before any model is asked.
+    """Build every request of a task and score made-up answers.
+
+    A faulty template then fails here, before any model is evaluated.
     """
     task.set_fewshot_seed(seed)
     with quiet():
@@ -368,13 +365,14 @@ def _try_requests(task, method: str | None, seed: int) -> None:
         if method == "generate" and isinstance(task.doc_to_target(doc), list):
             raise ValueError(
                 f"question {index} has several right answers, which method generate does not "
-                "score; allowed: loglikelihood"
+                "score; set method: loglikelihood"
             )
 
 
 def _question_texts(task, label: str) -> Iterator[list[str]]:
-    """Texts under which a corpus might hold each question, after a check that it has its answer
-    among the choices.
+    """Yield the texts of each question that a corpus might contain.
+
+    ValueError: a question does not have its answer among its choices.
     """
     for index, doc in enumerate(task.eval_docs):
         try:
@@ -382,14 +380,14 @@ def _question_texts(task, label: str) -> Iterator[list[str]]:
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ValueError(
                 f"task {label!r}: question {index} does not fit the template "
-                f"({type(error).__name__}: {error})"
+                f"({type(error).__name__}: {error}); correct the data or choose another template"
             ) from error
         if answer < 0:
             raise ValueError(
-                f"task {label!r}: question {index} has no answer among its choices: are the "
-                "split's labels hidden?"
+                f"task {label!r}: question {index} has no answer among its choices; use a split "
+                "whose answers are public"
             )
-        if task.multiple_input:  # each choice fills the gap of one sentence
+        if task.multiple_input:  # each choice fills the gap in one sentence
             yield [f"{choice} {task.doc_to_target(doc)}" for choice in task.doc_to_choice(doc)]
             continue
         column = next((name for name in QUESTION_COLUMNS if isinstance(doc.get(name), str)), None)

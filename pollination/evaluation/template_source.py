@@ -1,7 +1,7 @@
-"""Where lm-eval's YAML files are read from: lm-eval's own folder, or a copy of a user's folder.
+"""Read lm-eval's YAML files from lm-eval's own folder, or from a copy of a user's folder.
 
 A staged task holds the text of the user's YAML and Python files (task.json, `files`). Every job
-that loads the task unpacks them, so an evaluation runs the code that was staged, wherever it runs.
+that loads the task unpacks them, so an evaluation runs the staged code on any machine.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pollination.plan.benchmark_folder import Benchmark, merged
 
 
 def task_root() -> Path:
-    """The folder of lm-eval's built-in templates."""
+    """Return the folder of lm-eval's built-in templates."""
     import lm_eval.tasks
 
     return Path(lm_eval.tasks.__file__).parent
@@ -23,13 +23,13 @@ def task_root() -> Path:
 
 @dataclass(frozen=True)
 class TemplateSource:
-    """A folder of templates; `folder` is the user's, None where they are lm-eval's own."""
+    """A folder of templates; `folder` is the user's, or None for lm-eval's own."""
 
     root: Path
     folder: str | None = None
 
     def load(self, yaml: str) -> dict:
-        """The keys of a template by its path in the folder, with its functions."""
+        """Return the keys of a template, with its functions; `yaml` is its path in the folder."""
         from lm_eval.tasks._yaml_loader import load_yaml
 
         def load(path: Path) -> dict:
@@ -41,7 +41,7 @@ class TemplateSource:
 
     @contextmanager
     def blamed(self, yaml: str | None) -> Iterator[None]:
-        """Whatever fails in a user's template is a ValueError of one line that names its file."""
+        """Turn any failure in a user's template into a one-line ValueError that names the file."""
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -56,7 +56,7 @@ class TemplateSource:
 
 @contextmanager
 def opened(folder: str | None, files: dict[str, str] | None) -> Iterator[TemplateSource]:
-    """The user's files {path in the folder: text}, unpacked; lm-eval's own folder without any."""
+    """Unpack the user's files {path in the folder: text}; without them, use lm-eval's folder."""
     if folder is None:
         yield TemplateSource(task_root())
         return
@@ -69,12 +69,14 @@ def opened(folder: str | None, files: dict[str, str] | None) -> Iterator[Templat
 
 
 def texts(benchmark: Benchmark) -> dict[str, str]:
-    """The files of a benchmark by their path in the folder."""
+    """Return the texts of a benchmark's files by their path in the folder."""
     contents = {}
     for name in benchmark.files:
         path = Path(benchmark.folder, name)
         try:
             contents[name] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
-            raise ValueError(f"tasks: {path}: not readable as UTF-8 text: {error}") from None
+            raise ValueError(
+                f"tasks: {path}: not readable as UTF-8 text ({error}); save the file as UTF-8"
+            ) from None
     return contents

@@ -1,4 +1,4 @@
-"""lm-eval's task templates on local files or hub data: leaf tasks, their splits and rows."""
+"""Stage lm-eval's task templates on local files or hub data: leaf tasks, their splits and rows."""
 
 import difflib
 import json
@@ -28,7 +28,7 @@ SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence lm-eval's warnings and the progress bars that it offers no switch for."""
+    """Silence lm-eval's warnings, and its progress bars, which have no option."""
     import lm_eval.api.task
 
     logger = logging.getLogger("lm_eval")
@@ -42,8 +42,10 @@ def quiet() -> Iterator[None]:
 
 
 def stage_lm_eval(spec: dict) -> dict:
-    """What `tasks.stage_task` writes of a template, built-in or of a user's folder: its leaves,
-    each with the tables of the splits it needs.
+    """Return the parts of a template that `tasks.stage_task` writes.
+
+    These are its leaves, each with the tables of its splits. The template is built-in, or comes
+    from a user's folder.
     """
     if not spec.get("include_path"):
         with opened(None, None) as source:
@@ -72,8 +74,8 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
             if config.get("output_type") != "multiple_choice":
                 raise ValueError(
                     f"task template {template!r} is not multiple choice (output_type "
-                    f"{config.get('output_type')!r}); "
-                    "name one that is, such as mmlu, winogrande, mathqa, social_iqa, arc_easy, piqa"
+                    f"{config.get('output_type')!r}); allowed: multiple-choice templates, such as "
+                    "mmlu, winogrande, mathqa, social_iqa, arc_easy, piqa"
                 )
             available = files or member.data
             plan = _plan_splits(
@@ -87,13 +89,13 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
             leaves.append(_staged_leaf(config, plan, member, tables, own))
     if not leaves:
         raise ValueError(
-            f"task template {template!r}: column 'subject' of its data names none of "
-            f"{', '.join(absent[:5])}, ..."
+            f"task template {template!r}: column 'subject' of its data has none of the allowed "
+            f"values {', '.join(absent[:5])}, ...; correct the column"
         )
     if source.folder and any(_form(leaf) != _form(leaves[0]) for leaf in leaves):
         raise ValueError(
             f"tasks: {source.folder}: the tasks of {template!r} differ in num_fewshot, splits or "
-            "columns; give them the same, or name each of them under tasks"
+            "columns; make these equal, or name each task under tasks"
         )
     return {
         "template": template,
@@ -106,7 +108,10 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
 
 
 def _form(leaf: dict) -> tuple:
-    """What the leaves of an own group must share: one table a split holds them all."""
+    """Return the properties that all leaves of a user's group must share.
+
+    One table per split holds the rows of all leaves.
+    """
     settings = {key: leaf["config"][key] for key in (*SPLIT_KEYS, "num_fewshot")}
     return settings, {
         split: {(field.name, str(field.type)) for field in table.schema}
@@ -115,7 +120,7 @@ def _form(leaf: dict) -> tuple:
 
 
 def _provenance(files: dict | None, members: list[Leaf]) -> dict | str:
-    """Where the questions come from, as task.json says it: local files by split, or the hub."""
+    """Return the source of the questions for task.json: local files by split, or "hub"."""
     if files:
         return {split: str(path) for split, path in files.items()}
     paths: dict[str, list[str]] = {}
@@ -128,8 +133,9 @@ def _provenance(files: dict | None, members: list[Leaf]) -> dict | str:
 def _tables(
     config: dict, plan: dict, member: Leaf, local: dict[str, pa.Table], group: bool
 ) -> dict[str, pa.Table]:
-    """The questions and the examples of a leaf before its own processing, by split: of the
-    config's files `local`, else of the template's own files, else of the hub.
+    """Return a leaf's questions and examples by split, before the template processes them.
+
+    They come from the config's files `local`, else the template's own files, else the hub.
     """
     tables = {}
     for split in dict.fromkeys([plan["evaluated"], plan["examples"]]):
@@ -163,10 +169,10 @@ def _staged_leaf(
 
 
 def _leaves(template: str) -> list[tuple[str, Path, dict]]:
-    """(name, YAML file, keys that override it) of the leaf tasks that a built-in name stands for.
+    """Return (name, YAML file, overriding keys) of the leaf tasks of a built-in template.
 
-    All 14,000 names take 9 s to index, so only the folder that defines the name is; all of it where
-    that does not suffice.
+    An index of all 14,000 names takes 9 s. So the index covers the folder that defines the name,
+    and all folders only if that fails.
     """
     from lm_eval.tasks._index import TaskIndex
 
@@ -213,8 +219,8 @@ def _expand(name: str, index: dict, extra: dict) -> list[tuple[str, Path, dict]]
             )
         else:
             raise ValueError(
-                f"task template {name!r} is a group with members defined inside it; name its "
-                "members instead"
+                f"task template {name!r} is a group that defines its tasks inline, which is not "
+                "supported; name its tasks instead"
             )
     return leaves
 
@@ -222,11 +228,10 @@ def _expand(name: str, index: dict, extra: dict) -> list[tuple[str, Path, dict]]
 def _plan_splits(
     template: str, config: dict, available: set[str] | None, shots: int | None
 ) -> dict:
-    """Which split is asked and which one gives examples, as lm-eval would choose among those that
-    are available (None: all).
+    """Choose the evaluated split and the split of the examples among those available (None: all).
 
-    Split keys that are not staged become None, the others stay as the template has them: lm-eval's
-    sampler depends on them.
+    The choice is lm-eval's. Keys of splits that are not staged become None. The others keep the
+    template's values, because lm-eval's sampler depends on them.
     """
     shots = (config.get("num_fewshot") or 0) if shots is None else shots
     fewshot = dict(config.get("fewshot_config") or {})
@@ -245,7 +250,8 @@ def _plan_splits(
             repr(named[key]) for key in ("test_split", "validation_split") if named[key]
         )
         raise ValueError(
-            f"tasks: template {template!r} is evaluated on split {asks}; data names: {have}"
+            f"tasks: template {template!r} is evaluated on split {asks}; data names: {have}; add "
+            "a file for that split"
         )
     examples = None
     if shots and not (fewshot.get("samples") and not named["fewshot_split"]):
@@ -255,17 +261,15 @@ def _plan_splits(
         if named["fewshot_split"] and "fewshot_split" not in there:
             split = named["fewshot_split"]
             raise ValueError(
-                f"tasks: num_fewshot {shots} of template {template!r} needs data.{split}; "
-                "data names: "
-                f"{have}"
+                f"tasks: num_fewshot {shots} of template {template!r} needs data.{split}; data "
+                f"names: {have}; add a file for that split, or set num_fewshot: 0"
             )
     staged = {evaluated, examples}
     splits = {key: there.get(key) if there.get(key) in staged else None for key in SPLIT_KEYS}
     if not shots:
         splits |= {"training_split": None, "fewshot_split": None}
-    if (
-        examples == evaluated
-    ):  # said outright, so that lm-eval leaves the question itself out of its examples
+    # With equal names, lm-eval leaves the question itself out of its examples.
+    if examples == evaluated:
         splits |= {
             "test_split": evaluated,
             "fewshot_split": evaluated,
@@ -281,21 +285,22 @@ def _plan_splits(
 
 
 def read_parquet(path: Path, key: str) -> pa.Table:
-    """A user's parquet file; ValueError names the config key where it is absent or unreadable."""
+    """Read a user's parquet file. ValueError: it is missing or unreadable; names the config key."""
     if not path.is_file():
-        raise ValueError(f"tasks: {key}: {path}: the file does not exist")
+        raise ValueError(f"tasks: {key}: {path}: the file does not exist; correct the path")
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"tasks: {key}: {path}: not a readable parquet file ({str(error).splitlines()[0]})"
+            f"tasks: {key}: {path}: not a readable parquet file ({str(error).splitlines()[0]}); "
+            "replace the file"
         ) from None
 
 
 def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
-    """One split of a template's local files, as datasets reads them for lm-eval; nothing is cached.
+    """Read one split of a template's local files with `datasets`, as lm-eval does, without a cache.
 
-    ValueError names the split and the reason.
+    ValueError: the files are unreadable, or the split has no questions.
     """
     import datasets
 
@@ -314,14 +319,16 @@ def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
                 **options,
             )
             table = data.with_format("arrow")[:]
-    except Exception as error:  # its readers raise whatever their parsers do
+    except Exception as error:  # the readers raise exceptions of many parsers
         reason = error.__cause__ or error
         raise ValueError(
             f"data_files: {', '.join(paths)}: not readable as {config['dataset_path']} "
-            f"({type(reason).__name__}: {reason})"
+            f"({type(reason).__name__}: {reason}); correct the files or dataset_path"
         ) from error
     if not len(table):
-        raise ValueError(f"data_files: {', '.join(paths)}: split {split!r} has no questions")
+        raise ValueError(
+            f"data_files: {', '.join(paths)}: split {split!r} has no questions; add questions"
+        )
     return numbered(table)
 
 
@@ -334,7 +341,7 @@ def _options(config: dict, *without: str) -> dict:
 
 
 def fetch(config: dict, split: str) -> pa.Table:
-    """One split of the template's data set from the hub, through datasets' own cache."""
+    """Download one split of the template's data set from the hub; `datasets` caches it."""
     import datasets
 
     path, name = config["dataset_path"], config.get("dataset_name")
@@ -344,18 +351,17 @@ def fetch(config: dict, split: str) -> pa.Table:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"tasks: data set {path!r} ({name or 'default'}, {split}) cannot be fetched "
-            f"({reason}); "
-            "stage it where there is a network, or name local files: "
+            f"tasks: data set {path!r} ({name or 'default'}, {split}) cannot be downloaded "
+            f"({reason}); run this job where there is a network, or name local files: "
             f"data: {{{split}: file.parquet}}"
         ) from error
     return numbered(data.with_format("arrow")[:])
 
 
 def _process(config: dict, table: pa.Table, what: str, split: str, examples: bool) -> pa.Table:
-    """A template's own processing of its questions, done once here.
+    """Run a template's own processing of its questions, once.
 
-    `__row__` stays the source row where it keeps columns.
+    `__row__` stays the source row if the processing keeps columns.
     """
     import datasets
 
@@ -372,13 +378,13 @@ def _process(config: dict, table: pa.Table, what: str, split: str, examples: boo
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
             f"tasks: {what} cannot process data.{split} ({type(error).__name__}: {error}); its "
-            f"columns are {_names(table)}"
+            f"columns are {_names(table)}; correct the data or the template"
         ) from error
     return processed if "__row__" in processed.column_names else numbered(processed)
 
 
 def _without_fingerprint(table: pa.Table) -> pa.Table:
-    """The fingerprint of datasets depends on where the code lies, here a temporary folder."""
+    """Remove the fingerprint of `datasets`, which depends on the temporary folder of the code."""
     metadata = dict(table.schema.metadata or {})
     if b"huggingface" in metadata:
         said = json.loads(metadata[b"huggingface"])
@@ -388,18 +394,17 @@ def _without_fingerprint(table: pa.Table) -> pa.Table:
 
 
 def numbered(table: pa.Table) -> pa.Table:
-    """The table with its row numbers as column `__row__`; they stay through all subsets."""
+    """Return the table with its row numbers in column `__row__`, which every subset keeps."""
     return table.append_column("__row__", pa.array(np.arange(len(table))))
 
 
 def _subject(table: pa.Table, subset: str | None, group: bool, key: str) -> pa.Table:
-    """A local file holds all subjects of a group: the rows whose column `subject` is the leaf's
-    data set name.
-    """
+    """Return the rows of one subject (`subset`), because a local file holds a group's subjects."""
     if "subject" not in table.column_names:
         if group:
             raise ValueError(
-                f"tasks: {key}: a group's file needs column 'subject'; it has {_names(table)}"
+                f"tasks: {key}: a group's file needs column 'subject'; it has {_names(table)}; add "
+                "the column"
             )
         return table
     rows = table.filter(pc.equal(table["subject"], pa.scalar(subset, table["subject"].type)))
@@ -417,13 +422,14 @@ def require_columns(
     if missing:
         raise ValueError(
             f"tasks: {what} needs columns {', '.join(missing)}, which {where} lacks; it has "
-            f"{_names(table)}"
+            f"{_names(table)}; add or rename columns"
         )
 
 
 def _template_columns(config: dict) -> list[str]:
-    """Columns that the template's Jinja strings name; what its Python functions read shows when the
-    first row is built.
+    """Return the columns that the template's Jinja strings name.
+
+    Columns that its Python functions read are unknown until the first row is built.
     """
     from jinja2 import meta
     from lm_eval.utils import env

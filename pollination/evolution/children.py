@@ -1,4 +1,4 @@
-"""Training a member: a founder on human text, a child on text of the generation before."""
+"""Train a member: a founder on human text, a child on text of the previous generation."""
 
 import shutil
 from pathlib import Path
@@ -39,7 +39,7 @@ def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path
 
 
 def start(job: Job, seed: int):
-    """The model that training starts from: inherited or pretrained weights, or new ones."""
+    """Return the model at the start of training: inherited, pretrained or new weights."""
     folder = job.file("blueprint").parent
     if job.files("weights"):
         return checkpoint.load_model(folder, weights=job.file("weights"))
@@ -47,7 +47,7 @@ def start(job: Job, seed: int):
 
 
 def train(job: Job, folder: Path) -> None:
-    """Train one member from the weights and on the text that its operators give it.
+    """Train one member with the weights and the text that its operators choose.
 
     A founder starts from new or pretrained weights and reads its segment of human text.
     """

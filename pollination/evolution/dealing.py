@@ -1,4 +1,4 @@
-"""The pool of an ecosystem: all members' text, shuffled and dealt equally (study B, section 3)."""
+"""Shuffle the pool of an ecosystem (all members' text) and deal it equally (study B, section 3)."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from pollination.core import artifacts
 
 
 def deal(shards: list[Path], member: int, population: int, seed: int, out: Path) -> None:
-    """Write member's share: rows member, member + population, ... of the shuffled pool.
+    """Write the member's share: rows member, member + population, ... of the shuffled pool.
 
     Shares differ by at most one row. All members shuffle with the same seed, so every row of the
-    pool is dealt exactly once. A single member gets the pool as it was written: then the run is
-    study A's recursion on own text, bit for bit.
+    pool is dealt exactly once. A single member gets the pool in its original order. The run then
+    equals study A's recursion on own text, bit for bit.
     """
     pool = pa.concat_tables([artifacts.read_table(path) for path in shards])
     order = np.arange(pool.num_rows)

@@ -1,4 +1,4 @@
-"""Mutation of a parent's weights (study A, section 3): theta + scale * sd(theta) * U(-0.5, 0.5)."""
+"""Mutate a parent's weights (study A, section 3): theta + scale * sd(theta) * U(-0.5, 0.5)."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from pollination.plan.operators import MUTATION
 def mutate(
     state: dict[str, torch.Tensor], scale: float, per: str, seed: int
 ) -> dict[str, torch.Tensor]:
-    """theta + scale * std(theta) * U(-0.5, 0.5) (study A, appendix C).
+    """Return theta + scale * std(theta) * U(-0.5, 0.5) (study A, appendix C).
 
-    The standard deviation is that of each tensor or of all weights (`per`). Each tensor draws from
-    its own random stream, named by the tensor, so the result does not depend on the file's order.
+    `per` says whether std is taken over each tensor or over all weights. Each tensor has its own
+    random stream, seeded with its name, so the result does not depend on the file's order.
     """
     together = MUTATION[per].together
     if together:
@@ -40,9 +40,9 @@ def mutate(
 
 
 def write_parent(source: Path, target: Path, scale: float, per: str, seed: int) -> None:
-    """Write the weights that a parent's children inherit: mutated, or (scale 0) unchanged.
+    """Write the weights that a parent's children inherit: mutated, or unchanged if scale is 0.
 
-    ValueError: a mutated weight is not finite.
+    ValueError: a weight is not finite.
     """
     state = read_weights(source)
     with safe_open(str(source), "pt") as file:
@@ -51,8 +51,8 @@ def write_parent(source: Path, target: Path, scale: float, per: str, seed: int) 
     for name, tensor in handed_on.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(
-                f"mutate.scale: {scale}: weight {name!r} of {source} is not finite once it is "
-                "mutated; lower it"
+                f"mutate.scale: {scale}: weight {name!r} of {source} is not finite after the "
+                "mutation. Lower mutate.scale, or train.learning_rate if it was not finite before"
             )
     with atomic(target) as temporary:
         save_file(handed_on, str(temporary), metadata=metadata)

@@ -1,4 +1,4 @@
-"""What children inherit from a parent: its mutated weights, and the text that it writes."""
+"""Write the weights and the text that a parent's children inherit."""
 
 from pathlib import Path
 
@@ -17,20 +17,20 @@ from pollination.plan.lineage import parent_of
 
 
 def holder(job: Job) -> int:
-    """Which of the job's candidates (`members`) holds its rank."""
+    """Return which of the job's candidates (`members`) holds its rank."""
     if not job.files("selection"):
         return 0
     return parent_of(job.file("selection"), int(job.wildcards.rank))
 
 
 def of_holder(job: Job, key: str) -> Path:
-    """The holder's own file of an input, or the one that all candidates share."""
+    """Return the holder's own file of an input, or the file that all candidates share."""
     files = job.files(key)
     return files[holder(job)] if len(files) > 1 else files[0]
 
 
 def write_text(job: Job, shard: Path) -> None:
-    """Let the holder of a rank, as evaluated, write one shard."""
+    """Write one shard with the holder of a rank. Its weights are the evaluated ones, unmutated."""
     rank, generation = int(job.wildcards.rank), int(job.wildcards.gen)
     seed = derive_seed(job.params.seed, "generate", generation, rank)
     key = job.key(seed)
@@ -63,7 +63,7 @@ def write_text(job: Job, shard: Path) -> None:
 
 
 def block_prompts(blocks: Subset) -> list[tuple[str, list[int]]]:
-    """(block's number in its corpus, token ids) of a segment: study B's generation set (3.2)."""
+    """Return (block's number in its corpus, token ids) of a segment (study B, 3.2)."""
     ids_BT = blocks.blocks(np.arange(len(blocks)))
     numbered = zip(blocks.chosen.tolist(), ids_BT.tolist(), strict=True)
     return [(f"block{number}", ids) for number, ids in numbered]

@@ -1,4 +1,4 @@
-"""The text and the seeds of a training: human text, and earlier generations' synthetic text."""
+"""Read the text of a training: human text and earlier generations' synthetic text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
 from pollination.plan.operators import TEXTS
 
 Row = tuple[list[int], int]
-"""Token ids of prompt and completion, and the index of the first that is trained on."""
+"""Token ids of prompt and completion, and the index of the first trained token."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training. A founder is generation 0 and reads human text."""
+    """The text and the seeds of one training. A founder is generation 0 and reads human text."""
 
     generation: int
     member: int
     seed: int
-    """Of new weights and of the order of blocks."""
+    """Seed of new weights and of the order of blocks."""
     human_seed: int
-    """Of the human blocks that are drawn, and of a fixed budget's sample."""
+    """Seed of the drawn human blocks and of a fixed budget's sample."""
     settings: dict
     """The config's `train`."""
     text: str
-    """The operator that says what a child reads; a founder's is human."""
+    """The operator that chooses a child's text. A founder's operator is human."""
     human: dict
     """The config's `human`: fraction and accumulate."""
     segment: dict
-    """Which blocks of its corpus its founder reads (plan/inputs.py)."""
+    """The blocks of the corpus that its founder reads (plan/inputs.py)."""
     data_seed: int
     separator: str
     packed: Path | None
@@ -51,7 +51,7 @@ class Training:
 
     @property
     def rounds(self) -> list[list[Path]]:
-        """Its synthetic text by the round that it was written in."""
+        """Its synthetic text by the round that wrote it."""
         count = self.generation if self.accumulates else 1
         return [list(part) for part in np.array_split(np.array(self.shards, dtype=object), count)]
 
@@ -65,7 +65,7 @@ class Training:
 
 
 def training_of(job: Job) -> Training:
-    """The training of a job that trains a model, or that measures one after its training."""
+    """Return the training of a job that trains a model or measures a trained model."""
     names, about = dict(job.wildcards.items()), job.params.training
     if names.get("place"):
         place = names["place"]
@@ -98,7 +98,7 @@ def training_of(job: Job) -> Training:
 
 
 def own_segment(packed: Path, spec: dict, member: int, data_seed: int) -> Subset:
-    """The human text that a member's founder read; `spec` as for data/mixture.py's `segment`."""
+    """Return the human text of a member's founder. `spec` is as in data/mixture.py's `segment`."""
     whole = TokenBlocks(packed)
     return segment(whole, whole.context_tokens, spec, member, derive_seed(data_seed, "slices"))
 
@@ -106,7 +106,7 @@ def own_segment(packed: Path, spec: dict, member: int, data_seed: int) -> Subset
 def training_blocks(
     training: Training, tokenizer, vocab_size: int, context_tokens: int, work: Path
 ) -> Blocks:
-    """The text of a training in blocks; synthetic text is packed into the folder `work`."""
+    """Return the text of a training in blocks. Synthetic text is packed into the folder `work`."""
     if TEXTS[training.text].is_human:
         return training.own_segment()
     packed: list[Blocks] = []
@@ -128,9 +128,9 @@ def training_blocks(
 
 
 def training_rows(training: Training, tokenizer) -> list[tuple[list[Row], bool, float]]:
-    """The same text as `training_blocks`, in rows.
+    """Return the text of `training_blocks` in rows.
 
-    Each part is (rows, whether they begin where a text does, the share of them that is read).
+    Each part is (rows, whether they begin where a text begins, the share of them that is read).
     """
     if TEXTS[training.text].is_human:
         return [(_as_rows(training.own_segment()), False, 1.0)]
@@ -157,7 +157,7 @@ def _as_rows(blocks: Blocks) -> list[Row]:
 
 
 def _tokens(rows: list[Row], eos_id: int | None) -> int:
-    """Tokens of rows when packed (data/tokens.py), which adds an eos to each row that lacks it."""
+    """Count the tokens of packed rows. Packing (data/tokens.py) adds an eos to rows without one."""
     separators = sum(eos_id is not None and ids[first:][-1:] != [eos_id] for ids, first in rows)
     return sum(len(ids) - first for ids, first in rows) + separators
 
@@ -165,10 +165,10 @@ def _tokens(rows: list[Row], eos_id: int | None) -> int:
 def synthetic_rows(
     shards: list[Path], include_prompt: bool, tokens: int | None, tokenizer
 ) -> Iterator[Row]:
-    """Rows of shards, up to the row that reaches `tokens` trained tokens (None: all rows).
+    """Yield rows of shards, up to the row that reaches `tokens` trained tokens (None: all rows).
 
-    Ids stay as they were written if `tokenizer` has the vocabulary that wrote them; otherwise the
-    text is tokenised again.
+    Ids stay unchanged if `tokenizer` has the vocabulary that wrote them. Otherwise the text is
+    tokenised again.
     """
     left, mine = float("inf") if tokens is None else tokens, vocabulary_id(tokenizer)
     for path in shards:
@@ -176,7 +176,7 @@ def synthetic_rows(
         columns = ["token_ids", "prompt_tokens"]
         if set(vocabularies.to_pylist()) != {mine}:
             columns += ["vocabulary", "prompt", "completion"]
-        # in batches, because a shard need not fit the memory
+        # in batches, because a shard may exceed the memory
         for batch in pq.ParquetFile(path).iter_batches(4096, columns=columns):
             rows = batch.to_pylist()
             foreign = [row for row in rows if row.get("vocabulary", mine) != mine]

@@ -1,5 +1,6 @@
-"""Selection: a rule chooses k members as parents, and what is said of the choice: how much of it is
-noise, where it was one by accuracy.
+"""Select k members as parents with a rule, and measure how much of the choice is noise.
+
+The noise is measured for rules that choose by accuracy.
 """
 
 import random
@@ -21,7 +22,7 @@ from pollination.plan.operators import SELECTION, takes_best
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """What a rule sees of a member of the generation that it chooses from."""
+    """A member of the generation, as a selection rule sees it."""
 
     slot: int
     accuracy: float
@@ -29,23 +30,24 @@ class Member:
     scores: dict
     """Its scores.json: tasks, perplexity, truth, and the user's own measures."""
     correct: np.ndarray
-    """(questions,) booleans: its answers to the task; all members have the same questions."""
+    """(questions,) booleans: which answers are correct. All members have the same questions."""
 
 
 def truncation(members: list[Member], k: int, _rng: np.random.Generator) -> list[int]:
-    """The k members of highest accuracy (study A, appendix C)."""
+    """Return the k members of highest accuracy (study A, appendix C)."""
     return rank_members([member.accuracy for member in members])[:k]
 
 
 def rank_members(accuracies: list[float]) -> list[int]:
-    """Members by falling accuracy; equal accuracies by slot, so that a choice never depends on the
-    order of jobs.
+    """Return the members by falling accuracy, and by slot for equal accuracies.
+
+    So a choice never depends on the order of jobs.
     """
     return sorted(range(len(accuracies)), key=lambda member: (-accuracies[member], member))
 
 
 def select_parents(job: Job) -> dict:
-    """`selection.json` of the job's generation."""
+    """Return the `selection.json` of the job's generation."""
     settings, seed = job.params.select, job.params.seed
     return select(
         job.files("scores"),
@@ -67,14 +69,14 @@ def select(
     rule: str = "truncation",
     rule_seed: int = 0,
 ) -> dict:
-    """`selection.json` of one generation (study A, appendix C): ranking, parents, ties, and the
-    noise of the choice.
+    """Return the `selection.json` of one generation: ranking, parents, ties and noise.
 
-    `scores` and `answers` are the members' files in slot order; `rule` chooses the parents with
-    random numbers of `rule_seed`, and the ranking lists the others by accuracy. The noise is that
-    of the questions: with other questions of the same kind, would the same members have been chosen
-    (statistics.selection_confidence)? Noise and ties are None for a rule that does not choose by
-    accuracy. Raises ValueError where a score is not a number, or the rule fails.
+    `scores` and `answers` are the members' files in slot order. `rule` chooses the parents with
+    random numbers of `rule_seed`. The ranking lists the other members by accuracy (study A,
+    appendix C). The noise comes from the questions: it tells whether other questions of the same
+    kind would choose the same members (statistics.selection_confidence). Noise and ties are None
+    for a rule that does not choose by accuracy.
+    ValueError: a score is not a number, or the rule fails.
     """
     members = read_members(scores, answers, task)
     accuracies = [member.accuracy for member in members]
@@ -102,8 +104,8 @@ def read_members(scores: list[Path], answers: list[Path], task: str) -> list[Mem
         accuracy = result.get("tasks", {}).get(task, {}).get("accuracy")
         if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
             raise ValueError(
-                f"{path}: the accuracy in {task!r} is {accuracy}; allowed: 0 to 1; a member "
-                "without a score cannot be ranked"
+                f"{path}: the accuracy in {task!r} is {accuracy}, so the member cannot be ranked; "
+                "allowed: 0 to 1. Delete the file and run snakemake again"
             )
         rows = artifacts.read_table(table, ["task", "doc_id", "correct"]).to_pandas()
         rows = rows[rows["task"] == task].sort_values("doc_id")
@@ -112,18 +114,18 @@ def read_members(scores: list[Path], answers: list[Path], task: str) -> list[Mem
 
 
 def ties(accuracies: list[float], ranking: list[int], k: int) -> dict:
-    """The members that the cut falls between."""
+    """Return the members that tie with the last parent."""
     worst = accuracies[ranking[k - 1]]
     tied = [member for member in ranking if accuracies[member] == worst] if k < len(ranking) else []
     return {"at_the_cut": tied, "broken_by": "slot number, the lower first"}
 
 
 def choose(rule: str, members: list[Member], k: int, rng: np.random.Generator) -> list[int]:
-    """The slots that a rule chooses, the best first.
+    """Return the slots that a rule chooses, best first.
 
-    ValueError: the rule fails, or it returns anything but k different slots.
+    ValueError: the rule fails or does not return k different slots.
     """
-    allowed = f"a list of {k} different slots of 0 to {len(members) - 1}, the best first"
+    allowed = f"a list of {k} different slots of 0 to {len(members) - 1}, best first"
     if rule in SELECTION:
         module, name = SELECTION[rule].function.split(".")
         function = getattr(import_module(f"pollination.evolution.{module}"), name)
@@ -133,7 +135,7 @@ def choose(rule: str, members: list[Member], k: int, rng: np.random.Generator) -
         seed = int(rng.integers(2**32))
         random.seed(seed)
         np.random.seed(seed)
-    returned = own(deepcopy(members), k, rng)  # a copy: the record is of what was measured
+    returned = own(deepcopy(members), k, rng)  # a copy, so a rule cannot change the record
     slots = _slots(returned)
     if len(slots) != k or len(set(slots)) != k or not set(slots) <= set(range(len(members))):
         raise own.refuse(returned, allowed)
@@ -141,11 +143,11 @@ def choose(rule: str, members: list[Member], k: int, rng: np.random.Generator) -
 
 
 def _slots(returned: Any) -> list[int]:
-    """The integers that a rule returned; none where it returned anything else."""
+    """Return the integers that a rule returned, or an empty list for anything else."""
     if not isinstance(returned, list | tuple | np.ndarray):
         return []
     try:
         slots = [index(slot) for slot in returned if not isinstance(slot, bool | np.bool_)]
-    except Exception:  # of the user's own class
+    except Exception:  # the user's class may raise any
         return []
     return slots if len(slots) == len(returned) else []

@@ -1,8 +1,8 @@
-"""Synthetic text: a parent continues prompts up to a shard's token budget (study A, appendix D.2).
+"""Write synthetic text: a parent continues held-out prompts up to a shard's token budget.
 
-The prompts are held out. Row n of a shard is one prompt with one seed. Both follow from (seed,
-shard, n) alone, rows are accepted in the order of n, and the sampler treats each row by itself. So
-a shard's content does not depend on how rows were batched.
+See study A, appendix D.2. Row n of a shard is one prompt with one seed. Both follow from (seed,
+shard, n) alone, rows are accepted in the order of n, and the sampler treats each row separately. So
+a shard's content does not depend on the batches.
 """
 
 import math
@@ -34,23 +34,23 @@ SCHEMA = pa.schema(
         ("vocabulary", pa.string()),
     ]
 )
-WINDOW_BATCHES = 4  # drawn at once, sorted by prompt length; progress is kept after each window
+WINDOW_BATCHES = 4  # per window of rows, sorted by prompt length; progress is kept after each
 PROGRESS_S = 30
 SAVE_S = 120
-# a model that keeps 10 % of its rows in the long run is given up by chance 1 time in 5,000
+# a model that keeps 10 % of its rows on average is rejected by chance once in 5,000 times
 GIVE_UP_ROWS = 400
 GIVE_UP_SHARE = 0.05
 
 
 def shard_budget(tokens: int, shards: int, shard: int) -> int:
-    """Tokens of one shard's equal share; the first shards get the remainder, one token each."""
+    """Return one shard's equal share of the tokens. The first shards get the remainder."""
     return tokens // shards + (shard < tokens % shards)
 
 
 class Rows:
     """The prompt and the seed of row n.
 
-    Each prompt has one row if decoding repeats itself or the settings ask for one pass.
+    Each prompt has one row if decoding is repeatable or the settings ask for one pass.
     """
 
     def __init__(self, prompts: int, settings: dict, seed: int, shard: int) -> None:
@@ -64,7 +64,7 @@ class Rows:
         self._orders: tuple[int, np.ndarray] = (-1, self.pool)
 
     def prompt(self, n: int) -> int:
-        """Index of row n's prompt: each pass shuffles the prompts; a one-pass shard does not."""
+        """Return the index of row n's prompt. With a token budget, each pass shuffles them."""
         turn, place = divmod(n, len(self.pool))
         if self.shuffled and self._orders[0] != turn:
             key = derive_seed(self.seed, "order", self.shard, turn)
@@ -79,9 +79,9 @@ class Rows:
 def _texts(
     tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int], eos_id: int
 ) -> dict[str, str]:
-    """Prompt and completion as text, whose concatenation is the text of all ids where possible.
+    """Return prompt and completion as text. If possible, together they are the text of all ids.
 
-    A reader with another tokenizer takes the text instead of the ids.
+    A reader with another tokenizer uses the text instead of the ids.
     """
     opening = tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
     whole = _decode(tokenizer, prompt + new, eos_id)
@@ -91,10 +91,10 @@ def _texts(
 
 
 def window(settings: dict, budget: int | None, count: int | None, counts: dict) -> int:
-    """Number of rows to draw next: a few batches, or fewer if the budget needs fewer.
+    """Return the number of rows to draw next: a few batches, or fewer if the budget needs fewer.
 
-    The yield so far tells what the budget needs, and 5 % and one row are added. The number follows
-    from the counts alone, so an interrupted shard resumes with the same batches.
+    The need is estimated from the tokens per row so far, plus 5 % and one row. It follows from the
+    counts alone, so an interrupted shard resumes with the same batches.
     """
     rows = WINDOW_BATCHES * settings["batch_size"]
     if count is not None:
@@ -108,7 +108,7 @@ def window(settings: dict, budget: int | None, count: int | None, counts: dict) 
 
 
 class Meter:
-    """Progress lines at a fixed interval."""
+    """Log messages about progress at a fixed interval."""
 
     def __init__(
         self, shard: int, budget: int | None, count: int | None, counts: dict, log
@@ -140,8 +140,8 @@ class Meter:
 class Progress:
     """Accepted rows of a shard, saved in `work` so that a later start resumes.
 
-    `work` is a folder of this shard alone; None saves nothing. Each save adds a part, whose
-    metadata holds `key` and the counts after it. Parts with another key are deleted.
+    `work` is a folder for this shard alone. None saves nothing. Each save adds a part. Its metadata
+    holds `key` and the counts after it. Parts with another key are deleted.
     """
 
     def __init__(self, work: Path | None, key: str) -> None:
@@ -174,7 +174,7 @@ class Progress:
         self.counts = counts
 
     def save(self, every_s: float = 0.0) -> None:
-        """Save the rows added since the last save, if that was at least `every_s` seconds ago."""
+        """Save the new rows if the last save was at least `every_s` seconds ago."""
         if (
             self.work
             and self.saved < len(self.tables)
@@ -188,7 +188,7 @@ class Progress:
     def finish(self, out: Path) -> None:
         """Write the shard and remove the work folder.
 
-        Each column is one chunk, so that the file does not depend on interruptions.
+        Each column is one chunk, so the file does not depend on interruptions.
         """
         table = pa.concat_tables([SCHEMA.empty_table(), *self.tables])
         artifacts.write_table(out, table.combine_chunks())
@@ -209,18 +209,16 @@ def write_shard(
     work: Path | None = None,
     key: str = "",
 ) -> dict:
-    """Write shard number `shard` of a parent's text to `out`; return its counts of rows and tokens.
+    """Write shard number `shard` of a parent's text to `out`. Return counts of rows and tokens.
 
-    `prompts` are (prompt_id, text or token ids), `settings` a whole `generate` block. The budget
-    counts eos tokens that the model wrote, and prompts if `budget_counts` is "text". Without a
-    budget (`tokens` null) the model continues each of the shard's prompts (number shard, shard +
-    shards, ...) once. `stop` (truthy: asked to stop) ends the work with Stopped. A folder `work`
-    keeps finished windows, and a later call with the same `key` (of settings, seed and model)
-    resumes from them.
-
-    ValueError: the model has degenerated (under 5 % of its completions reach
-    `min_completion_tokens`), decoding that always repeats itself cannot meet the budget, logits are
-    not finite, or lengths do not fit the context.
+    `prompts` are (prompt_id, text or token ids), `settings` is a complete `generate` block. The
+    budget counts eos tokens that the model wrote, and prompts if `budget_counts` is "text". Without
+    a budget (`tokens` null) the model continues each of the shard's prompts (number shard, shard +
+    shards, ...) once. If `stop` becomes truthy, Stopped is raised. The folder `work` keeps finished
+    windows. A later call with the same `key` (of settings, seed and model) resumes from them.
+    ValueError: the model has degenerated (fewer than 5 % of its completions reach
+    `min_completion_tokens`), repeatable decoding cannot meet the budget, logits are not finite, or
+    lengths do not fit the context.
     """
     rows = Rows(len(prompts), settings, seed, shard)
     least, eos_id = settings["min_completion_tokens"], tokenizer.eos_token_id
@@ -230,20 +228,22 @@ def write_shard(
     if len(rows.pool) == 0:
         raise ValueError(
             f"generate.shards: shard {shard} of {settings['shards']} gets none of the "
-            f"{len(prompts)} prompts; allowed: at most one shard a prompt"
+            f"{len(prompts)} prompts; allowed: at most one shard per prompt. Lower generate.shards "
+            "or add prompts"
         )
     if least > settings["max_new_tokens"]:
         raise ValueError(
-            f"generate.min_completion_tokens: {least} can never be reached with max_new_tokens "
-            f"{settings['max_new_tokens']}; allowed: at most that"
+            f"generate.min_completion_tokens: {least} exceeds max_new_tokens, so all completions "
+            f"would be dropped; allowed: at most {settings['max_new_tokens']}. Lower it or raise "
+            "max_new_tokens"
         )
 
-    # known architectures share a prompt between sequences, and take faster steps on a GPU
+    # these architectures share a prompt between beams and have faster steps on a GPU
     faster = DECODINGS[settings["decoding"]].width or model.device.type in STATIC_DEVICES
     if faster and model.config.model_type not in PLAIN_FAMILIES:
         known = ", ".join(PLAIN_FAMILIES)
         log.info(
-            "shard %d: architecture %r is none of %s and goes the general way, which is slower",
+            "shard %d: architecture %r is none of %s, so decoding uses the slower general code",
             shard,
             model.config.model_type,
             known,
@@ -252,7 +252,7 @@ def write_shard(
     counts = progress.counts
     if counts["rows_drawn"]:
         log.info(
-            "shard %d: going on after %d rows, %d tokens",
+            "shard %d: resumed after %d rows, %d tokens",
             shard,
             counts["rows_drawn"],
             counts["tokens"],
@@ -297,28 +297,28 @@ def write_shard(
                 drawn, kept = counts["rows_drawn"], counts["rows_kept"]
                 if (drawn >= GIVE_UP_ROWS or drawn == rows.count) and kept < GIVE_UP_SHARE * drawn:
                     raise ValueError(
-                        f"shard {shard}: the model has degenerated: only {kept} of {drawn} "
-                        f"completions have min_completion_tokens {least} tokens or more"
-                        f" (allowed: {GIVE_UP_SHARE:.0%}); train it longer or on better text, set "
+                        f"generate.min_completion_tokens: {least}: the model has degenerated: only "
+                        f"{kept} of {drawn} completions of shard {shard} are that long; allowed: "
+                        f"at least {GIVE_UP_SHARE:.0%}. Train it longer or on better text, set "
                         "min_new_tokens, or lower min_completion_tokens"
                     )
                 meter.show(counts)
         except Stopped:
-            if stop.may_save:
+            outcome = "no progress saved"
+            if work and stop.may_save:
                 progress.save()
-            done = progress.counts["tokens"]
-            raise Stopped(
-                f"shard {shard}: stopped on request, {done} tokens of whole windows "
-                f"{'kept' if work else 'lost'}; run again to go on"
-            ) from None
+                outcome = (
+                    f"{progress.counts['tokens']} tokens saved; run the same command to resume"
+                )
+            raise Stopped(f"shard {shard}: stopped by {stop.reason}; {outcome}") from None
         progress.add(accepted, counts)
         progress.save(SAVE_S)
     if budget is not None and counts["tokens"] < budget:
         raise ValueError(
             f"generate.tokens: the {rows.count} prompts of shard {shard} gave {counts['tokens']} "
-            f"of {budget} tokens, and {settings['decoding']} decoding"
-            " would only repeat them; lower tokens, set it to null (one pass), give more prompts, "
-            "or sample (decoding: nucleus)"
+            f"of {budget} tokens, and {settings['decoding']} decoding would only repeat them. "
+            "Lower generate.tokens, set it to null (one pass), add prompts, or sample (decoding: "
+            "nucleus)"
         )
     meter.show(counts, last=True)
     progress.finish(out)

@@ -1,8 +1,8 @@
-"""The report's figures and pages.
+"""Figures and pages of the report.
 
-Each module has `draw(run, out)`, which reads through `analysis.run.Run` and writes `out` + .svg,
-.png and .csv, the numbers behind the picture. A page is .html and .csv. No module here imports
-torch or keeps a state.
+Each module has `draw(run, out)`. It reads through `analysis.run.Run` and writes `out` + .svg, .png
+and .csv (the numbers of the picture). A page is .html and .csv. No module here imports torch or
+keeps state.
 """
 
 from importlib import import_module
@@ -12,5 +12,5 @@ from pollination.plan.figures import FIGURES
 
 
 def drawing(figure: str) -> ModuleType:
-    """The module that draws a figure."""
+    """Return the module that draws a figure."""
     return import_module(f"pollination.figures.{FIGURES[figure].module}")

@@ -1,4 +1,4 @@
-"""Accuracy over generations: members as violins, the single line (study A, figure 6)."""
+"""Draw accuracy over generations: members as violins, and the single line (study A, figure 6)."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ COLUMNS = (
 def draw(run: Run, out: Path) -> None:
     rows = run.accuracies()
     if rows.empty:
-        return style.nothing("No tasks are evaluated in this run.", out, COLUMNS)
+        return style.nothing("This run evaluates no tasks.", out, COLUMNS)
     chance, task = run.chance(), run.task()
     rows["chance"], rows["selects"] = rows.task.map(chance), rows.task == task
     tasks = list(dict.fromkeys(rows.task))
@@ -45,7 +45,7 @@ def draw(run: Run, out: Path) -> None:
             axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
         draw_line(axis, shown[shown.role == "line"])
         axis.set_title(
-            f"{name}  ★ selects" if name == task else name,
+            f"{name}  (★ selects parents)" if name == task else name,
             fontweight="bold" if name == task else "normal",
         )
         axis.set_ylabel("accuracy")
@@ -63,7 +63,7 @@ def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = Fals
 def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
     """Draw replicates thin, and their mean thick with a 95 % band.
 
-    The band is a t-interval over replicates. For a single model it is the interval over questions.
+    The band is a t-interval over replicates, or for a single model the interval over questions.
     """
     draw_replicates(axis, rows, "accuracy")
     points = []
@@ -77,11 +77,11 @@ def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
     if points:
         style.band(axis, "line", *zip(*points, strict=True), cut=True)
     bottom, top = axis.get_ylim()
-    axis.set_ylim(max(bottom, -0.04), min(top, 1.04))  # no accuracy lies beyond
+    axis.set_ylim(max(bottom, -0.04), min(top, 1.04))  # accuracy is from 0 to 1
 
 
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
-    """Draw each replicate thin, from the founder that they share (if they do)."""
+    """Draw each replicate as a thin line that starts at its founder, shared or its own."""
     founders = rows[rows.generation == 0]
     for name, part in rows.groupby("experiment"):
         part = part if name in set(founders.experiment) else pd.concat([founders[:1], part])
@@ -92,7 +92,7 @@ def keys(run: Run, chance: bool, what: str) -> list:
     handles = []
     if run.roles["population"]:
         handles = [
-            style.violin_key(f"population and its mean {what}"),
+            style.violin_key(f"population (line: mean {what})"),
             Line2D([], [], ls="", marker="o", color=style.BLUE, mfc="white", ms=4, label="member"),
         ]
         if any(layout.selects(run.plan, name) for name in run.roles["population"]):
@@ -103,10 +103,11 @@ def keys(run: Run, chance: bool, what: str) -> list:
                 "mec": "black",
                 "ms": 5.5,
             }
-            handles.append(Line2D([], [], label="selected", **look))
+            handles.append(Line2D([], [], label="selected as parent", **look))
     if run.roles["line"]:
         many = len(run.roles["line"])
-        handles.append(
-            style.key("line", f"single line, mean of {many}" if many > 1 else "single line")
-        )
+        label = f"single line, mean of {many}" if many > 1 else "single line"
+        # perplexity of one replicate has no interval
+        band = " (band: 95 %)" if many > 1 or what == "accuracy" else ""
+        handles.append(style.key("line", label + band))
     return handles + ([Line2D([], [], color=style.BLACK, ls=":", label="chance")] if chance else [])

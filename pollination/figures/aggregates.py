@@ -1,4 +1,4 @@
-"""Perplexity aggregated over all rounds against diversity (study B, figures 4c and 5b)."""
+"""Draw perplexity aggregated over all rounds against diversity (study B, figures 4c, 5b)."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def draw(run: Run, out: Path) -> None:
 
 
 def draw_panel(axis: Axes, optima: dict[str, Optimum]) -> list[dict]:
-    """Draw a curve per label; returns the rows."""
+    """Draw a curve per label and return the rows."""
     rows = []
     for place, (label, optimum) in enumerate(optima.items()):
         last = optimum.mu_DT.shape[1] - 1
@@ -43,7 +43,7 @@ def draw_panel(axis: Axes, optima: dict[str, Optimum]) -> list[dict]:
                 optimum.probability_DT[d, last],
             )
             rows.append(dict(zip(COLUMNS, values, strict=True)))
-        x = np.array(optimum.diversities) * 2 ** (0.06 * place)  # beside each other, not on top
+        x = np.array(optimum.diversities) * 2 ** (0.06 * place)  # shifted: bars must not overlap
         axis.vlines(
             x,
             optimum.low_DT[:, last],
@@ -56,6 +56,6 @@ def draw_panel(axis: Axes, optima: dict[str, Optimum]) -> list[dict]:
     curves.diversity_axis(axis.xaxis, axis.set_xscale, sorted({row["diversity"] for row in rows}))
     axis.set_xlabel("diversity D")
     scale = " (log scale)" if axis.get_yscale() == "log" else ""
-    axis.set_ylabel(f"aggregated perplexity\nof all rounds{scale}")
+    axis.set_ylabel(f"perplexity, mean of\nall rounds{scale}")
     axis.legend(handles=curves.keys(list(optima)), loc="best", fontsize=7.5)
     return rows

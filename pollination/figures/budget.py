@@ -1,4 +1,4 @@
-"""Do ecosystems share one budget? Tokens and steps per round, of all members together.
+"""Draw tokens and steps per round, summed over members: do ecosystems share one budget?
 
 Study B (section 3.2) fixes the data budget and splits it over M models.
 """
@@ -42,7 +42,7 @@ def draw(run: Run, out: Path) -> None:
         style.generation_axis(axis, len(rounds) - 1)
         axis.set_ylim(0, 1.25 * max(row["tokens"] for row in rows))
         axis.set_xlabel("round t")
-        axis.set_ylabel("tokens trained on,\nall members together")
+        axis.set_ylabel("training tokens,\nall members together")
         names = [f"M = {run.plan.experiment(names[0])['population']}" for names in entry.values()]
         axis.legend(handles=curves.keys(names), loc="lower left", ncols=2, fontsize=7.5)
         axis.set_title(label)
@@ -50,7 +50,7 @@ def draw(run: Run, out: Path) -> None:
 
 
 def totals(run: Run, label: str, name: str, rounds: range) -> list[dict]:
-    """What the members of an experiment trained on together, by round; replicates are alike."""
+    """Return the tokens and steps of all members of an experiment, by round (one replicate)."""
     size, rows = run.plan.experiment(name)["population"], []
     for t in rounds:
         last = [

@@ -1,6 +1,6 @@
-"""The page of claims: each claim of both studies with its interval, verdict and power.
+"""Write the page of claims: each claim of both studies with its interval, verdict and power.
 
-The same rows are written as CSV and as claims.json.
+The same rows go to the CSV and to claims.json.
 """
 
 from collections import Counter
@@ -46,8 +46,8 @@ def draw(run: Run, out: Path) -> None:
                 for row in lacking
             ]
             parts.append(
-                "<p>Without data in this run:</p>"
-                + page.table(["claim", "shown in", "what is missing"], cells)
+                "<p>Claims without data in this run:</p>"
+                + page.table(["claim", "shown in", "missing"], cells)
             )
     page.save("The claims of both studies, tested on this run", parts, out)
 
@@ -62,21 +62,21 @@ def summary(rows: list[dict]) -> str:
     unknown = sum(row["variance_between_runs"] == "unknown" for row in rows)
     lines = [
         (
-            f"{len(CLAIMS)} claims, {len(tested) + unknown} tests. With all tests taken together "
-            f"(Holm, 5 %): {counted(together)}. Each by itself (95 %): {counted(each)}; "
-            f"of {len(tested)} tests whose verdict could fall, about {len(tested) * 0.05:.1f} "
-            "would by chance if no claim said anything true."
+            f"{len(CLAIMS)} claims, {len(tested) + unknown} tests. Corrected for all tests (Holm, "
+            f"5 %): {counted(together)}. Each test alone (95 %): {counted(each)}. If every null "
+            f"hypothesis held, about {len(tested) * 0.05:.1f} of the {len(tested)} tests with a "
+            "p-value would still be significant by chance."
         ),
         (
-            "A verdict is about runs like this one with other seeds, at this scale: models, data "
-            "and benchmarks of this size."
+            "A verdict holds for runs like this one with other seeds, and with models, data and "
+            "benchmarks of this size."
         ),
     ]
     if unknown:
         lines.append(
-            f"In {unknown} tests nothing was repeated, so how much runs differ is unknown: the bar "
-            "shows what other questions would change, and the verdict is undecided by rule. More "
-            "seeds change that."
+            f"{unknown} tests have no replicates, so the variance between runs is unknown. Their "
+            "bars cover other questions only, and their verdict is undecided by rule. Add seeds to "
+            "decide them."
         )
     return "".join(f"<p>{page.text(line)}</p>" for line in lines)
 
@@ -92,7 +92,7 @@ def table(rows: list[dict]) -> str:
         "statistic",
         "interval",
         "verdict",
-        "with all tests together",
+        "corrected for all tests",
         "runs",
         "power",
     ]
@@ -111,11 +111,11 @@ def table(rows: list[dict]) -> str:
             for key in ("verdict", "verdict_of_all")
         ]
         if row["in_this_run"] not in (None, row["verdict"]):
-            verdicts[0] += f"<br><small>of this run alone: {page.text(row['in_this_run'])}</small>"
+            verdicts[0] += f"<br><small>for this run alone: {page.text(row['in_this_run'])}</small>"
         runs = page.text(row["replicates"] or "–") + small(variance(row))
         powers = page.text(power(row)) + small(row["note"])
         cells.append([tested, statistic, plot(row), *verdicts, runs, powers])
-    return page.table(headings, cells) if rows else "<p>Nothing of it is in this run.</p>"
+    return page.table(headings, cells) if rows else "<p>This run tests no claim of this study.</p>"
 
 
 def small(said: str) -> str:
@@ -130,26 +130,26 @@ def variance(row: dict) -> str:
 
 
 def power(row: dict) -> str:
-    """Power in words, in units of the statistic, or of the quantity behind a discrete one."""
+    """Return the power in words, in units of the statistic or of the gap behind a discrete one."""
     if row["variance_between_runs"] == "unknown":
-        return "none: nothing was repeated"
+        return "none: no replicates"
     if row["p"] is None:
         return "–"
     if row["power_is_of"] == "gap":
         if row["detectable"] is None:
             return "–"
         gap = np.expm1(row["detectable"])
-        return f"80 % to tell the best two apart at {gap:.0%} of perplexity"
+        return f"80 % to separate the best two if their perplexities differ by {gap:.0%}"
     if row["margin"] is not None:
         return (
-            f"{row['power']:.0%} if nothing changes at all; 80 % at a margin of "
+            f"{row['power']:.0%} if there is no change at all; 80 % at a margin of "
             f"{number(row['detectable'])}"
         )
-    detectable = f"80 % at {number(row['detectable'])} from {number(row['null'])}"
+    detectable = f"80 % at a distance of {number(row['detectable'])} from {number(row['null'])}"
     return (
         detectable
         if row["power"] is None
-        else f"{row['power']:.0%} at the printed value; {detectable}"
+        else f"{row['power']:.0%} at the study's value; {detectable}"
     )
 
 
@@ -158,9 +158,9 @@ def number(value: float) -> str:
 
 
 def plot(row: dict) -> str:
-    """The interval and its estimate (dot), the null (dashed) and the study's value (diamond).
+    """Return an SVG of the interval, its estimate (dot), the null (dashed), the study's value.
 
-    A claim of little change has a band instead of a null.
+    A diamond marks the study's value. A claim of little change has a band instead of a null.
     """
     margin = row["margin"] or 0.0
     bounds = [row["null"] - margin, row["null"] + margin]

@@ -1,4 +1,4 @@
-"""Ecosystems side by side: perplexity over rounds, and aggregated (study B, figures 15 to 21)."""
+"""Draw ecosystems side by side: perplexity over rounds, and aggregated (B, figures 15 to 21)."""
 
 from pathlib import Path
 
@@ -40,6 +40,6 @@ def draw(run: Run, out: Path) -> None:
             aggregated.set_xscale("log")
         aggregated.set_yticks(range(len(ecosystems)), [ecosystem.label for ecosystem in ecosystems])
         aggregated.set_ylim(len(ecosystems) - 0.5, -0.5)
-        aggregated.set_xlabel(f"aggregated perplexity of {last + 1} rounds, 95 % interval")
+        aggregated.set_xlabel(f"perplexity, mean of {last + 1} rounds (95 % interval)")
         aggregated.margins(x=0.1)
     style.save(figure, rows, out)

@@ -1,6 +1,6 @@
-"""Every generation continues the same prompts: the champion beside the single line.
+"""Write the page of continuations: every generation continues the same prompts.
 
-Study A shows such texts in figure 7 and tables 3 to 5.
+It shows the champion beside the single line (study A: figure 7, tables 3 to 5).
 """
 
 from collections.abc import Collection
@@ -24,7 +24,7 @@ COLUMNS = (
     "completion",
     *SHARES,
 )
-TITLE = {"population": "population's champion", "line": "single line"}
+TITLE = {"population": "champion of the population", "line": "single line"}
 
 
 def draw(run: Run, out: Path) -> None:
@@ -32,7 +32,9 @@ def draw(run: Run, out: Path) -> None:
     introduction = (
         f"<p>Each generation continues the same prompts with the same seeds. {introduce(run)}</p>\n"
     )
-    write(read(run, sides), "The same prompts, generation by generation", introduction, out)
+    write(
+        read(run, sides), "Continuations of the same prompts by every generation", introduction, out
+    )
 
 
 def read(
@@ -41,10 +43,10 @@ def read(
     prompt_ids: Collection[str] | None = None,
     generations: Collection[int] | None = None,
 ) -> list[dict]:
-    """Rows of COLUMNS, and `spans` (degenerate ones): what each generation's champion wrote.
+    """Return the text of each generation's champion: rows of COLUMNS, and degenerate `spans`.
 
     `sides`: role -> experiment; `prompt_ids`: these prompts in this order, else all.
-    ValueError: a prompt is not there.
+    ValueError: the samples lack a prompt.
     """
     vocabulary, rows = run.vocabulary(list(sides.values())), []
     for role, name in sides.items():
@@ -61,8 +63,8 @@ def read(
                 absent = [prompt for prompt in prompt_ids if prompt not in set(samples.prompt_id)]
                 if absent:
                     raise ValueError(
-                        f"evaluate.samples: prompt {absent[0]!r} is not among those that {name} "
-                        "continues; add it to texts"
+                        f"evaluate.samples: {name} does not continue prompt {absent[0]!r}; "
+                        "add it to evaluate.samples.texts"
                     )
                 samples = samples.set_index("prompt_id").loc[list(prompt_ids)].reset_index()
             for row in samples.to_dict("records"):
@@ -79,13 +81,13 @@ def read(
 
 
 def write(rows: list[dict], title: str, introduction: str, out: Path) -> None:
-    """Write rows of `read` as `out`.html and .csv: per prompt a table of generations by roles."""
+    """Write rows of `read` as `out`.html and .csv: per prompt, a table of generations by role."""
     style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
     page.save(title, [introduction, page.underlines(), *tables(rows)], out)
 
 
 def tables(rows: list[dict]) -> list[str]:
-    """The prompts, each with its table, as HTML."""
+    """Return the prompts, each with its table, as HTML."""
     roles, parts = list(dict.fromkeys(row["role"] for row in rows)), []
     shown = {(row["prompt_id"], row["generation"], row["role"]): row for row in rows}
     headings = ["generation"] + [f'<span class="{role}">{TITLE[role]}</span>' for role in roles]
@@ -106,8 +108,8 @@ def introduce(run: Run) -> str:
     sides = []
     if run.roles["population"]:
         sides.append(
-            f"Of the population ({page.text(run.roles['population'][0])}) each generation's "
-            f"champion writes, the member of {page.text(run.champion_rule())}."
+            f"For the population ({page.text(run.roles['population'][0])}) the page shows each "
+            f"generation's champion ({page.text(run.champion_rule())})."
         )
     if run.roles["line"]:
         sides.append(f"The single line is {page.text(run.roles['line'][0])}.")

@@ -1,7 +1,7 @@
-"""What a run cost, beside what the preview says (pollination/analysis/cost/).
+"""Draw the cost of a run beside its forecast (pollination/analysis/cost/).
 
-Snakemake's benchmark files give time and memory by kind of job, the run's folder gives disk by kind
-of artifact. The figure reads them as they are when it is drawn; the rule has no such inputs.
+Snakemake's benchmark files give time and memory by kind of job. The run's folder gives disk by kind
+of artifact. They are not inputs of the rule: the figure reads them as they are when it is drawn.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ COLUMNS = (
 def draw(run: Run, out: Path) -> None:
     parts = list(timings(Path(run.plan.results, "benchmarks")))
     if not parts:
-        return style.nothing("No benchmark files of this run's jobs are here.", out, COLUMNS)
+        return style.nothing("This run has no benchmark files.", out, COLUMNS)
     jobs = pd.concat(parts, ignore_index=True)
     for column in ("s", "cpu_time", "max_rss"):
         jobs[column] = pd.to_numeric(jobs[column], errors="coerce")
@@ -66,7 +66,7 @@ def draw(run: Run, out: Path) -> None:
         rows.wall_s,
         height=0.38,
         color=style.BLUE,
-        label="wall-clock, summed over jobs",
+        label="wall-clock time, summed over jobs",
     )
     time.barh(
         [p - 0.2 for p in places],
@@ -75,7 +75,7 @@ def draw(run: Run, out: Path) -> None:
         color=style.ORANGE,
         hatch="///",
         edgecolor="white",
-        label="processor",
+        label="processor time",
     )
     time.scatter(
         rows.predicted_s,
@@ -84,7 +84,7 @@ def draw(run: Run, out: Path) -> None:
         s=26,
         color="black",
         zorder=3,
-        label=f"predicted for {preview.rates.name}",
+        label=f"forecast for {preview.rates.name}",
     )
     memory.barh(places, rows.peak_memory_mib, height=0.5, color=style.GREEN)
     for place, row in zip(places, rows.itertuples(), strict=True):
@@ -107,8 +107,8 @@ def draw(run: Run, out: Path) -> None:
             )
     time.set_yticks(places, [f"{row.job}  \u00d7 {row.jobs:,}" for row in rows.itertuples()])
     memory.set_yticks(places, [""] * len(rows))
-    time.set_xlabel("seconds")
-    memory.set_xlabel("peak memory of a job, MiB")
+    time.set_xlabel("time, s")
+    memory.set_xlabel("peak memory of one job, MiB")
     sizes = pd.DataFrame({"bytes": on_disk(run.plan.results), "predicted_bytes": preview.disk})
     sizes = sizes.fillna(0.0)
     sizes = sizes[sizes.max(axis=1) > 0].sort_values("bytes")
@@ -122,7 +122,7 @@ def draw(run: Run, out: Path) -> None:
         s=26,
         color="black",
         zorder=3,
-        label="predicted",
+        label="forecast",
     )
     disk.set_yticks(range(len(sizes)), sizes.index)
     disk.set_xscale("log")
@@ -132,8 +132,8 @@ def draw(run: Run, out: Path) -> None:
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.16)
     time.set_title(
-        f"{rows.jobs.sum():,} jobs: {duration(rows.wall_s.sum())} in all, "
-        f"{duration(rows.cpu_s.sum())} of processor time",
+        f"{rows.jobs.sum():,} jobs: {duration(rows.wall_s.sum())} wall-clock, "
+        f"{duration(rows.cpu_s.sum())} processor time",
         fontsize=9,
     )
     time.legend(loc="lower right")
@@ -143,9 +143,9 @@ def draw(run: Run, out: Path) -> None:
 
 
 def timings(folder: Path) -> Iterator[pd.DataFrame]:
-    """What each job took.
+    """Yield the time and memory of each job.
 
-    Snakemake writes these files while this figure is drawn, so an unfinished one is left out.
+    Snakemake may still write these files, so unfinished files are skipped.
     """
     for path in sorted(folder.rglob("*.tsv")):
         with suppress(FileNotFoundError, pd.errors.EmptyDataError):

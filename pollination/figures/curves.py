@@ -1,4 +1,4 @@
-"""What the figures of ecosystems share: looks, perplexity over rounds, the axis of diversity."""
+"""Helpers for figures of ecosystems: looks, perplexity over rounds, the axis of diversity."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def look(place: int) -> dict:
 
 
 def draw_trajectories(axis: Axes, ecosystems: list[trajectories.Ecosystem]) -> None:
-    """mu_t of each ecosystem with its combined standard deviation."""
+    """Draw mu_t of each ecosystem with its combined standard deviation."""
     tables = [ecosystem.rows() for ecosystem in ecosystems]
     values = np.array([[row["mu"] for row in rows] for rows in tables])
     log = values.max() > SPREAD * values.min()
@@ -50,11 +50,11 @@ def draw_trajectories(axis: Axes, ecosystems: list[trajectories.Ecosystem]) -> N
             axis.fill_between(
                 t, np.maximum(mu - sd, 1.0), mu + sd, color=look(place)["color"], alpha=0.12, lw=0
             )
-        else:  # a band that fills the panel says nothing
+        else:  # a band that fills the panel carries no information
             axis.text(
                 0.99,
                 0.02,
-                "deviations beyond the axis: CSV",
+                "bands exceed the axis: see CSV",
                 transform=axis.transAxes,
                 ha="right",
                 fontsize=6,
@@ -71,9 +71,9 @@ def log_if_wide(axis: Axes, low, high) -> None:
 
 
 def diversity_axis(axis: XAxis | YAxis, scale: Callable, levels: list[float]) -> None:
-    """Show D on a scale of doublings, with its own levels named.
+    """Show D on a log2 scale with a tick at each of its levels.
 
-    `scale`: the axis' set_xscale or set_yscale.
+    `scale`: set_xscale or set_yscale of the axis.
     """
     scale("log", base=2)
     axis.set_ticks(levels, [f"{level:.3g}" for level in levels])

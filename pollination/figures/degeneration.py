@@ -1,4 +1,4 @@
-"""How much of the members' text is degenerate, by kind, over generations.
+"""Draw the share of degenerate text by kind over generations.
 
 Study A underlines such text in figure 7 and tables 3 to 5.
 """
@@ -14,9 +14,7 @@ from pollination.core.statistics import jackknife_interval
 from pollination.figures import style
 
 COLUMNS = ("role", "generation", "kind", "value", "low", "high", "models", "texts")
-PANELS = (
-    {"any": "all kinds"} | {kind: KINDS[kind] for kind in KINDS} | {"empty": "texts of nothing"}
-)
+PANELS = {"any": "all kinds"} | {kind: KINDS[kind] for kind in KINDS} | {"empty": "empty text"}
 
 
 def draw(run: Run, out: Path) -> None:
@@ -27,7 +25,7 @@ def draw(run: Run, out: Path) -> None:
 
 
 def measure(run: Run, role: str) -> list[dict]:
-    """Rows of COLUMNS: mean shares of characters over a role's texts, intervals over prompts."""
+    """Return rows of COLUMNS: mean shares of characters, with intervals over prompts."""
     rows, vocabulary = [], run.vocabulary(run.roles[role])
     for g in range(run.generations(role)):
         folders = list(run.members(role, g).folder)
@@ -73,5 +71,7 @@ def draw_panels(rows: pd.DataFrame, out: Path) -> None:
         style.generation_axis(axis, int(rows.generation.max()))
         axis.set_ylabel("% of texts" if kind == "empty" else "% of characters")
     roles = [role for role in ROLES if (rows.role == role).any()]
-    style.legend(figure, [style.key(role, style.NAME[role]) for role in roles])
+    style.legend(
+        figure, [style.key(role, f"{style.NAME[role]} (band: 95 % over prompts)") for role in roles]
+    )
     style.save(figure, rows, out)

@@ -1,4 +1,4 @@
-"""The headline: last generation minus generation 0, and population minus line at the end."""
+"""The main result: last generation minus generation 0, and population minus line at the end."""
 
 from functools import cache
 from pathlib import Path
@@ -27,8 +27,11 @@ COLUMNS = (
     "verdict",
     "sentence",
 )
-POINTS, NATS = "percentage points", "nats a token"
+POINTS, NATS = "percentage points", "nats per token"
 RESAMPLES = 4_000
+INTERVAL = "95 % confidence interval"
+FACTS = ", facts known"  # the measures of facts that `Run.measures` names
+SIGNIFICANT = ("rises", "falls", "population higher", "champion higher", "line higher")
 CHANGES = {
     "change of population": "population",
     "change of champion": "champion",
@@ -40,7 +43,7 @@ ENDS = {"population minus line": "population", "champion minus line": "champion"
 def draw(run: Run, out: Path) -> None:
     rows = pd.DataFrame(comparisons(run), columns=list(COLUMNS))
     if rows.empty:
-        return style.nothing("Nothing is measured in this run.", out, COLUMNS)
+        return style.nothing("This run has no measures to compare.", out, COLUMNS)
     units = [unit for unit in (POINTS, NATS) if unit in set(rows.unit)]
     counts = [rows[rows.unit == unit].measure.nunique() for unit in units]
     columns = [kinds for kinds in (CHANGES, ENDS) if rows.comparison.isin(kinds).any()]
@@ -63,9 +66,9 @@ def draw(run: Run, out: Path) -> None:
         write_verdicts(row[-1], shown, measures)
     for axis, kinds in zip(axes[0], columns, strict=False):
         axis.set_title(
-            f"generation {run.last} minus generation 0"
+            f"change, generation {run.last} minus generation 0"
             if kinds is CHANGES
-            else f"population minus line, generation {run.last}"
+            else f"population minus single line, generation {run.last}"
         )
     present = {
         role for kinds in columns for name, role in kinds.items() if (rows.comparison == name).any()
@@ -82,7 +85,7 @@ def draw(run: Run, out: Path) -> None:
 
 
 def forest(axis, rows: pd.DataFrame, measures: list[str], kinds: dict[str, str]) -> None:
-    """Draw estimates with 95 % intervals: a line per measure, its comparisons below each other."""
+    """Draw estimates with 95 % intervals: a row per measure, its comparisons below each other."""
     axis.axvline(0, color=style.BLACK, lw=1)
     for index, (name, role) in enumerate(kinds.items()):
         shown = rows[rows.comparison == name]
@@ -117,8 +120,8 @@ def write_verdicts(axis, rows: pd.DataFrame, measures: list[str]) -> None:
             if name in shown.index
         )
         row = shown.loc[name]
-        told = not row.verdict.startswith("no")
-        which = (
+        significant = row.verdict in SIGNIFICANT
+        quality = (
             {"higher": " (better)", "lower": " (worse)"}[row.better]
             if "higher" in row.verdict
             else ""
@@ -126,12 +129,13 @@ def write_verdicts(axis, rows: pd.DataFrame, measures: list[str]) -> None:
         axis.text(
             0,
             measures.index(measure) - 0.14,
-            row.verdict + which,
+            row.verdict + quality,
             va="center",
-            fontweight="bold" if told else "normal",
+            fontweight="bold" if significant else "normal",
         )
         below = measures.index(measure) + 0.16
-        axis.text(0, below, numbers(row), va="center", fontsize=8, color="#444444")
+        said = "saturated" if " at " in row.verdict else numbers(row)
+        axis.text(0, below, said, va="center", fontsize=8, color="#444444")
 
 
 def numbers(row) -> str:
@@ -141,7 +145,11 @@ def numbers(row) -> str:
 
 
 def comparisons(run: Run) -> list[dict]:
-    """Rows of the CSV: per measure the changes, the differences at the end, that of the changes."""
+    """Return the rows of the CSV.
+
+    Per measure: the changes, the differences in the last generation, and the difference between the
+    changes.
+    """
     read = cache(run.measures)
     last, population, line = run.last, run.roles["population"], run.roles["line"]
     groups = {
@@ -159,7 +167,7 @@ def comparisons(run: Run) -> list[dict]:
     }
     rows = []
     first, *more_folders = [folder for folders in groups.values() for folder in folders]
-    # A text of one generation alone, or of another family, is not measured everywhere.
+    # Some texts are measured in one generation or family only.
     common = [key for key in read(first) if all(key in read(folder) for folder in more_folders)]
     for measure, nats in common:
         stacks = {
@@ -168,74 +176,97 @@ def comparisons(run: Run) -> list[dict]:
             if folders
         }
         widths = {values.shape[1] for values in stacks.values()}
-        if len(widths) > 1:  # another tokenizer gives other sequences, so only means compare
+        if len(widths) > 1:  # another tokenizer gives other sequences, so only means are comparable
             stacks = {key: values.mean(axis=1, keepdims=True) for key, values in stacks.items()}
         unit, better = (NATS, "lower") if nats else (POINTS, "higher")
         options: dict[str, Any] = {
             "seed": derive_seed("difference", measure),
             "resamples": RESAMPLES,
         }
-        intervals = {}
+        intervals, compared = {}, {}
         for name, role in CHANGES.items() if last > 0 else ():
             if groups[role, 0]:
                 intervals[name] = difference_interval(
                     stacks[role, last], stacks[role, 0], paired=role != "population", **options
                 )
+                compared[name] = [stacks[role, last], stacks[role, 0]]
         for name, role in ENDS.items() if population and line else ():
             intervals[name] = difference_interval(
                 stacks[role, last], stacks["line", last], **options
             )
+            compared[name] = [stacks[role, last], stacks["line", last]]
         if population and line and last > 0:
             both = [(stacks[role, 0], stacks[role, last]) for role in ("population", "line")]
             name = "change of population minus change of line"
             intervals[name] = change_difference(both[0], both[1], **options)
+            compared[name] = [values for pair in both for values in pair]
         for name, result in intervals.items():
             role = CHANGES.get(name) or ENDS.get(name) or "population"
             row = {"measure": measure, "unit": unit, "better": better, "comparison": name, **result}
             row |= {"models": len(stacks[role, last]), "questions": stacks[role, last].shape[1]}
-            rows.append(
-                row | {"verdict": verdict(name, result), "sentence": sentence(row, run.last)}
-            )
+            level = None if nats else saturation(compared[name])
+            row |= {"verdict": verdict(name, result, level)}
+            rows.append(row | {"sentence": sentence(row, run.last, level)})
     return rows
 
 
 def stack(values: list[np.ndarray]) -> np.ndarray:
-    """(groups, questions); (groups, 1) of means where models were not asked the same."""
+    """Return (groups, questions), or (groups, 1) of means if models answered other questions."""
     if len({len(row) for row in values}) > 1:
         values = [np.array([row.mean()]) for row in values]
     return np.stack(values)
 
 
-def verdict(name: str, result: dict) -> str:
-    """What the interval says."""
-    if name.startswith("change of") and "minus" not in name:
-        return "rises" if result["low"] > 0 else "falls" if result["high"] < 0 else "no change told"
+def saturation(percent: list[np.ndarray]) -> float | None:
+    """Return 1.0 if every model answers every question, 0.0 if none answers any, else None."""
+    for level in (1.0, 0.0):
+        if all((values == 100 * level).all() for values in percent):
+            return level
+    return None
+
+
+def verdict(name: str, result: dict, level: float | None = None) -> str:
+    """Return the verdict; a difference is significant if its interval excludes zero."""
+    if level is not None:
+        return f"{'equal' if name in ENDS else 'unchanged'} at {level:.2f}"
+    if name in CHANGES:
+        if result["low"] > 0:
+            return "rises"
+        return "falls" if result["high"] < 0 else "no significant change"
     first = name.split(" minus ")[0].removeprefix("change of ")
     if result["low"] > 0:
         return f"{first} higher"
-    return "line higher" if result["high"] < 0 else "not told apart"
+    return "line higher" if result["high"] < 0 else "not significant"
 
 
-def sentence(row: dict, last: int) -> str:
-    """The result in plain words, sizes without a sign."""
-    digits, unit = (1, "points") if row["unit"] == POINTS else (3, "nats a token")
-    up, sign = row["mean"] >= 0, 1 if row["mean"] >= 0 else -1
-    size, *ends = (sign * row[key] for key in ("mean", "low", "high"))
-    between = (
-        f"by {size:.{digits}f} {unit} (95 % interval {min(ends):.{digits}f} to "
-        f"{max(ends):.{digits}f})"
-    )
-    between += ", so perhaps not at all" if min(ends) <= 0 else ""
-    if row["comparison"] in CHANGES:
-        who = row["comparison"].removeprefix("change of ")
-        return (
-            f"{row['measure']}: from generation 0 to {last} the {who} {'rises' if up else 'falls'} "
-            f"{between}."
-        )
-    side = "above" if up else "below"
-    if row["comparison"] in ENDS:
-        return (
-            f"{row['measure']}: in generation {last} the {row['comparison'].split()[0]} lies "
-            f"{side} the line {between}."
-        )
-    return f"{row['measure']}: the population's change lies {side} the line's {between}."
+def sentence(row: dict, last: int, level: float | None = None) -> str:
+    """Return the result in plain words. The size of a significant result has no sign."""
+    name, digits, unit = row["comparison"], *((1, "points") if row["unit"] == POINTS else (3, NATS))
+    who = style.NAME[name.split(" minus ")[0].removeprefix("change of ")]
+    when = f"in generation {last}" if name in ENDS else f"from generation 0 to {last}"
+    start = f"{row['measure']}: {when}"
+    mean, low, high = (row[key] for key in ("mean", "low", "high"))
+    if level is not None:
+        of_facts = row["measure"].endswith(FACTS)
+        answer, what = ("know", "fact") if of_facts else ("answer", "question")
+        why = f"every model {answer}s every {what}" if level else f"no model {answer}s any {what}"
+        state = f"the {who} is unchanged"
+        if name not in CHANGES:
+            state = f"{who} and single line are {'equal' if name in ENDS else 'unchanged'}"
+        return f"{start} {state} at {level:.2f} (saturated: {why})."
+    if low <= 0 <= high:
+        subject = f"the difference between {who} and single line is"
+        if name in CHANGES:
+            subject = f"the change of the {who} is"
+        elif name not in ENDS:
+            subject = "the difference between the changes of population and single line is"
+        numbers = f"{mean:+.{digits}f} {unit}, {INTERVAL} {low:+.{digits}f} to {high:+.{digits}f}"
+        return f"{start} {subject} not significant ({numbers})."
+    least, most = sorted((abs(low), abs(high)))
+    size = f"{abs(mean):.{digits}f} {unit} ({INTERVAL} {least:.{digits}f} to {most:.{digits}f})"
+    if name in CHANGES:
+        return f"{start} the {who} {'rises' if low > 0 else 'falls'} by {size}."
+    side = "exceeds" if low > 0 else "is below"
+    if name in ENDS:
+        return f"{start} the {who} {side} the single line by {size}."
+    return f"{start} the change of the population {side} that of the single line by {size}."

@@ -1,4 +1,4 @@
-"""How much members disagree over rounds, by diversity, and whether disagreement helps."""
+"""Draw the disagreement of members over rounds, and its relation to later perplexity."""
 
 from pathlib import Path
 
@@ -38,7 +38,11 @@ def draw(run: Run, out: Path) -> None:
                 for row in replicate_rows(run, label, ecosystem, replicate, name)
             ]
     if not rows:
-        return style.nothing("No ecosystem has members that could disagree.", out, COLUMNS)
+        return style.nothing(
+            "No ecosystem has two or more members to compare.",
+            out,
+            COLUMNS,
+        )
     figure, axes = style.grid(2 * len(entries), columns=2, width=4.6, height=3.1)
     for index, (label, ecosystems) in enumerate(entries.items()):
         over_time, effect = axes[2 * index : 2 * index + 2]
@@ -65,7 +69,7 @@ def draw(run: Run, out: Path) -> None:
                 **(curves.look(place) | {"ls": ""}),
             )
         over_time.axhline(1, color=style.BLACK, ls=":", lw=1)
-        over_time.set_ylabel("models that effectively differ\nexp(JS of next tokens)")
+        over_time.set_ylabel("effective number of models\nexp(JS of next tokens)")
         over_time.legend(
             handles=curves.keys([f"D = {ecosystem.diversity:.3g}" for ecosystem in shown]),
             loc="best",
@@ -84,7 +88,7 @@ def draw(run: Run, out: Path) -> None:
 def replicate_rows(
     run: Run, label: str, ecosystem: trajectories.Ecosystem, replicate: int, name: str
 ) -> list[dict]:
-    """A row per round of one replicate; the last round has no change after it."""
+    """Return a row per round of one replicate; no change follows the last round."""
     if ecosystem.models < 2:
         return []
     mu = np.mean([member.mean(axis=1) for member in ecosystem.perplexity[replicate]], axis=0)
@@ -112,6 +116,6 @@ def correlation(rows: list[dict]) -> str:
         (row["js"], row["change_of_log_mu"]) for row in rows if np.isfinite(row["change_of_log_mu"])
     ]
     if len(pairs) < 3 or len(set(pairs)) < 3:
-        return "too few rounds for a correlation"
+        return "too few rounds for a rank correlation"
     coefficient = spearmanr(*zip(*pairs, strict=True)).statistic
     return f"rank correlation {coefficient:.2f} over {len(pairs)} rounds"

@@ -1,6 +1,6 @@
-"""Perplexity of all blocks, over all members of an ecosystem (study B, figure 13).
+"""Draw the distribution of block perplexity over all members of an ecosystem (B, figure 13).
 
-It is shown in the first and in the last round that was measured.
+The panels are the first and the last measured round.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def draw(run: Run, out: Path) -> None:
     }
     shown = {label: (rounds[0], rounds[-1]) for label, rounds in measured.items() if rounds}
     if not shown:
-        return style.nothing(f"No ecosystem is measured on {text}.", out, COLUMNS)
+        return style.nothing(f"This run measures no ecosystem on {text}.", out, COLUMNS)
     figure, axes = style.grid(2 * len(shown), columns=2, width=4.6, height=2.9)
     rows = []
     for index, (label, ends) in enumerate(shown.items()):
@@ -54,7 +54,7 @@ def draw(run: Run, out: Path) -> None:
 def draw_panel(
     axis: Axes, ecosystems: list[trajectories.Ecosystem], number: int, t: int
 ) -> list[dict]:
-    """Draw densities of round t, the `number`-th that was read; rows without `label`."""
+    """Draw densities of round t, the `number`-th that was read; return rows without `label`."""
     rows = []
     for place, ecosystem in enumerate(ecosystems):
         mixed = np.log10(
@@ -73,12 +73,12 @@ def draw_panel(
         ]
     axis.set_xscale("log")
     axis.set_xlabel("perplexity of a block (log scale)")
-    axis.set_ylabel("density")
+    axis.set_ylabel("density of log10 perplexity")
     return rows
 
 
 def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density (Scott's rule) of a histogram: (places, heights of area 1)."""
+    """Return (places, heights of area 1) of a Gaussian kernel density (Scott's rule)."""
     width = max(values.std() * len(values) ** -0.2, 1e-3)
     edges = np.linspace(values.min() - 3 * width, values.max() + 3 * width, POINTS + 1)
     counts, step = np.histogram(values, edges)[0], edges[1] - edges[0]

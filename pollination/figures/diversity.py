@@ -1,4 +1,4 @@
-"""The diversity that is best after T rounds, and how sure that is (study B, figures 3 and 5a)."""
+"""Draw the diversity that is best after T rounds and its certainty (study B, figures 3, 5a)."""
 
 from pathlib import Path
 
@@ -37,22 +37,27 @@ def draw(run: Run, out: Path) -> None:
         numbers += rows(label, optimum)
         draw_panel(axis, optimum)
         said = (
-            f"never falls with T: probability {optimum.monotone_probability:.2f};  ends above its "
-            f"start: {optimum.rises_probability:.2f}"
+            f"P(D_opt never falls) = {optimum.monotone_probability:.2f}, "
+            f"P(D_opt rises) = {optimum.rises_probability:.2f}"
         )
         axis.set_title(f"{label}\n{said}", fontsize=9)
     keys = [
         Line2D(
-            [], [], color=style.BLACK, marker="o", ms=5, label="D_opt(T), all models and blocks"
+            [],
+            [],
+            color=style.BLACK,
+            marker="o",
+            ms=5,
+            label="D_opt(T): D with the lowest perplexity",
         ),
-        Patch(facecolor=style.BLUE, alpha=0.6, label="probability that D is the best (bootstrap)"),
+        Patch(facecolor=style.BLUE, alpha=0.6, label="probability that D is best (bootstrap)"),
     ]
     style.legend(figure, keys)
     style.save(figure, numbers, out)
 
 
 def rows(label: str, optimum: Optimum) -> list[dict]:
-    """A row for each D and T."""
+    """Return a row for each D and T."""
     shared = {
         "label": label,
         "monotone": optimum.monotone,
@@ -101,5 +106,5 @@ def draw_panel(axis: Axes, optimum: Optimum) -> None:
     axis.set_yticks(range(count), [f"{diversity:.3g}" for diversity in optimum.diversities])
     axis.xaxis.set_major_locator(style.MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(visible=False)
-    axis.set_xlabel("rounds T, the human one counted")
+    axis.set_xlabel("rounds T, human round included")
     axis.set_ylabel("diversity D")

@@ -1,7 +1,7 @@
-"""Who descends from whom: generations from left to right, members from top to bottom.
+"""Write the page of descent: generations from left to right, members from top to bottom.
 
-A model's parents, score and text show when the reader points at it (or chooses it). The final
-champion's ancestors have a black rim.
+The page shows a model's parents, score and text when the reader points at it or clicks it. The
+final champion's ancestors have a black rim.
 """
 
 from pathlib import Path
@@ -26,9 +26,9 @@ COLUMNS = (
     "weights_from",
     "text_from",
 )
-ACROSS, DOWN = 120, 44  # pixels between generations, between members
-RADIUS, LEFT = 15, 92  # pixels of a model, of the members' names
-TEXTS = 2  # completions in a model's card
+ACROSS, DOWN = 120, 44  # pixels between generations, and between members
+RADIUS, LEFT = 15, 92  # pixels of a model's radius, and left of the first generation
+TEXTS = 2  # completions on a model's card
 STYLE = """<style>
 svg {{ max-width: 100%; height: auto; display: block; }} \
 svg text {{ font: 11px system-ui, sans-serif; pointer-events: none; }}
@@ -63,16 +63,16 @@ def draw(run: Run, out: Path) -> None:
     rule, (what, _) = run.champion_rule(), run.yardstick(names[0], 0)
     colour = "that value" if what in rule else page.text(what)
     said = (
-        "<p>Point at a model, or choose it, to see its parents, its score and what it wrote. Solid "
-        "lines: weights; dashed: text. Black rims: ancestors of the final champion (orange rim, "
-        f"{page.text(rule)}); colour: {colour}. All shards that a model read: "
-        "<code>python -m pollination lineage MODEL</code>.</p>\n"
+        "<p>Point at a model, or click it, to see its parents, its score and its text. Solid lines "
+        "show weights, dashed lines text. The orange rim marks the final champion "
+        f"({page.text(rule)}); black rims mark its ancestors. Colour: {colour}. "
+        "<code>pollination lineage MODEL</code> lists all shards that a model read.</p>\n"
     )
-    page.save("Who descends from whom", [said, *parts], out)
+    page.save("Lineage of the members", [said, *parts], out)
 
 
 def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
-    """(HTML, rows) of one experiment; `key` opens its ids."""
+    """Return (HTML, rows) of one experiment; `key` is the prefix of its ids."""
     nodes, experiment = family(run.plan, name), run.plan.experiment(name)
     champion = (experiment["generations"] - 1, run.champion(name, experiment["generations"] - 1))
     ancestors = {
@@ -157,9 +157,9 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
         f"body:has(#{key} .model:is(:hover, :focus)) #{key} .hint, #{key}:has(.card:target) "
         ".hint { display: none; }"
     )
-    # The later rule wins: a model that is pointed at hides the one that was chosen.
+    # The later rule wins: pointing at a model hides the card of the clicked model.
     rules.sort(key=lambda rule: "card:target" not in rule)
-    hint = '<p class="hint">Nothing is pointed at.</p>'
+    hint = '<p class="hint">Point at a model to see its card.</p>'
     return (
         f'<section id="{key}"><h2>{page.text(name)}</h2>\n'
         + STYLE.format(width=min(width, 640), rules="\n".join(rules))
@@ -178,7 +178,7 @@ def card(
     value: float,
     selected: bool,
 ) -> str:
-    """The card of one model: its parents, its score and its first completions."""
+    """Return the card of one model: its parents, its score and its first completions."""
     folder = layout.member_folder(run.plan, name, *place)
     samples = run.table(folder, "samples.parquet", ["prompt", "completion"]).head(TEXTS)
     if node["weights_from"]:
@@ -187,7 +187,7 @@ def card(
     elif node["pretrained"]:
         origin = f"pretrained model {node['pretrained']}"
     else:
-        origin = "founder" if place[0] == 0 else "initialised anew"
+        origin = "founder" if place[0] == 0 else "new random weights"
     read = [f"text from {label(node['text_from'])}"] if node["text_from"] else []
     read += [f"human text of {node['human']}"] if node["human"] else []
     said = "".join(
@@ -204,7 +204,7 @@ def card(
 
 
 def curve(start: tuple[int, int], end: tuple[int, int], kind: str) -> str:
-    """A path from parent to child; paths of weights and of text run side by side."""
+    """Return a path from parent to child; paths of weights and of text run side by side."""
     shift = -4 if kind == "weights" else 4
     (x, y), (to_x, to_y) = (start[0] + RADIUS, start[1] + shift), (end[0] - RADIUS, end[1] + shift)
     middle = (x + to_x) / 2

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages. Everything that is not ours is escaped: a model may write anything."""
+"""Self-contained HTML pages. All text from outside is escaped: a model may write anything."""
 
 from collections.abc import Sequence
 from html import escape
@@ -36,7 +36,10 @@ u.unknown {{ text-decoration: underline wavy 1px #CC79A7; }}
 
 
 def text(value: object, spans: Sequence[Span] = ()) -> str:
-    """Text for a page: escaped, hidden characters shown, direction isolated, `spans` underlined."""
+    """Return text for a page: escaped, hidden characters shown, `spans` underlined.
+
+    The text direction is isolated.
+    """
     shown = "".join(c if c in "\n\t" or not hidden(c) else "\ufffd" for c in str(value))
     if not shown.strip():
         return '<span class="empty">(nothing)</span>'
@@ -51,7 +54,7 @@ def text(value: object, spans: Sequence[Span] = ()) -> str:
 
 
 def attribute(value: object) -> str:
-    """Text inside a quoted attribute."""
+    """Return text for a quoted attribute."""
     return escape("".join("\ufffd" if hidden(c) else c for c in str(value)), quote=True)
 
 
@@ -60,16 +63,16 @@ def underlined(html: str, kind: str) -> str:
 
 
 def underlines() -> str:
-    """What the underlines mean."""
+    """Return the legend of the underlines."""
     return (
-        "<p>Underlined by rule, not by hand: "
+        "<p>Rules, not people, underline: "
         + ", ".join(underlined(name, kind) for kind, name in KINDS.items())
         + ".</p>\n"
     )
 
 
 def table(headings: list[str], rows: list[list[str]], classes: list[str] | None = None) -> str:
-    """A table of cells that are HTML already."""
+    """Return a table; headings and cells are HTML."""
     kinds = classes or [""] * len(headings)
     head = "".join(f"<th>{heading}</th>" for heading in headings)
 

@@ -1,6 +1,6 @@
-"""Perplexity on held-out text over generations.
+"""Draw perplexity on held-out text over generations.
 
-A microworld also shows the excess over the truth, in nats per token.
+For a microworld, also draw the excess over the truth, in nats per token.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ COLUMNS = (
 def draw(run: Run, out: Path) -> None:
     rows = run.perplexities()
     if rows.empty:
-        return style.nothing("No held-out text is measured in this run.", out, COLUMNS)
+        return style.nothing("This run measures no held-out text.", out, COLUMNS)
     rows = rows.reindex(columns=list(COLUMNS))
     texts = list(dict.fromkeys(rows.text))
     measured = [text for text in texts if rows[rows.text == text][EXCESS].notna().all()]
@@ -47,11 +47,11 @@ def draw(run: Run, out: Path) -> None:
     for axis, text in zip(axes[len(texts) :], measured, strict=True):
         axis.axhline(0, color=style.BLACK, ls=":", lw=1)
         draw_panel(axis, rows[rows.text == text], EXCESS, log=False)
-        axis.set_title(f"{text}: distance from the truth")
-        axis.set_ylabel("excess nats a token (KL)")
+        axis.set_title(f"{text}: excess over the truth")
+        axis.set_ylabel("excess nats per token (KL)")
     for axis in axes:
         style.generation_axis(axis, int(rows.generation.max()))
-    style.legend(figure, keys(run, False, "over members"))
+    style.legend(figure, keys(run, False, "of members"))
     style.save(figure, rows.sort_values(list(COLUMNS[:5]), kind="stable"), out)
 
 
@@ -64,14 +64,17 @@ def draw_panel(axis: Axes, rows: DataFrame, value: str, log: bool) -> None:
     by_generation = [(g, *interval(part[value], log)) for g, part in line.groupby("generation")]
     if by_generation:
         style.band(axis, "line", *zip(*by_generation, strict=True), cut=True)
-    if log and rows[value].max() < 1000 * rows[value].min():  # else powers of ten are enough
+    if log and rows[value].max() < 1000 * rows[value].min():  # else powers of ten suffice
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(ScalarFormatter())
         axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def interval(values, log: bool) -> tuple[float, float, float]:
-    """Mean over replicates (geometric if `log`) and its 95 % t-interval; one replicate has none."""
+    """Return the mean over replicates (geometric if `log`) and the ends of its 95 % t-interval.
+
+    For one replicate the interval has width zero.
+    """
     mean, half = style.mean_band(np.log(values) if log else values)
     half = 0.0 if np.isnan(half) else half
     low, high = mean - half, mean + half

@@ -1,4 +1,4 @@
-"""Effective data quality against the effect of training: study B's regimes (equation 7)."""
+"""Draw effective data quality against the effect of training (study B, equation 7)."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def draw(run: Run, out: Path) -> None:
 
 
 def draw_panel(axis, children: pd.DataFrame, experiments: list[str], statistics: dict) -> None:
-    """Children by experiment, and the boundary where there is one."""
+    """Draw children by experiment, and the boundary if there is one."""
     for place, name in enumerate(experiments):
         mine = children[children.experiment == name]
         axis.plot(mine.delta, mine.change, ms=4, alpha=0.75, **(curves.look(place) | {"ls": ""}))
@@ -86,13 +86,13 @@ def draw_panel(axis, children: pd.DataFrame, experiments: list[str], statistics:
             alpha=0.1,
             lw=0,
         )
-    axis.set_xlabel("distance of text minus distance of model before")
-    axis.set_ylabel("change of loss, nats a token\n(above 0: harm)")
+    axis.set_xlabel("distance of text minus distance of model before training")
+    axis.set_ylabel("change of loss, nats per token\n(above 0: harm)")
 
 
 def title(statistics: dict, what: str) -> str:
     if not np.isfinite(statistics["rank_correlation"]):
-        return f"{what}\ntoo few trainings for a correlation"
+        return f"{what}\ntoo few trainings for a rank correlation"
     said = (
         f"{what}: {statistics['n']} trainings\n"
         f"rank correlation {statistics['rank_correlation']:.2f} "
@@ -102,17 +102,17 @@ def title(statistics: dict, what: str) -> str:
     if np.isfinite(statistics["boundary"]):
         return (
             f"{said}\nboundary {statistics['boundary']:.2f} [{statistics['boundary_low']:.2f}, "
-            f"{statistics['boundary_high']:.2f}] parts {statistics['parted']:.0%}"
+            f"{statistics['boundary_high']:.2f}] classifies {statistics['parted']:.0%} correctly"
         )
-    return f"{said}\nno boundary: all trainings harmed, or none"
+    return f"{said}\nno boundary: all trainings harmed, or none did"
 
 
 def trainings(run: Run) -> list[dict]:
-    """A row per training, distance and correction; founders that experiments share count once.
+    """Return a row per training, distance and correction; shared founders count once.
 
-    regime: high if the text is nearer to the truth than the model was, by two standard deviations
+    regime: high if the text is closer to the truth than the model was, by two standard deviations
     of a true sample's distance; low if it is farther by as much; else medium. outcome: helped,
-    harmed, or unchanged within two standard errors.
+    harmed, or unchanged (within two standard errors).
     """
     rows, seen = [], set()
     for name in run.plan.config["experiments"]:

@@ -1,4 +1,4 @@
-"""How far the choice of parents is noise of the questions (statistics.selection_confidence)."""
+"""Draw how much of the choice of parents is noise (core.statistics.selection_confidence)."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ COLUMNS = (
 def draw(run: Run, out: Path) -> None:
     names = [name for name in run.roles["population"] if layout.selects(run.plan, name)]
     if not names:
-        return style.nothing("No parents are chosen in this run: nothing selects.", out, COLUMNS)
+        return style.nothing("This run has no selection of parents.", out, COLUMNS)
     rows = [
         row
         for name in names
@@ -38,7 +38,7 @@ def draw(run: Run, out: Path) -> None:
         for row in generation_rows(run, name, g)
     ]
     if all(np.isnan(row["same_set"]) for row in rows):
-        reason = "The rule of selection does not choose by accuracy: how sure it is is not known."
+        reason = "The selection rule does not choose by accuracy, so its certainty is unknown."
         return style.nothing(reason, out, COLUMNS)
     first = run.selection(names[0], 0)
     k, n = first["k"], len(first["ranking"])
@@ -80,15 +80,21 @@ def draw(run: Run, out: Path) -> None:
         )
     sure.axhline(1 / comb(n, k, exact=True), color=style.BLACK, ls=":", lw=1)
     each.axhline(k / n, color=style.BLACK, ls=":", lw=1)
-    sure.set_title(f"the chosen {k} of {n}, together")
+    sure.set_title(f"the {k} selected of {n}, as a set")
     each.set_title("each parent, by rank from left to right")
-    each.set_ylabel(f"probability of truly being\namong the best {k}")
-    sure.set_ylabel("probability, share")
+    each.set_ylabel(f"probability that the parent\nis truly among the best {k}")
+    sure.set_ylabel("probability; expected share")
     for axis in (sure, each):
         axis.set_ylim(-0.04, 1.04)
         style.generation_axis(axis, run.generations("population") - 1)
     keys = [
-        Line2D([], [], color=style.BLUE, marker="o", label=f"they are truly the best {k}"),
+        Line2D(
+            [],
+            [],
+            color=style.BLUE,
+            marker="o",
+            label=f"P(the set is truly the best {k})",
+        ),
         Line2D(
             [],
             [],
@@ -96,19 +102,19 @@ def draw(run: Run, out: Path) -> None:
             marker="o",
             mfc="white",
             ls="--",
-            label=f"share of them truly among the best {k}",
+            label=f"expected share of the set truly among the best {k}",
         ),
-        Line2D([], [], color=style.BLACK, ls=":", label="a choice at random"),
+        Line2D([], [], color=style.BLACK, ls=":", label="random choice"),
     ]
     style.legend(figure, keys)
     style.save(figure, rows, out)
 
 
 def generation_rows(run: Run, name: str, generation: int) -> list[dict]:
-    """A row per chosen member of one generation, by rank."""
+    """Return a row per selected member of one generation, by rank."""
     choice = run.selection(name, generation)
     k, n = choice["k"], len(choice["ranking"])
-    # A rule that does not choose by accuracy has neither.
+    # Both are absent if the rule does not choose by accuracy.
     sure, ties = choice["confidence"] or {}, choice["ties"]
     shared = {
         key: sure.get(key, np.nan) for key in ("same_set", "expected_overlap", "expected_regret")

@@ -1,4 +1,4 @@
-"""How diverse samples are over generations: by prompt, by model, in all (docs/semantics.md)."""
+"""Draw the diversity of samples over generations: by prompt, by model, overall."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from pollination.figures import curves, style
 from pollination.plan.embedding import embedded_groups
 from pollination.plan.semantics import diversity_file
 
-PANELS = (  # scope, measure, what it is
+PANELS = (  # scope, measure, label (docs/semantics.md)
     ("prompt", "spread", "spread around the centroid"),
     ("prompt", "vendi", "Vendi score"),
-    ("prompt", "self_bleu", "self-BLEU (high: alike)"),
-    ("prompt", "distinct_2", "distinct bigrams"),
+    ("prompt", "self_bleu", "self-BLEU (high: similar)"),
+    ("prompt", "distinct_2", "share of distinct bigrams"),
     ("model", "between", "distance between prompts"),
     ("model", "vendi", "Vendi score"),
-    ("model", "distinct_2", "distinct bigrams"),
+    ("model", "distinct_2", "share of distinct bigrams"),
     ("all", "vendi", "Vendi score"),
 )
 COLOURS = (
@@ -40,7 +40,7 @@ def draw(run: Run, out: Path) -> None:
 def draw_panels(rows: pd.DataFrame, groups: list[str], out: Path) -> None:
     """Draw rows of diversity.parquet as `out`.svg, .png and .csv.
 
-    Groups are compared at equal counts of models: the smallest count of any generation.
+    Groups are compared at equal numbers of models: the smallest number of any generation.
     """
     rows = rows[rows.group.isin(groups) & rows.against.isin(["", *groups])]
     levels = rows[rows.against == ""]
@@ -55,7 +55,7 @@ def draw_panels(rows: pd.DataFrame, groups: list[str], out: Path) -> None:
     ]
     panels = [(scope, name, part) for scope, name, part in panels if part.value.notna().any()]
     if not panels:
-        return style.nothing("Nothing was said that could be measured.", out, rows.columns)
+        return style.nothing("The samples hold no text to measure.", out, rows.columns)
     who = {
         "prompt": f"one prompt, {equal:.0f} models",
         "model": "one model, all prompts",

@@ -1,4 +1,4 @@
-"""A map of what members say: t-SNE of the embedded samples (study A, figure 10).
+"""Draw a map of the members' texts: t-SNE of the embedded samples (study A, figure 10).
 
 Colours are prompts, markers are models.
 """
@@ -28,10 +28,10 @@ def draw(run: Run, out: Path) -> None:
 
 
 def places(table: pd.DataFrame, groups: list[dict], perplexity: float) -> pd.DataFrame:
-    """COLUMNS and model, of the texts of `groups`: one t-SNE for all, so that panels compare.
+    """Return COLUMNS and model of the texts of `groups`, with one t-SNE for all panels.
 
-    The first replicate stands for a population; the replicates of a single line are drawn together.
-    A model that occurs more than once is drawn once per group and generation.
+    A population shows its first replicate; a single line shows all its replicates. A model that
+    occurs more than once is drawn once per group and generation.
     """
     parts = []
     for group in groups:
@@ -100,13 +100,13 @@ def draw_panels(
     ]
     keys[0].set_label("model 0")
     style.legend(
-        figure, [Line2D([], [], ls="", label=f"{len(prompts)} prompts, a colour each")] + keys
+        figure, [Line2D([], [], ls="", label=f"{len(prompts)} prompts, one colour each")] + keys
     )
     style.save(figure, rows[list(COLUMNS)], out)
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """Colours around the circle; neighbours differ in lightness."""
+    """Return colours around the hue circle; neighbours differ in lightness."""
     return [
         hsv_to_rgb(i / count, (0.85, 0.6, 1.0)[i % 3], (0.9, 0.75, 0.55)[i % 3])
         for i in range(count)

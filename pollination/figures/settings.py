@@ -1,6 +1,6 @@
-"""This run's settings beside study A's (its tables 1 and 2).
+"""Write the page of this run's settings beside study A's (its tables 1 and 2).
 
-The page also lists the questions asked, and the choices that the papers leave open.
+The page also lists the questions per benchmark, and the choices that the papers leave open.
 """
 
 import json
@@ -24,11 +24,11 @@ COLUMNS = ("section", "setting", "population", "line", "paper")
 def draw(run: Run, out: Path) -> None:
     every = rows(run)
     style.write_csv(pd.DataFrame(every).reindex(columns=list(COLUMNS)).map(plain), out)
-    page.save("Settings of this run, and study A's", tables(run, every, "study A"), out)
+    page.save("Settings of this run compared with study A", tables(run, every, "study A"), out)
 
 
 def rows(run: Run) -> list[dict]:
-    """A row per setting: section, setting, population, line, paper."""
+    """Return a row per setting: section, setting, population, line, paper."""
     config = run.plan.config
     listed = [
         {"section": section, "setting": name, "paper": paper}
@@ -70,11 +70,11 @@ def rows(run: Run) -> list[dict]:
 
 
 def tables(run: Run, every: list[dict], study: str) -> list[str]:
-    """The parts of a page: a table per section, the study's value last."""
+    """Return the parts of a page: a table per section, with the study's value last."""
     roles = [role for role in ROLES if run.roles[role]]
     parts = [
         (
-            f"<p>Run {page.text(run.plan.config['run'])}. Values in bold differ from {study}'s. "
+            f"<p>Run {page.text(run.plan.config['run'])}. Bold: the value differs from {study}'s. "
             f"Replicates: {page.text(replicates(run))}.</p>\n"
         )
     ]
@@ -102,9 +102,9 @@ def replicates(run: Run) -> str:
 
 
 def value(run: Run, role: str, where: str, key):
-    """A setting of the first replicate in a role; None if no experiment has the role.
+    """Return a setting of a role's first replicate; None if no experiment has the role.
 
-    `key` is dotted; of a built model, its spellings.
+    `key` is dotted; for a built model it is a tuple of spellings.
     """
     if not run.roles[role]:
         return None
@@ -123,9 +123,9 @@ def value(run: Run, role: str, where: str, key):
 
 
 def built(folder: str, spellings: tuple[str, ...]):
-    """A key of a model's config.json, under any of its spellings.
+    """Return a key of a model's config.json, under any of its spellings.
 
-    `parameters` are counted in the header of the weights.
+    The header of the weights gives the number of `parameters`.
     """
     if spellings == ("parameters",):
         with open(f"{folder}/model.safetensors", "rb") as file:
@@ -149,7 +149,7 @@ def built(folder: str, spellings: tuple[str, ...]):
 
 
 def questions(run: Run) -> list[tuple[str, str, str]]:
-    """(task, how it was asked, how study A asked it)."""
+    """Return (task, questions and shots of this run, shots of study A)."""
     role = next(role for role in ROLES if run.roles[role])
     paper = {
         "mmlu": "5 shots",
@@ -171,7 +171,7 @@ def questions(run: Run) -> list[tuple[str, str, str]]:
 
 
 def shown(value) -> str:
-    """A value as people write it."""
+    """Return a value as people write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -184,13 +184,13 @@ def shown(value) -> str:
 
 
 def plain(value) -> str | int | float:
-    """A value as a table of numbers has it."""
+    """Return a value as a CSV holds it: numbers unformatted."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if number else shown(value)
 
 
 def cell(row: dict, role: str) -> str:
-    """Our value; bold if it is the population's and the paper has another number or name for it."""
+    """Return this run's value, bold if it is the population's and differs from the paper's."""
     ours, paper = shown(row[role]), row["paper"]
     named = not isinstance(paper, str) or paper in (
         "llama",

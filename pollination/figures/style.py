@@ -1,7 +1,7 @@
 """The look of all figures.
 
-Colours are Okabe-Ito's, which the colour-blind can distinguish; marker and line style repeat them.
-Equal results give equal files.
+The colours are Okabe-Ito's, which colour-blind readers can distinguish; marker and line style
+repeat them. Equal results give equal files.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ NAME = {"population": "population", "line": "single line", "champion": "champion
 
 matplotlib.rcParams.update(
     {
-        "svg.hashsalt": "pollination",  # element ids in SVG files: the same in every run
+        "svg.hashsalt": "pollination",  # element ids in SVG files do not change between runs
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.titlesize": 10,
@@ -57,8 +57,8 @@ matplotlib.rcParams.update(
 
 
 def save(figure: Figure, rows: pd.DataFrame | list[dict], out: Path) -> None:
-    """Write `out`.svg, .png and .csv, without dates: equal figures are equal files."""
-    figure.draw_without_rendering()  # lays the panels out, once for both files
+    """Write `out`.svg, .png and .csv without dates, so that equal figures are equal files."""
+    figure.draw_without_rendering()  # one layout for both files
     figure.set_layout_engine("none")
     for end, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         with atomic(f"{out}.{end}") as temporary:
@@ -72,7 +72,7 @@ def write_csv(rows: pd.DataFrame | list[dict], out: Path) -> None:
 
 
 def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
-    """A figure that says in words why there is nothing to draw, and a CSV of headings alone."""
+    """Write a figure that states why there is nothing to draw, and a CSV with headings only."""
     figure = Figure(figsize=(6, 1.2))
     figure.text(0.5, 0.5, reason, ha="center", va="center", color="#444444", wrap=True)
     save(figure, pd.DataFrame(columns=list(columns)), out)
@@ -81,7 +81,7 @@ def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
 def grid(
     count: int, columns: int, width: float = 3.3, height: float = 2.6, **options
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of at most `columns`."""
+    """Return a figure of `count` panels in rows of at most `columns`."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -98,7 +98,7 @@ def generation_axis(axis: Axes, last: int) -> None:
 
 
 def legend(figure: Figure, handles: list) -> None:
-    """Keys above all panels, kept clear of what is drawn, in as many columns as fit."""
+    """Draw the legend above all panels, in as many columns as fit."""
     lengths = [len(handle.get_label()) for handle in handles]
     for columns in range(len(handles), 0, -1):  # matplotlib fills column by column
         inches = sum(0.64 + 0.06 * max(column) for column in np.array_split(lengths, columns))
@@ -124,7 +124,7 @@ def violin_key(label: str) -> Patch:
 
 
 def density(values: np.ndarray, points: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density (Scott's rule) over the values' range: (places, heights up to 1)."""
+    """Return (places, heights up to 1) of a Gaussian kernel density (Scott's rule)."""
     places = np.linspace(values.min(), values.max(), points)
     width = values.std(ddof=1) * len(values) ** -0.2
     heights = np.exp(-0.5 * ((places[:, None] - values) / width) ** 2).sum(axis=1)
@@ -136,7 +136,7 @@ def violins(
 ) -> None:
     """Draw a violin and its members per generation.
 
-    `marked`: booleans beside each group; members that they mark are drawn as triangles (parents).
+    `marked`: booleans per group; marked members (parents) are drawn as triangles.
     """
     many = len(groups) > 25
     for place, values in groups.items():
@@ -180,13 +180,13 @@ def violins(
 
 
 def spread_ties(values: np.ndarray) -> np.ndarray:
-    """Sideways places in [-1, 1]: neighbours by value go left and right, so that none is hidden."""
+    """Return horizontal offsets in [-1, 1] that separate neighbours by value."""
     place = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.where(place % 2 == 0, 1, -1) * ((place + 1) // 2 % 3) / 2.0
 
 
 def mean_band(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half-width of a 95 % t-interval over replicates; the half-width of one is NaN."""
+    """Return mean and half-width of a 95 % t-interval over replicates; NaN for one replicate."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), float("nan")
@@ -206,8 +206,8 @@ def band(
 ) -> None:
     """Draw means over generations and their interval, in the role's colour, marker and line style.
 
-    `cut`: a wide interval, as of two or three replicates, does not stretch the axis. Draw all else
-    before it.
+    `cut`: a wide interval, for example of two replicates, does not stretch the axis. Draw all else
+    first.
     """
     axis.plot(
         places,

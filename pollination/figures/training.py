@@ -1,4 +1,4 @@
-"""Training loss of every model, generation after generation."""
+"""Draw the training loss of every model, generation after generation."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def draw(run: Run, out: Path) -> None:
-    """Generations follow each other on the x axis, each as wide as its longest training."""
+    """Draw generations side by side on the x axis, each as wide as its longest training."""
     members = pd.concat([run.members(role) for role in ROLES], ignore_index=True)
     tables = [
         pd.DataFrame(run.training(m.folder)).assign(
@@ -66,11 +66,11 @@ def draw(run: Run, out: Path) -> None:
         else f"{steps.min():,} to {steps.max():,} steps"
     )
     axis.set_xlabel(f"generation ({width} each)")
-    axis.set_ylabel("training loss, nats a token")
+    axis.set_ylabel("training loss, nats per token")
     present = [role for role in ROLES if run.roles[role]]
     style.legend(
         figure,
-        [style.key(role, f"{style.NAME[role]}, mean (thin: each model)") for role in present],
+        [style.key(role, f"{style.NAME[role]}, mean (thin: every model)") for role in present],
     )
     for handle in figure.legends[0].get_lines():
         handle.set_marker("")

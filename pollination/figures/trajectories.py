@@ -1,4 +1,4 @@
-"""Perplexity over rounds at each diversity (study B, figures 4, 5c and 5d).
+"""Draw perplexity over rounds at each diversity (study B, figures 4, 5c and 5d).
 
 The band is the combined standard deviation of models and blocks.
 """

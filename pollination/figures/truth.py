@@ -1,6 +1,6 @@
-"""Facts that a model knows, its mass on true and false facts, and how many it still states.
+"""Draw known facts, the mass on true and false facts, and the number of facts still stated.
 
-The panels split facts by popularity. The truth is known in microworlds only.
+The panels split facts by popularity. Only microworlds have a known truth.
 """
 
 from pathlib import Path
@@ -28,10 +28,10 @@ COLUMNS = (
     "sentences",
 )
 BANDS = {
-    0: "most spoken-of quarter",
+    0: "most mentioned quarter",
     1: "second quarter",
     2: "third quarter",
-    3: "least spoken-of quarter",
+    3: "least mentioned quarter",
 }
 
 
@@ -39,7 +39,7 @@ def draw(run: Run, out: Path) -> None:
     rows = truths(run)
     if rows.empty:
         return style.nothing(
-            "No microworld is measured in this run: the truth of real text is not known.",
+            "This run measures no microworld; the truth of real text is unknown.",
             out,
             COLUMNS,
         )
@@ -62,7 +62,7 @@ def draw(run: Run, out: Path) -> None:
             )
         names = (
             "share of facts known",
-            "mass of facts stated\n(all true ones = 1)",
+            "mass of stated facts\n(truth: true facts = 1)",
             f"distinct true facts in\n{int(rows.sentences.iloc[0]):,} sentences",
         )
         for axis, name in zip(axes[3 * index : 3 * index + 3, 0], names, strict=True):
@@ -77,16 +77,14 @@ def draw(run: Run, out: Path) -> None:
         if run.roles[role]
     ]
     handles.append(
-        Line2D([], [], color=style.GREY, marker="x", ls=":", label="false facts, same colours")
+        Line2D([], [], color=style.GREY, marker="x", ls=":", label="false facts (same colours)")
     )
-    style.legend(
-        figure, [*handles, Line2D([], [], color=style.BLACK, ls=":", lw=1, label="the truth")]
-    )
+    style.legend(figure, [*handles, Line2D([], [], color=style.BLACK, ls=":", lw=1, label="truth")])
     style.save(figure, rows, out)
 
 
 def truths(run: Run) -> pd.DataFrame:
-    """Rows of COLUMNS from the `truth` blocks of all scores."""
+    """Return rows of COLUMNS from the `truth` blocks of all scores."""
     rows = []
     for role in ROLES:
         for member in run.members(role).itertuples(index=False):
@@ -97,7 +95,7 @@ def truths(run: Run) -> pd.DataFrame:
 
 
 def draw_band(axes, rows: pd.DataFrame) -> None:
-    """Draw one popularity band: three panels from top to bottom."""
+    """Draw one popularity band in three panels, from top to bottom."""
     known, mass, distinct = axes
     rows = rows.assign(
         true=rows.true_mass / rows.true_mass_truth, false=rows.false_mass / rows.true_mass_truth

@@ -1,8 +1,8 @@
 """Beam search with the results of transformers' `generate(num_beams=...)`, token for token.
 
-A prompt's keys and values are computed and kept once for all its beams (`shared_prompt`), and only
-what follows the prompt moves when beams change places; transformers reads every prompt once a beam.
-Prompts whose search has ended leave the batch.
+All beams of a prompt share its keys and values (`shared_prompt`). Only the keys and values behind
+the prompt move when beams change places. Transformers reads every prompt once per beam. Prompts
+whose search has ended leave the batch.
 
 Shapes: P prompts, N beams, C = 2 N candidates, V vocabulary, T new tokens so far.
 """
@@ -16,7 +16,7 @@ from pollination.core.job import Stopped
 from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, penalise, sample
 from pollination.models.shared_prompt import beam_decoder
 
-NEVER = -1e9  # score of what may not be chosen, as in transformers, so that edge cases rank alike
+NEVER = -1e9  # score of a forbidden choice, as in transformers, so that edge cases rank alike
 
 
 @torch.inference_mode()
@@ -32,12 +32,12 @@ def beam_search(
     early_stopping: bool | str = False,
     stop=None,
 ) -> list[list[int]]:
-    """The best completion of each prompt (token ids, with `eos_id` at the end where it was chosen).
+    """Return the best completion of each prompt (token ids, with `eos_id` at the end if chosen).
 
-    Score: sum of the new tokens' log-probabilities over their number to the power `length_penalty`.
-    `early_stopping` as in transformers: True, False or "never". `stop` (truthy: asked to stop)
-    raises Stopped between tokens. Raises ValueError on non-finite logits and where a prompt and
-    `max_new_tokens` exceed the model's context.
+    The score is the sum of the new tokens' log-probabilities, divided by their number to the power
+    `length_penalty`. `early_stopping` is True, False or "never", as in transformers. If `stop` is
+    truthy, Stopped is raised between tokens.
+    ValueError: logits are not finite, or a prompt and `max_new_tokens` exceed the model's context.
     """
     if beams == 1:
         greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
@@ -46,7 +46,7 @@ def beam_search(
     decoder = beam_decoder(model, prompts, max_new_tokens)
     prompt_tokens = decoder.longest
     results: list[list[int]] = [[] for _ in prompts]
-    index_P = torch.arange(len(prompts), device=device)  # which prompts are still searched
+    index_P = torch.arange(len(prompts), device=device)  # the prompts whose search continues
     scores_PN = torch.tensor([0.0] + [NEVER] * (beams - 1), device=device).repeat(len(prompts), 1)
     ended_scores_PN = torch.full_like(scores_PN, NEVER)
     ended_PN = torch.zeros_like(scores_PN, dtype=torch.bool)
@@ -59,7 +59,7 @@ def beam_search(
         scores_BV = penalise(logits.log_softmax(-1), decoder.tokens_BT, repetition_penalty)
         if length <= min_new_tokens:
             scores_BV[:, eos_id] = -torch.inf
-        if length == 1:  # the beams part here: they share what the prompt gave
+        if length == 1:  # the beams share the prompt and separate here
             decoder.spread(beams)
             scores_BV = scores_BV.repeat_interleave(beams, 0)
         searched, vocabulary = len(index_P), scores_BV.shape[1]
@@ -67,19 +67,19 @@ def beam_search(
         scores_PC, flat_PC = totals_PV.flatten(1).topk(2 * beams)
         if (scores_PC.isnan() | scores_PC.isposinf()).any():
             raise ValueError(
-                f"the model produced non-finite logits (NaN or infinity) at new token {length}: "
-                "its weights are broken or diverged"
+                f"the model produced non-finite logits (NaN or infinity) at new token {length}. "
+                "Its weights are broken, or its training diverged. Lower train.learning_rate"
             )
         if stop:
             raise Stopped("stopped while searching beams")
         beam_PC, token_PC = flat_PC // vocabulary, flat_PC % vocabulary
         ends_PC = (token_PC == eos_id) | (length == max_new_tokens)
 
-        # the beams to go on with: the best candidates that did not end
+        # the beams that continue: the best candidates that did not end
         scores_PN, place_PN = (scores_PC + ends_PC * NEVER).topk(beams)
         beam_PN, token_PN = beam_PC.gather(1, place_PN), token_PC.gather(1, place_PN)
 
-        # the best that ended, now or before
+        # the best candidates that ended, now or before
         may_end_PC = ends_PC & ranked_C & improvable_P[:, None]
         merged_PM = torch.cat(
             [ended_scores_PN, scores_PC / length**length_penalty + ~may_end_PC * NEVER], 1
@@ -95,7 +95,7 @@ def beam_search(
         merged_PMT = torch.cat([ended_ids_PNT, candidates_PCT], 1)
         ended_ids_PNT = merged_PMT.gather(1, place_PN[:, :, None].expand(-1, -1, max_new_tokens))
 
-        # a prompt is done when its best running beam can no longer pass the worst ended one
+        # a prompt is done when its best running beam cannot exceed the worst ended beam
         reach = max_new_tokens if early_stopping == "never" and length_penalty > 0 else length
         best_P1 = scores_PN[:, :1] / reach**length_penalty
         worst_PN = torch.where(ended_PN, ended_scores_PN.amin(1, keepdim=True), NEVER)
@@ -139,9 +139,9 @@ def decode(
     eos_id: int,
     stop=None,
 ) -> Iterator[list[int]]:
-    """The best completions, in order, of `batch_size` beams at a time; no seed plays a part.
+    """Yield the best completions in order, with `batch_size` beams at a time.
 
-    `settings` are keys of a `generate` block.
+    `settings` are keys of a `generate` block. The seeds are not used.
     """
     decoding = Decoding.from_settings(settings)
     step = max(1, settings["batch_size"] // decoding.num_beams)

@@ -1,4 +1,4 @@
-"""Models: a blueprint (configuration and tokenizer), new or loaded weights, and saving."""
+"""Write blueprints (configuration and tokenizer), create or load models, and save them."""
 
 import logging
 import os
@@ -18,35 +18,35 @@ from transformers.utils.logging import disable_progress_bar
 from pollination.core.artifacts import DamagedArtifact, atomic
 from pollination.plan.config.values import nearest
 
-disable_progress_bar()  # a log file is no terminal
-MAX_LAYERS = 1000  # more take minutes and gigabytes for module objects, before any weight
+disable_progress_bar()  # a progress bar is unreadable in a log file
+MAX_LAYERS = 1000  # beyond this, module objects alone take minutes and gigabytes
 
 
 def load_tokenizer(folder: str | Path):
-    """The tokenizer of a model folder; code in the folder is never run.
+    """Load the tokenizer of a model folder. Code in the folder is never run.
 
-    DamagedArtifact: unreadable, or without an eos token.
+    DamagedArtifact: it is unreadable or has no eos token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), use_fast=True, trust_remote_code=False
         )
         known, eos_id = largest_id(tokenizer), tokenizer.eos_token_id
-    except Exception as error:  # loaders raise whatever their libraries do, even bare Exception
+    except Exception as error:  # loaders raise any class, even bare Exception
         raise DamagedArtifact(
-            f"{folder}: its tokenizer cannot be loaded ({_reason(error)}); delete its files and "
-            "run snakemake again"
+            f"{folder}: its tokenizer cannot be loaded ({_reason(error)}). Delete the folder's "
+            "files and run snakemake again"
         ) from None
     if eos_id is None or not 0 <= eos_id <= known:
         raise DamagedArtifact(
-            f"{folder}: its tokenizer has no eos token, which parts documents; delete its files "
-            "and run snakemake again"
+            f"{folder}: its tokenizer has no eos token, which separates documents. Delete the "
+            "folder's files and run snakemake again"
         )
     return tokenizer
 
 
 def largest_id(tokenizer) -> int:
-    """The largest token id; the number of tokens does not tell it if ids are left out."""
+    """Return the largest token id. It exceeds the number of tokens if ids have gaps."""
     return max(tokenizer.get_vocab().values(), default=-1)
 
 
@@ -54,64 +54,71 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def load_config(folder: str | Path) -> AutoConfig:
-    """The transformers configuration of a folder or hub name; code in the folder is never run.
+def load_config(folder: str | Path, name: str = "") -> AutoConfig:
+    """Load the transformers configuration of a folder or hub name. Its code is never run.
 
-    ValueError: it cannot be read.
+    ValueError: it cannot be read. The message calls it `name`.
     """
     try:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as error:  # of its own validation, of its loaders, of JSON
+    except Exception as error:  # validation, loaders and JSON raise different classes
         raise ValueError(
-            f"{folder}: its config.json is no configuration that is known here ({_reason(error)}); "
-            "code in a model's folder is never run"
+            f"{name or folder}: transformers cannot read its config.json ({_reason(error)}); code "
+            "in a model's folder is never run. Name a model of a built-in architecture, or restore "
+            "the file"
         ) from None
 
 
 def outline(config: AutoConfig, name: str | Path) -> PreTrainedModel:
-    """The model of a configuration, without memory for its weights.
+    """Build the model of a configuration without memory for its weights.
 
-    ValueError: it cannot be built, or exceeds this machine's memory.
+    ValueError: it cannot be built, or its weights exceed the memory of the node.
     """
     layers = getattr(config, "num_hidden_layers", 0) or 0
     if layers > MAX_LAYERS:
-        raise ValueError(f"{name}: its config asks for {layers:,} layers; allowed: {MAX_LAYERS:,}")
+        raise ValueError(
+            f"{name}: its configuration asks for {layers:,} layers; allowed: at most "
+            f"{MAX_LAYERS:,}. Lower the number"
+        )
     try:
         with torch.device("meta"), no_init_weights():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # sizes that do not divide, are negative, mistyped, beyond 64 bits
+    except Exception as error:  # sizes may not divide, or be negative, mistyped or too large
         raise ValueError(
-            f"{name}: no model can be built from its config ({_reason(error)}); correct its sizes"
+            f"{name}: no model can be built from its configuration ({_reason(error)}). Correct its "
+            "sizes"
         ) from None
     count = sum(p.numel() for p in model.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 4 * count > memory:
         raise ValueError(
-            f"{name}: its config asks for {count:,} parameters, {4 * count / 2**30:,.0f} GiB; this "
-            f"machine has {memory / 2**30:,.0f} GiB"
+            f"{name}: its configuration asks for {count:,} parameters "
+            f"({4 * count / 2**30:,.0f} GiB in fp32); allowed: the {memory / 2**30:,.0f} GiB of "
+            "this node's memory. Lower its sizes, or use a node with more memory"
         )
     return model
 
 
-def make_config(spec: dict, tokenizer) -> AutoConfig:
-    """The transformers configuration of a new model.
+def make_config(spec: dict, tokenizer, key: str = "models") -> AutoConfig:
+    """Make the transformers configuration of a new model. `key` is its key in the config.
 
-    ValueError: architecture or setting is unknown, or the values do not fit.
+    ValueError: the architecture or a setting is unknown, or the values do not fit.
     """
     architecture = spec["architecture"]
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise ValueError(
-            f"architecture: {architecture!r} is no causal language model of "
-            f"transformers{nearest(architecture, known)}; allowed: llama, gpt2, opt, ..."
+            f"{key}.architecture: {architecture!r} is not a causal language model of "
+            f"transformers{nearest(architecture, known)}; allowed: its model types, as llama, "
+            "gpt2 or opt"
         )
     default = AutoConfig.for_model(architecture)
-    for key in spec["settings"]:
-        if not hasattr(default, key):
+    for setting in spec["settings"]:
+        if not hasattr(default, setting):
             known = sorted(default.to_dict())
             raise ValueError(
-                f"settings.{key}: unknown to architecture {architecture!r}{nearest(key, known)}; "
-                f"allowed: {', '.join(known)}"
+                f"{key}.settings.{setting}: unknown to architecture "
+                f"{architecture!r}{nearest(setting, known)}; allowed: {', '.join(known)}"
             )
     ours = {
         "vocab_size": largest_id(tokenizer) + 1,
@@ -123,20 +130,20 @@ def make_config(spec: dict, tokenizer) -> AutoConfig:
     }
     # one name per setting: GPT-2's n_positions is max_position_embeddings
     settings = {
-        default.attribute_map.get(key, key): value
-        for key, value in (ours | spec["settings"]).items()
+        default.attribute_map.get(name, name): value
+        for name, value in (ours | spec["settings"]).items()
     }
     size = settings["vocab_size"]
     if not isinstance(size, int) or size <= largest_id(tokenizer):
         raise ValueError(
-            f"settings.vocab_size: {size!r} is too small for the tokenizer's "
-            f"{largest_id(tokenizer) + 1} tokens; allowed: at least that (or leave it out)"
+            f"{key}.settings.vocab_size: {size!r} is too small for the tokenizer; allowed: an "
+            f"integer of at least {largest_id(tokenizer) + 1}. Raise it or leave it out"
         )
     try:
         return AutoConfig.for_model(architecture, **settings)
-    except Exception as error:  # its own validation raises classes of its own
+    except Exception as error:  # its validation raises other classes
         raise ValueError(
-            f"settings: {architecture} does not take them ({_reason(error)}); correct their types "
+            f"{key}.settings: {architecture} rejects them ({_reason(error)}). Correct their types "
             "and sizes"
         ) from None
 
@@ -144,33 +151,39 @@ def make_config(spec: dict, tokenizer) -> AutoConfig:
 def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
     """Write config.json of a model's blueprint, and model.safetensors of a pretrained model.
 
+    `folder` has the name of the model.
     ValueError: tokenizer or context_tokens do not fit the model, or the model cannot be made.
     """
+    key = f"models.{Path(folder).name}"
     if not spec["pretrained"]:
-        config = make_config(spec, tokenizer)
-        config.architectures = [type(outline(config, "settings")).__name__]
+        config = make_config(spec, tokenizer, key)
+        config.architectures = [type(outline(config, f"{key}.settings")).__name__]
         config.save_pretrained(folder)
         return
-    config = load_config(spec["pretrained"])
-    embeddings = outline(config, spec["pretrained"]).get_input_embeddings().num_embeddings
+    name = f"{key}.pretrained: {spec['pretrained']!r}"
+    config = load_config(spec["pretrained"], name)
+    embeddings = outline(config, name).get_input_embeddings().num_embeddings
     positions = getattr(config, "max_position_embeddings", None)
     if largest_id(tokenizer) >= embeddings:
         raise ValueError(
-            f"pretrained: {spec['pretrained']!r} has embeddings for {embeddings} tokens, its "
-            f"tokenizer {largest_id(tokenizer) + 1}: they do not fit; name a tokenizer that does"
+            f"{name}: its tokenizer and model do not fit. The tokenizer has ids up to "
+            f"{largest_id(tokenizer)}; allowed: less than the {embeddings} embeddings. Name "
+            "another model, or correct its tokenizer"
         )
     if positions and spec["context_tokens"] > positions:
         raise ValueError(
-            f"context_tokens: {spec['context_tokens']} is more than the {positions} positions of "
-            f"{spec['pretrained']!r}; allowed: at most that"
+            f"{key}.context_tokens: {spec['context_tokens']} exceeds the positions of "
+            f"{spec['pretrained']!r}; allowed: at most {positions}. Lower it"
         )
-    save_model(load_pretrained(spec["pretrained"], config), folder)
+    save_model(load_pretrained(spec["pretrained"], config, f"{key}.pretrained"), folder)
 
 
-def load_pretrained(source: str, config: AutoConfig) -> PreTrainedModel:
-    """A pretrained model in fp32, from safetensors alone: no pickles, no code, no invented weights.
+def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") -> PreTrainedModel:
+    """Load a pretrained model in fp32 from safetensors alone: no pickles, code or invented weights.
 
-    ValueError: no safetensors, tensors missing or of another shape or kind, NaN or infinity.
+    `key` is the config's key of `source`.
+    ValueError: there are no safetensors, tensors are missing or have another shape or kind, or
+    values are NaN or infinity.
     """
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
@@ -181,10 +194,10 @@ def load_pretrained(source: str, config: AutoConfig) -> PreTrainedModel:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except Exception as error:  # a dozen libraries may fail here, each in its own way
+    except Exception as error:  # many libraries may fail here, each in its own way
         raise ValueError(
-            f"pretrained: {source!r} cannot be loaded ({_reason(error)}); it needs whole weights "
-            "as safetensors, pickles are not opened"
+            f"{key}: {source!r} cannot be loaded ({_reason(error)}). Name a folder or hub model "
+            "with complete weights as safetensors; pickles are not opened"
         ) from None
     extra = set(loading["unexpected_keys"])
     wrong = [f"tensor {name!r} is missing" for name in sorted(loading["missing_keys"])]
@@ -197,27 +210,27 @@ def load_pretrained(source: str, config: AutoConfig) -> PreTrainedModel:
         with safe_open(str(path), "pt") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
         wrong += [
-            f"tensor {name!r} holds {kind}, no floating-point numbers"
+            f"tensor {name!r} holds {kind}, not floating-point numbers"
             for name, kind in kinds.items()
             if "F" not in kind and name not in extra
         ]
     if extra:
         logging.getLogger("pollination").warning(
-            "%s: %d tensors are not of this architecture and not used, e.g. %s",
+            "%s: %d tensors are not part of this architecture and are ignored, e.g. %s",
             source,
             len(extra),
             min(extra),
         )
     if wrong:
         raise ValueError(
-            f"pretrained: {source!r}: {wrong[0]} ({len(wrong)} such findings); name a whole "
-            "checkpoint of this architecture"
+            f"{key}: {source!r}: {wrong[0]} (findings: {len(wrong)}). Name a complete checkpoint "
+            "of this architecture"
         )
     return model
 
 
 def create_model(folder: str | Path, seed: int) -> PreTrainedModel:
-    """A new model of a blueprint, initialised from `seed` on the CPU in fp32."""
+    """Create the model of a blueprint, initialised from `seed` on the CPU in fp32."""
     config = load_config(folder)
     outline(config, folder)
     with torch.random.fork_rng(devices=[]):
@@ -228,7 +241,7 @@ def create_model(folder: str | Path, seed: int) -> PreTrainedModel:
 def load_weights(model: PreTrainedModel, path: str | Path) -> None:
     """Load a safetensors file into a model.
 
-    DamagedArtifact: unreadable, or tensors, shapes or values are not those of the model.
+    DamagedArtifact: it is unreadable, or tensors, shapes or values do not fit the model.
     """
     state = read_weights(path)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -247,18 +260,19 @@ def load_weights(model: PreTrainedModel, path: str | Path) -> None:
             else f"has shape {tuple(state[name].shape)}, not {tuple(expected[name])}"
         )
         raise DamagedArtifact(
-            f"{path}: tensor {name!r} {what}; these are not the weights of this model"
+            f"{path}: tensor {name!r} {what}, so these are not the weights of this model. Delete "
+            "the file and run snakemake again"
         )
     if integers:
         raise DamagedArtifact(
-            f"{path}: tensor {integers[0]!r} holds {state[integers[0]].dtype}; these are not the "
-            "weights of this model"
+            f"{path}: tensor {integers[0]!r} holds {state[integers[0]].dtype}, not floating-point "
+            "numbers. Delete the file and run snakemake again"
         )
     for name, tensor in state.items():
-        # aminmax passes NaN on, in one pass that stores nothing
+        # aminmax keeps NaN and needs one pass without memory
         if not torch.stack(tensor.aminmax()).isfinite().all():
             raise DamagedArtifact(
-                f"{path}: tensor {name!r} holds NaN or infinity; delete the file and run snakemake "
+                f"{path}: tensor {name!r} holds NaN or infinity. Delete the file and run snakemake "
                 "again"
             )
     model.load_state_dict(state, strict=False)
@@ -266,7 +280,10 @@ def load_weights(model: PreTrainedModel, path: str | Path) -> None:
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file; DamagedArtifact: truncated, or of another format."""
+    """Read the tensors of a safetensors file.
+
+    DamagedArtifact: it is truncated or has another format.
+    """
     try:
         return load_file(str(path))
     except (SafetensorError, OSError, ValueError) as error:
@@ -274,23 +291,23 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             raise
         reason = str(error).splitlines()[0]
         raise DamagedArtifact(
-            f"{path}: not a readable safetensors file ({reason}); delete it and run snakemake again"
+            f"{path}: not a readable safetensors file ({reason}). Delete it and run snakemake again"
         ) from None
 
 
 def load_member(
     folder: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[PreTrainedModel, Any]:
-    """(model, tokenizer) of a member's folder.
+    """Load (model, tokenizer) of a member's folder.
 
-    DamagedArtifact: as in the loaders, or the tokenizer has ids without an embedding.
+    DamagedArtifact: a loader raises it, or the tokenizer has ids without an embedding.
     """
     tokenizer, model = load_tokenizer(folder), load_model(folder, device)
     if largest_id(tokenizer) >= model.get_input_embeddings().num_embeddings:
         raise DamagedArtifact(
-            f"{folder}: its tokenizer has ids up to {largest_id(tokenizer)}, its model embeddings "
-            f"for {model.get_input_embeddings().num_embeddings}; delete the folder's files and run "
-            "snakemake again"
+            f"{folder}: its tokenizer has ids up to {largest_id(tokenizer)}, but its model has "
+            f"embeddings for {model.get_input_embeddings().num_embeddings} tokens. Delete the "
+            "folder's files and run snakemake again"
         )
     return model, tokenizer
 
@@ -298,13 +315,14 @@ def load_member(
 def load_model(
     folder: str | Path, device: torch.device | str = "cpu", weights: str | Path | None = None
 ) -> PreTrainedModel:
-    """The model of a member's folder (or a blueprint and `weights`), fp32, in evaluation mode.
+    """Load the model of a member's folder, or of a blueprint and `weights`.
 
-    DamagedArtifact as in `load_weights`; ValueError as in `load_config` and `outline`.
+    It is in fp32 and in evaluation mode.
+    DamagedArtifact as in `load_weights`, ValueError as in `load_config` and `outline`.
     """
     config = load_config(folder)
     outline(config, folder)
-    with no_init_weights():  # which also leaves weights untied
+    with no_init_weights():  # it also leaves weights untied
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.tie_weights()
     load_weights(model, weights or Path(folder) / "model.safetensors")
@@ -316,9 +334,9 @@ def save_model(
     folder: Path,
     files: tuple[str, ...] = ("model.safetensors", "config.json"),
 ) -> None:
-    """Write weights and configuration into `folder`, each file whole or not at all."""
+    """Write weights and configuration into `folder`, each file atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".save.*"):  # of a process that was killed while it saved
+    for leftover in folder.glob(".save.*"):  # a process was killed while it saved
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=".save.", dir=folder))
     try:

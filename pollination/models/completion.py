@@ -1,4 +1,4 @@
-"""Prompts in, completions out: tokens encoded, continued by a decoding method, and decoded."""
+"""Continue prompts: encode them, run a decoding method and decode the completions."""
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -12,11 +12,11 @@ from pollination.plan.decoding import DECODINGS
 
 
 def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
-    """Tokens of a prompt at most: `max_prompt_tokens`, by default half the context, less if
-    completions need the room.
+    """Return the maximum number of tokens of a prompt.
 
-    None where the model knows no bound. Raises ValueError where prompt and completion cannot both
-    fit.
+    It is `max_prompt_tokens`. The default is half the context, or less if completions need more
+    room. It is None if neither the setting nor the model has a limit.
+    ValueError: prompt and completion together exceed the context.
     """
     context, new = (
         getattr(model.config, "max_position_embeddings", None),
@@ -27,16 +27,16 @@ def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
         return limit
     if new >= context:
         raise ValueError(
-            f"generate.max_new_tokens: {new} leaves no room for a prompt in a context of {context} "
-            f"tokens; allowed: 1 to {context - 1}"
+            f"max_new_tokens: {new} leaves no room for a prompt in a context of {context} tokens; "
+            f"allowed: 1 to {context - 1}. Lower max_new_tokens (of generate or evaluate.samples)"
         )
     if limit is None:
         return max(1, min(context // 2, context - new))
     if limit + new > context:
         raise ValueError(
             f"generate.max_prompt_tokens: {limit} and max_new_tokens {new} exceed the model's "
-            f"context of {context} tokens;"
-            f" allowed: at most {context - new}, or null"
+            f"context of {context} tokens; allowed: at most {context - new}, or null. Lower one of "
+            "them"
         )
     return limit
 
@@ -44,8 +44,9 @@ def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
 def complete(
     model, prompts_ids: list[list[int]], seeds: list[int], settings: dict, eos_id: int, stop=None
 ) -> Iterator[list[int]]:
-    """One completion (token ids) a prompt, in order; an empty prompt is continued from the
-    end-of-sequence token.
+    """Yield one completion (token ids) per prompt, in order.
+
+    An empty prompt is continued from the end-of-text token.
     """
     method = DECODINGS[Decoding.from_settings(settings).decoding]
     module, function = method.function.split(".")
@@ -64,7 +65,7 @@ def _encode(
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], eos_id: int) -> str:
-    """The text of token ids, without a final end of sequence."""
+    """Return the text of token ids, without a final end-of-text token."""
     ids = ids[:-1] if ids and ids[-1] == eos_id else ids
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
@@ -77,10 +78,11 @@ def continue_prompts(
     seed: int,
     by_name: bool = False,
 ) -> pd.DataFrame:
-    """One completion a prompt, however short: columns prompt_id, prompt, completion, seed.
+    """Write one completion per prompt, however short: columns prompt_id, prompt, completion, seed.
 
-    `prompts` are (prompt_id, text); a row's seed follows from its place, or with `by_name` from its
-    prompt_id; `settings` are keys of a `generate` block; raises what `write_shard` raises.
+    `prompts` are (prompt_id, text). `settings` are keys of a `generate` block. A row's seed follows
+    from its place, or with `by_name` from its prompt_id.
+    ValueError: logits are not finite, or lengths do not fit the context.
     """
     settings = {"batch_size": 128} | settings
     eos_id = tokenizer.eos_token_id

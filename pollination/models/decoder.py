@@ -1,8 +1,8 @@
-"""A model that reads a batch of prompts, then decodes token by token with its cache in place.
+"""Read a batch of prompts with a model, then decode token by token with a cache in place.
 
-On a GPU, steps have fixed shapes and are replayed as one CUDA graph, so that no layer is launched
-or awaited by itself. Attention then reads whole buckets of the cache; a mask hides the slots that
-are not written yet.
+On a GPU, steps have fixed shapes and run as one CUDA graph, so no layer is launched or awaited on
+its own. Attention then reads whole buckets of the cache. A mask hides the slots that are not
+written yet.
 
 Shapes: B rows of the batch, T tokens, V vocabulary, K slots of the cache that a step may see.
 """
@@ -17,12 +17,12 @@ from transformers.cache_utils import DynamicLayer
 from pollination.models.families import PLAIN_FAMILIES
 
 STATIC_DEVICES = ("cuda",)  # on a CPU a graph gains nothing, and hidden slots cost time
-# A step sees a multiple of this: larger buckets read more in vain, smaller ones capture more often.
+# A step reads a multiple of this. Larger buckets waste reads, smaller ones need more captures.
 BUCKET_TOKENS = 256
 
 
 class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer, written in place; transformers copies them at every token."""
+    """Keys and values of one layer, written in place. Transformers copies them at every token."""
 
     def __init__(self, capacity_tokens: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys, self.values
 
     def grow(self, capacity_tokens: int) -> None:
-        """Make room for `capacity_tokens` tokens."""
+        """Extend the room to `capacity_tokens` tokens."""
         self.capacity_tokens, tokens = capacity_tokens, self.get_seq_length()
         room = [
             functional.pad(part, (0, 0, 0, capacity_tokens - part.shape[2])) for part in self.room
@@ -65,7 +65,7 @@ class PreallocatedLayer(DynamicLayer):
         self._hold(rooms, tokens)
 
     def swap(self, moved: torch.Tensor, rows: torch.Tensor, start: int) -> None:
-        """Copy keys and values from token `start` on: from rows `rows` to rows `moved`."""
+        """Copy keys and values from token `start` onwards, from rows `rows` to rows `moved`."""
         tokens = self.get_seq_length()
         for room in self.room:
             room[moved, :, start:tokens] = room[rows, :, start:tokens]
@@ -86,14 +86,14 @@ class Decoder:
         if context and self.longest + new_tokens > context:
             raise ValueError(
                 f"a prompt of {self.longest} tokens and max_new_tokens {new_tokens} exceed the "
-                f"model's context of {context} tokens; allowed together: {context}; "
-                "lower max_prompt_tokens or max_new_tokens"
+                f"model's context of {context} tokens; allowed: a sum of at most {context}. Lower "
+                "max_prompt_tokens or max_new_tokens"
             )
         accepted = inspect.signature(model.forward).parameters
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self.takes_positions = "position_ids" in accepted
         pads = [self.longest - len(prompt) for prompt in prompts]
-        # pad with the prompt's first token: it is masked, and not new to the repetition penalty
+        # the prompt's first token is the padding: masked, and not new to the repetition penalty
         self.tokens_BT = torch.tensor(
             [[p[0]] * n + p for p, n in zip(prompts, pads, strict=True)], device=model.device
         )
@@ -126,16 +126,16 @@ class Decoder:
         return logits[:, -1].float()
 
     def read(self) -> torch.Tensor:
-        """Read the prompts; returns logits (B, V) of the first new token."""
+        """Read the prompts. Return the logits (B, V) of the first new token."""
         return self._forward(self.tokens_BT, 0)
 
     def step(self, tokens_B: torch.Tensor) -> torch.Tensor:
-        """Append tokens (B,), one to each row; returns logits (B, V) of the next token."""
+        """Append tokens (B,), one to each row. Return the logits (B, V) of the next token."""
         self.tokens_BT = torch.cat([self.tokens_BT, tokens_B[:, None]], 1)
         return self._forward(tokens_B[:, None], self.tokens_BT.shape[1] - 1)
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order; a row may be named several times."""
+        """Keep these rows, in this order. A row may occur several times."""
         self.cache.batch_select_indices(rows)
         self.tokens_BT, self.pads_B1 = self.tokens_BT[rows], self.pads_B1[rows]
         self.mask_BT = self.mask_BT[rows]
@@ -152,7 +152,7 @@ class Decoder:
         self.select((prompts[:, None] * self.beams + beams_N).flatten())
 
     def swap(self, rows: torch.Tensor) -> None:
-        """Row b continues row `rows[b]`, of the same prompt; copies what follows the prompt."""
+        """Let row b continue row `rows[b]` of the same prompt. Copy the tokens after the prompt."""
         self.tokens_BT = self.tokens_BT[rows]
         if self.in_place:
             moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
@@ -163,7 +163,7 @@ class Decoder:
 
 
 class StaticLayer(PreallocatedLayer):
-    """One layer's keys and values, read up to `visible` and written at `slot_1` in every step.
+    """One layer's keys and values. Each step reads them up to `visible` and writes at `slot_1`.
 
     `slot_1` (1,) lies on the device, so that a captured graph can read it.
     """
@@ -185,7 +185,7 @@ class StaticLayer(PreallocatedLayer):
 
 
 class StaticDecoder(Decoder):
-    """A Decoder of fixed shapes; a GPU captures each bucket's step once, and when rows leave."""
+    """A Decoder of fixed shapes. A GPU captures the step once per bucket, and when rows leave."""
 
     layer = StaticLayer
 
@@ -238,11 +238,14 @@ class StaticDecoder(Decoder):
         return logits[:, -1].float()
 
     def _capture(self, visible: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-        """The graph of a step and its logits (B, V). Repeating a step writes the same slot."""
-        self.captured = None  # its memory is free for the new one
+        """Capture a step. Return its graph and logits (B, V).
+
+        A repeated step writes the same slot.
+        """
+        self.captured = None  # frees its memory for the new graph
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # a first run sets up libraries; no graph may hold that
+        with torch.cuda.stream(stream):  # sets up libraries, which no graph may hold
             self._static_forward(visible)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
@@ -252,7 +255,7 @@ class StaticDecoder(Decoder):
 
 
 def decoder_of(model: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> Decoder:
-    """The decoder for sampling: of fixed shapes on a GPU if the architecture can take them.
+    """Return the decoder for sampling: with fixed shapes on a GPU if the architecture allows them.
 
     ValueError as in Decoder.
     """

@@ -1,4 +1,4 @@
-"""The device of a job, its threads and its deterministic algorithms."""
+"""Choose the device of a job and set its threads and deterministic algorithms."""
 
 import os
 
@@ -8,7 +8,10 @@ from pollination.models.onednn import by_onednn
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device of a config's `device`; ValueError: a requested or allocated GPU is unusable."""
+    """Return the device for the config's `device`.
+
+    ValueError: a requested or allocated GPU is unusable.
+    """
     usable = torch.cuda.is_available()
     allocated = any(
         os.environ.get(name, "") not in ("", "-1", "NoDevFiles")
@@ -16,19 +19,19 @@ def pick_device(wanted: str) -> torch.device:
     )
     if wanted == "cuda" and not usable:
         raise ValueError(
-            "device: 'cuda' needs a usable GPU and there is none; allowed: auto, cpu, cuda; check "
-            "nvidia-smi and that torch is a CUDA build"
+            "device: 'cuda' needs a usable GPU, but torch finds none; allowed: auto, cpu, cuda. "
+            "Check nvidia-smi and that torch is a CUDA build, or set device: cpu"
         )
     if wanted == "auto" and allocated and not usable:
         raise ValueError(
-            "device: 'auto' inside a GPU allocation, but torch finds no usable GPU; check the "
-            "node's driver, or set device: cpu"
+            "device: 'auto' inside a GPU allocation needs a usable GPU, but torch finds none; "
+            "allowed: auto, cpu, cuda. Check the node's driver, or set device: cpu"
         )
     return torch.device("cuda" if usable and wanted != "cpu" else "cpu")
 
 
 def prepare(device: str, cpu_threads: int) -> torch.device:
-    """Set threads, deterministic algorithms and the CPU's matrix products; return the device."""
+    """Set threads, deterministic algorithms and the CPU's matrix products. Return the device."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(cpu_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)

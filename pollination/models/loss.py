@@ -1,8 +1,8 @@
-"""Next-token cross-entropy and its gradient, in chunks of positions: logits are never held whole.
+"""Compute next-token cross-entropy and its gradient in chunks, without holding all logits.
 
-A chunk's logits give its loss, then become their own gradient in place (softmax minus one-hot),
-which at once gives the gradients of the hidden states and of the head's weights. The backward pass
-keeps only tensors of the sizes of hidden states and head.
+A chunk of positions yields its loss. Then its logits become their own gradient in place (softmax
+minus one-hot), and this gives the gradients of the hidden states and of the head's weights. The
+backward pass keeps only tensors of the sizes of hidden states and head.
 
 Shapes: B sequences, T tokens of each, N = B (T - 1) predicted positions, C hidden width, V
 vocabulary, P positions of a chunk.
@@ -16,24 +16,27 @@ from transformers import PreTrainedModel
 
 from pollination.models.families import PLAIN_FAMILIES
 
-# float32 logits of a chunk; smaller chunks make slower matrix products
+# size of a chunk's float32 logits; smaller chunks have slower matrix products
 LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**30}
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 def whole_logits(model: PreTrainedModel) -> str | None:
-    """Why the loss takes a model's logits whole; None: they are head times hidden states."""
+    """Return why the loss needs all logits at once.
+
+    It is None if logits are head times hidden states.
+    """
     if model.config.model_type not in PLAIN_FAMILIES:
         return f"architecture {model.config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
     return "the head has a bias" if model.get_output_embeddings().bias is not None else None
 
 
 def next_token_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
-    """A function from tokens (B, T) to their mean next-token cross-entropy (nats, float32).
+    """Return a function from tokens (B, T) to their mean next-token cross-entropy (nats, float32).
 
-    It can be differentiated once, and works in chunks unless `whole_logits` gives a reason against
-    it. With `compiled`, torch.compile compiles the model.
+    It can be differentiated once. It works in chunks unless `whole_logits` gives a reason. With
+    `compiled`, torch.compile compiles the model.
     """
     if whole_logits(model):
         forward = torch.compile(model) if compiled else model
@@ -65,11 +68,11 @@ def _mean(logits_BTV: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
 
 
 def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed loss, its gradient with respect to the logits), which overwrites float32 logits."""
+    """Return (summed loss, its gradient in the logits). Overwrite float32 logits."""
     scores_PV, rows_P = logits_PV.float(), torch.arange(len(targets_P), device=targets_P.device)
     largest_P, wanted_P = scores_PV.amax(-1), scores_PV[rows_P, targets_P]
     torch.softmax(scores_PV, -1, out=scores_PV)
-    # the largest probability is one over the sum of exponentials, which softmax does not tell
+    # the largest probability is 1 / (sum of exponentials), which softmax does not return
     losses_P = largest_P - wanted_P - scores_PV.amax(-1).log()
     gradient_PV = scores_PV.to(logits_PV.dtype)
     gradient_PV[rows_P, targets_P] = (-losses_P).expm1().to(logits_PV.dtype)
@@ -79,8 +82,8 @@ def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tens
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of hidden (N, C) @ weight (V, C)^T against targets (N,).
 
-    Under autocast, products have its precision. `chunk` is _chunk, compiled or not. Without
-    `differentiate`, no gradient is computed.
+    Under autocast, products have its precision. `chunk` is _chunk, compiled or not. No gradient is
+    computed without `differentiate`.
     """
 
     @staticmethod
@@ -105,7 +108,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     continue
                 grad_PC.copy_(logits_grad_PV @ weight)
                 weight_grad += logits_grad_PV.T @ hidden_PC
-                del logits_grad_PV  # before the next chunk's are made
+                del logits_grad_PV  # frees memory for the next chunk
         ctx.save_for_backward(hidden_grad.to(hidden_NC.dtype), weight_grad)
         return total / len(hidden_NC)
 

@@ -1,15 +1,17 @@
-"""Matrix products on AMD's CPUs: replace torch's kernels for `mm` and `addmm` by oneDNN's.
+"""Replace torch's kernels for `mm` and `addmm` by oneDNN's on AMD CPUs.
 
-Torch uses MKL for float32, which leaves half the width of a newer AMD CPU's AVX-512 units idle.
-oneDNN, which torch ships too, uses all of it. torch._C and `mkldnn._linear_pointwise` are private
-to torch, so `POLLINATION_ONEDNN=0` in the environment turns this off.
+Torch uses MKL for float32. MKL leaves half the width of a newer AMD CPU's AVX-512 units idle.
+Torch also ships oneDNN, which uses the full width. The environment variable `POLLINATION_ONEDNN=0`
+turns this off, because torch._C and `mkldnn._linear_pointwise` are private to torch.
 
-Measured gain in tokens per second, rows `training` and `sampling` of `make bench`: 1.38 and 1.54 on
-an AMD EPYC where oneDNN reaches 225 GFLOP/s per core and MKL 84; 0.95 and 1.03 on an AMD EPYC of
-family 25, model 17 (Zen 4), whose units are 256 bits wide, so that both reach about 95.
+`make bench` measured the gain in tokens per second (rows `training` and `sampling`):
 
-The switch changes results in their last digits. It is part of no job's key, so no finished job
-reruns; a record names oneDNN under `hardware` where a job used it.
+- 1.38 and 1.54 on an AMD EPYC where oneDNN reaches 225 GFLOP/s per core and MKL 84;
+- 0.95 and 1.03 on an AMD EPYC of family 25, model 17 (Zen 4). Its units are 256 bits wide, so both
+  libraries reach about 95.
+
+The switch changes results in their last digits. It is not part of a job's key, so no finished job
+reruns. If a job used oneDNN, its record says so under `hardware`.
 """
 
 import functools
@@ -26,17 +28,20 @@ MIN_MULTIPLICATIONS = 2**20  # smaller products do not gain: the detour through 
 
 
 def wanted() -> bool:
-    """Whether the environment leaves the switch on. ValueError for a value other than 0 and 1."""
+    """Return whether the environment leaves the switch on.
+
+    ValueError: its value is neither 0 nor 1.
+    """
     value = os.environ.get(SWITCH, "1")
     if value not in ("0", "1"):
         raise ValueError(
-            f"{SWITCH}: {value!r} is not allowed; allowed: 0 (off), 1 (on where it gains)"
+            f"{SWITCH}: {value!r} is not allowed; allowed: 0 (off), 1 (on if the CPU gains)"
         )
     return value == "1"
 
 
 def gains() -> bool:
-    """Whether products on this processor gain: one of AMD's with AVX-512."""
+    """Return whether products on this processor gain: it is from AMD and has AVX-512."""
     try:
         about = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -48,11 +53,11 @@ def gains() -> bool:
 def by_onednn() -> torch.library.Library | None:
     """Compute this process's large float32 products on a CPU with oneDNN, forwards and backwards.
 
-    As exact as torch's own, up to rounding. None where the switch is off or nothing is gained.
+    The products equal torch's up to rounding. Return None if the switch is off or there is no gain.
     """
     if not wanted() or not gains():
         return None
-    product = torch.ops.mkldnn._linear_pointwise.default  # x (M, K) and w (N, K) to x w^T + bias
+    product = torch.ops.mkldnn._linear_pointwise.default  # x (M, K), w (N, K): x w^T + bias
     kernels = {name: torch.library.get_kernel(f"aten::{name}", "CPU") for name in ("mm", "addmm")}
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
@@ -74,7 +79,7 @@ def by_onednn() -> torch.library.Library | None:
         return kernels["addmm"].call_boxed(keys, bias, a_MK, b_KN, beta=beta, alpha=alpha)
 
     library = torch.library.Library("aten", "IMPL")
-    with warnings.catch_warnings(action="ignore"):  # that a kernel is replaced is what is wanted
+    with warnings.catch_warnings(action="ignore"):  # torch warns that a kernel is replaced
         library.impl("mm", mm, "CPU")
         library.impl("addmm", addmm, "CPU")
     COMPUTED_WITH["matrix_products"] = "oneDNN"

@@ -1,12 +1,13 @@
-"""Sampling from any causal language model of transformers, so that a row's text depends on its seed
-and prompt alone.
+"""Sample from any causal language model of transformers.
 
-Each row has its own counter-based stream of noise, one number for every step and token, and the
-tokens that may be drawn race: token i arrives after Exponential(1) / p_i, and the first one is the
-draw (the Gumbel-max trick in another guise). Rows may therefore be batched, padded and reordered in
-any way and write the same text, unless two arrivals are equal up to rounding. (Inverting the
-distribution function with one uniform a step would be as exact, but rounding then changes a draw as
-often as a token is rare: on flat distributions over 32,000 tokens in one step of a hundred.)
+A row's text depends on its seed and prompt alone.
+
+Each row has its own counter-based stream of noise, with one number per step and token. The allowed
+tokens race: token i arrives after Exponential(1) / p_i, and the first token is the draw (a form of
+the Gumbel-max trick). So rows give the same text in any batch, padding and order, unless two
+arrivals are equal up to rounding. (One uniform number per step and an inverted distribution
+function would be as exact, but rounding would change a draw as often as a token is rare: with flat
+distributions over 32,000 tokens, in one step of a hundred.)
 
 Shapes: B rows of the batch, T tokens, V vocabulary, K likeliest tokens of a row.
 """
@@ -21,23 +22,19 @@ from transformers import PreTrainedModel
 from pollination.core.job import Stopped
 from pollination.models.decoder import decoder_of
 
-WIDTHS = (
-    64,
-    512,
-    4096,
-)  # likeliest tokens looked at first; rows whose nucleus is wider sort the whole vocabulary
-COLUMNS = 16  # tokens a group in the search for the likeliest
-CHECK_STEPS = {
-    "cpu": 1,
-    "cuda": 16,
-}  # between looks for finished rows: on a GPU each look waits for the device
-KEPT_SHARE = 0.75  # of a batch's rows still unfinished, at which the finished ones are taken out
+# The search tries this many likeliest tokens. Rows with a wider nucleus sort the whole vocabulary.
+WIDTHS = (64, 512, 4096)
+COLUMNS = 16  # tokens per group in the search for the likeliest
+# Steps between checks for finished rows. On a GPU each check waits for the device.
+CHECK_STEPS = {"cpu": 1, "cuda": 16}
+KEPT_SHARE = 0.75  # finished rows leave the batch if at most this share is unfinished
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen; the fields are keys of a config's `generate` block, in the order in
-    which they act.
+    """How tokens are chosen.
+
+    The fields are keys of a config's `generate` block, in the order in which they act.
     """
 
     decoding: str = "nucleus"  # a key of DECODINGS (pollination/plan/decoding.py)
@@ -51,18 +48,19 @@ class Decoding:
 
     @classmethod
     def from_settings(cls, settings: dict) -> "Decoding":
-        """The decoding of a `generate` block; keys that are not about decoding are passed over."""
+        """Return the decoding of a `generate` block. Other keys are ignored."""
         return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings})
 
     @property
     def nucleus_mass(self) -> float:
-        """Mass of the smallest set of tokens that is sampled from; 1.0 keeps all."""
+        """Mass of the smallest set of tokens to sample from. 1.0 keeps all tokens."""
         return self.top_p if self.decoding == "nucleus" else 1.0
 
 
 def penalise(scores_BV: torch.Tensor, tokens_BT: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Scores of tokens that stand in the row divided by `penalty`, or multiplied where negative
-    (arXiv 1909.05858, 4.1).
+    """Divide the scores of tokens that the row contains by `penalty` (arXiv 1909.05858, 4.1).
+
+    Negative scores are multiplied.
     """
     if penalty == 1.0:
         return scores_BV
@@ -73,16 +71,18 @@ def penalise(scores_BV: torch.Tensor, tokens_BT: torch.Tensor, penalty: float) -
 
 
 def _weights(logits_BV: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Probabilities times a constant of the row, the likeliest token's weight being 1; overwrites
-    the logits.
+    """Return probabilities times a constant per row: the likeliest token has weight 1.
+
+    This overwrites the logits.
     """
     logits_BV.div_(temperature)
     return logits_BV.sub_(logits_BV.amax(-1, keepdim=True)).exp_()
 
 
 def _total(weights_BV: torch.Tensor) -> torch.Tensor:
-    """Sum of each row in float64: of COLUMNS weights at a time in their own precision, which is
-    fast and as good as exact.
+    """Return the sum of each row in float64.
+
+    COLUMNS weights at a time are added in their own precision, which is fast and as good as exact.
     """
     groups = weights_BV.shape[1] // COLUMNS
     parts_BG = weights_BV[:, : groups * COLUMNS].view(len(weights_BV), COLUMNS, groups).sum(1)
@@ -92,25 +92,25 @@ def _total(weights_BV: torch.Tensor) -> torch.Tensor:
 
 
 def _largest(values_BN: torch.Tensor, count: int) -> torch.Tensor:
-    """Places (B, count) of a row's largest values, in any order; numpy selects several times faster
-    than topk on a CPU.
+    """Return the places (B, count) of a row's largest values, in any order.
+
+    On a CPU, numpy selects several times faster than topk.
     """
     return torch.from_numpy(np.argpartition(values_BN.numpy(), -count, axis=1)[:, -count:])
 
 
 def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and token ids, both (B, width), of a row's likeliest tokens, descending, ties by
-    token id.
+    """Return weights and token ids, both (B, width), of a row's likeliest tokens.
 
-    Among tokens that tie with the last one, any may be left out.
+    They are in descending order, ties by token id. Of tokens that tie with the last, any may be
+    missing.
     """
     vocabulary = weights_BV.shape[1]
     if width >= vocabulary:
         return weights_BV.sort(dim=-1, descending=True, stable=True)
     groups = vocabulary // COLUMNS
     if groups > 2 * width:
-        # the `width` likeliest lie in the `width` groups with the largest maxima, or in the
-        # remainder of the division
+        # the `width` likeliest lie in the `width` groups with the largest maxima, or outside groups
         maxima_BG = weights_BV[:, : groups * COLUMNS].view(-1, COLUMNS, groups).amax(1)
         best_BK = _largest(maxima_BG, width)
         offsets_C1 = torch.arange(COLUMNS, device=best_BK.device)[:, None] * groups
@@ -129,11 +129,10 @@ def _likeliest(weights_BV: torch.Tensor, width: int) -> tuple[torch.Tensor, torc
 def _support(
     weights_BK: torch.Tensor, total_B: torch.Tensor, decoding: Decoding
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What may be drawn, given descending weights: how many tokens (B) and their mass (B), in
-    float64.
+    """Return the number (B) and mass (B, float64) of the allowed tokens, given descending weights.
 
-    Order and edges are those of transformers' warpers: top-k keeps ties with the k-th token, and
-    the nucleus the token that crosses `top_p`, its mass measured within the top k.
+    Order and edges are as in transformers' warpers. Top-k keeps ties with the k-th token. The
+    nucleus keeps the token that crosses `top_p`, with its mass measured within the top k.
     """
     running_BK = weights_BK.double().cumsum(-1)
     kept_B, mass_B = (weights_BK > 0).sum(-1).clamp(min=1), total_B
@@ -149,8 +148,9 @@ def _support(
 
 
 def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.Tensor:
-    """The probabilities (B, V) that tokens are drawn with after temperature, top-k and nucleus cut:
-    0 outside of it.
+    """Return the probabilities (B, V) of a draw after temperature, top-k and nucleus.
+
+    They are 0 outside the nucleus.
     """
     weights_BV = _weights(logits_BV.float().clone(), decoding.temperature)
     sorted_BV, ids_BV = _likeliest(weights_BV, weights_BV.shape[1])
@@ -162,10 +162,10 @@ def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.
 
 
 def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor) -> torch.Tensor:
-    """Place (B) of the token that wins each row's race; weight 0 never arrives.
+    """Return the place (B) of the token that wins each row's race. Weight 0 never arrives.
 
-    A row's noise is the SplitMix64 stream (Steele, Lea and Flood 2014) that starts at its key, at
-    position token id.
+    A row's noise is the SplitMix64 stream (Steele, Lea and Flood 2014) that starts at its key. The
+    noise of a token is at position token id.
     """
     bits_BK = keys_B[:, None] + ids_BK * -0x61C8864680B583EB
     bits_BK = (bits_BK ^ (bits_BK >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
@@ -178,12 +178,11 @@ def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor)
 def draw(
     logits_BV: torch.Tensor, keys_B: torch.Tensor, decoding: Decoding
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token a row (B), and whether the row's logits were sound (B): not so with NaN, +inf, or
-    nothing but -inf.
+    """Return one token per row (B), and whether the row's logits are sound (B).
 
-    `keys_B` (int64) are the rows' noise of this step. Overwrites the logits. Only few of the
-    likeliest tokens are sorted where they settle what may be drawn, all of them where not: the draw
-    is the same.
+    Logits with NaN, +inf or only -inf are not sound. `keys_B` (int64) are the rows' noise of this
+    step. This overwrites the logits. If a few of the likeliest tokens determine the allowed tokens,
+    only these are sorted, otherwise all. The draw is the same.
     """
     if decoding.decoding == "greedy":
         best_B, tokens_B = logits_BV.max(-1)
@@ -199,7 +198,7 @@ def draw(
         w for w in WIDTHS if decoding.top_k < w < vocabulary and weights_BV.device.type == "cpu"
     ] + [vocabulary]
     tokens_B = torch.empty_like(keys_B)
-    rows_R = None  # rows not settled yet; None: all
+    rows_R = None  # rows that need more tokens (None: all rows)
     for width in widths:
         weights_RV, total_R, keys_R = (
             x if rows_R is None else x[rows_R] for x in (weights_BV, total_B, keys_B)
@@ -211,8 +210,7 @@ def draw(
         tokens_B[slice(None) if rows_R is None else rows_R] = chosen_R
         if width == vocabulary:
             break
-        # not settled where what may be drawn reaches the last candidate, with which tokens not
-        # looked at may tie
+        # if the last candidate is allowed, tokens outside the candidates may tie with it
         open_R = (sorted_RK.gather(1, kept_R[:, None] - 1) <= sorted_RK[:, -1:]).squeeze(1)
         if not open_R.any():
             break
@@ -221,13 +219,13 @@ def draw(
 
 
 def row_keys(row_seeds: list[int], count: int) -> torch.Tensor:
-    """Each row's keys (B, count), int64, one a step, from its own Philox stream."""
+    """Return each row's keys (B, count), int64, one per step, from its own Philox stream."""
     streams = [np.random.Philox(key=seed).random_raw(count) for seed in row_seeds]
     return torch.from_numpy(np.stack(streams).view(np.int64))
 
 
 def cut_after(ids: list[int], eos_id: int) -> list[int]:
-    """The ids up to the first end-of-sequence token, and with it."""
+    """Return the ids up to and including the first end-of-text token."""
     return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
@@ -239,9 +237,7 @@ def _sample_batch(
     decoder = decoder_of(model, prompts, count)
     keys_BT = row_keys(row_seeds, count).to(device)
     written_BT = torch.full_like(keys_BT, eos_id)
-    rows_B = torch.arange(
-        len(prompts), device=device
-    )  # which rows of `written_BT` the decoder still holds
+    rows_B = torch.arange(len(prompts), device=device)  # rows of `written_BT` in the decoder
     ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     sound = torch.ones((), dtype=torch.bool, device=device)
     logits_BV = decoder.read()
@@ -257,7 +253,8 @@ def _sample_batch(
             if not sound:
                 raise ValueError(
                     f"the model produced non-finite logits (NaN or infinity) within {t + 1} new "
-                    "tokens: its weights are broken or diverged"
+                    "tokens. Its weights are broken, or its training diverged. Lower "
+                    "train.learning_rate"
                 )
             if stop:
                 raise Stopped("stopped while sampling")
@@ -272,7 +269,7 @@ def _sample_batch(
 
 
 def batches(prompts: list[list[int]], batch_size: int) -> list[list[int]]:
-    """Indices of the prompts in batches, longest prompts first, so that little is padded."""
+    """Return the prompts' indices in batches, longest prompts first, to limit padding."""
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -287,12 +284,11 @@ def sample(
     stop=None,
     draw=draw,
 ) -> Iterator[list[int]]:
-    """Completions (token ids, with `eos_id` at the end where it was drawn) in the order of the
-    prompts.
+    """Yield completions (token ids, with `eos_id` at the end if drawn) in the order of the prompts.
 
-    `prompts` are token ids, none empty; `row_seeds` one seed in [0, 2**128) each. `stop` (truthy:
-    asked to stop) is looked at while sampling and raises Stopped. `draw` chooses the tokens of one
-    step. Raises ValueError on non-finite logits and on prompts too long for the context.
+    `prompts` are token ids, none empty. `row_seeds` holds one seed in [0, 2**128) per prompt. If
+    `stop` becomes truthy during sampling, Stopped is raised. `draw` chooses the tokens of one step.
+    ValueError: logits are not finite, or a prompt is too long for the context.
     """
     done: dict = {}
     following = 0
@@ -320,6 +316,6 @@ def decode(
     eos_id: int,
     stop=None,
 ) -> Iterator[list[int]]:
-    """Completions as `sample` draws them; `settings` are keys of a `generate` block."""
+    """Yield the completions of `sample`. `settings` are keys of a `generate` block."""
     decoding = Decoding.from_settings(settings)
     return sample(model, prompts, row_seeds, decoding, eos_id, settings["batch_size"], stop)

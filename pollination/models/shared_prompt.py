@@ -1,9 +1,8 @@
-"""Beams that share one prompt: its keys and values are stored and read once, and never move.
+"""Decode beams that share one prompt. Its keys and values are stored and read once and never move.
 
-All tokens of a prompt's beams stand in one row of the cache, behind the prompt, step by step. A
-mask says which slot belongs to which beam; when beams change places, only the mask changes.
-Attention is replaced (transformers' attention interface): a prompt's beams are the queries of one
-call.
+All tokens of a prompt's beams lie in one row of the cache, behind the prompt, step by step. A mask
+assigns slots to beams. When beams change places, only the mask changes. The module replaces
+attention (transformers' attention interface): a prompt's beams are the queries of one call.
 
 Shapes: P prompts, N beams of each, R = P N rows, H heads, K heads of keys, G = H / K heads that
 share a head of keys, D head width, S slots of the cache.
@@ -20,7 +19,7 @@ ATTENTION = "pollination_shared_prompt"
 
 
 class SharedLayer(PreallocatedLayer):
-    """One layer's keys and values, a row per prompt: its `beams` new rows go in side by side."""
+    """One layer's keys and values, one row per prompt with its `beams` new tokens side by side."""
 
     beams = 1
 
@@ -36,7 +35,7 @@ class SharedLayer(PreallocatedLayer):
 
 
 class SharedPromptDecoder(Decoder):
-    """A Decoder whose prompts, once read, continue as several beams each."""
+    """A Decoder that continues each prompt as several beams."""
 
     layer = SharedLayer
 
@@ -44,7 +43,7 @@ class SharedPromptDecoder(Decoder):
         self.beams = beams
         slots = self.longest + self.new_tokens * beams
         hidden_PS = torch.arange(self.longest, device=self.pads_B1.device) < self.pads_B1
-        # added to the scores: a beam sees the prompt, later its own tokens too
+        # added to the scores; a beam sees the prompt and its own tokens
         self.mask_PNS = torch.full(
             (len(hidden_PS), beams, slots),
             -torch.inf,
@@ -56,7 +55,7 @@ class SharedPromptDecoder(Decoder):
         rows = torch.arange(len(hidden_PS), device=hidden_PS.device).repeat_interleave(beams)
         self.tokens_BT, self.pads_B1 = self.tokens_BT[rows], self.pads_B1[rows]
         self.mask_BT = self.mask_BT[rows]
-        self.padded = False  # mask_PNS hides the padding from now on
+        self.padded = False  # from here on mask_PNS hides the padding
         for layer in self.cache.layers:
             layer.beams = beams
             layer.grow(slots)
@@ -83,7 +82,7 @@ class SharedPromptDecoder(Decoder):
 
 
 def beam_decoder(model: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> Decoder:
-    """The decoder for beam search; beams share prompts if only attention looks across tokens.
+    """Return the decoder for beam search. Beams share prompts if only attention links tokens.
 
     ValueError as in Decoder.
     """
@@ -94,9 +93,9 @@ def beam_decoder(model: PreTrainedModel, prompts: list[list[int]], new_tokens: i
 def _attend(
     module, query, key, value, attention_mask, scaling=None, *, seen_PNS: torch.Tensor, **_
 ) -> tuple[torch.Tensor, None]:
-    """One layer's attention for one new token of each row; transformers calls it.
+    """Return one layer's attention for one new token of each row. Transformers calls it.
 
-    query is (R, H, 1, D), key and value are (P, K, S, D); the result is (R, 1, H, D).
+    query is (R, H, 1, D), key and value are (P, K, S, D). The result is (R, 1, H, D).
     """
     prompts, heads, _, width = key.shape
     beams, readers = len(query) // prompts, query.shape[1] // heads

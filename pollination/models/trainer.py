@@ -1,7 +1,7 @@
-"""Training: next-token prediction on packed blocks, resumable at any step, bit for bit on a CPU.
+"""Train on packed blocks by next-token prediction. A resume is bit-identical on a CPU.
 
 B = sequences per step, T = context tokens. Each epoch reads the blocks in a seeded permutation. The
-loop draws no random number (no dropout: study A, D.1), so a resume needs only the step, the weights
+loop draws no random number (no dropout: study A, D.1). So a resume needs only the step, the weights
 and the optimizer's state.
 """
 
@@ -27,12 +27,15 @@ from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
 from pollination.models.loss import next_token_loss, whole_logits
 
-ADVICE = "lower train.learning_rate or lengthen train.warmup_steps"
-SAVE_EVERY_S = 600.0  # work in progress; no setting of the config, because it changes no result
+ADVICE = "lower train.learning_rate or raise train.warmup_steps"
+SAVE_EVERY_S = 600.0  # of checkpoints; not a key of the config, because it changes no result
 
 
 def learning_rate(step: int, steps: int, settings: dict) -> float:
-    """Linear warm-up, then constant, or cosine to `min_lr_ratio` of the peak (study A, table 1)."""
+    """Return the learning rate of a step (study A, table 1).
+
+    It rises linearly, then stays constant or follows a cosine to `min_lr_ratio` of the peak.
+    """
     peak, warmup = settings["learning_rate"], settings["warmup_steps"]
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -45,7 +48,7 @@ def learning_rate(step: int, steps: int, settings: dict) -> float:
 
 @dataclass
 class State:
-    """What a resume restores: step, running loss, metrics so far, loss of the best epoch."""
+    """The state that a resume restores: step, smoothed loss, best epoch's loss, metrics so far."""
 
     step: int = 0
     smoothed: float = math.nan
@@ -54,9 +57,10 @@ class State:
 
 
 class Trainer:
-    """One model's training. It resumes only from a checkpoint of its `key`.
+    """The training of one model. It resumes only from a checkpoint with its `key`.
 
-    `key` is the digest of settings and inputs. ValueError: the text is shorter than one block.
+    `key` is the digest of settings and inputs.
+    ValueError: the text is shorter than one block.
     """
 
     def __init__(
@@ -74,8 +78,8 @@ class Trainer:
     ) -> None:
         if len(blocks) == 0:
             raise ValueError(
-                "there is not one whole block of text to train on; raise generate.tokens (or "
-                "train.tokens), or shorten context_tokens"
+                "the training text is shorter than one block. Raise generate.tokens or "
+                "train.tokens, or lower context_tokens"
             )
         self.model, self.blocks, self.settings, self.seed = model.to(device), blocks, settings, seed
         self.device, self.work, self.key, self.log, self.stop = device, work, key, log, stop
@@ -103,7 +107,7 @@ class Trainer:
         self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
         self.names = dict(model.named_parameters())
         self.state = State()
-        self.following: tuple[int, torch.Tensor] | None = None  # (step, its tokens), read ahead
+        self.following: tuple[int, torch.Tensor] | None = None  # the next step and its tokens
 
     # --- work in progress
 
@@ -112,7 +116,7 @@ class Trainer:
         return self.work / "checkpoint.safetensors"
 
     def save(self) -> None:
-        """Save weights, both moments, step and metrics in one file, replaced atomically."""
+        """Save weights, both moments, step and metrics in one file. Replace it atomically."""
         tensors = {f"weights.{name}": p.detach() for name, p in self.names.items()}
         for name, p in self.names.items():
             moments = self.optimizer.state.get(p, {})
@@ -127,14 +131,17 @@ class Trainer:
             save_file(tensors, str(temporary), metadata=metadata)
 
     def resume(self) -> None:
-        """Resume from the checkpoint, if any; ValueError: it has different settings or inputs."""
+        """Resume from the checkpoint, if there is one.
+
+        ValueError: it has other settings or inputs.
+        """
         if not self.checkpoint.exists():
             return
         try:
             file = safe_open(str(self.checkpoint), "pt")
         except (SafetensorError, OSError, ValueError) as error:
             self.log.warning(
-                "%s: not readable (%s); training starts anew",
+                "%s: not readable (%s); training restarts at step 0",
                 self.checkpoint,
                 str(error).splitlines()[0],
             )
@@ -143,8 +150,9 @@ class Trainer:
             metadata = file.metadata()
             if metadata["key"] != self.key:
                 raise ValueError(
-                    f"{self.checkpoint}: it was saved with settings and inputs "
-                    f"{metadata['key'][:12]}, this job has {self.key[:12]}; delete it to start anew"
+                    f"{self.checkpoint}: the digest of its settings and inputs is "
+                    f"{metadata['key'][:12]}, but this job has {self.key[:12]}. Delete the file to "
+                    "restart at step 0"
                 )
             with torch.no_grad():
                 for name, p in self.names.items():
@@ -168,7 +176,7 @@ class Trainer:
     # --- one step
 
     def batch_of(self, step: int) -> np.ndarray:
-        """Block indices (B,) of a step: its part of the permutation by seed and epoch, sorted."""
+        """Return the block indices (B,) of a step: its slice of the epoch's permutation, sorted."""
         epoch, position = divmod(step, self.epoch_steps)
         if getattr(self, "_order_epoch", None) != epoch:
             self._order = np.random.default_rng(derive_seed(self.seed, "order", epoch)).permutation(
@@ -178,7 +186,7 @@ class Trainer:
         return np.sort(self._order[position * self.batch : (position + 1) * self.batch])
 
     def read(self, step: int) -> torch.Tensor:
-        """Tokens (B, T) of a step on the device; a GPU computes while they are copied."""
+        """Return the tokens (B, T) of a step on the device. A GPU computes during the copy."""
         tokens_BT = torch.from_numpy(self.blocks.blocks(self.batch_of(step)))
         return (
             tokens_BT.pin_memory().to(self.device, non_blocking=True)
@@ -187,9 +195,10 @@ class Trainer:
         )
 
     def gradients(self, tokens_BT: torch.Tensor) -> torch.Tensor:
-        """Accumulate the gradients of a batch in micro-batches; returns its mean loss (nats).
+        """Accumulate the gradients of a batch in micro-batches. Return its mean loss (nats).
 
-        Halves the micro-batches if GPU memory is too small; ValueError: one sequence does not fit.
+        The micro-batches are halved if the GPU's memory is too small.
+        ValueError: one sequence does not fit.
         """
         while True:
             try:
@@ -203,18 +212,18 @@ class Trainer:
             except torch.OutOfMemoryError:
                 if self.micro == 1:
                     raise ValueError(
-                        "train.micro_batch_size: one sequence does not fit this GPU's memory; "
-                        "use a smaller context or model"
+                        "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower "
+                        "context_tokens, or use a smaller model or a larger GPU"
                     ) from None
                 self.micro = math.ceil(self.micro / 2)
                 self.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 self.log.warning(
-                    "GPU memory is too small: going on with %d sequences a forward pass", self.micro
+                    "GPU memory is too small: now %d sequences per forward pass", self.micro
                 )
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimizer step: (loss, gradient norm before clipping), both still on the device."""
+        """Take one optimizer step. Return (loss, gradient norm before clipping) on the device."""
         rate = learning_rate(self.state.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -228,30 +237,34 @@ class Trainer:
         )
         self.optimizer.step()
         self.state.step += 1
-        if self.state.step < self.steps:  # a GPU is still at work on this step
+        if self.state.step < self.steps:  # a GPU still computes this step
             self.following = self.state.step, self.read(self.state.step)
         return loss, norm
 
     def check(self, loss: float, norm: float) -> None:
-        """ValueError: loss or norm is not finite, or the loss far exceeds a uniform guess's."""
+        """Check a step's loss (nats per token) and gradient norm.
+
+        ValueError: one is not finite, or the smoothed loss far exceeds that of a uniform guess.
+        """
         step, ceiling = self.state.step, 1.5 * math.log(self.model.config.vocab_size) + 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise ValueError(
-                f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}; "
-                f"{ADVICE}"
+                f"training stopped at step {step}: the loss is {loss}, the gradient norm {norm}; "
+                f"allowed: finite numbers; {ADVICE}"
             )
         self.state.smoothed = (
             loss if math.isnan(self.state.smoothed) else 0.9 * self.state.smoothed + 0.1 * loss
         )
         if self.state.smoothed > ceiling and step >= 20:
             raise ValueError(
-                f"training diverged at step {step}: the loss is {loss:.2f} nats (a uniform guess "
-                f"has {math.log(self.model.config.vocab_size):.2f}); {ADVICE}"
+                f"training diverged at step {step}: the smoothed loss is "
+                f"{self.state.smoothed:.2f} nats per token; allowed: at most {ceiling:.2f} (a "
+                f"uniform guess has {math.log(self.model.config.vocab_size):.2f}); {ADVICE}"
             )
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss on the first `validation_blocks` validation blocks, in nats per token."""
+        """Return the mean loss on the first `validation_blocks` blocks, in nats per token."""
         assert self.validation is not None
         count = min(len(self.validation), self.settings["validation_blocks"])
         losses = []
@@ -267,7 +280,7 @@ class Trainer:
         parameters = sum(p.numel() for p in self.names.values())
         tokens = len(self.blocks) * self.context_tokens * self.settings["epochs"]
         self.log.info(
-            "device %s, %s parameters, %s tokens (%.1f a parameter)",
+            "device %s, %s parameters, %s tokens (%.1f per parameter)",
             self.device,
             f"{parameters:,}",
             f"{tokens:,}",
@@ -282,12 +295,13 @@ class Trainer:
         )
         if whole_logits(self.model):
             self.log.info(
-                "the loss is computed from all logits at once, which takes more memory: %s",
+                "the loss needs all logits at once, which takes more memory, because %s",
                 whole_logits(self.model),
             )
         if self.settings["warmup_steps"] >= self.steps:
             self.log.warning(
-                "train.warmup_steps %d is not less than the %d steps: the peak is never reached",
+                "train.warmup_steps: %d is not below the %d steps, so the learning rate never "
+                "reaches its peak; lower it",
                 self.settings["warmup_steps"],
                 self.steps,
             )
@@ -310,16 +324,16 @@ class Trainer:
                 )
 
     def run(self) -> list[dict]:
-        """Train to the end; returns the metrics, one dict per logged step.
+        """Train to the end. Return the metrics, one dict per logged step.
 
-        Stopped: a stop was requested, and the checkpoint is saved if the request allows it.
+        Stopped: a stop was requested. The checkpoint is saved if the request allows it.
         """
         self.announce()
         self.resume()
         every = max(1, self.steps // 200)
         started = saved = logged = time.monotonic()
         first = self.state.step
-        interval = 1 if self.device.type == "cpu" else 10  # each check makes a GPU wait
+        interval = 1 if self.device.type == "cpu" else 10  # each check waits for the GPU
         while self.state.step < self.steps:
             loss, norm = self.step()
             step, now = self.state.step, time.monotonic()
@@ -350,11 +364,12 @@ class Trainer:
             if self.validation is not None and step % self.epoch_steps == 0:
                 self.end_of_epoch()
             if self.stop:
+                outcome = "no checkpoint saved"
                 if self.stop.may_save:
                     self.save()
+                    outcome = "checkpoint saved; run the same command to resume"
                 raise Stopped(
-                    f"stopped by {self.stop.reason} at step {step} of {self.steps}; saved, the "
-                    "next start goes on from there"
+                    f"stopped by {self.stop.reason} at step {step} of {self.steps}; {outcome}"
                 )
             if now - saved > float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_EVERY_S)):
                 self.save()
@@ -363,7 +378,7 @@ class Trainer:
             with safe_open(str(self.work / "best.safetensors"), "pt") as file, torch.no_grad():
                 for name, p in self.names.items():
                     p.copy_(file.get_tensor(name))
-        for name, p in self.names.items():  # the last step's update is in no loss yet
+        for name, p in self.names.items():  # no loss has checked the last step's update
             if not torch.isfinite(p).all():
                 raise ValueError(
                     f"training stopped at step {self.state.step}: weight {name!r} holds NaN or "
@@ -373,6 +388,9 @@ class Trainer:
 
 
 def write_metrics(path: Path, metrics: Iterable[dict]) -> None:
-    """Write train.jsonl, one JSON object per line, without times: equal runs give equal files."""
+    """Write train.jsonl, one JSON object per line.
+
+    It holds no times, so equal runs have equal files.
+    """
     with atomic(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")

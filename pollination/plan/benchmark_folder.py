@@ -1,8 +1,9 @@
-"""A user's own benchmark: a folder of YAML files in lm-eval's format (tasks.{name}.include_path).
+"""Read a user's own benchmark: a folder of YAML files in lm-eval's format.
 
-The plan reads the YAML only: which tasks the folder defines, which files a task depends on, and
-whether the system scores the task as lm-eval does. No code of the folder runs, and lm-eval is not
-imported. Staging (pollination/evaluation/template_source.py) then loads the functions as well.
+`tasks.{name}.include_path` names the folder. The plan reads only the YAML: the tasks that the
+folder defines, the files that a task depends on, and whether pollination scores the task as lm-eval
+does. It runs no code of the folder and does not import lm-eval. Staging
+(pollination/evaluation/template_source.py) then loads the functions too.
 """
 
 import os
@@ -15,23 +16,24 @@ from typing import Any
 
 import yaml
 
+from pollination.core import sanitize
 from pollination.plan.config.loading import unusable
 from pollination.plan.config.values import listed, nearest
 
 IGNORED = ("__pycache__", ".ipynb_checkpoints")  # as in lm-eval
-MAX_FILES = 20_000  # in a folder; parsing more YAML would delay every start of snakemake
-LOADERS = ("json", "csv", "parquet")  # values of dataset_path that read local files
+MAX_FILES = 20_000  # in a folder; parsing more YAML would delay each start of snakemake
+LOADERS = ("json", "csv", "parquet")  # values of dataset_path for local files
 METRICS = ("acc", "acc_norm")
 GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include")
-UNSUPPORTED = {  # keys that change what lm-eval asks or computes -> what to do instead
+UNSUPPORTED = {  # keys that change the requests or scores of lm-eval -> what to do instead
     "class": "write the task as YAML keys",
     "process_results": "delete it if acc and acc_norm are what the benchmark measures",
     "filter_list": "delete it; log-likelihoods need no filter",
     "use_prompt": "write the prompt as doc_to_text",
-    "doc_to_image": "the models read text only",
-    "doc_to_audio": "the models read text only",
+    "doc_to_image": "delete it; the models read only text",
+    "doc_to_audio": "delete it; the models read only text",
     "custom_dataset": "write the questions to a file and name it in dataset_kwargs.data_files",
-    "unsafe_code": "delete it; no code of a model is run",
+    "unsafe_code": "delete it; code written by a model is never run",
 }
 
 
@@ -47,22 +49,22 @@ class Leaf:
     yaml: str
     """Its YAML file, relative to the folder."""
     overrides: dict
-    """Keys that a group above it sets."""
+    """Keys that a parent group sets."""
     data: dict[str, list[str]] | None
-    """Local files by split; None where the hub or the config's `data` has them."""
+    """Local files by split; None if they come from the hub or from the config's `data`."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A task of a folder with all files that it depends on."""
+    """A task of a folder, with all files that it depends on."""
 
     folder: str
     leaves: list[Leaf]
     files: list[str]
-    """YAML files and, if one of them names a function, all Python files; relative to the folder."""
+    """YAML files, and all Python files if a YAML file names a function; relative to the folder."""
 
     def paths(self) -> list[str]:
-        """The local files that staging reads; URLs are left out."""
+        """Return the local files that staging reads, without URLs."""
         data = [
             path for leaf in self.leaves for paths in (leaf.data or {}).values() for path in paths
         ]
@@ -85,15 +87,15 @@ class _Folder:
 
 
 def built_in_template(task: dict) -> str | None:
-    """The template of lm-eval that an entry of `tasks` names; None for any other benchmark."""
+    """Return the lm-eval template that an entry of `tasks` names; None for other benchmarks."""
     return None if task.get("include_path") else task.get("template")
 
 
 def benchmark_files(task: dict) -> list[str]:
-    """The files of an own benchmark, inputs of its staging.
+    """Return the files of a user's benchmark, the inputs of its staging.
 
-    Where they cannot be read, the folder stands for them: `check_files` says why, and a finished
-    run can be inspected without its folder.
+    If they cannot be read, return the folder: `check_files` reports the reason, and a finished run
+    can be inspected without the folder.
     """
     try:
         return read_benchmark(task).paths()
@@ -106,18 +108,17 @@ def _place(task: dict) -> str:
 
 
 def read_benchmark(task: dict) -> Benchmark:
-    """The benchmark `template` of the folder `include_path` of an entry of `tasks`.
+    """Return the benchmark `template` in the folder `include_path` of an entry of `tasks`.
 
-    ValueError, in one line: the folder is missing or holds no YAML, the task is not in it, a file
-    that the task names cannot be read or is missing, or the task is not scored as lm-eval scores
-    it.
+    Raises ValueError if the folder, its YAML, the task or a file of the task is missing or
+    unreadable, or if pollination would not score the task as lm-eval does.
     """
     folder = _read_folder(_place(task))
     used: dict[str, None] = {}
     leaves = []
     for definition, name, overrides in _expand(folder, task["template"], {}, used, ()):
         config, where = definition.config | overrides, os.path.join(folder.path, definition.yaml)
-        # An include that is left over is lm-eval's own, and lm-eval is not installed here.
+        # A remaining include is a file of lm-eval, which is not installed here.
         whole = "include" not in config
         if whole and (reason := refusal(config)):
             raise ValueError(f"{where}: task {name!r}: {reason}")
@@ -125,10 +126,10 @@ def read_benchmark(task: dict) -> Benchmark:
         leaves.append(Leaf(name, definition.yaml, overrides, data))
     names = [leaf.name for leaf in leaves]
     if not names:
-        raise ValueError(f"{folder.path!r}: group {task['template']!r} names no task; add one")
+        raise ValueError(f"{folder.path!r}: group {task['template']!r} has no task; add one")
     if again := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(
-            f"{folder.path}: {task['template']!r} names task {again!r} twice; drop one"
+            f"{folder.path!r}: {task['template']!r} names task {again!r} twice; remove one"
         )
     texts = [Path(folder.path, name).read_text(encoding="utf-8") for name in used]
     code = _files(folder.path, ".py") if any("!function" in text for text in texts) else []
@@ -136,13 +137,13 @@ def read_benchmark(task: dict) -> Benchmark:
 
 
 def refusal(config: dict) -> str | None:
-    """Why the system would not score a task as lm-eval does; None if it does."""
+    """Return why pollination would not score a task as lm-eval does; None if it would."""
     for key, instead in UNSUPPORTED.items():
         if config.get(key):
             return f"{key} is not supported; {instead}"
     shots = config.get("num_fewshot")
     if shots is not None and (type(shots) is not int or shots < 0):
-        return f"num_fewshot {shots!r} is not a count; allowed: 0 or more"
+        return f"num_fewshot {shots!r} is not allowed; allowed: an integer of 0 or more"
     kind = config.get("output_type", "generate_until")
     if kind != "multiple_choice":
         return f"output_type {kind!r} is not supported; allowed: multiple_choice"
@@ -154,13 +155,13 @@ def refusal(config: dict) -> str | None:
     if reason := next(filter(None, map(_metric_refusal, metrics)), None):
         return f"metric_list: {reason}"
     if "acc" not in [one["metric"] for one in metrics]:
-        return "metric_list lacks acc, which is the accuracy that is reported; add - metric: acc"
+        return "metric_list lacks acc, the accuracy that is reported; add - metric: acc"
     return None
 
 
 def _metric_refusal(entry: dict) -> str | None:
     if entry.get("metric") not in METRICS:
-        return f"metric {entry.get('metric')!r} is not computed; allowed: {', '.join(METRICS)}"
+        return f"metric {entry.get('metric')!r} is not supported; allowed: {', '.join(METRICS)}"
     for key, allowed in {"aggregation": "mean", "higher_is_better": True}.items():
         if entry.get(key, allowed) != allowed:
             return (
@@ -173,9 +174,10 @@ def _metric_refusal(entry: dict) -> str | None:
 
 
 def parse(path: Path) -> dict:
-    """The keys of one YAML file of lm-eval's format, includes not followed, functions by name.
+    """Return the keys of one YAML file in lm-eval's format, with functions by name.
 
-    ValueError: it is not YAML, not a mapping, or names a function that is not beside it.
+    Includes are not followed. Raises ValueError if the file is not YAML or not a mapping, or if it
+    names a function whose file is not beside it.
     """
     functions = []
 
@@ -190,10 +192,10 @@ def parse(path: Path) -> dict:
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not readable as YAML: {reason}") from None
+        reason = " ".join(sanitize.reason(error).split())
+        raise ValueError(f"{path}: not readable as YAML: {reason}; correct the file") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path}: it holds no keys; write `key: value` lines")
+        raise ValueError(f"{path}: the file has no keys; write `key: value` lines")
     if endless := [said for said in unusable(config) if "endless" in said]:
         raise ValueError(f"{path}: {endless[0]}")
     for name in functions:
@@ -202,10 +204,10 @@ def parse(path: Path) -> dict:
 
 
 def _check_function(name: str, path: Path) -> None:
-    """Code comes from the folder, or from the pinned lm-eval: nothing else is recorded."""
+    """Refuse code from outside the folder and the pinned lm-eval: records do not cover it."""
     module, _, function = name.rpartition(".")
     if not module or not all(part.isidentifier() for part in [*module.split("."), function]):
-        raise ValueError(f"{path}: !function {name!r} is not a function; write FILE.FUNCTION")
+        raise ValueError(f"{path}: !function {name!r} is not allowed; write FILE.FUNCTION")
     file = f"{module.replace('.', '/')}.py"
     if module.split(".")[0] != "lm_eval" and not (path.parent / file).is_file():
         raise ValueError(f"{path}: !function {name}: there is no {file} beside it; add the file")
@@ -214,13 +216,15 @@ def _check_function(name: str, path: Path) -> None:
 def merged(
     path: Path, folder: Path, read: list[Path], load: Callable[[Path], dict] = parse
 ) -> dict:
-    """The keys of a YAML file with those of the files that it includes, as lm-eval merges them.
+    """Return the keys of a YAML file and its included files, merged as lm-eval merges them.
 
-    `read` collects all files; `load` reads one. An included file lies in the folder or among
+    `read` collects all files; `load` reads one. An included file must be in the folder or among
     lm-eval's own tasks. If lm-eval is not installed, the names of its files stay under `include`.
     """
     if path in read:
-        raise ValueError(f"{path}: it is included twice, which lm-eval refuses; include it once")
+        raise ValueError(
+            f"{path}: the file is included twice, which lm-eval refuses; include it once"
+        )
     read.append(path)
     config = load(path)
     result: dict[str, Any] = {}
@@ -235,9 +239,9 @@ def merged(
 
 
 def _included(name: str, path: Path, folder: Path) -> Path | None:
-    """The file that `include: name` of a file means; None for lm-eval's, if it is not installed.
+    """Return the file of `include: name`; None for a file of lm-eval, if it is not installed.
 
-    An absolute path into the folder is refused: the copy that jobs unpack lies elsewhere.
+    Absolute paths into the folder are refused, because jobs unpack a copy elsewhere.
     """
     built_in, relative = _built_in_tasks(), not os.path.isabs(name)
     beside = Path(os.path.normpath(path.parent / name))
@@ -251,7 +255,7 @@ def _included(name: str, path: Path, folder: Path) -> Path | None:
                 return target
     raise ValueError(
         f"{path}: include {name!r} is neither a file of {str(folder)!r} nor one of lm-eval's tasks"
-        "; copy it into the folder, and write its path relative to the file that includes it"
+        "; copy it into the folder, and write its path relative to the including file"
     )
 
 
@@ -260,26 +264,26 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def _built_in_tasks() -> Path | None:
-    """lm-eval's folder of tasks, found without an import of lm-eval."""
+    """Return lm-eval's folder of tasks without importing lm-eval."""
     spec = find_spec("lm_eval")
     return Path(spec.origin).parent / "tasks" if spec and spec.origin else None
 
 
 def _entries(value: Any) -> list:
-    """A key of lm-eval's that takes one entry or a list."""
+    """Return the entries of an lm-eval key that takes one entry or a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _files(folder: str, ending: str) -> list[str]:
-    """Files below a folder, relative to it."""
+    """Return the files below a folder, relative to it."""
     paths, seen = [], 0
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in IGNORED]
         seen += len(names)
         if seen > MAX_FILES:
             raise ValueError(
-                f"{folder!r}: more than {MAX_FILES:,} files lie in it; name the folder of the "
-                "benchmark alone"
+                f"{folder!r}: the folder has more than {MAX_FILES:,} files; name a folder that has "
+                "only the benchmark"
             )
         paths += [
             os.path.relpath(os.path.join(place, name), folder)
@@ -297,7 +301,7 @@ def _read_folder(path: str) -> _Folder:
         raise ValueError(f"{path!r}: there is no such folder; correct the path")
     yamls = _files(path, ".yaml")
     if not yamls:
-        raise ValueError(f"{path!r}: no YAML file (*.yaml) is in the folder; correct the path")
+        raise ValueError(f"{path!r}: the folder has no YAML file (*.yaml); correct the path")
     folder = _Folder(path, {}, {})
     for name in yamls:
         read: list[Path] = []
@@ -316,11 +320,12 @@ def _read_folder(path: str) -> _Folder:
 def _expand(
     folder: _Folder, name: str, overrides: dict, used: dict[str, None], above: tuple[str, ...]
 ) -> Iterator[tuple[_Definition, str, dict]]:
-    """(definition, name, keys that override it) of the leaf tasks that a name stands for; `used`
-    collects YAML files.
+    """Yield (definition, name, overriding keys) of the leaf tasks of a name.
+
+    `used` collects their YAML files.
     """
     if name in above:
-        raise ValueError(f"{folder.path!r}: group {name!r} contains itself; mend its key task")
+        raise ValueError(f"{folder.path!r}: group {name!r} contains itself; correct its key task")
     definitions = folder.named.get(name, [])
     if not definitions:
         tagged = sorted(task for task, (one, *_) in folder.named.items() if _has_tag(one, name))
@@ -337,7 +342,7 @@ def _expand(
         yield definitions[0], name, overrides
         return
     for member, shared, extra in _members(folder, definitions[0]):
-        # in lm-eval's order: the group's keys, then those from above it, then the member's
+        # lm-eval's order: keys of the group, of its parent groups, then of the member
         yield from _expand(folder, member, shared | overrides | extra, used, (*above, name))
 
 
@@ -357,12 +362,16 @@ def _unknown(folder: _Folder, name: str, above: tuple[str, ...]) -> str:
 
 
 def _members(folder: _Folder, group: _Definition) -> Iterator[tuple[str, dict, dict]]:
-    """(name, keys that the group sets for all, keys that it sets for this one) of its members."""
+    """Yield (name, keys that the group sets for all members, keys for this member)."""
     where = os.path.join(folder.path, group.yaml)
     for entry in _entries(group.config.get("aggregate_metric_list")):
-        reason = _metric_refusal(entry) if isinstance(entry, dict) else "an entry is no mapping"
+        reason = (
+            _metric_refusal(entry)
+            if isinstance(entry, dict)
+            else "an entry is not a mapping; write - metric: acc"
+        )
         if not reason and not entry.get("weight_by_size", True):
-            reason = "weight_by_size false is not supported; every question weighs the same"
+            reason = "weight_by_size false is not supported; allowed: true"
         if reason:
             raise ValueError(f"{where}: aggregate_metric_list: {reason}")
     shared = {key: value for key, value in group.config.items() if key not in GROUP_KEYS}
@@ -370,7 +379,9 @@ def _members(folder: _Folder, group: _Definition) -> Iterator[tuple[str, dict, d
         extra = dict(member) if isinstance(member, dict) else {"task": member}
         name = extra.pop("task", None)
         if not isinstance(name, str) or "group" in extra:
-            raise ValueError(f"{where}: task: {member!r} is no name of a task; define it in a file")
+            raise ValueError(
+                f"{where}: task: {member!r} is not the name of a task; define the task in a file"
+            )
         for key, value in (shared | extra).items():
             if _holds_function(value):
                 raise ValueError(
@@ -391,11 +402,11 @@ def _holds_function(value: Any) -> bool:
 
 
 def _local_data(config: dict, folder: str, where: str) -> dict[str, list[str]] | None:
-    """The local files that a template names, by split; None for a data set of the hub."""
+    """Return the local files of a template by split; None for a data set from the hub."""
     source, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
     if not isinstance(source, str):
         raise ValueError(
-            f"{where}: dataset_path is missing; write json, csv, parquet, or a hub name"
+            f"{where}: dataset_path is missing; write json, csv, parquet or a hub name"
         )
     if source not in LOADERS:
         if os.path.exists(os.path.join(folder, source)):
@@ -414,7 +425,7 @@ def _local_data(config: dict, folder: str, where: str) -> dict[str, list[str]] |
     for split, names in by_split.items():
         paths = names if isinstance(names, list) else [names]
         if not paths or not all(isinstance(path, str) and path for path in paths):
-            raise ValueError(f"{where}: data_files: {split}: {names!r} is no file; name one")
+            raise ValueError(f"{where}: data_files: {split}: {names!r} is not a file; name one")
     return {
         str(split): [path for name in listed(names) for path in _matches(str(name), folder, where)]
         for split, names in by_split.items()
@@ -422,7 +433,7 @@ def _local_data(config: dict, folder: str, where: str) -> dict[str, list[str]] |
 
 
 def _matches(name: str, folder: str, where: str) -> list[str]:
-    """A file of the folder, or all files that a glob matches; a URL stays as it is."""
+    """Return a file of the folder, or all files that a glob matches; a URL stays as it is."""
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(name)))
     if "://" in name:
         return [name]

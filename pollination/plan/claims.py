@@ -1,6 +1,6 @@
-"""Which claims are tested, and the part of the plan that says what each reads.
+"""Declare the claims that are tested on a run, and the artifacts that the tests read.
 
-Imported when rules are read: no numpy here.
+Rules import this module, so it must not import numpy.
 """
 
 from dataclasses import dataclass
@@ -15,32 +15,32 @@ from pollination.plan.paper import players_of, role_of, why_missing
 from pollination.plan.plan import Plan
 from pollination.plan.standalone import survey_of
 
-# A population that loses no more has not collapsed: the standard error of 1,000 questions.
+# The largest loss without collapse. The standard error of 1,000 questions is 1.4 points.
 HOLDS_POINTS = 2.0
-OVL_MARGIN, DELTA_MARGIN = 0.075, 0.1255  # half the width of the interval that study A prints
-DOUBLINGS = 1.0  # "little change" of D_opt: one doubling, the ladder's smallest step
-LITTLE = 0.0953  # log(1.1): a tenth of perplexity
-STEP = 0.05  # doublings: D_opt moves in larger steps, so more than this is a move
-TENFOLD = 1.0  # log10: squared W2 in the last quarter against the second
+OVL_MARGIN, DELTA_MARGIN = 0.075, 0.1255  # half the width of study A's interval
+DOUBLINGS = 1.0  # a little change of D_opt: one doubling, the smallest step of D
+LITTLE = 0.0953  # log(1.1): 10 % of perplexity
+STEP = 0.05  # doublings: D_opt changes in larger steps, so a larger difference is a change
+TENFOLD = 1.0  # log10: ratio of squared W2, last quarter to second quarter
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim. Its statistic is signed so that the claim holds above `null`, or near it."""
+    """One claim. Its statistic is signed so that the claim holds above, or near, `null`."""
 
     id: str
     target: str
-    """The figure or table of the study that shows it, whose role the claim is tested on."""
+    """The figure or table of the study; its role names the experiments of the test."""
     sentence: str
     test: str
-    """The function that tests it: module.function of this package."""
+    """The function that tests it: module.function of pollination/analysis/claims/."""
     statistic: str
     unit: str
     null: float = 0.0
     margin: float | None = None
-    """For claims of little change (equivalence): the largest distance from `null`."""
+    """For claims of little change (equivalence): the largest allowed distance from `null`."""
     paper: float | None = None
-    """The study's value of the statistic, where it prints one."""
+    """The study's value of the statistic, if it gives one."""
     only: tuple[str, ...] = ()
     """Benchmarks (templates) that the claim is about; empty: all."""
 
@@ -58,14 +58,14 @@ CLAIMS = (
         "figure_a6",
         "A single line that trains on its own text loses accuracy.",
         "populations.line_falls",
-        f"{CHANGE} of the line, sign turned",
+        f"{CHANGE} of the single line, sign reversed",
         POINTS,
     ),
     Claim(
         "population_holds",
         "figure_a6",
-        "A population does not collapse: its members' mean accuracy falls by no more than two "
-        "points.",
+        "A population does not collapse: the mean accuracy of its members falls by at most two "
+        "percentage points.",
         "populations.population_changes",
         f"{CHANGE} of the population",
         POINTS,
@@ -74,7 +74,7 @@ CLAIMS = (
     Claim(
         "population_rises",
         "figure_a6",
-        "On MMLU and MathQA the population even improves.",
+        "The accuracy of a population on MMLU and MathQA increases.",
         "populations.population_changes",
         f"{CHANGE} of the population",
         POINTS,
@@ -83,15 +83,15 @@ CLAIMS = (
     Claim(
         "population_over_line",
         "figure_a6",
-        "A population ends above a single line.",
+        "A population ends with a higher accuracy than a single line.",
         "populations.population_over_line",
-        "accuracy of the last generation, population minus line",
+        "accuracy of the last generation, population minus single line",
         POINTS,
     ),
     Claim(
         "larger_over_smaller",
         "figure_a9",
-        "A larger population ends above a smaller one.",
+        "A larger population ends with a higher accuracy than a smaller one.",
         "populations.larger_over_smaller",
         "accuracy of the last generation, larger minus smaller population",
         POINTS,
@@ -99,40 +99,42 @@ CLAIMS = (
     Claim(
         "full_over_data_only",
         "figure_a12",
-        "Populations that inherit weights and text end above those that inherit text alone.",
+        "Populations that inherit weights and text end with a higher accuracy than populations "
+        "that inherit only text.",
         "populations.full_over_data_only",
-        "accuracy of the last generation, full inheritance minus text alone",
+        "accuracy of the last generation, full inheritance minus text only",
         POINTS,
     ),
     Claim(
         "data_only_over_line",
         "figure_a12",
-        "Populations that inherit text alone still end above a single line.",
+        "Populations that inherit only text still end with a higher accuracy than a single line.",
         "populations.data_only_over_line",
-        "accuracy of the last generation, text alone minus line",
+        "accuracy of the last generation, text only minus single line",
         POINTS,
     ),
     Claim(
         "w2_bounded",
         "figure_a11",
-        "Gaussian theory: the population's squared W2 stays bounded (within a factor of ten).",
+        "Gaussian theory: the squared Wasserstein-2 distance (W2) of a population stays bounded, "
+        "within a factor of ten.",
         "standalone.w2_bounded",
-        "log10 of mean squared W2, last quarter over second quarter of the generations",
+        "log10 of the ratio of mean squared W2, last quarter to second quarter of generations",
         "powers of ten",
         margin=TENFOLD,
     ),
     Claim(
         "w2_line_grows",
         "figure_a11",
-        "Gaussian theory: a single estimator's squared W2 grows.",
+        "Gaussian theory: the squared W2 of a single estimator grows.",
         "standalone.w2_line_grows",
-        "log10 of mean squared W2, last quarter over first twentieth of the generations",
+        "log10 of the ratio of mean squared W2, last quarter to first twentieth of generations",
         "powers of ten",
     ),
     Claim(
         "w2_below_line",
         "figure_a8",
-        "Gaussian theory: the population stays nearer to the truth than a single estimator.",
+        "Gaussian theory: a population stays closer to the truth than a single estimator.",
         "standalone.w2_below_line",
         "log10 of squared W2 in the last quarter, single estimator minus population",
         "powers of ten",
@@ -140,17 +142,17 @@ CLAIMS = (
     Claim(
         "bound_holds",
         "figure_a11",
-        "Gaussian theory: the printed tail bound holds.",
+        "Gaussian theory: the tail bound of study A holds.",
         "standalone.bound_holds",
-        "least log10 of the bound over the exact probability",
+        "smallest log10 of the ratio of the bound to the exact probability",
         "powers of ten",
     ),
     Claim(
         "ovl",
         "figure_a3",
-        "Similarities within and between families overlap as much as printed.",
+        "Similarities within and between families overlap as much as study A reports.",
         "standalone.ovl",
-        "overlap coefficient minus the printed 0.313",
+        "overlap coefficient minus study A's 0.313",
         "",
         margin=OVL_MARGIN,
         paper=0.0,
@@ -158,18 +160,18 @@ CLAIMS = (
     Claim(
         "delta",
         "figure_a3",
-        "Pairs between families are less alike than pairs within one.",
+        "Models of different families are less similar than models of one family.",
         "standalone.delta_below_zero",
-        "Cliff's delta, sign turned",
+        "Cliff's delta, sign reversed",
         "",
         paper=0.572,
     ),
     Claim(
         "delta_moderate",
         "figure_a3",
-        "They are less alike by as much as printed.",
+        "The difference in similarity is as large as study A reports.",
         "standalone.delta",
-        "Cliff's delta minus the printed -0.572",
+        "Cliff's delta minus study A's -0.572",
         "",
         margin=DELTA_MARGIN,
         paper=0.0,
@@ -177,17 +179,17 @@ CLAIMS = (
     Claim(
         "lag_asymmetry",
         "figure_a5",
-        "Older models are found in newer ones of other families more than the reverse.",
+        "Older models influence newer models of other families more than the reverse.",
         "standalone.lag_raw",
-        "influence on newer minus on older models",
+        "influence on newer models minus influence on older models",
         "share of salience",
     ),
     Claim(
         "lag_excess",
         "figure_a5",
-        "The asymmetry is more than sizes and popularity of fingerprints alone make.",
+        "This asymmetry exceeds what the sizes and popularity of fingerprints alone explain.",
         "standalone.lag_excess",
-        "the same, less its expectation",
+        "the same difference minus its expectation",
         "share of salience",
     ),
     Claim(
@@ -201,25 +203,26 @@ CLAIMS = (
     Claim(
         "single_best_at_first",
         "figure_b3",
-        "In the short term (one round) a single model is best.",
+        "After one round, a single model has the lowest perplexity.",
         "rounds.single_best_at_first",
-        "least lead of the lowest diversity in round 1",
+        "smallest lead of the lowest diversity in round 1",
         LOG,
     ),
     Claim(
         "single_not_best_later",
         "figure_b3",
-        "Over all rounds a more diverse ecosystem is better than the least diverse one.",
+        "Over all rounds, a more diverse ecosystem has a lower perplexity than the least diverse "
+        "one.",
         "rounds.single_not_best_later",
-        "greatest lead over the lowest diversity, all rounds",
+        "largest lead over the lowest diversity, all rounds",
         LOG,
     ),
     Claim(
         "optimum_grows",
         "figure_b3",
-        "The best diversity is larger after all rounds than after the first.",
+        "The optimal diversity (D_opt) is larger after all rounds than after the first.",
         "rounds.optimum_grows",
-        "log2 of D_opt of all rounds over D_opt of the first",
+        "log2 of the ratio of D_opt, all rounds to the first round",
         DOUBLED,
         null=STEP,
         paper=2.0,
@@ -227,25 +230,25 @@ CLAIMS = (
     Claim(
         "optimum_monotone",
         "figure_b3",
-        "The best diversity never falls with the number of rounds.",
+        "The optimal diversity never falls as the number of rounds grows.",
         "rounds.optimum_monotone",
-        "largest fall of log2 D_opt, sign turned",
+        "largest fall of log2 D_opt, sign reversed",
         DOUBLED,
         null=-STEP,
     ),
     Claim(
         "optimum_still_grows",
         "figure_b10",
-        "It still grows in the second half of the rounds.",
+        "The optimal diversity still grows in the second half of the rounds.",
         "rounds.optimum_still_grows",
-        "log2 of D_opt of all rounds over D_opt of half of them",
+        "log2 of the ratio of D_opt, all rounds to half of them",
         DOUBLED,
         null=STEP,
     ),
     Claim(
         "larger_models_raise",
         "figure_b5",
-        "Larger models raise the best diversity.",
+        "The optimal diversity is larger for larger models.",
         "rounds.larger_models_raise",
         "log2 D_opt of the larger model minus that of the smaller",
         DOUBLED,
@@ -255,15 +258,15 @@ CLAIMS = (
     Claim(
         "larger_models_collapse",
         "figure_b5",
-        "At the lowest diversity larger models collapse harder.",
+        "At the lowest diversity, larger models collapse more.",
         "rounds.larger_models_collapse",
-        "rise of log perplexity, larger model minus smaller",
+        "increase of log perplexity, larger model minus smaller",
         LOG,
     ),
     Claim(
         "larger_models_raise_other",
         "figure_b14",
-        "The same for the other family: larger models raise the best diversity.",
+        "In the other family, too, the optimal diversity is larger for larger models.",
         "rounds.larger_models_raise",
         "log2 D_opt of the larger model minus that of the smaller",
         DOUBLED,
@@ -272,7 +275,7 @@ CLAIMS = (
     Claim(
         "human_text_little",
         "figure_b6",
-        "A tenth of human text changes the best diversity little (at most one doubling).",
+        "Mixing in 10 % human text changes the optimal diversity little: at most one doubling.",
         "rounds.human_text_little",
         "log2 D_opt with human text minus without",
         DOUBLED,
@@ -281,7 +284,7 @@ CLAIMS = (
     Claim(
         "human_text_helps",
         "figure_b6",
-        "At the lowest diversity a tenth of human text mitigates collapse.",
+        "At the lowest diversity, mixing in 10 % human text reduces collapse.",
         "rounds.human_text_helps",
         "log of aggregated perplexity, without minus with human text",
         LOG,
@@ -289,16 +292,16 @@ CLAIMS = (
     Claim(
         "temperature_little",
         "figure_b7",
-        "Sampling temperature changes the best diversity little (at most one doubling).",
+        "The sampling temperature changes the optimal diversity little: at most one doubling.",
         "rounds.temperature_little",
-        "log2 D_opt at the temperature minus at the lowest",
+        "log2 D_opt at this temperature minus at the lowest temperature",
         DOUBLED,
         margin=DOUBLINGS,
     ),
     Claim(
         "two_families",
         "figure_b16",
-        "A model does better beside one of another family than beside its own twin.",
+        "A model has a lower perplexity beside a model of another family than beside its twin.",
         "rounds.diverse_better",
         MU,
         LOG,
@@ -306,7 +309,7 @@ CLAIMS = (
     Claim(
         "communities_expansion",
         "figure_b17",
-        "Communities, and models on more text, do better over all rounds.",
+        "Over all rounds, communities and models on more text have a lower perplexity.",
         "rounds.diverse_better",
         MU,
         LOG,
@@ -314,7 +317,7 @@ CLAIMS = (
     Claim(
         "communities_from_start",
         "figure_b17",
-        "Communities, and models on more text, are better from the human round on.",
+        "Communities and models on more text have a lower perplexity from the human round on.",
         "rounds.diverse_from_start",
         "log of perplexity in the human round, lowest diversity minus highest",
         LOG,
@@ -322,7 +325,7 @@ CLAIMS = (
     Claim(
         "twins_no_help",
         "figure_b20",
-        "An identical twin changes collapse little (by a tenth of perplexity at most).",
+        "An identical twin changes collapse little: perplexity changes by at most 10 %.",
         "rounds.twins_no_help",
         "log of aggregated perplexity, one model minus two twins",
         LOG,
@@ -331,7 +334,7 @@ CLAIMS = (
     Claim(
         "own_text_collapses",
         "figure_b21",
-        "It is the own text that harms: training again on human text does not.",
+        "Repeated training on own text causes collapse; repeated training on human text does not.",
         "rounds.own_text_collapses",
         "log of last perplexity, own text minus human text again",
         LOG,
@@ -342,20 +345,22 @@ TABLES = {"figure_a8": ("recursion",), "figure_a11": ("recursion", "bound")}
 
 
 def claim_lacks(plan: Plan) -> dict[str, str | None]:
-    """Target -> one line on what it lacks in this config."""
+    """Return {target: one line on what the config lacks for it, or None}."""
     lacks = {target: why_missing(plan, target) for target in CLAIM_TARGETS}
     for target in ("figure_a3", "figure_a5"):
         if not lacks[target] and survey_of(plan, role_of(plan, target))["kind"] == "population":
             why = (
-                f"the survey {role_of(plan, target)} is of this run's own members, not of deployed "
+                f"the survey {role_of(plan, target)} covers this run's own members, not deployed "
                 "models"
             )
-            lacks[target] = f"{target} ({TARGETS[target].title}): {why}; {DEPLOYED} has it"
+            lacks[target] = (
+                f"{target} ({TARGETS[target].title}): {why}; the preset {DEPLOYED} has it"
+            )
     return lacks
 
 
 def claim_players(plan: Plan) -> dict[str, list[str]]:
-    """Target -> the experiments that its claims compare."""
+    """Return {target: the experiments that its claims compare}."""
     has = [
         target
         for target, why in claim_lacks(plan).items()
@@ -365,7 +370,7 @@ def claim_players(plan: Plan) -> dict[str, list[str]]:
 
 
 def claim_inputs(plan: Plan) -> dict[str, list[str]]:
-    """The artifacts that the claims are tested on, by kind: no more than a run makes anyway."""
+    """Return the artifacts that the claims are tested on, by kind. A run makes them anyway."""
     found: dict[str, list[str]] = {
         kind: [] for kind in ("answers", "sequences", "blueprints", "tables", "survey")
     }
@@ -396,7 +401,7 @@ def claim_inputs(plan: Plan) -> dict[str, list[str]]:
 
 
 def claim_config(plan: Plan) -> dict:
-    """What the claims need of the config: a change of anything else does not test them again."""
+    """Return the part of the config that the claims need; other changes do not rerun the tests."""
     lacks, names = (
         claim_lacks(plan),
         list(dict.fromkeys(name for players in claim_players(plan).values() for name in players)),

@@ -1,6 +1,6 @@
-"""Every decoding method: what the plan, the forecast and a job that writes text need to know of it.
+"""List the decoding methods, with the facts that plan, forecast and jobs need.
 
-A new method is an entry here, a module in pollination/models/ that implements it, and a test.
+A new method needs an entry here, a module in pollination/models/ that implements it, and a test.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """One way to choose the tokens of a completion."""
+    """A way to choose the tokens of a completion."""
 
     says: str
     """One line for the table of keys in config/README.md."""
@@ -20,29 +20,31 @@ class Method:
     samples calls `sampling.sample` with its own `draw`.
     """
     repeats: bool = False
-    """The same prompt always gets the same completion, so a token budget cannot be filled."""
+    """Whether a prompt always gets the same completion, so a token budget cannot be filled."""
     temperature: bool = True
-    """Temperature has an effect."""
+    """Whether temperature has an effect."""
     width: str | None = None
-    """The key of `generate` that holds how many sequences of a prompt are kept side by side, all
-    behind one copy of the prompt. None: one sequence.
+    """The key of `generate` with the number of parallel sequences per prompt; None: one sequence.
+
+    The sequences share one copy of the prompt.
     """
 
     def sequences(self, generate: dict) -> int:
-        """Sequences that are kept side by side for each prompt."""
+        """Return the number of parallel sequences per prompt."""
         return generate[self.width] if self.width else 1
 
 
 DECODINGS = {
     "nucleus": Method(
-        "sample from the likeliest tokens whose mass reaches top_p", function="sampling.decode"
+        "sample from the most likely tokens, whose probabilities add up to top_p",
+        function="sampling.decode",
     ),
     "sample": Method("sample with temperature and top_k only", function="sampling.decode"),
     "greedy": Method(
-        "take the likeliest token", function="sampling.decode", repeats=True, temperature=False
+        "take the most likely token", function="sampling.decode", repeats=True, temperature=False
     ),
     "beam": Method(
-        "search for the likeliest completion with num_beams beams",
+        "search for the most likely completion with num_beams beams",
         function="beam.decode",
         repeats=True,
         temperature=False,

@@ -1,4 +1,4 @@
-"""Which samples are embedded and compared (docs/semantics.md)."""
+"""List the samples that are embedded and compared (docs/semantics.md)."""
 
 from pollination.plan.layout import place_of
 from pollination.plan.paper import players_of
@@ -7,8 +7,10 @@ from pollination.plan.semantics import semantics_setting, semantics_settings
 
 
 def embedded(plan: Plan) -> list[str]:
-    """The experiments whose samples are embedded: those that are named, else those with a role in
-    the report; and those of study A's figure 10.
+    """Return the experiments whose samples are embedded.
+
+    These are the experiments named in the config, else those with a role in the report. Those of
+    study A's figure 10 are added.
     """
     if semantics_settings(plan) is None:
         return []
@@ -32,7 +34,7 @@ def embedded(plan: Plan) -> list[str]:
 
 
 def embedded_places(plan: Plan) -> list[tuple[str, int, int, str]]:
-    """(experiment, generation, member, model), the model by its folder within the run."""
+    """Return (experiment, generation, member, model); the model is its folder within the run."""
     return [
         (name, g, m, f"{place_of(plan, name, g)}/member{m}")
         for name in embedded(plan)
@@ -46,7 +48,7 @@ def embedded_models(plan: Plan) -> list[str]:
 
 
 def embedded_groups(plan: Plan) -> list[dict]:
-    """Replicates together: {group, experiments, population}."""
+    """Return {group, experiments, population} for each group of replicates."""
     groups: dict[str, list[str]] = {}
     for name in embedded(plan):
         groups.setdefault(name.split(".")[0], []).append(name)

@@ -1,11 +1,11 @@
-"""The part of the config that figures need: a change of anything else does not redraw them."""
+"""Select the part of the config that figures need; other changes do not redraw them."""
 
 from pollination.plan.config.values import listed
 from pollination.plan.plan import Plan
 
 
 def part_config(plan: Plan, names: list[str]) -> dict:
-    """What figures need of the config about some experiments."""
+    """Return the part of the config that figures of these experiments need."""
     keys = (
         "population",
         "generations",

@@ -1,5 +1,4 @@
-"""Every figure and page that the system draws: where it stands in the report, what it reads, and
-which module draws it.
+"""List every figure and page: its section of the report, what it reads, and its module.
 
 A new figure is an entry here, a module in pollination/figures/, and a caption in workflow/report/.
 """
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure or page. Its CSV holds the numbers."""
+    """One figure or page. Its CSV contains the numbers."""
 
     title: str
     module: str
@@ -17,27 +16,23 @@ class Figure:
     category: str = ""
     """The section of the report, for the entries of REPORT."""
     reads: tuple[str, ...] = ()
-    """Files of the members and generations that it shows, by name; and what
-    pollination/plan/report.py has under READS.
-    """
+    """What it reads: files of the members that it shows, or keys of READS (plan/reads.py)."""
     shows: str = "both"
     """Which experiments it shows: a key of SHOWS in pollination/plan/report.py."""
     generations: str = "all"
     """Which generations it reads: all, ends (first and last), or start."""
     optional: bool = False
-    """Drawn only where it shows an experiment."""
+    """Whether it is drawn only if it shows an experiment."""
     page: bool = False
-    """An HTML page instead of a picture."""
+    """Whether it is an HTML page instead of a picture."""
     config: str = "shown"
-    """Which part of the config it needs: of the experiments it shows, the whole, or that of the
-    claims.
-    """
+    """Which part of the config it needs: shown (that of its experiments), whole, or claims."""
     families: bool = False
-    """Fingerprints: only where the parents of the surveyed models are known."""
+    """For fingerprints: whether it needs surveyed models with known parents."""
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """The endings of the files that it consists of."""
+        """Return the endings of its files."""
         return ("html", "csv") if self.page else ("svg", "png", "csv")
 
 
@@ -62,46 +57,50 @@ def _study(title: str, module: str, reads: tuple[str, ...], page: bool = False) 
 
 REPORT = {
     "difference": Figure(
-        "Final generation against generation 0, population against line",
+        "Change from the first to the last generation, population and single line",
         "difference",
         OUTCOME,
         ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
         generations="ends",
     ),
-    "diversity": _ecosystems("The diversity that is best, by number of rounds", "diversity"),
+    "diversity": _ecosystems("Optimal diversity by number of rounds", "diversity"),
     "aggregates": _ecosystems("Aggregated perplexity by diversity", "aggregates"),
     "trajectories": _ecosystems("Perplexity over rounds, by diversity", "trajectories"),
-    "comparisons": _ecosystems("Ecosystems beside each other", "comparisons", shows="comparisons"),
+    "comparisons": _ecosystems("Comparison of ecosystems", "comparisons", shows="comparisons"),
     "distributions": _ecosystems(
-        "Perplexities of all members' blocks, first and last round", "distributions"
+        "Perplexity of all members' blocks, first and last round", "distributions"
     ),
     "budget": _ecosystems(
-        "Tokens trained on by all members of an ecosystem together",
+        "Training tokens of all members of an ecosystem",
         "budget",
         ("train.jsonl",),
         category=RUN,
     ),
     "disagreement": _ecosystems(
-        "How much members disagree",
+        "Disagreement between members",
         "disagreement",
         ("disagreement.json", *SEQUENCES),
         "disagreement",
     ),
     "semantics": _ecosystems(
-        "Map of what members say to the same prompts",
+        "Map of the members' completions of the same prompts",
         "semantics",
         ("embeddings",),
         "embedded",
         TEXT,
     ),
     "semantic_diversity": _ecosystems(
-        "How diverse it is", "semantic_diversity", ("diversity",), "embedded", TEXT
+        "Semantic diversity of the completions",
+        "semantic_diversity",
+        ("diversity",),
+        "embedded",
+        TEXT,
     ),
     "degeneration": Figure(
         "Degenerate text over generations", "degeneration", TEXT, ("samples.parquet", "vocabulary")
     ),
     "quality": _ecosystems(
-        "Effective data quality against what training did",
+        "Effective data quality and the effect of training",
         "quality",
         ("quality.json",),
         "quality",
@@ -120,16 +119,16 @@ REPORT = {
         "True facts over generations, by popularity", "truth", OUTCOME, ("scores.json",)
     ),
     "selection": Figure(
-        "How sure the choice of parents is",
+        "Confidence in the selection of parents",
         "selection",
         SELECTION,
         ("selection.json",),
         "population",
     ),
     "training": Figure("Training loss", "training", RUN, ("train.jsonl",)),
-    # It reads scores to come after the jobs whose benchmark files it reads, and the whole config
-    # for the forecast.
-    "cost": Figure("What it cost", "cost", RUN, ("scores.json",), config="whole"),
+    # It reads scores so that it waits for the jobs whose benchmark files it reads, and the whole
+    # config for the forecast.
+    "cost": Figure("Cost of the run", "cost", RUN, ("scores.json",), config="whole"),
     "claims": Figure(
         "The claims of both studies, tested on this run",
         "claims",
@@ -138,14 +137,14 @@ REPORT = {
         config="claims",
     ),
     "continuations": Figure(
-        "The same prompts continued by every generation",
+        "Continuations of the same prompts by every generation",
         "continuations",
         TEXT,
         ("scores.json", "samples.parquet", "selection.json", "vocabulary"),
         page=True,
     ),
     "lineage": Figure(
-        "Who descends from whom",
+        "Lineage of the members",
         "lineage",
         SELECTION,
         ("scores.json", "samples.parquet", "selection.json"),
@@ -153,7 +152,7 @@ REPORT = {
         page=True,
     ),
     "settings": Figure(
-        "Settings beside study A's, and choices that the papers leave open",
+        "Settings compared with study A, and choices that the papers leave open",
         "settings",
         RUN,
         SETTINGS,
@@ -178,10 +177,10 @@ THEORY = {
         "Sensitivity to samples n and estimators K", "theory.sensitivity", reads=("sensitivity",)
     ),
     "theory_noise": Figure(
-        "How much noise selection bears; dimensions", "theory.noise", reads=("sensitivity",)
+        "Tolerance of selection to noise; dimensions", "theory.noise", reads=("sensitivity",)
     ),
     "theory_bound": Figure(
-        "The printed tail bound beside the exact probability", "theory.bound", reads=("bound",)
+        "Tail bound of study A and exact probability", "theory.bound", reads=("bound",)
     ),
 }
 FINGERPRINT = {
@@ -194,12 +193,12 @@ FINGERPRINT = {
     ),
     "fingerprint_tree": Figure("Tree of the models", "fingerprint.tree"),
     "fingerprint_inheritance": Figure(
-        "Whose fingerprint a child carries, the parents known",
+        "Inheritance of fingerprints from known parents",
         "fingerprint.inheritance",
         families=True,
     ),
 }
-PAPER = {  # what several targets of the studies share (pollination/plan/config/targets.py)
+PAPER = {  # shared by several targets of the studies (pollination/plan/config/targets.py)
     "paper_populations": _study(
         "Accuracy of populations", "populations", ("scores.json", "questions", "selection.json")
     ),
@@ -210,7 +209,7 @@ PAPER = {  # what several targets of the studies share (pollination/plan/config/
         page=True,
     ),
     "paper_tables": _study(
-        "Settings beside a study's", "tables", (*SETTINGS, "run.json"), page=True
+        "Settings compared with a study", "tables", (*SETTINGS, "run.json"), page=True
     ),
     "paper_semantics": _study("Completions in semantic space", "semantics", ("embeddings",)),
     "paper_ecosystems": _study("Panels of ecosystems", "ecosystems", SEQUENCES),

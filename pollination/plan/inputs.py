@@ -1,4 +1,4 @@
-"""Which files each step reads: the static DAG, as functions of a plan."""
+"""List the files that each step reads: the static DAG, as functions of a plan."""
 
 from pollination.core import userfile
 from pollination.core.settings import definition, lean
@@ -26,13 +26,9 @@ from pollination.plan.operators import (
 from pollination.plan.plan import SPLITS, Plan
 from pollination.plan.semantics import encoder_files
 
-"""Keys of `evaluate` that do not concern every member's evaluation as they stand."""
-
 
 def corpus_sources(plan: Plan, corpus: str) -> list[str]:
-    """The files that a corpus is built from; with splits of its own, those of train, then
-    validation, then test.
-    """
+    """Return the source files of a corpus; with `splits`, those of train, validation and test."""
     spec, kind = plan.config["corpora"][corpus], kind_of(plan, corpus)
     if kind.joined:
         return [
@@ -53,8 +49,9 @@ def corpus_sources(plan: Plan, corpus: str) -> list[str]:
 
 
 def staged_files(plan: Plan) -> list[str]:
-    """All that a run takes from the hub (or from folders in its stead): corpora, pretrained models
-    and tokenizers, benchmarks.
+    """Return the files that a run takes from the hub, or from a folder instead.
+
+    These are corpora, pretrained models, tokenizers, encoders and benchmarks.
     """
     places = [
         (f"founders/{name}", m) for name in plan.used_pools for m in range(plan.pool_sizes[name])
@@ -107,7 +104,7 @@ def staged_files(plan: Plan) -> list[str]:
 
 
 def tokenizer_corpus(plan: Plan, model: str) -> list[str]:
-    """The corpus that a model's tokenizer is made from, if any."""
+    """Return the corpus that a model's tokenizer is trained on, if any."""
     if plan.config["models"][model]["pretrained"]:
         return []
     tokenizer = plan.config["models"][model]["tokenizer"]
@@ -119,7 +116,7 @@ def tokenizer_corpus(plan: Plan, model: str) -> list[str]:
 
 
 def checked_tasks(plan: Plan) -> list[str]:
-    """The questions that a corpus is searched for: all benchmarks' but a microworld's own."""
+    """Return the questions to search a corpus for: all benchmarks except microworlds."""
     tasks = sorted(plan.config["tasks"].items())
     return [
         f"{plan.results}/tasks/{task}/questions.parquet"
@@ -137,7 +134,7 @@ def task_sources(plan: Plan, task: str) -> list[str]:
 
 
 def task_settings(plan: Plan, task: str) -> dict:
-    """An entry of `tasks`, with the digests of the YAML and code of an own benchmark."""
+    """Return an entry of `tasks`, with digests of the YAML and code of a user's benchmark."""
     spec = plan.config["tasks"][task]
     settings = lean(spec, definition("task"))
     if spec["include_path"]:
@@ -147,8 +144,9 @@ def task_settings(plan: Plan, task: str) -> dict:
 
 
 def packed(plan: Plan, place: str, member: int, split: str = "train") -> str:
-    """The packed tokens of a split by a member's tokenizer: the training text of its corpus, or the
-    validation text that chooses.
+    """Return the packed tokens of a split of a member's corpus.
+
+    `validation` is the split of the text that chooses the best epoch, which may be another corpus.
     """
     corpus = (
         validation(plan, place, member) if split == "validation" else corpus_of(plan, place, member)
@@ -171,7 +169,7 @@ def founder_inputs(plan: Plan, pool: str, member: int) -> dict[str, list[str]]:
 
 
 def segment(plan: Plan, place: str) -> dict:
-    """Which blocks of its corpus a founder of a place reads (data/mixture.py, `segment`)."""
+    """Return the settings of the human segment of a place's members (data/mixture.py)."""
     first, second = place.split("/")
     pool = second if first == "founders" else plan.experiment(first)["founders"]
     spec = plan.config["founders"][pool]
@@ -181,7 +179,7 @@ def segment(plan: Plan, place: str) -> dict:
 
 
 def starting_weights(plan: Plan, name: str, generation: int, member: int) -> list[str]:
-    """The weights that a child starts from (none for a fresh one)."""
+    """Return the weights that a child starts from; none for new weights."""
     experiment = plan.experiment(name)
     weights = weights_of(experiment)
     if weights.start is Start.NEW:
@@ -199,7 +197,7 @@ def starting_weights(plan: Plan, name: str, generation: int, member: int) -> lis
 
 
 def parent_weights(plan: Plan, name: str, generation: int) -> list[str]:
-    """The mutated weights of a generation that its children start from; none in the last one."""
+    """Return the parent weights that a job writes for children; none in the last generation."""
     experiment = plan.experiment(name)
     if generation + 1 == experiment["generations"]:
         return []
@@ -209,8 +207,9 @@ def parent_weights(plan: Plan, name: str, generation: int) -> list[str]:
 
 
 def synthetic_text(plan: Plan, name: str, generation: int, member: int) -> list[str]:
-    """The synthetic text that a child reads, written by the generation before (or, accumulated, by
-    all before).
+    """Return the synthetic text that a child reads.
+
+    The previous generation wrote it; with `accumulate`, all earlier generations did.
     """
     experiment = plan.experiment(name)
     if text_of(experiment).is_human:
@@ -223,7 +222,7 @@ def synthetic_text(plan: Plan, name: str, generation: int, member: int) -> list[
 
 
 def round_text(plan: Plan, name: str, generation: int, member: int) -> list[str]:
-    """The part of a child's text that the generation before has written."""
+    """Return the part of a child's text that the previous generation wrote."""
     text = text_of(plan.experiment(name))
     if text.dealt:
         return [f"{plan.results}/{name}/gen{generation - 1}/deal{member}/text.parquet"]
@@ -248,15 +247,14 @@ def all_shards(plan: Plan, name: str, generation: int) -> list[str]:
 
 
 def pooled(plan: Plan, name: str, generation: int) -> list[str]:
-    """What is pooled and dealt out: all that the generation wrote, or that of another experiment
-    (text_of).
-    """
+    """Return the text that is pooled and dealt: of the generation, or of another (text_of)."""
     return all_shards(plan, plan.experiment(name)["text_of"] or name, generation)
 
 
 def parents_write(plan: Plan, name: str, generation: int) -> bool:
-    """Whether a generation's parents write: its own next generation reads it, or another experiment
-    or a corpus does.
+    """Return whether a generation's parents write text.
+
+    They do if their children, another experiment or a corpus read it.
     """
     if any(
         (corpus.get("experiment"), corpus.get("generation")) == (name, generation)
@@ -270,7 +268,10 @@ def parents_write(plan: Plan, name: str, generation: int) -> bool:
 
 
 def child_inputs(plan: Plan, name: str, generation: int, member: int) -> dict[str, list[str]]:
-    """Child (i, j) of slot m = i*k + j: weights of parent i, text of parent j (study A, 3)."""
+    """Return the inputs of a child's training.
+
+    Child (i, j) has the slot m = i*k + j, weights of parent i and text of parent j (study A, 3).
+    """
     inputs = {
         "weights": starting_weights(plan, name, generation, member),
         "text": synthetic_text(plan, name, generation, member),
@@ -284,8 +285,9 @@ def child_inputs(plan: Plan, name: str, generation: int, member: int) -> dict[st
 
 
 def prompt_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str, list[str]]:
-    """What a parent continues: held-out documents, or its own segment, of whichever member may hold
-    the rank; one file where all have the same.
+    """Return the text that a parent continues: held-out documents, or its own human segment.
+
+    With selection, any member may hold the rank. Members that share one file get it once.
     """
     members = range(plan.experiment(name)["population"]) if layout.selects(plan, name) else [rank]
     if plan.experiment(name)["generate"]["prompt"] == "blocks":
@@ -296,8 +298,9 @@ def prompt_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str
 
 
 def parent_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str, list[str]]:
-    """Who may hold a rank: with selection any member (selection.json says which), else the slot's
-    own.
+    """Return the members that may hold a rank: with selection all, else the slot's own.
+
+    selection.json says which member holds it.
     """
     if layout.selects(plan, name):
         folder = f"{plan.results}/{name}/gen{generation}"
@@ -309,7 +312,7 @@ def parent_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str
 
 
 def selection_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str]]:
-    """What a choice of parents rests on: scores, answers, and the file of a user's own rule."""
+    """Return the inputs of a selection: scores, answers, and the file of a user's own rule."""
     inputs = {
         file.split(".")[0]: member_files(plan, name, generation, file)
         for file in ("scores.json", "answers.parquet")
@@ -319,7 +322,7 @@ def selection_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[s
 
 
 def selection_settings(plan: Plan, name: str) -> dict:
-    """`select` of an experiment, with its seed where the rule may draw random numbers."""
+    """Return `select` of an experiment, with its seed if the rule may draw random numbers."""
     experiment = plan.experiment(name)
     settings = lean(experiment["select"], definition("select"))
     if takes_best(experiment["select"]["rule"]):
@@ -342,7 +345,7 @@ def prompts(plan: Plan, corpus: str) -> str:
 
 
 def training(plan: Plan, place: str) -> dict:
-    """The settings that say what the members of a place train on."""
+    """Return the training settings of the members of a place."""
     first, second = place.split("/")
     if first == "founders":
         settings = {"train": plan.config["founders"][second]["train"]}

@@ -1,6 +1,6 @@
-"""What the jobs of each rule have in common: stage, paths, lease, GPU.
+"""List the properties of each rule's jobs: stage, paths, lease, GPU.
 
-A new rule is an entry here, and jobs of it in pollination/plan/jobs.py.
+A new rule needs an entry here, and its jobs in pollination/plan/jobs.py.
 """
 
 import re
@@ -12,19 +12,19 @@ DRAW = "draw the report"
 
 @dataclass(frozen=True)
 class JobKind:
-    """What the jobs of one rule have in common. Paths are templates of wildcards."""
+    """The properties of one rule's jobs. Paths are templates with wildcards."""
 
     rule: str
     stage: str
-    """What `pollination status` calls it."""
+    """Its name in `pollination status`."""
     activity: str
-    """What the figure of costs calls it."""
+    """Its name in the figure of costs."""
     output: str
-    """The file below results/{run}/ that shows that the job is done."""
+    """The file below results/{run}/ that exists once the job is done."""
     log: str
-    """Its log below logs/, and its timings below benchmarks/, without their endings."""
+    """The path of its log below logs/ and its timings below benchmarks/, without endings."""
     lease: str | None = None
-    """Its work folder beside the output, if it takes a lease."""
+    """Its work folder beside the output, if the job takes a lease."""
     gpu: bool = False
     """Whether the rule asks for a GPU."""
 
@@ -199,7 +199,7 @@ KINDS = {
 
 
 def activity_of(timing: str) -> str:
-    """The activity behind a file of timings, by its path below benchmarks/."""
+    """Return the activity of a file of timings, given its path below benchmarks/."""
     for kind in KINDS.values():
         parts = re.split(r"\{(\w+)\}", kind.log)
         texts, wildcards = map(re.escape, parts[::2]), [*parts[1::2], ""]

@@ -1,4 +1,4 @@
-"""The jobs of a run, one entry for each.
+"""List the jobs of a run.
 
 Snakemake plans the same jobs from rules/; a test compares the two lists.
 """
@@ -33,7 +33,7 @@ from pollination.plan.standalone import fingerprint_files, survey_parts, theory_
 
 @dataclass(frozen=True)
 class Work:
-    """One job of the plan. `group` and `generation` say where status shows it."""
+    """One job of the plan. `group` and `generation` are its place in `pollination status`."""
 
     kind: JobKind
     group: str
@@ -48,7 +48,7 @@ class Work:
 
 
 def everything(plan: Plan) -> list[str]:
-    """What `snakemake` makes where no target is named."""
+    """Return the files that `snakemake` makes without a target."""
     files = outputs.evaluations(plan, "scores.json") + outputs.selections(plan)
     files += outputs.measured_beside(plan) + pruning.prunings(plan)
     files += report.report_files(plan) + paper_files(plan)
@@ -56,7 +56,7 @@ def everything(plan: Plan) -> list[str]:
 
 
 def jobs(plan: Plan) -> Iterator[Work]:
-    """Every job of a run, each once: preparation, founder pools, generations, report."""
+    """Yield every job of a run once: preparation, founder pools, generations, report."""
     yield from _preparation(plan)
     yield from _members(plan)
     yield from _generations(plan)
@@ -80,7 +80,7 @@ def _work(
 
 
 def _trained(plan: Plan) -> list[tuple[str, int | None, str, int]]:
-    """(group, generation, place, members) of all founder pools and generations of children."""
+    """Return (group, generation, place, members) of all founder pools and later generations."""
     pools = [
         (f"founders {pool}", None, f"founders/{pool}", size)
         for pool, size in plan.pool_sizes.items()
@@ -93,12 +93,12 @@ def _trained(plan: Plan) -> list[tuple[str, int | None, str, int]]:
 
 
 def _scored(plan: Plan) -> set[str]:
-    """The founder pools that are measured: not those that only give a pretrained model."""
+    """Return the evaluated founder pools: not those that only provide a pretrained model."""
     return {f"founders/{e['founders']}" for e in plan.config["experiments"].values()}
 
 
 def _measured(plan: Plan) -> list[tuple[str, int]]:
-    """(place, member) of every model that is measured."""
+    """Return (place, member) of every model that is evaluated."""
     scored = _scored(plan)
     return [
         (place, m)
@@ -191,7 +191,7 @@ def _drawn(plan: Plan, files: Iterable[str]) -> Iterator[Work]:
 
 
 def _preparation(plan: Plan) -> Iterator[Work]:
-    """The jobs behind inputs that no member makes: corpora, models, tokens, tasks."""
+    """Yield the jobs that prepare corpora, models, tokens and tasks."""
     made: dict[tuple, None] = {}
     for path in sorted(_prepared(plan)):
         folder, name, *parts = path.split("/")
@@ -213,7 +213,7 @@ def _preparation(plan: Plan) -> Iterator[Work]:
         yield _work(plan, rule, "preparation", **dict(wildcards))
 
 
-PREPARED = {  # folder of a run -> the rule that makes what lies in it, and its wildcard
+PREPARED = {  # folder of a run -> the rule that makes its files, and its wildcard
     "corpora": ("build_corpus", "corpus"),
     "models": ("prepare_model", "model"),
     "tasks": ("stage_task", "task"),
@@ -222,7 +222,7 @@ PREPARED = {  # folder of a run -> the rule that makes what lies in it, and its 
 
 
 def _prepared(plan: Plan) -> set[str]:
-    """Paths, below results/{run}/, of all that is prepared before a member is trained."""
+    """Return the paths below results/{run}/ of all files that no member makes."""
     base = f"{plan.results}/"
     needed = {path.removeprefix(base) for path in _needed(plan) if path.startswith(base)}
     needed |= {
@@ -242,7 +242,7 @@ def _prepared(plan: Plan) -> set[str]:
 
 
 def _needed(plan: Plan) -> set[str]:
-    """The inputs of the jobs of members and of figures."""
+    """Return the inputs of the jobs of members and figures."""
     needed: set[str] = set()
 
     def add(inputs: dict[str, list[str]], *names: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the members of a run lie, and what each of them is made of."""
+"""Find the folders and files of a run's members, and the model of each."""
 
 from pollination.plan import operators
 from pollination.plan.config.values import by_member, listed
@@ -6,7 +6,7 @@ from pollination.plan.plan import MEMBER_FILES, Plan
 
 
 def k(plan: Plan, name: str) -> int:
-    """Parents a generation: k with selection, else every slot."""
+    """Return the number of parents per generation: k with selection, else all slots."""
     experiment = plan.experiment(name)
     return experiment["select"]["k"] if selects(plan, name) else experiment["population"]
 
@@ -16,21 +16,21 @@ def selects(plan: Plan, name: str) -> bool:
 
 
 def pool_of(plan: Plan, place: str) -> dict:
-    """The founder pool behind a place: 'founders/{pool}' or '{experiment}/gen{g}'."""
+    """Return the founder pool of a place: 'founders/{pool}' or '{experiment}/gen{g}'."""
     first, second = place.split("/")
     pool = second if first == "founders" else plan.experiment(first)["founders"]
     return plan.config["founders"][pool]
 
 
 def model_of(plan: Plan, place: str, member: int) -> str:
-    """The model of a member; `base/{model}` is the untouched pretrained model."""
+    """Return the model of a member; `base/{model}` is the untouched pretrained model."""
     if place.startswith("base/"):
         return place.split("/")[1]
     return by_member(pool_of(plan, place)["model"], member)
 
 
 def corpus_of(plan: Plan, place: str, member: int) -> str:
-    """The corpus that a member's founder has read; for an untouched model, its first pool's."""
+    """Return the corpus of a member's founder; for an untouched model, that of its first pool."""
     if place.startswith("base/"):
         model = place.split("/")[1]
         place, member = next(
@@ -42,9 +42,9 @@ def corpus_of(plan: Plan, place: str, member: int) -> str:
 
 
 def kinds(plan: Plan, name: str) -> list[tuple]:
-    """(model, corpus, number of the human segment) of each member, by slot.
+    """Return (model, corpus, number of the human segment) of each member, by slot.
 
-    Members that share all three are one kind (analysis/ecosystems.py).
+    Members with the same three values are of one kind (analysis/ecosystems.py).
     """
     place, members = place_of(plan, name, 0), range(plan.experiment(name)["population"])
     segments = pool_of(plan, place)["segments"]
@@ -53,7 +53,7 @@ def kinds(plan: Plan, name: str) -> list[tuple]:
 
 
 def place_of(plan: Plan, name: str, generation: int) -> str:
-    """Where a generation's members lie; generation 0 is the founder pool itself."""
+    """Return the folder of a generation's members; for generation 0, that of the founder pool."""
     founders = f"founders/{plan.experiment(name)['founders']}"
     return founders if generation == 0 else f"{name}/gen{generation}"
 
@@ -63,7 +63,7 @@ def member_folder(plan: Plan, name: str, generation: int, member: int) -> str:
 
 
 def member_files(plan: Plan, name: str, generation: int, file: str) -> list[str]:
-    """One file of every member of a generation, in slot order."""
+    """Return one file of every member of a generation, in slot order."""
     return [
         f"{member_folder(plan, name, generation, m)}/{file}"
         for m in range(plan.experiment(name)["population"])
@@ -79,19 +79,19 @@ def blueprint_files(plan: Plan, place: str, member: int) -> list[str]:
 
 
 def model_setting(plan: Plan, place: str, member: int, key: str) -> int | str:
-    """One key of the `models` entry that a member is made of."""
+    """Return one key of a member's entry of `models`."""
     return plan.config["models"][model_of(plan, place, member)][key]
 
 
 def model_files(plan: Plan, place: str, member: int) -> list[str]:
-    """The files of a member or of an untouched pretrained model, weights first."""
+    """Return the files of a member or of an untouched pretrained model, weights first."""
     is_base = place.startswith("base/")
     folder = blueprint(plan, place, member) if is_base else f"{plan.results}/{place}/member{member}"
     return [f"{folder}/{file}" for file in MEMBER_FILES]
 
 
 def pretrained_from(plan: Plan, model: str) -> list[str]:
-    """The founder that a model of this run starts from, if it is one."""
+    """Return the files of the founder that a model starts from; none if it starts from none."""
     source = plan.config["models"][model]["pretrained"]
     if not isinstance(source, dict):
         return []

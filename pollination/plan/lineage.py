@@ -1,9 +1,8 @@
-"""Who descends from whom: derived from the plan and the selections, for any model of any
-generation.
+"""Derive the ancestors of any model from the plan and the selections.
 
 Child m of generation g takes its weights from rank m // k and its text from rank m % k of
-generation g - 1 (study A, appendix C); `selection.json` says which slot held a rank. Without
-selection ranks are slots.
+generation g - 1 (study A, appendix C). `selection.json` says which slot held a rank. Without
+selection, ranks are slots.
 """
 
 from functools import cache
@@ -18,14 +17,20 @@ from pollination.plan.plan import Plan
 
 
 def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
-    """All ancestors of a model, by weights and by text, itself included.
+    """Return all ancestors of a model, by weights and by text, including the model itself.
 
-    Returns {experiment, generation, member, nodes}; nodes from the youngest generation to the
-    founders, each {generation, member, model, weights_from, pretrained, mutated, text_from, shards,
-    human}: weights_from is (generation, member) or None (a founder, a fresh start, or the model
-    `pretrained`); text_from the writers, a list of (generation, member); shards the synthetic text
-    that it read; human the corpus of human text that it read, or None. Reads the selections of
-    earlier generations; FileNotFoundError where one is not made yet.
+    The result is {experiment, generation, member, nodes}. The nodes go from the youngest generation
+    to the founders. Each has these keys:
+
+    - generation, member, model
+    - weights_from: (generation, member), or None for a founder, new weights or a pretrained model
+    - pretrained: the pretrained model that it starts from, or None
+    - mutated: whether the weights were mutated
+    - text_from: the writers of its text, a list of (generation, member)
+    - shards: the synthetic text that it read
+    - human: the corpus of human text that it read, or None
+
+    Raises FileNotFoundError if a selection of an earlier generation does not exist yet.
     """
 
     slot, nodes, waiting = _slots(plan, experiment), {}, [(generation, member)]
@@ -43,7 +48,7 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
 
 
 def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
-    """(generation, member) -> node, as in `ancestry`, of every model of an experiment."""
+    """Return {(generation, member): node} of an experiment, with nodes as in `ancestry`."""
     slot, one = _slots(plan, experiment), plan.experiment(experiment)
     return {
         (g, m): _node(plan, experiment, g, m, slot)
@@ -53,7 +58,7 @@ def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
 
 
 def _slots(plan: Plan, experiment: str):
-    """(generation, rank) -> the slot that held it."""
+    """Return a function (generation, rank) -> the slot that held the rank."""
 
     @cache
     def slot(generation: int, rank: int) -> int:
@@ -112,9 +117,7 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
 
 
 def format_ancestry(tree: dict) -> str:
-    """The ancestry as text, one model a line, the youngest first, and under each the text that it
-    read.
-    """
+    """Format the ancestry: one line per model, youngest first, then the text that it read."""
 
     def name(place: tuple[int, int]) -> str:
         return f"generation {place[0]}, member {place[1]}"
@@ -138,7 +141,7 @@ def format_ancestry(tree: dict) -> str:
         "text):"
     )
     for place, node in nodes.items():
-        source = "initialised anew"
+        source = "newly initialised"
         if node["weights_from"]:
             source = f"weights from {name(node['weights_from'])}" + (
                 ", mutated" if node["mutated"] else ""
@@ -160,5 +163,5 @@ def format_ancestry(tree: dict) -> str:
 
 
 def parent_of(selection: str | Path, rank: int) -> int:
-    """The slot that holds a rank."""
+    """Return the slot that holds a rank."""
     return artifacts.read_json(selection)["parents"][rank]

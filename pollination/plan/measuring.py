@@ -1,4 +1,4 @@
-"""Which files the measures of a model read: benchmarks, held-out text, disagreement, quality."""
+"""List the files that the measures of a model read: benchmarks, held-out text and others."""
 
 from pollination.core import userfile
 from pollination.core.settings import definition, lean
@@ -16,12 +16,15 @@ from pollination.plan.layout import (
 from pollination.plan.plan import Plan
 
 BESIDE = ("perplexity", "disagreement", "quality", "semantics")
+"""Keys of `evaluate` that a member's evaluation does not take over unchanged."""
 
 
 def measures(plan: Plan, place: str, member: int) -> dict:
-    """`evaluate` as it concerns a member: texts for other generations or founders are left out (the
-    untouched model reads those of all founders that start from it), and `own` becomes its corpus;
-    `name` is what the scores call it.
+    """Return `evaluate` for one member.
+
+    Entries for other generations or founders are left out. An untouched pretrained model keeps the
+    entries of all founders that start from it. `own` becomes the member's corpus; `name` is the
+    corpus name in the scores.
     """
     kind, name = place.split("/")
     generation = {"base": -1, "founders": 0}.get(kind)
@@ -48,9 +51,7 @@ def measures(plan: Plan, place: str, member: int) -> dict:
 
 
 def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:
-    """What a member is measured with: staged tasks, held-out text, worlds, prompts, and the check
-    for overlap.
-    """
+    """Return the inputs of a member's evaluation, by kind."""
     text = [
         held_out(plan, model_of(plan, place, member), entry)
         for entry in measures(plan, place, member)["perplexity"]
@@ -75,7 +76,7 @@ def evaluated_model(plan: Plan, place: str, member: int) -> dict[str, str | list
 
 
 def measured_sequences(plan: Plan, place: str, member: int) -> list[str]:
-    """How the text of each of a member's measures is cut, in their order."""
+    """Return how the text of each perplexity entry of a member is cut, in order."""
     return [sequences(plan, entry) for entry in measures(plan, place, member)["perplexity"]]
 
 
@@ -84,30 +85,30 @@ def staged_tasks(plan: Plan) -> list[str]:
 
 
 def requests(plan: Plan, model: str) -> list[str]:
-    """The benchmarks' requests as a model's tokenizer reads them: one job a model, for all its
-    members.
-    """
+    """Return the tokenised benchmark requests of a model; one job makes them for all members."""
     return [
         f"{plan.results}/requests/{model}/{task}.parquet" for task in sorted(plan.config["tasks"])
     ]
 
 
 def sequences(plan: Plan, entry: dict) -> str:
-    """A microworld is always scored by document: only then is the truth's likelihood of every token
-    known.
+    """Return how the text of an entry is cut: documents or blocks.
+
+    A microworld is always scored by documents, because only then the true likelihood of every token
+    is known.
     """
     return "documents" if kind_of(plan, entry["corpus"]).world else entry["sequences"]
 
 
 def held_out(plan: Plan, model: str, entry: dict) -> str:
-    """The text of an entry of `evaluate` as a model reads it: packed blocks, or documents."""
+    """Return the text of an entry of `evaluate` as a model reads it: packed blocks or documents."""
     if sequences(plan, entry) == "blocks":
         return f"{plan.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
     return f"{plan.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
 
 
 def disagreement_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str]]:
-    """Weights, tokenizer and text, each by slot: only members that read the same are compared."""
+    """Return weights, tokenizer and text by slot; only members that read the same are compared."""
     files = {
         "weights": "model.safetensors",
         "configs": "config.json",
@@ -124,8 +125,9 @@ def disagreement_inputs(plan: Plan, name: str, generation: int) -> dict[str, lis
 
 
 def quality_entry(plan: Plan, place: str, member: int) -> dict:
-    """The held-out text on which a training's effect is measured: the first entry of
-    `evaluate.perplexity` on its corpus.
+    """Return the held-out text that measures the effect of a training.
+
+    It is the first entry of `evaluate.perplexity` on the corpus of the training.
     """
     entries = [
         entry
@@ -141,8 +143,9 @@ def quality_sequences(plan: Plan, place: str, member: int) -> str:
 
 
 def quality_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:
-    """What a training read and started from, held-out text, and the truth: a grammar, or (a proxy)
-    human text.
+    """Return what a training read and started from, held-out text, and the truth.
+
+    The truth is the grammar of a microworld. For other corpora, human text is a proxy.
     """
     first, second = place.split("/")
     model, corpus = model_of(plan, place, member), corpus_of(plan, place, member)

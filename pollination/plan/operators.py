@@ -1,10 +1,9 @@
-"""The operators of the loop: each value of `weights`, `text`, `select.rule` and `mutate.per`, with
-the facts that the plan needs.
+"""List the operators of the loop: the values of `weights`, `text`, `select.rule`, `mutate.per`.
 
-A new operator is an entry here, and a test. A selection rule is a function in evolution/ too.
+A new operator needs an entry here and a test. A selection rule also needs a function in evolution/.
 
 Child m of k parents takes weights from rank m // k and text from rank m % k (study A, section 3).
-Without selection every slot is a rank of its own.
+Without selection, every slot is a rank of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +12,13 @@ from enum import Enum
 
 
 class Start(Enum):
-    """What a child starts from."""
+    """The source of a child's initial weights."""
 
     NEW = "newly initialised weights"
     MODEL = "the pretrained model"
     FOUNDER = "its slot's founder"
-    SLOT = "a slot of the generation before"
-    RANK = "a rank of the generation before"
+    SLOT = "a slot of the previous generation"
+    RANK = "a rank of the previous generation"
 
 
 def itself(slot: int, _k: int) -> int:
@@ -48,14 +47,14 @@ def nobody(_slot: int, _k: int) -> tuple[()]:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a child's weights start."""
+    """The initial weights of a child."""
 
     says: str
     start: Start
     origin: Callable[[int, int], int] = itself
     """(slot, k) -> the slot or rank whose weights the child takes."""
     pretrained: bool | None = None
-    """Whether the model must be a pretrained one; None: either will do."""
+    """Whether the model must be pretrained; None: it may be."""
 
     @property
     def needs_selection(self) -> bool:
@@ -63,25 +62,25 @@ class Weights:
 
     @property
     def can_mutate(self) -> bool:
-        """Only weights of the generation before are mutated."""
+        """Whether the weights come from the previous generation; no others are mutated."""
         return self.start in (Start.SLOT, Start.RANK)
 
 
 @dataclass(frozen=True)
 class Text:
-    """Which text a child reads."""
+    """The text that a child reads."""
 
     says: str
     writers: Callable[[int, int], Sequence[int]]
-    """(slot, k) -> the ranks of the generation before whose text the child reads."""
+    """(slot, k) -> the ranks of the previous generation whose text the child reads."""
     needs_selection: bool = False
     refuses_selection: bool = False
     dealt: bool = False
-    """Whether a child reads a share of the writers' text, which a job deals, not all of it."""
+    """Whether a job deals the writers' text, so that a child reads only a share of it."""
 
     @property
     def is_human(self) -> bool:
-        """Nobody writes it: it is the founder's human text."""
+        """Whether it is the founder's human text, which no member writes."""
         return self.writers is nobody
 
 
@@ -97,38 +96,37 @@ class Selection:
     (evolution/selection.py).
     """
     takes_best: bool = False
-    """Whether the parents are the members of highest score. Then ties and the confidence of the
-    choice have a meaning, and the rule draws no random numbers.
+    """Whether the parents are the members with the highest scores.
+
+    Then ties and the confidence of the selection are defined, and the rule draws no random numbers.
     """
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """What the noise of a mutation is scaled by."""
+    """The scale of a mutation's noise."""
 
     says: str
     together: bool = False
-    """Whether one standard deviation, that of all weights, scales the noise of each tensor."""
+    """Whether the standard deviation of all weights together scales the noise of each tensor."""
 
 
 WEIGHTS = {
-    "parent": Weights("its parent i (mutated)", Start.RANK, first_parent),
-    "fresh": Weights("a new initialisation", Start.NEW, pretrained=False),
-    "founder": Weights("its slot's founder", Start.FOUNDER),
+    "parent": Weights("the mutated weights of parent i", Start.RANK, first_parent),
+    "fresh": Weights("newly initialised weights", Start.NEW, pretrained=False),
+    "founder": Weights("the founder of its slot", Start.FOUNDER),
     "base": Weights("the untouched pretrained model", Start.MODEL, pretrained=True),
-    "own": Weights("its slot's model of the generation before", Start.SLOT),
+    "own": Weights("the model of its slot in the previous generation", Start.SLOT),
 }
 TEXTS = {
-    "parent": Text("the text of its parent j", second_parent, needs_selection=True),
-    "own": Text("its own slot's text", own_slot, refuses_selection=True),
-    "pool": Text(
-        "its share of everybody's text, shuffled and dealt equally", everybody, dealt=True
-    ),
-    "human": Text("its founder's human segment again", nobody),
+    "parent": Text("the text of parent j", second_parent, needs_selection=True),
+    "own": Text("the text of its own slot", own_slot, refuses_selection=True),
+    "pool": Text("an equal share of all parents' text, pooled and shuffled", everybody, dealt=True),
+    "human": Text("the human segment of its founder again", nobody),
 }
 SELECTION = {
     "truncation": Selection(
-        "the k members of highest accuracy", function="selection.truncation", takes_best=True
+        "the k members with the highest accuracy", function="selection.truncation", takes_best=True
     )
 }
 MUTATION = {
@@ -146,26 +144,26 @@ def text_of(experiment: dict) -> Text:
 
 
 def reads_human(experiment: dict) -> bool:
-    """Whether children read human text, alone or beside what was written."""
+    """Return whether children read human text, alone or with synthetic text."""
     human = experiment["human"]
     return human["fraction"] > 0 or human["accumulate"] != "none" or text_of(experiment).is_human
 
 
 def takes_best(rule: str) -> bool:
-    """Whether a rule takes the members of highest score; of a user's own rule nothing is known."""
+    """Return whether a rule takes the members with the highest scores; False for a user's rule."""
     return rule in SELECTION and SELECTION[rule].takes_best
 
 
 def selects(experiment: dict) -> bool:
-    """Whether an experiment chooses parents; otherwise every member is one."""
+    """Return whether an experiment selects parents; otherwise every member is a parent."""
     return experiment["select"]["task"] != "none"
 
 
 def is_mutated(experiment: dict) -> bool:
-    """Whether children start from weights with noise."""
+    """Return whether children start from mutated weights."""
     return weights_of(experiment).can_mutate and experiment["mutate"]["scale"] > 0
 
 
 def hands_on_weights(experiment: dict) -> bool:
-    """Whether a job writes the weights that children start from; else they read a member's own."""
+    """Return whether a job writes the children's initial weights; else they read a member's."""
     return weights_of(experiment).needs_selection or is_mutated(experiment)

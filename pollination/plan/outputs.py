@@ -1,4 +1,4 @@
-"""Which files a run makes: members, scores, selections, and all that one generation consists of."""
+"""List the files that a run makes: members, scores, selections, and whole generations."""
 
 from pollination.plan import layout
 from pollination.plan.inputs import all_shards, parent_weights, parents_write
@@ -7,7 +7,7 @@ from pollination.plan.plan import EVALUATION_FILES, MEMBER_FILES, Plan
 
 
 def trained(plan: Plan) -> list[str]:
-    """The folder of every member of every generation of every experiment; shared founders once."""
+    """Return the folders of all members of all experiments, shared founders once."""
     experiments = plan.config["experiments"].items()
     places = [
         (name, g, m)
@@ -19,13 +19,13 @@ def trained(plan: Plan) -> list[str]:
 
 
 def evaluations(plan: Plan, file: str) -> list[str]:
-    """One evaluation file of every member and of every untouched pretrained model."""
+    """Return one evaluation file of every member and of every untouched pretrained model."""
     untouched = [f"{plan.results}/base/{model}/member0" for model in plan.bases]
     return [f"{folder}/{file}" for folder in trained(plan) + untouched]
 
 
 def selections(plan: Plan) -> list[str]:
-    """The selections of all generations, the last one too: it names the champion."""
+    """Return the selections of all generations; that of the last one names the champion."""
     return [
         f"{plan.results}/{name}/gen{generation}/selection.json"
         for name, experiment in plan.config["experiments"].items()
@@ -35,7 +35,7 @@ def selections(plan: Plan) -> list[str]:
 
 
 def disagreements(plan: Plan) -> list[str]:
-    """One for each generation of an experiment with several members, if the config asks for it."""
+    """Return a file per generation of experiments with several members, if the config asks."""
     return [
         f"{plan.results}/{name}/gen{generation}/disagreement.json"
         for name, experiment in plan.config["experiments"].items()
@@ -45,13 +45,13 @@ def disagreements(plan: Plan) -> list[str]:
 
 
 def measured_beside(plan: Plan) -> list[str]:
-    """All that is measured beside each member's scores."""
+    """Return the files of measures beside the members' scores."""
     quality = trained(plan) if plan.config["evaluate"]["quality"] else []
     return disagreements(plan) + [f"{folder}/quality.json" for folder in quality]
 
 
 def generation_files(plan: Plan, name: str, generation: int) -> list[str]:
-    """All files of one generation: members, scores, selection, and what the children inherit."""
+    """Return all files of a generation: members, scores, selection, inherited weights and text."""
     files = [
         path
         for file in MEMBER_FILES + EVALUATION_FILES

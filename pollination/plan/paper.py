@@ -1,4 +1,4 @@
-"""Which files the figures and tables of the two studies read and write."""
+"""List the files that the figures and tables of the two studies read and write."""
 
 from pollination.core.settings import lean, schema
 from pollination.plan import standalone
@@ -13,8 +13,10 @@ from pollination.plan.semantics import semantics_settings
 
 
 def role_of(plan: Plan, target: str):
-    """Who plays in a target: populations {label: replicates}, ecosystems {title: {label:
-    replicates}}, prompts, or a survey's name.
+    """Return the role of a target, or None.
+
+    It is populations {label: replicates}, ecosystems {title: {label: replicates}}, a list of
+    prompts, or the name of a survey.
     """
     roles, needs = plan.config["figures"], TARGETS[target].needs
     if roles["paper"].get(target):
@@ -36,7 +38,7 @@ def role_of(plan: Plan, target: str):
 
 
 def why_missing(plan: Plan, target: str) -> str | None:
-    """One line on what a target lacks in this config, or None."""
+    """Return one line on what the config lacks for a target, or None."""
     one, role = TARGETS[target], role_of(plan, target)
     lacks = None
     if one.draws in THEORY:
@@ -46,26 +48,26 @@ def why_missing(plan: Plan, target: str) -> str | None:
     elif one.needs == "survey":
         lacks = None if role else "the section `fingerprint` is empty"
     elif one.needs and role is None:
-        lacks = f"figures.paper.{target} is not given; allowed: {one.takes}"
+        lacks = f"figures.paper.{target} is not set; allowed: {one.takes}"
     elif one.draws == "paper_populations" and not plan.config["tasks"]:
         lacks = "the section `tasks` is empty"
     elif one.draws == "paper_semantics" and not plan.config["evaluate"].get("semantics"):
-        lacks = "evaluate.semantics is not given"
+        lacks = "evaluate.semantics is not set"
     elif "from_base" in one.panels and not models_of(plan, target) <= set(plan.bases):
         lacks = (
-            "it shows models that are not pretrained "
-            f"({', '.join(sorted(models_of(plan, target) - set(plan.bases)))})"
+            "it needs pretrained models, but these are not pretrained: "
+            f"{', '.join(sorted(models_of(plan, target) - set(plan.bases)))}"
         )
     elif "base_on_text" in one.panels and not base_texts(plan, target):
         lacks = (
-            "no corpus of kind synthetic is measured on the untouched model (evaluate.perplexity, "
-            "generations: [-1])"
+            "the pretrained model is not evaluated on a corpus of kind synthetic "
+            "(evaluate.perplexity, generations: [-1])"
         )
-    return f"{target} ({one.title}): {lacks}; {one.preset} has it" if lacks else None
+    return f"{target} ({one.title}): {lacks}; the preset {one.preset} has it" if lacks else None
 
 
 def target_files(plan: Plan, target: str) -> list[str]:
-    """What a target makes; ValueError with one line where this config lacks its role."""
+    """Return the files of a target. Raises ValueError if the config lacks its role."""
     if why := why_missing(plan, target):
         raise ValueError(why)
     one = TARGETS[target]
@@ -77,18 +79,19 @@ def target_files(plan: Plan, target: str) -> list[str]:
 
 
 def target_setting(plan: Plan, target: str, key: str) -> str | tuple[str, ...]:
-    """One field of a target's entry."""
+    """Return one field of a target's entry."""
     return getattr(TARGETS[target], key)
 
 
 def target_module(target: str) -> str:
-    """The module of pollination/figures/ that draws a target."""
+    """Return the module of pollination/figures/ that draws a target."""
     return FIGURES[TARGETS[target].draws].module
 
 
 def paper_targets(plan: Plan) -> list[str]:
-    """The targets of this config: those whose roles are named, and the tables that need none beside
-    them.
+    """Return the targets of this config.
+
+    These are the targets with a named role, and the tables of the same study that need no role.
     """
     named = list(plan.config["figures"]["paper"])
     studies = {name[name.index("_") + 1] for name in named}
@@ -105,7 +108,7 @@ def paper_files(plan: Plan) -> list[str]:
 
 
 def players_of(plan: Plan, target: str) -> list[str]:
-    """The experiments that a target shows."""
+    """Return the experiments that a target shows."""
     needs, role, roles = TARGETS[target].needs, role_of(plan, target), plan.config["figures"]
     line = roles["line"] if target != "figure_a10" else []
     if needs == "populations":
@@ -123,8 +126,10 @@ def players_of(plan: Plan, target: str) -> list[str]:
 
 
 def base_texts(plan: Plan, target: str) -> dict[str, dict[int, str]]:
-    """Experiment whose text a player of the target reads -> {round: the corpus of what it wrote
-    then}, if the untouched model is measured on it.
+    """Return {experiment: {round: corpus}} of the texts that the target's experiments read.
+
+    The corpus contains the text that the experiment wrote in that round. It is listed only if the
+    untouched pretrained model is evaluated on it.
     """
     sources = list(
         dict.fromkeys(
@@ -144,7 +149,7 @@ def base_texts(plan: Plan, target: str) -> dict[str, dict[int, str]]:
 
 
 def models_of(plan: Plan, target: str) -> set[str]:
-    """The models that a target's players are made of."""
+    """Return the models of a target's experiments."""
     return {
         model_of(plan, place_of(plan, name, 0), m)
         for name in players_of(plan, target)
@@ -153,7 +158,7 @@ def models_of(plan: Plan, target: str) -> set[str]:
 
 
 def target_inputs(plan: Plan, target: str) -> dict[str, list[str]]:
-    """The artifacts that a target is drawn from, by kind."""
+    """Return the artifacts that a target is drawn from, by kind."""
     one, players = TARGETS[target], players_of(plan, target)
     places = [(name, g) for name in players for g in range(plan.experiment(name)["generations"])]
     one_member = one.draws == "paper_tables"
@@ -169,7 +174,7 @@ def target_inputs(plan: Plan, target: str) -> dict[str, list[str]]:
 
 
 def target_config(plan: Plan, target: str) -> dict:
-    """What a target needs of the config: a change of anything else does not redraw it."""
+    """Return the part of the config that a target needs; other changes do not redraw it."""
     return lean(_target_config(plan, target), schema())
 
 

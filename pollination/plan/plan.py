@@ -1,10 +1,8 @@
-"""Which files an experiment consists of, and which of them each step reads: the static DAG, as
-functions of the config.
+"""The plan of a run: the static DAG as functions of the config.
 
-Slots and ranks (docs/design.md): members are slots 0..N-1, parents are ranks 0..k-1; who holds a
-rank is written in `selection.json` and read when a job runs, so the whole plan is known before
-anything has run. All paths are relative to the run's folder, `results/{run}/`, which rules spell
-`<results>`.
+Slots and ranks (docs/design.md): members are slots 0..N-1, parents are ranks 0..k-1. Jobs read from
+`selection.json` which member holds a rank, so the whole plan is known before any job runs. All
+paths begin with the run's folder, `results/{run}/`, which rules write as `<results>`.
 """
 
 from dataclasses import dataclass
@@ -25,9 +23,7 @@ EVALUATION_FILES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """The files of a run. `config` is a resolved config; `results` the run's folder, e.g.
-    'results/demo'.
-    """
+    """A run: its resolved config and its folder, e.g. 'results/demo'."""
 
     config: dict
     results: str
@@ -37,8 +33,10 @@ class Plan:
 
     @cached_property
     def pool_sizes(self) -> dict[str, int]:
-        """Founders of each pool: as many as its largest experiment takes, or one that a pretrained
-        model of the run is.
+        """Return the number of founders of each pool.
+
+        It is the population of the pool's largest experiment. A pool that only provides a
+        pretrained model has one founder.
         """
         sizes = dict.fromkeys(self.config["founders"], 0)
         for experiment in self.config["experiments"].values():
@@ -60,7 +58,7 @@ class Plan:
 
     @cached_property
     def bases(self) -> list[str]:
-        """The pretrained models that founders start from: generation -1."""
+        """Return the pretrained models that founders start from: generation -1."""
         named = [
             by_member(pool["model"], m)
             for name, pool in self.used_pools.items()

@@ -1,8 +1,8 @@
-"""Checkpoints that a run need not keep (config key `keep`), deleted after their last reader.
+"""Delete weights after their last reader, as the config key `keep` allows.
 
 Founders stay, because every experiment starts from them. The last generation stays too, so that an
-experiment can be prolonged. gen{g}/pruned.json names the deleted files and their digests, so
-`verify` does not miss them and can check recomputed ones.
+experiment can be extended. gen{g}/pruned.json lists the deleted files and their digests. So
+`verify` does not report them as missing, and it can check recomputed ones.
 """
 
 import os
@@ -19,12 +19,12 @@ from pollination.plan.plan import Plan
 
 
 def keeps(plan: Plan) -> str:
-    """all | parents | last; runs from before this key existed keep all."""
+    """Return all, parents or last; runs older than this key keep all."""
     return plan.config.get("keep", {"checkpoints": "all"})["checkpoints"]
 
 
 def prunings(plan: Plan) -> list[str]:
-    """One for every generation but the last of each experiment."""
+    """Return a file per generation with deletable weights; the last generation has none."""
     return [
         f"{plan.results}/{name}/gen{generation}/pruned.json"
         for name, experiment in plan.config["experiments"].items()
@@ -34,10 +34,10 @@ def prunings(plan: Plan) -> list[str]:
 
 
 def prunable(plan: Plan, name: str, generation: int) -> list[str]:
-    """Weights of a generation that may be deleted: mutated parents, and members but for founders.
+    """Return the weights that may be deleted: mutated parents, and members other than founders.
 
-    Under `keep: parents` the job spares the members that hold a rank. Without selection, every
-    member is a parent.
+    With `checkpoints: parents`, the job keeps the members that hold a rank. Without selection,
+    every member is a parent.
     """
     if keeps(plan) == "all":
         return []
@@ -48,7 +48,7 @@ def prunable(plan: Plan, name: str, generation: int) -> list[str]:
 
 
 def pruning_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str]]:
-    """Small files that every reader of these weights writes last."""
+    """Return small files that every reader of these weights writes last."""
     done = member_files(plan, name, generation, "scores.json")
     done += member_files(plan, name, generation + 1, "train.jsonl")
     if parents_write(plan, name, generation):
@@ -68,7 +68,7 @@ def pruning_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str
 
 
 def pruned(plan: Plan) -> set[str]:
-    """The deleted paths, wherever the run's folder lies and whatever the config keeps by now."""
+    """Return the paths that pruned.json files list as deleted, whatever the config keeps now."""
     paths = set()
     for name, experiment in plan.config["experiments"].items():
         for generation in range(experiment["generations"]):
@@ -80,9 +80,9 @@ def pruned(plan: Plan) -> set[str]:
 
 
 def prune(paths: Iterable[str], keep: set[str], target: Path) -> int:
-    """Delete files and their kept second names, record them in `target`, and return their number.
+    """Delete files and their kept links, list them in `target`, and return their number.
 
-    The digests come from the files' records, so an interrupted deletion can be finished.
+    The digests come from the files' records, so an interrupted deletion can be completed.
     """
     removed, count = {}, 0
     for path in paths:

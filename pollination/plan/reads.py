@@ -1,4 +1,4 @@
-"""Which artifacts a figure reads, by the names that pollination/plan/figures.py gives them."""
+"""Find the artifacts that a figure reads, by their names in pollination/plan/figures.py."""
 
 from collections.abc import Callable
 
@@ -25,13 +25,13 @@ def _vocabularies(plan: Plan, places: Places) -> list[str]:
 
 
 def _questions(plan: Plan, places: Places) -> list[str]:
-    """All members answer the same questions, so one founder's file tells what they are."""
+    """All members answer the same questions, so the file of one founder lists them."""
     return [member_files(plan, name, g, "answers.parquet")[0] for name, g in places if g == 0]
 
 
 READS: dict[
     str, tuple[str, Callable[[Plan, Places], list[str]]]
-] = {  # what is no file of each member: name of the input, files
+] = {  # artifacts that are not files of each member -> name of the input, files
     "selection.json": ("selection", _selections),
     "disagreement.json": ("disagreement", _disagreements),
     "vocabulary": ("vocabulary", _vocabularies),
@@ -44,9 +44,9 @@ READS: dict[
 def read_files(
     plan: Plan, reads: tuple[str, ...], places: Places, one_member: bool = False
 ) -> dict[str, list[str]]:
-    """The artifacts of these generations that a figure reads, by name of the input.
+    """Return the artifacts of these generations that a figure reads, by name of the input.
 
-    `one_member`: one speaks for all.
+    `one_member`: read only the first member of each generation.
     """
     inputs = {}
     for name in reads:

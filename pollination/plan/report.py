@@ -1,4 +1,4 @@
-"""Which figures a run's report has, and which artifacts each of them reads."""
+"""List the figures of a run's report, and the artifacts that each reads."""
 
 from collections.abc import Callable
 
@@ -48,21 +48,19 @@ SHOWS: dict[str, Callable[[Plan], list[str]]] = {  # the experiments that a figu
 
 
 def shown_in(plan: Plan, figure: str) -> list[str]:
-    """The experiments that a figure shows; an optional figure that shows none is not made."""
+    """Return the experiments that a figure shows; without any, an optional figure is omitted."""
     return list(dict.fromkeys(SHOWS[FIGURES[figure].shows](plan)))
 
 
 def figures(plan: Plan) -> list[str]:
-    """The figures and pages of this run's report."""
+    """Return the figures and pages of this run's report."""
     if not plan.config["experiments"]:
         return ["claims"] if plan.config["theory"] or plan.config["fingerprint"] else []
     return [name for name, figure in REPORT.items() if not figure.optional or shown_in(plan, name)]
 
 
 def figure_inputs(plan: Plan, figure: str) -> dict[str, list[str]]:
-    """The artifacts that a figure reads, by kind: only of the experiments that play a role in the
-    report.
-    """
+    """Return the artifacts that a figure reads, by kind, for the experiments that it shows."""
     if figure == "claims":
         return claim_inputs(plan)
     shown, entry = shown_in(plan, figure), FIGURES[figure]
@@ -75,7 +73,7 @@ def figure_inputs(plan: Plan, figure: str) -> dict[str, list[str]]:
 
 
 def figure_config(plan: Plan, figure: str) -> dict:
-    """What a figure needs of the config: a change of anything else does not redraw it."""
+    """Return the part of the config that a figure needs; other changes do not redraw it."""
     return lean(_figure_config(plan, figure), schema())
 
 
@@ -99,8 +97,9 @@ def _figure_config(plan: Plan, figure: str) -> dict:
 
 
 def report_files(plan: Plan) -> list[str]:
-    """The figures of the loop; where the config has no experiments, the claims about theory and
-    fingerprints.
+    """Return the files of the report.
+
+    Without experiments, these are the claims about theory and fingerprints.
     """
     return [
         f"{plan.results}/report/{figure}.{ending}"

@@ -1,6 +1,4 @@
-"""The part of the plan that reads what members said: their samples, embedded and compared, and the
-words that human text has.
-"""
+"""List the files of semantic measures: embedded samples, and vocabularies of human text."""
 
 from typing import Any
 
@@ -17,12 +15,12 @@ def semantics_settings(plan: Plan) -> dict | None:
 
 
 def semantics_setting(plan: Plan, key: str) -> Any:
-    """One key of `evaluate.semantics`; its rules make nothing where the section is null."""
+    """Return one key of `evaluate.semantics`; None if the section is null."""
     return (semantics_settings(plan) or {}).get(key)
 
 
 def encoder_files(plan: Plan) -> list[str]:
-    """The staged encoder's files, weights first; none where none is needed."""
+    """Return the staged encoder's files, weights first; none if no encoder is needed."""
     needed = semantics_setting(plan, "encoder") not in (None, TFIDF)
     return [f"{plan.results}/semantics/encoder/{file}" for file in ENCODER_FILES] if needed else []
 
@@ -38,7 +36,7 @@ def diversity_file(plan: Plan) -> str:
 
 
 def vocabularies(plan: Plan, experiments: list[str]) -> list[str]:
-    """The words of the human text that the founders of these experiments read."""
+    """Return the vocabularies of the human text that the founders of these experiments read."""
     corpora = {
         corpus
         for name in experiments

@@ -1,4 +1,4 @@
-"""What can run without the loop: the Gaussian theory, and surveys of fingerprints."""
+"""List the files of the parts that run without the loop: theory and fingerprint surveys."""
 
 from pollination.plan import layout
 from pollination.plan.config.catalogue import read_catalogue, slug
@@ -16,7 +16,7 @@ def drawn_files(plan: Plan, figures: dict | list) -> list[str]:
 
 
 def theory_files(plan: Plan) -> list[str]:
-    """The theory's tables and figures; none where the config has no theory."""
+    """Return the theory's tables and figures; none without theory in the config."""
     tables = [
         f"{plan.results}/theory/{table}.parquet"
         for table in ("recursion", "summary", "sensitivity", "bound")
@@ -29,9 +29,10 @@ def survey_of(plan: Plan, name: str) -> dict:
 
 
 def surveyed(plan: Plan, name: str) -> dict[str, dict]:
-    """Population surveys: model -> folder, family and generation (its 'release').
+    """Return {model: family, month and release} of a population survey.
 
-    Founders are a family of their own: all descend from them.
+    A model is named by its folder; its generation stands for the release. Founders are a family of
+    their own, because all members descend from them.
     """
     models = {}
     for experiment in survey_of(plan, name)["experiments"]:
@@ -49,12 +50,12 @@ def surveyed(plan: Plan, name: str) -> dict[str, dict]:
 
 
 def sampled_models(plan: Plan, name: str) -> dict[str, dict]:
-    """As `surveyed`, for a population; a survey of other models has them in its models.csv."""
+    """Return `surveyed` for a population survey; other surveys list their models in models.csv."""
     return surveyed(plan, name) if survey_of(plan, name)["kind"] == "population" else {}
 
 
 def served(plan: Plan, name: str, part: str) -> dict[str, str]:
-    """Where a collected model is served. The job reads keys and prices: they change no output."""
+    """Return where a model is served. The job itself reads keys and prices, which are no params."""
     row = next(
         row
         for model, row in read_catalogue(survey_of(plan, name)["models"], served=True).items()
@@ -66,7 +67,7 @@ def served(plan: Plan, name: str, part: str) -> dict[str, str]:
 
 
 def survey_parts(plan: Plan, name: str) -> dict[str, list[str]]:
-    """Part -> the files that one job counts: an entry of `path`, a model, or a population."""
+    """Return {part: files that one job counts}: an entry of `path`, a model or a population."""
     survey = survey_of(plan, name)
     if survey["kind"] == "population":
         return {
@@ -89,14 +90,14 @@ def part_sources(plan: Plan, name: str, part: str) -> list[str]:
 
 
 def part_files(plan: Plan, name: str) -> list[str]:
-    """What the jobs that count a survey's parts write."""
+    """Return the files that the counting jobs of a survey write."""
     return [
         f"{plan.results}/fingerprint/{name}/parts/{part}.json" for part in survey_parts(plan, name)
     ]
 
 
 def catalogue_file(plan: Plan, name: str) -> str | list[str]:
-    """The list of models of a survey; a population has none."""
+    """Return the models.csv of a survey; a population survey has none."""
     return survey_of(plan, name).get("models", [])
 
 
@@ -105,13 +106,13 @@ def collect_prompts(plan: Plan, name: str) -> str | list[str]:
 
 
 def stopword_files(plan: Plan, name: str) -> list[str]:
-    """Staged from NLTK, a file of the user's, or none: then the package's list."""
+    """Return the file of stop words: staged from NLTK, the user's own, or none (built in)."""
     source = survey_of(plan, name)["count"]["stopwords"]
     return {"snowball": [], "nltk": [f"{plan.results}/staged/stopwords.txt"]}.get(source, [source])
 
 
 def families(plan: Plan, name: str) -> list[dict]:
-    """Population surveys: each child, the generation before, and the file of its parents."""
+    """Return each child of a population survey, the members before it, and its selection."""
     experiments = survey_of(plan, name)["experiments"]
     places = [
         (e, g, m)
@@ -155,7 +156,7 @@ def survey_selections(plan: Plan, name: str) -> list[str]:
 
 
 def fingerprint_files(plan: Plan) -> list[str]:
-    """The figures of all surveys; those of descent for populations only."""
+    """Return the figures of all surveys; those about parents only for population surveys."""
     files = []
     for name, survey in plan.config["fingerprint"].items():
         figures = [

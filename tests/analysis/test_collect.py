@@ -111,7 +111,7 @@ def outputs(model: str) -> str:
 def test_answers_are_collected_resumed_and_a_new_model_asks_only_itself(survey, server, tmp_path):
     server.refuse = {"story 2": 400}
     said = snakemake(tmp_path, "--", outputs("one"), configfile=survey, ok=False)
-    assert "status 400; 2 of 4 prompts are saved, run again to go on from there" in said
+    assert "status 400; 2 of 4 answers are saved, run the same command to resume" in said
     server.refuse, server.flaky = {}, True
     before = len(server.asked)
     server.asked.clear()
@@ -133,7 +133,7 @@ def test_answers_are_collected_resumed_and_a_new_model_asks_only_itself(survey, 
     assert found["outputs"] == 4 and found["top_bigrams"][0]["ngram"] == "story lantern"
     log = (tmp_path / "results/asked/logs/fingerprint/api/outputs/one.log").read_text()
     assert (
-        "4 prompts, 2 answered before; at most about 0.00 for the others" in log
+        "4 prompts, 2 already answered; at most about 0.00 for the rest" in log
         and "4 of 4 prompts" in log
     )
     everything = [
@@ -161,7 +161,7 @@ def test_a_key_that_is_missing_or_refused_gets_one_line_without_the_key(server, 
     monkeypatch.delenv("TEST_API_KEY", raising=False)
     with pytest.raises(
         ValueError,
-        match="the environment variable TEST_API_KEY .* is not set; export it and run again",
+        match="the environment variable TEST_API_KEY .* is not set; export it and run the same",
     ):
         collect._key(row)
     url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -172,8 +172,8 @@ def test_a_key_that_is_missing_or_refused_gets_one_line_without_the_key(server, 
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "story 1"}])
     said = collect._refused(caught.value, {"base_url": url, "name": "m"}, row, 2, 4)
     assert said == (
-        f"{url}: the key in TEST_API_KEY is not accepted; 2 of 4 prompts are saved, run again "
-        "to go on from there"
+        f"{url}: the endpoint rejected the key in TEST_API_KEY; 2 of 4 answers are saved, run the "
+        "same command to resume"
     )
 
 
@@ -184,14 +184,16 @@ def test_prices_are_foretold_and_counted_where_they_are_known():
     )
     assert (
         collect._foretold([("p", "x" * 200)] * 100, settings, row)
-        == "; at most about 1.02 for the others"
+        == "; at most about 1.02 for the rest"
     )
     assert (
         collect._spent([{"tokens": (500_000, 100_000)}], row)
         == ", 100,000 tokens written, 2.00 spent"
     )
     assert collect._foretold([("p", "x")], settings, {"model": "m"}) == ""
-    with pytest.raises(ValueError, match="prices of model m: 'x', '1' are no numbers"):
+    with pytest.raises(
+        ValueError, match="input_price, output_price of model m: 'x', '1'; both must be numbers"
+    ):
         collect._price({"model": "m", "input_price": "x", "output_price": "1"}, 1, 1)
 
 

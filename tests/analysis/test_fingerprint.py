@@ -238,7 +238,7 @@ def test_outputs_are_read_from_parquet_and_jsonl_alike_and_mistakes_have_one_lin
     )
     for text, complaint in (
         ('{"model": "a", "output": "x"}', "row 1: no prompt_id"),
-        ('{"model": "a", "prompt_id": 1, "output": 5}', "row 1: output '5' is no text"),
+        ('{"model": "a", "prompt_id": 1, "output": 5}', "row 1: output '5' is not text"),
         ("[1]", "line 1: not an object"),
         ("{broken", "line 1: not JSON"),
     ):
@@ -249,8 +249,8 @@ def test_outputs_are_read_from_parquet_and_jsonl_alike_and_mistakes_have_one_lin
     with pytest.raises(
         ValueError,
         match=(
-            "column 'output' is absent; needed: model, prompt_id, output; it has model, prompt_id, "
-            "more"
+            "column 'output' is missing; needed: model, prompt_id, output; the file has model, "
+            "prompt_id, more"
         ),
     ):
         list(counting.read_outputs(tmp_path / "bad.parquet"))
@@ -264,15 +264,15 @@ def test_outputs_are_read_from_parquet_and_jsonl_alike_and_mistakes_have_one_lin
     [
         (
             "model,family,release\na,x,2024-13\nb,x,2024-01",
-            r"line 2: release '2024-13' of a is no month; write it as 2025-03",
+            r"line 2: release '2024-13' of a is not a month; write it as YYYY-MM, e.g. 2025-03",
         ),
         ("model,family,release\na,x,2024-12\nb,,2024-01", r"line 3: no family for model 'b'"),
-        ("model,family,release\na,x,2024-12\na,y,2024-01", r"line 3: model 'a' stands there twice"),
-        ("model,family,release\na,x,2024-12\nb,x,2024-01", r"all 2 models are of one family, 'x'"),
-        ("model,family,release\na,x,2024-12\nb,y,2024-01", r"no family has two models"),
+        ("model,family,release\na,x,2024-12\na,y,2024-01", r"line 3: model 'a' appears twice"),
+        ("model,family,release\na,x,2024-12\nb,x,2024-01", r"2 models belong to one family, 'x'"),
+        ("model,family,release\na,x,2024-12\nb,y,2024-01", r"every family has only one model"),
         (
             "name,family\na,x",
-            r"line 2: no model for model '\?'; columns needed: model, family, release",
+            r"line 2: no model for model '\?'; add it; needed columns: model, family, release",
         ),
         ("model,family,release\n", r"no models"),
     ],
@@ -344,8 +344,8 @@ def test_results_of_the_toolkit_in_all_shapes(tmp_path, caplog):
     ]
     assert (
         second["top_bigrams"] == []
-        and "stands there twice" in caplog.text
-        and "top_bigrams: absent, so empty" in caplog.text
+        and "appears twice" in caplog.text
+        and "top_bigrams: missing, so empty" in caplog.text
     )
     for bad, complaint in (
         ("[]", "no models"),
@@ -369,7 +369,7 @@ def test_models_that_do_not_fit_the_list_are_an_error_or_left_out(tmp_path, capl
         m: {"family": "uuvvv"[i], "month": i, "release": "2024-01"} for i, m in enumerate("abcde")
     }
     for catalogued, complaint in (
-        ("abcde", "1 models not in list: x; mend it, or set mismatch: skip"),
+        ("abcde", "1 models not in list: x; correct this, or set mismatch: skip"),
         ("abcdex", "in list, without outputs: e"),
     ):
         listed = catalogue | {"x": catalogue["e"]} if "x" in catalogued else catalogue
@@ -377,10 +377,10 @@ def test_models_that_do_not_fit_the_list_are_an_error_or_left_out(tmp_path, capl
             tables.gather([part], listed, "list", "error", LOG)
     with caplog.at_level(logging.WARNING):
         assert list(tables.gather([part], catalogue, "list", "skip", LOG)) == ["a", "b", "c"]
-    assert "left out: d is without anything that recurs" in caplog.text
-    with pytest.raises(ValueError, match="all 2 models are of one family, 'u'"):
+    assert "left out: d is without recurring words" in caplog.text
+    with pytest.raises(ValueError, match="all 2 models belong to one family, 'u'"):
         tables.gather([part], {m: catalogue[m] for m in "ab"}, "list", "skip", LOG)
-    with pytest.raises(ValueError, match="stands in another file"):
+    with pytest.raises(ValueError, match="also in another file"):
         tables.gather([part, part], catalogue, "list", "skip", LOG)
 
 
@@ -878,14 +878,14 @@ def test_fingerprints_run_alone_and_without_them_nothing_is_planned(tmp_path):
     [
         (
             {"kind": "outputs", "path": "x"},
-            "fingerprint.s.models: missing; a survey of kind outputs needs it",
+            "fingerprint.s.models: the key is missing; add it, because a survey of kind outputs",
         ),
-        ({"kind": "collect", "models": "x"}, "fingerprint.s.collect.prompts: missing"),
-        ({"kind": "population"}, "'population' needs experiments; this config has none"),
+        ({"kind": "collect", "models": "x"}, "fingerprint.s.collect.prompts: the key is missing"),
+        ({"kind": "population"}, "'population' needs experiments, but this config has none"),
         ({"kind": "population", "experiments": ["x"]}, "'x' is not in experiments"),
         (
             {"kind": "results", "models": "x", "path": "y", "compare": {"bandwidth": "scot"}},
-            "allowed: scott, silverman, a number above 0",
+            "allowed: scott, silverman or a number above 0",
         ),
         ({"kind": "result"}, "did you mean 'results'"),
     ],

@@ -242,10 +242,10 @@ def test_more_dimensions_than_samples_are_refused():
     raw = {"run": "x", "theory": {"n": 4, "grid": {"dimensions": [1, 4]}}}
     with pytest.raises(
         ConfigError,
-        match=r"theory.n: 4 samples cannot estimate 4 dimensions; allowed: more samples",
+        match=r"theory.n: 4 samples are too few for the covariance of 4 dimensions; allowed: 5",
     ):
         resolve(copy.deepcopy(raw))
-    with pytest.raises(ValueError, match="n must be larger"):
+    with pytest.raises(ValueError, match="n to 4 or more"):
         Setting(3, 1, 1, 1, dimensions=3)
     with pytest.raises(ConfigError, match="the key 'corpora' is missing"):
         resolve({"run": "x", "theory": {}})

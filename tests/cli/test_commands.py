@@ -18,7 +18,7 @@ def say(capsys, *words: str) -> tuple[int, str, str]:
 def test_check_counts_the_models_of_a_config(capsys):
     assert say(capsys, "check") == (
         0,
-        f"{TOY}: fine. 2 experiments, 14 models, 4 of them founders.\n",
+        f"{TOY}: no mistakes. Experiments: 2; models to train: 14, including 4 founders.\n",
         "",
     )
 
@@ -55,19 +55,19 @@ def test_lineage_follows_the_selections(finished, capsys, monkeypatch):
     [
         (
             ("files", "populatoin", "1"),
-            "experiment 'populatoin' is not in this config; allowed: population, line",
+            "experiment 'populatoin' is not in the config; allowed: population, line",
         ),
         (("files", "line", "3"), "generation 3 is not in 'line'; allowed: 0 to 2"),
         (("lineage", "line/gen1/member1"), "member 1 is not in 'line'; allowed: 0 to 0"),
         (
             ("lineage", "founders/humn/member1"),
-            "founders 'humn' are those of no experiment; allowed: human",
+            "no experiment uses founders 'humn'; allowed: human",
         ),
         (
             ("lineage", "line.1"),
             (
-                "model 'line.1' is not the path of a member; allowed: EXPERIMENT/gen2/member1 or "
-                "founders/POOL/member0"
+                "model 'line.1' is not the path of a member; allowed: a path such as "
+                "EXPERIMENT/gen2/member1 or founders/POOL/member0"
             ),
         ),
     ],
@@ -78,10 +78,16 @@ def test_what_is_not_there_is_named(capsys, words, complaint):
 
 def test_a_file_that_is_no_yaml_or_not_there_is_one_line(capsys, tmp_path):
     (tmp_path / "bad.yaml").write_text("run: [")
-    for name, words in (("bad.yaml", "not readable as YAML"), ("none.yaml", "No such file")):
+    for name, words in (("bad.yaml", "not readable as YAML"), ("none.yaml", "no such file")):
         assert main(["check", "--configfile", str(tmp_path / name)]) == 2
         error = capsys.readouterr().err
-        assert words in error and error.count("\n") == 1
+        assert words in error and error.count("\n") == 1 and "Errno" not in error
+
+
+def test_lineage_before_a_selection_names_the_fix(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = say(capsys, "lineage", "population/gen2/member3")
+    assert status == 2 and "selection.json does not exist" in error and "resume the run" in error
 
 
 def test_a_mistake_in_a_config_is_an_answer(capsys, tmp_path):

@@ -21,7 +21,7 @@ def say(folder: Path, *words: str, **process) -> subprocess.CompletedProcess:
 def test_the_command_finds_presets_from_any_folder(tmp_path):
     done = say(tmp_path, COMMAND, "check", "--configfile", "config/test/toy.yaml")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{ROOT}/config/test/toy.yaml: fine. 2 experiments")
+    assert done.stdout.startswith(f"{ROOT}/config/test/toy.yaml: no mistakes.")
     done = say(tmp_path, COMMAND, "check", "--configfile", "config/test/toys.yaml")
     assert done.returncode == 2 and "config/test/toys.yaml" in done.stderr
 
@@ -47,8 +47,8 @@ def test_a_package_without_its_checkout_says_how_to_install_it(tmp_path):
     done = say(tmp_path, sys.executable, "-m", "pollination", "check")
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: {tmp_path}: the package lies there without its workflow/ and config/; install it "
-        "from a checkout with `pip install --editable .`\n"
+        f"error: {tmp_path}: the package is installed without its workflow/ and config/ folders; "
+        "run `pip install --editable .` in a checkout\n"
     )
 
 

@@ -75,7 +75,7 @@ def test_what_differs_is_explained_by_versions(copy, capsys):
     )
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if "gen2/member0/model.safetensors" in line]
-    assert "torch 1.0 there, " in line
+    assert "torch was 1.0, is " in line
 
 
 def test_reasons_are_named_in_the_order_in_which_they_count():
@@ -88,14 +88,14 @@ def test_reasons_are_named_in_the_order_in_which_they_count():
     assert "hardware (device auto)" in why(same, same)
     assert (
         why(same, same | {"params": {"device": "auto", "cpu_threads": 4}})
-        == "cpu_threads: 1 there, 4 here"
+        == "cpu_threads was 1, is 4"
     )
-    assert why(same, same | {"inputs": {"a": "2"}}) == "read another a"
+    assert why(same, same | {"inputs": {"a": "2"}}) == "the job read a different a"
     gpus = [same | {"hardware": {"device": name}} for name in ("NVIDIA A100", "NVIDIA H100")]
-    assert why(*gpus) == "other hardware: device NVIDIA A100 there, NVIDIA H100 here"
+    assert why(*gpus) == "other hardware: device was NVIDIA A100, is NVIDIA H100"
     assert (
         why(same, same | {"commit": "d" * 40 + "+"})
-        == "commit ccccccccc there, ddddddddd with changes here"
+        == "commit was ccccccccc, is ddddddddd with uncommitted changes"
     )
 
 
@@ -145,7 +145,7 @@ def test_a_config_means_the_same_from_another_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
-    [(("line", "7"), "generation 7 is not in 'line'"), (("line", "1"), "it is not there")],
+    [(("line", "7"), "generation 7 is not in 'line'"), (("line", "1"), "no such file")],
 )
 def test_what_cannot_be_reproduced_is_one_line(words, complaint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -158,10 +158,10 @@ def test_equal_runs_do_not_differ(copy, finished, capsys):
     assert main(["diff", RUN, str(finished / RUN)]) == 0
     out = capsys.readouterr().out
     assert (
-        "settings that differ: none" in out
-        and " 0 different, 0 only in the first, 0 only in the second" in out
+        "settings that differ (key, first, second): none" in out
+        and " 0 different, 0 only in the first run, 0 only in the second run" in out
     )
-    assert "line: nowhere" in out
+    assert "line: none" in out
 
 
 def test_it_says_where_two_runs_part(copy, finished, capsys):
@@ -181,7 +181,7 @@ def test_it_says_where_two_runs_part(copy, finished, capsys):
     assert set(found["scores"]["line"][0]) == {
         "accuracy, knowledge",
         "accuracy, coreference",
-        "nats a token, world/test",
+        "nats per token, world/test",
     }
     assert main(["diff", RUN, "nowhere"]) == 2
 

@@ -70,8 +70,8 @@ def replace(path: str, content: bytes) -> None:
 
 def test_a_whole_run_is_as_it_was_written(copy, capsys):
     status, out = say(capsys, "--jobs", "2")
-    assert status == 0 and "All is as it was written." in out
-    assert "named by no record" not in out  # no artifact is without a record
+    assert status == 0 and "All files match their records." in out
+    assert "no record names" not in out  # every artifact has a record
 
 
 def test_a_flipped_byte_a_cut_and_an_emptied_file_of_every_kind_are_found(copy):

@@ -61,7 +61,12 @@ def test_an_input_that_changes_while_a_job_reads_it_leaves_no_result(run, tmp_pa
     assert (
         (tmp_path / "job.log")
         .read_text()
-        .endswith(
-            "source.txt: it was changed or removed while this job read it; run snakemake again\n"
-        )
+        .endswith("source.txt: changed or deleted while this job read it; run snakemake again\n")
     )
+
+
+def test_an_error_of_the_system_is_one_line_without_its_number(run, tmp_path):
+    with pytest.raises(SystemExit):
+        run(lambda source: source.with_name("absent").read_text())
+    last = (tmp_path / "job.log").read_text().splitlines()[-1]
+    assert last.endswith(f"error: copy: {tmp_path}/absent: no such file or directory")

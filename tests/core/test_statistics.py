@@ -147,7 +147,7 @@ def test_a_choice_among_equals_is_a_draw_by_lot():
 
 @pytest.mark.parametrize("chosen, k", [([0, 0], 2), ([0], 2), ([5], 1), ([], 0)])
 def test_impossible_choices_are_refused(chosen, k):
-    with pytest.raises(ValueError, match="different members of 0..2"):
+    with pytest.raises(ValueError, match="different members of 0 to 2"):
         statistics.selection_confidence(np.ones((3, 4)), chosen, k, seed=0)
 
 

@@ -50,8 +50,8 @@ def test_a_file_that_changes_within_a_second_is_read_anew(tmp_path):
         ("def choose(a):\n    pass\n", [": TypeError", "missing 1 required"]),
         ("x = 1\nimport nowhere_to_be_found\n", [", line 2: ModuleNotFoundError"]),
         ("def choose(:\n", [", line 1: SyntaxError", "invalid syntax"]),
-        ("def chose():\n    pass\n", ["holds no function 'choose'"]),
-        ("choose = 3\n", ["holds no function 'choose'"]),
+        ("def chose():\n    pass\n", ["does not define a function 'choose'"]),
+        ("choose = 3\n", ["does not define a function 'choose'"]),
     ],
 )
 def test_a_failure_names_file_function_line_and_reason(tmp_path, text, words):

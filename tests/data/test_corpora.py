@@ -1,5 +1,6 @@
-"""Corpora: splits that stay, files of all kinds, streaming, prompts, the check against benchmarks;
-clear errors, nothing left behind.
+"""Corpora: stable splits, all kinds of files, streaming, prompts and the check against benchmarks.
+
+Errors are clear and leave no files.
 """
 
 import gzip
@@ -25,7 +26,7 @@ SPLITS = ("train", "validation", "test", "prompts")
 def build(
     folder: Path, seed: int = 100, sources: tuple[Path, ...] = (), **spec
 ) -> dict[str, dict[str, str]]:
-    """The documents of each split."""
+    """Build a corpus. Return the documents of each split."""
     build_corpus({"kind": "files", **spec}, seed, folder, sources)
     return {split: dict(read_documents(folder, split)) for split in SPLITS}
 
@@ -112,13 +113,22 @@ def test_too_few_documents_are_refused_and_nothing_is_left_behind(tmp_path, line
 
 def test_held_out_shares_that_leave_nothing_to_train_on_are_refused(tmp_path):
     path = write_lines(tmp_path / "a.txt", numbered(10))
-    with pytest.raises(ValueError, match="held_out: .* sum to 1.2"):
+    with pytest.raises(ValueError, match="corpora.c.held_out: .* sum to 1.2"):
         build(
             tmp_path / "c",
             path=str(path),
             txt_documents="line",
             held_out={"validation": 0.6, "test": 0.6, "prompts": 0},
         )
+
+
+def test_a_training_split_without_usable_text_is_refused(tmp_path):
+    splits = {split: str(tmp_path / f"{split}.txt") for split in ("train", "validation", "test")}
+    for split, path in splits.items():
+        write_lines(Path(path), ["  "] if split == "train" else numbered(3))
+    with pytest.raises(ValueError, match="corpora.c.splits.train: .*train.txt' holds no usable"):
+        build(tmp_path / "c", splits=splits, txt_documents="line")
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_short_documents_are_dropped_and_counted_and_max_documents_bounds_the_rest(tmp_path):
@@ -188,11 +198,11 @@ def bad_utf8_parquet(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("gone.parquet", lambda path: None, "path: .*no .parquet, .* file is there"),
+        ("gone.parquet", lambda path: None, "corpora.c.path: .*names no .parquet, .* file"),
         (
             "a.csv",
             lambda path: path.write_text("text\nx\n"),
-            "this kind of file is not read; allowed: .parquet",
+            "has another ending; allowed: .parquet",
         ),
         (
             "a.parquet",
@@ -202,12 +212,12 @@ def bad_utf8_parquet(path: Path) -> None:
         (
             "a.parquet",
             lambda path: pq.write_table(pa.table({"body": ["x"]}), path),
-            "column: 'text' is not there; allowed: body",
+            "corpora.c.column: 'text' is not a column of .*a.parquet; allowed: body",
         ),
         (
             "a.parquet",
             lambda path: pq.write_table(pa.table({"text": [1]}), path),
-            "column: 'text' holds int64, not text",
+            "corpora.c.column: 'text' holds int64, not text",
         ),
         ("a.parquet", bad_utf8_parquet, "row 1 is not valid UTF-8 at its byte 2"),
         (
@@ -223,7 +233,7 @@ def bad_utf8_parquet(path: Path) -> None:
         (
             "a.jsonl",
             lambda path: path.write_text('{"body": "x"}\n'),
-            "column: 'text' is in no line; its first line has: body",
+            "column: 'text' is in no line of .*a.jsonl; its first line has the keys body",
         ),
         (
             "a.jsonl.gz",
@@ -290,7 +300,7 @@ def test_a_larger_microworld_corpus_begins_with_the_smaller_one(tmp_path):
 
 @pytest.fixture
 def data_set(tmp_path, monkeypatch):
-    """A data set as the hub has them: a folder of parquet files."""
+    """A data set in the format of the hub: a folder of parquet files."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     folder = tmp_path / "set"
     folder.mkdir()
@@ -350,9 +360,12 @@ def test_a_data_sets_own_splits_are_kept_and_a_union_puts_corpora_together(tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"column": "body"}, "column: 'body' is not in .*; allowed: text, id"),
-        ({"split": "dev"}, "cannot be streamed: .*dev"),
-        ({"column": "id"}, "holds no text in column 'id'"),
+        (
+            {"column": "body"},
+            "corpora.staged.column: 'body' is not a column of .*; allowed: text, id",
+        ),
+        ({"split": "dev"}, "corpora.staged.name: .*cannot be streamed .*dev"),
+        ({"column": "id"}, "corpora.staged.column: 'id' holds no text"),
     ],
 )
 def test_a_data_set_that_does_not_fit_is_refused_and_nothing_is_left_behind(

@@ -1,6 +1,4 @@
-"""The table of corpus kinds: an entry and a module are enough for another kind, from the config to
-its documents.
-"""
+"""The table of corpus kinds: an entry and a module add a kind, from the config to its documents."""
 
 import math
 import sys
@@ -24,7 +22,7 @@ from tests.conftest import TOY
 
 @pytest.fixture
 def enter(monkeypatch):
-    """Enters a kind into the table, and its functions into a module of pollination.data."""
+    """Enter a kind into the table, and its functions into a module of pollination.data."""
 
     def entry(*functions, **facts) -> None:
         module = SimpleNamespace(**{function.__name__: function for function in functions})
@@ -50,7 +48,7 @@ def stanzas(paths: list[Path]):
 
 
 def read(spec, seed, folder, sources):
-    """Stanzas of local files, by the plan's list of them."""
+    """Read stanzas from the local files that the plan lists."""
     return {"files": len(sources)}, lambda: stanzas(sources)
 
 
@@ -76,12 +74,12 @@ def test_local_files_of_another_form(enter, tmp_path):
 
 def test_a_mistake_is_named_by_the_facts_of_the_entry(enter, tmp_path):
     enter(read, needs=("path",), endings=(".poem",))
-    with pytest.raises(ValueError, match="corpora.more.path: missing; a corpus of kind trial"):
+    with pytest.raises(ValueError, match="corpora.more.path: the key is missing; .* of kind trial"):
         plan_of()
     with pytest.raises(ValueError, match="corpora.more.splits: .*for kinds files and hub"):
         plan_of(splits={"train": "a", "validation": "b", "test": "c"})
     (tmp_path / "notes.txt").write_text("no poem")
-    with pytest.raises(ValueError, match="corpora.more.path: .*no .poem file is there"):
+    with pytest.raises(ValueError, match="corpora.more.path: .*there is no .poem file"):
         check_files(plan_of(path=str(tmp_path)).config)
 
 
@@ -104,6 +102,6 @@ def test_text_of_no_known_source_has_no_known_size_and_no_known_truth(enter):
     plan = plan_of()
     texts = Texts(plan)
     assert corpus_sources(plan, "more") == [] and math.isnan(texts.corpus("more")["train"])
-    assert texts.notes["more"] == "more: the size of a corpus of kind trial is not known"
+    assert texts.notes["more"] == "more: the size of a corpus of kind trial is unknown"
     assert sequences(plan, {"corpus": "more", "sequences": "blocks"}) == "blocks"
     assert sequences(plan, {"corpus": "world", "sequences": "blocks"}) == "documents"

@@ -1,5 +1,6 @@
-"""Data that nobody has looked at: odd types, bytes, lengths and names become text, a counted gap,
-or one clear line; memory stays bounded.
+"""Unchecked data: odd types, bytes, lengths and names become text, a counted gap or a clear error.
+
+Memory stays bounded.
 """
 
 import gzip
@@ -40,7 +41,7 @@ ODD = [
 
 
 def kept(tmp_path: Path, name: str, **spec) -> tuple[list[str], dict]:
-    """(texts of the corpus, what was skipped)."""
+    """Build a corpus. Return (its texts, the skipped documents by reason)."""
     found = texts(build(tmp_path / "c", path=str(tmp_path / name), held_out=ALL, **spec))
     return found, artifacts.read_json(tmp_path / "c/corpus.json")["skipped"]
 
@@ -77,7 +78,7 @@ NOT_TEXT = [
 def test_a_column_of_another_type_is_named(tmp_path, number):
     pq.write_table(pa.table({"text": NOT_TEXT[number]}), tmp_path / "a.parquet")
     with pytest.raises(
-        ValueError, match=r"a.parquet: column: 'text' holds .*, not text; name another of text$"
+        ValueError, match=r"column: 'text' holds .*, not text, in .*a.parquet.*columns are: text$"
     ):
         kept(tmp_path, "a.parquet")
 
@@ -166,15 +167,15 @@ def test_rows_are_read_at_once_as_far_as_they_fit(tmp_path, monkeypatch):
 def test_a_document_longer_than_a_column_can_hold_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_BYTES", 1000)
     for name, unit, words in (
-        ("a.txt", "line", "line 2 is longer than"),
-        ("a.txt", "file", "set txt_documents: paragraph or line"),
-        ("a.jsonl", "line", "line 2 is"),
+        ("a.txt", "line", "line 2 exceeds"),
+        ("a.txt", "file", "Set txt_documents: paragraph or line"),
+        ("a.jsonl", "line", "line 2 exceeds"),
     ):
         (tmp_path / name).write_text('{"text": "x"}\n' + "y" * 1001)
         with pytest.raises(ValueError, match=f"{name}: .*{words}"):
             kept(tmp_path, name, txt_documents=unit)
     (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(b"0" * 10_000_000))
-    with pytest.raises(ValueError, match="line 1 is longer than 1,000 bytes"):
+    with pytest.raises(ValueError, match="line 1 exceeds 1,000 bytes"):
         kept(tmp_path, "bomb.jsonl.gz")
 
 
@@ -233,5 +234,7 @@ def test_names_in_data_do_not_reach_the_terminal_or_the_log_raw(tmp_path):
         tmp_path, "--", "results/toy/corpora/text/train.parquet", configfile=config, ok=False
     )
     line, log = the_error(output), (tmp_path / "results/toy/logs/corpora/text.log").read_text()
-    assert "a.parquet: column: 'text' is not there" in line and "\\x1b[31mred\\u202e" in line
+    assert (
+        "corpora.text.column: 'text' is not a column of" in line and "\\x1b[31mred\\u202e" in line
+    )
     assert not any(hidden(c) and c != "\n" for c in line + log) and left_behind(tmp_path) == []

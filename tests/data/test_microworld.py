@@ -1,6 +1,4 @@
-"""The microworld's probabilities are exact, its questions have the answers that its sentences
-state, its truth measures measure.
-"""
+"""The microworld: exact probabilities, questions that agree with its sentences, truth measures."""
 # ruff: noqa: SIM905 (word lists are easier to read as text)
 
 import json

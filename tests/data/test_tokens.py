@@ -1,5 +1,6 @@
-"""Tokenizers of all kinds, and packed text: every token once, in order, exact, whatever the text;
-damage is noticed.
+"""Tokenizers of all kinds and packed text.
+
+Every token of any text is packed once and in order. Damage is detected.
 """
 
 import json
@@ -36,7 +37,7 @@ ALPHABET = [
 
 @pytest.fixture(scope="module")
 def prose(tmp_path_factory):
-    """A corpus of English-like prose, made from nothing."""
+    """A generated corpus of English-like prose."""
     folder = tmp_path_factory.mktemp("prose")
     rng = random.Random(0)
     stems = ["".join(rng.choices("abcdefghilmnoprstu", k=rng.randint(2, 9))) for _ in range(1500)]
@@ -61,8 +62,10 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["word", "bpe", "stories", "llama2", "metaspace"])
 def tokenizer(request, world, prose, tmp_path_factory):
-    """Of each kind; the pretrained one also as Llama-2 sets a space before a text, and as newer
-    ones do, which are not taken word by word.
+    """A tokenizer of each kind.
+
+    Pretrained tokenizers put a space before a text as Llama-2 does, or as newer models do. The
+    latter are not tokenised word by word.
     """
     folder = tmp_path_factory.mktemp(request.param)
     if request.param in ("stories", "llama2", "metaspace"):
@@ -92,7 +95,7 @@ def tokenizer(request, world, prose, tmp_path_factory):
 
 
 def plain(tokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids of whole texts, one by one, special tokens read as text."""
+    """Return the ids of whole texts, one by one, with special tokens read as text."""
     tokenizer.backend_tokenizer.encode_special_tokens = True
     return [
         tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids for text in texts
@@ -146,7 +149,7 @@ def test_bpe_of_a_corpus_too_small_for_its_vocabulary_says_so(world, tmp_path, c
         make_tokenizer({"kind": "bpe", "vocab_size": 30000}, world, tmp_path, 1)
     assert (
         257 < len(load_tokenizer(tmp_path)) < 30000
-        and "not the 30000 of tokenizer.vocab_size" in caplog.text
+        and "fewer than the 30000 of tokenizer.vocab_size" in caplog.text
     )
 
 
@@ -188,12 +191,12 @@ def test_a_tokenizer_saved_while_it_cut_and_padded_does_so_no_more(tmp_path):
 
 def test_a_pretrained_tokenizer_that_cannot_serve_is_refused_in_one_line(prose, tmp_path):
     def refused(source) -> str:
-        with pytest.raises(ValueError, match="tokenizer.source: ") as error:
+        with pytest.raises(ValueError, match="models.out: ") as error:
             make_tokenizer({"kind": "pretrained", "source": str(source)}, None, tmp_path / "out", 1)
         assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
         return str(error.value)
 
-    assert "no such folder" in refused(tmp_path / "gone")
+    assert "does not exist" in refused(tmp_path / "gone")
     make_tokenizer({"kind": "bpe", "vocab_size": 300}, prose, tmp_path / "good", 1)
     shutil.copytree(tmp_path / "good", tmp_path / "endless")
     config = json.loads((tmp_path / "good" / "tokenizer_config.json").read_text())
@@ -237,7 +240,7 @@ def merge_over_a_word(model: dict) -> None:
 
 def no_bytes(model: dict) -> None:
     model["byte_fallback"] = (
-        False  # neighbours that are unknown become one token, a line's end among them
+        False  # adjacent unknown characters become one token, including a line end
     )
 
 
@@ -303,7 +306,9 @@ def test_ids_are_packed_in_the_smallest_type_that_holds_them_over_many_writes(
 
 @pytest.mark.parametrize("wrong", [-1, 50, 70_000, 2**40])
 def test_an_id_of_another_vocabulary_is_refused_and_nothing_is_left_behind(tmp_path, wrong):
-    with pytest.raises(ValueError, match=f"token id {wrong} is not in the vocabulary of 50"):
+    with pytest.raises(
+        ValueError, match=f"token id {wrong} is not in the vocabulary; allowed: 0 to 49"
+    ):
         pack_ids([[1, wrong, 2]], 50, 2, 0, tmp_path / "text.bin")
     assert not list(tmp_path.iterdir())
 

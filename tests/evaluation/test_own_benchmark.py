@@ -256,7 +256,7 @@ CHANGES = {  # file, old, new, what the message names
         "base.yaml",
         "metric: acc_norm,",
         "metric: f1,",
-        "harbours.yaml: task 'harbours': metric_list: metric 'f1' is not computed; allowed: acc, a",
+        "harbours.yaml: task 'harbours': metric_list: metric 'f1' is not supported; allowed: acc,",
     ),
     "another aggregation": (
         "base.yaml",
@@ -281,7 +281,7 @@ CHANGES = {  # file, old, new, what the message names
         "base.yaml",
         "utils.choices",
         "../utils.choices",
-        "base.yaml: !function '../utils.choices' is not a function; write FILE.FUNCTION",
+        "base.yaml: !function '../utils.choices' is not allowed; write FILE.FUNCTION",
     ),
     "no function": (
         "base.yaml",
@@ -367,7 +367,7 @@ def test_a_fault_of_truthfulqa_is_not_repeated(folder, tmp_path):
 
 
 def test_the_example_of_the_documentation_works(tmp_path, monkeypatch):
-    section = (ROOT / "config/README.md").read_text().split("### An own benchmark")[1]
+    section = (ROOT / "config/README.md").read_text().split("### Your own benchmark")[1]
     files = re.findall(r"(?m)^`(quiz/\S+)`:\n\n```\w+\n(.*?)```", section, re.DOTALL)
     entry = re.search(r"under `tasks`:\n\n```yaml\n(.*?)```", section, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)

@@ -88,7 +88,7 @@ def test_random_numbers_are_the_same_in_every_run_and_differ_between_measures(ab
         ("return {}", "returned {}"),
         ("return {'a': float('inf')}", "returned {'a': inf}"),
         ("return {1: 2.0}", "returned {1: 2.0}"),
-        ("return member.sequences('world/tst')", "line 8: ValueError: no text 'world/tst' is meas"),
+        ("return member.sequences('world/tst')", "line 8: ValueError: text 'world/tst' is not in"),
         ("raise KeyError('x')", "line 8: KeyError: 'x'"),
     ],
 )

@@ -301,7 +301,7 @@ def test_one_subject_of_the_group_takes_its_rows_of_the_common_file(tmp_path, ca
         mmlu(tmp_path / "data", template="mmlu_virology", questions=1000), tmp_path / "task"
     )
     assert (entry["questions"], entry["questions_available"]) == (20, 20)
-    assert "questions 1000 is more than the 20 of split 'test': all are asked" in caplog.text
+    assert "questions 1000 exceeds the 20 questions of split 'test', so all are used" in caplog.text
 
 
 def test_a_templates_own_processing_is_done_once(tmp_path):
@@ -366,7 +366,7 @@ def test_hub_data_is_read_through_datasets(tmp_path):
     )
     table = templates.fetch({"dataset_path": str(tmp_path / "repository")}, "test")
     assert table.column_names == ["question", "label", "__row__"] and len(table) == 2
-    with pytest.raises(ValueError, match=r"cannot be fetched .*data: \{train: file.parquet\}"):
+    with pytest.raises(ValueError, match=r"cannot be downloaded .*data: \{train: file.parquet\}"):
         templates.fetch({"dataset_path": str(tmp_path / "repository")}, "train")
 
 
@@ -393,7 +393,7 @@ def test_hub_data_is_read_through_datasets(tmp_path):
             {"data": {"dev": "dev.parquet", "test": "labels.parquet"}},
             "question 0 has no answer among its choices",
         ),
-        ({"data": {"dev": "dev.parquet", "test": "empty.parquet"}}, "names none of"),
+        ({"data": {"dev": "dev.parquet", "test": "empty.parquet"}}, "has none of the allowed"),
         ({"data": {"dev": "dev.parquet"}}, "is evaluated on split 'test'; data names: dev"),
         (
             {"data": {"test": "test.parquet"}},
@@ -454,7 +454,7 @@ def test_an_unknown_template_gets_its_nearest_names(tmp_path):
 
 
 def test_microworld_errors(tmp_path, corpus):
-    with pytest.raises(ValueError, match="'algebra' is not in corpus 'world'; it has: knowledge"):
+    with pytest.raises(ValueError, match="'algebra' is not in corpus 'world'; allowed: "):
         stage_task(microworld(benchmark="algebra"), tmp_path / "task", 1234, corpus)
     with pytest.raises(
         ValueError, match="num_fewshot 4 needs 4 examples in split 'dev' of 'knowledge'; it has 3"
@@ -672,7 +672,7 @@ def test_a_damaged_split_of_a_staged_task_is_named_before_anything_is_asked(tmp_
     for _ in ("damaged", "gone"):
         with pytest.raises(
             artifacts.DamagedArtifact,
-            match="test.parquet: it is not what task.json says.*delete .* and run snakemake",
+            match="test.parquet: the file is missing or differs .*delete .* and run snakemake",
         ):
             load_tasks({"mmlu": tmp_path / "task"}, 1234)
         path.unlink(missing_ok=True)

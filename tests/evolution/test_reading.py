@@ -1,6 +1,4 @@
-"""What a child reads of the shards: whole texts in order, with or without prompts, up to a budget,
-in its own tokens.
-"""
+"""A child reads whole texts of the shards in order, up to a budget and in its own tokens."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +21,7 @@ MINE, OTHER = words("<eos>", "?", "a", "b", "c"), words("c", "b", "<eos>", "?", 
 
 
 def synthetic_ids(*arguments) -> list[list[int]]:
-    """The token ids that are trained on."""
+    """Return the token ids that are trained on."""
     return [ids[first:] for ids, first in synthetic_rows(*arguments)]
 
 
@@ -48,13 +46,11 @@ def test_texts_are_read_in_order_with_or_without_prompts_up_to_the_budget(shards
     paths, texts = shards
     assert synthetic_ids(paths, True, None, MINE) == texts
     assert synthetic_ids(paths, False, None, MINE) == [text[1:] for text in texts]
-    assert (
-        synthetic_ids(paths, True, 16, MINE) == texts[:4]
-    )  # the text that reaches the budget is the last
+    assert synthetic_ids(paths, True, 16, MINE) == texts[:4]  # the last text reaches the budget
 
 
 def test_another_familys_text_is_tokenised_anew_and_the_own_familys_ids_are_kept(tmp_path):
-    """A pool of two families, dealt together: row by row, whoever wrote it."""
+    """In a pool of two families, each row is read by the vocabulary that wrote it."""
     rows = [
         {
             "token_ids": [4, 3, 2],
@@ -97,7 +93,7 @@ def test_another_familys_text_is_tokenised_anew_and_the_own_familys_ids_are_kept
 
 
 def training(tmp_path, **change) -> Training:
-    """A child of generation 2 that reads the shards, and human text of 40 blocks of 4 tokens."""
+    """A child of generation 2 that reads the shards and human text of 40 blocks of 4 tokens."""
     if not (tmp_path / "human.bin").exists():
         pack_ids([[2, 3, 4, 2]] * 39 + [[3, 3, 3, 3]], 5, 4, 0, tmp_path / "human.bin", "none")
     settings = {"include_prompt": True, "tokens": None}
@@ -140,7 +136,7 @@ def test_what_is_measured_is_what_is_read(shards, tmp_path, separator, accumulat
 
 
 def rounds(one: Training) -> list[list[int]]:
-    """The blocks of all synthetic text, packed here by hand: each round by itself."""
+    """Return the blocks of all synthetic text. Each round is packed on its own."""
     blocks = []
     for shards in one.rounds:
         rows = [ids[first:] for ids, first in one.synthetic_rows(shards, MINE)]

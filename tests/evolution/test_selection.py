@@ -1,4 +1,4 @@
-"""Who become parents: the best by accuracy, or those that a user's own rule returns."""
+"""Selection of parents by accuracy or by a user's own rule."""
 
 import json
 
@@ -15,7 +15,7 @@ RIGHT = [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]]  # answers of e
 
 @pytest.fixture
 def files(tmp_path):
-    """(scores, answers) of four members, one of whose benchmarks is of no concern."""
+    """(scores, answers) of four members, with one benchmark that selection ignores."""
     scores, answers = [], []
     for slot, right in enumerate(RIGHT):
         tasks = {"quiz": {"accuracy": sum(right) / 4, "stderr": 0.1}}

@@ -1,6 +1,4 @@
-"""Shards: what is kept, when they are full, that they repeat bit for bit, go on after a stop, and
-say why they cannot.
-"""
+"""Shards: dropped rows, budgets, bit-identical repeats, resumes after a stop, and errors."""
 
 import logging
 
@@ -83,7 +81,7 @@ def test_short_completions_are_dropped_and_replaced_until_the_budget_is_met(
     assert sum(map(len, new)) == counts["tokens"] == counts["completion_tokens"]
     assert (
         600 <= counts["tokens"] < 600 + 21 and counts["tokens"] - len(new[-1]) < 600
-    )  # not a row more than needed
+    )  # no more rows than needed
     assert counts["rows_kept"] == len(rows) < counts["rows_drawn"]
     assert all(len(ids) - (ids[-1] == EOS) >= 10 for ids in new)
     texts = dict(PROMPTS)
@@ -168,7 +166,7 @@ def test_a_degenerated_model_is_named_and_leaves_nothing(tokenizer, tmp_path):
         silent.lm_head.weight[EOS] = 1.0
         silent.model.decoder.final_layer_norm.bias.fill_(5.0)
     with pytest.raises(
-        ValueError, match=r"degenerated: only 0 of 400 completions have min_completion_tokens 10"
+        ValueError, match=r"min_completion_tokens: 10: the model has degenerated: only 0 of 400"
     ) as error:
         write(silent, tokenizer, tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
@@ -176,13 +174,13 @@ def test_a_degenerated_model_is_named_and_leaves_nothing(tokenizer, tmp_path):
         write(silent, tokenizer, tmp_path, tokens=None)
     counts, rows, _ = write(
         silent, tokenizer, tmp_path, min_completion_tokens=0, tokens=50
-    )  # ends of text count: this ends
+    )  # end-of-text tokens count, so this ends
     assert counts["tokens"] == len(rows) == 50 and {row["completion"] for row in rows} == {""}
 
 
 def test_min_tokens_that_cannot_be_reached(model, tokenizer, tmp_path):
     with pytest.raises(
-        ValueError, match="min_completion_tokens: 30 can never be reached with max_new_tokens 20"
+        ValueError, match="min_completion_tokens: 30 exceeds max_new_tokens.*at most 20"
     ):
         write(model, tokenizer, tmp_path, min_completion_tokens=30)
 
@@ -227,7 +225,7 @@ def test_an_architecture_without_faster_paths_is_named_once(model, tokenizer, tm
         "prompts": PROMPTS[:4],
     }
     write(model, tokenizer, tmp_path, **few)
-    assert "general way" not in caplog.text
+    assert "general code" not in caplog.text
     write(other, tokenizer, tmp_path, **few)
     assert (
         sum("'gpt_neox' is none of llama, gpt2, opt" in message for message in caplog.messages) == 1
@@ -240,7 +238,7 @@ def test_more_shards_than_prompts(model, tokenizer, tmp_path):
 
 
 class StopAfter:
-    """False the first `looks` times it is asked."""
+    """A stop request that is false in the first `looks` checks."""
 
     reason, may_save = "SIGTERM", True
 
@@ -256,7 +254,7 @@ class StopAfter:
 def test_a_stopped_shard_goes_on_to_the_same_file(model, tokenizer, tmp_path, looks):
     whole = write(model, tokenizer, tmp_path, "whole.parquet", batch_size=2, tokens=300)
     work = tmp_path / "work"
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match="shard 0: stopped by SIGTERM; .* run the same command"):
         write(
             model,
             tokenizer,

@@ -17,7 +17,7 @@ from pollination.analysis.semantics import compare
 from pollination.core import artifacts
 from pollination.data.microworld import expected_distinct_facts
 from pollination.evolution.selection import select
-from pollination.figures import continuations, drawing, page, semantics
+from pollination.figures import continuations, difference, drawing, page, semantics
 from pollination.plan import layout, report
 from pollination.plan.config.resolve import resolve
 from pollination.plan.embedding import embedded_groups, embedded_places
@@ -338,11 +338,11 @@ def test_difference_finds_what_was_put_in(plan):
     )
     assert found["world/test, excess nats", "population minus line"]["verdict"] == "line higher"
     assert end["sentence"].startswith(
-        "knowledge, accuracy: in generation 4 the population lies above the line by "
+        "knowledge, accuracy: in generation 4 the population exceeds the single line by "
         f"{float(end['mean']):.1f} points"
     )
     assert (
-        "lies below the line by 0."
+        "is below the single line by 0."
         in found["world/test, excess nats", "population minus line"]["sentence"]
     )
 
@@ -359,13 +359,46 @@ def test_difference_finds_what_was_put_in(plan):
     ) == pytest.approx(members - lines, rel=1e-4)
 
 
-def test_equal_models_are_not_told_apart(tmp_path):
+def test_the_difference_between_equal_models_is_not_significant(tmp_path):
     plan = invent(tmp_path, line_seeds=(42,), generations=1, population=1)
     roles = plan.config["figures"] | {"population": ["line.s42"], "line": ["line.s42"]}
     _, rows = draw("difference", Plan(plan.config | {"figures": roles}, plan.results))
-    assert {r["verdict"] for r in rows if r["comparison"] == "population minus line"} == {
-        "not told apart"
-    }
+    ends = [r for r in rows if r["comparison"] == "population minus line"]
+    assert {r["verdict"] for r in ends} == {"not significant"}
+    assert ends[0]["sentence"] == (
+        "knowledge, accuracy: in generation 0 the difference between population and single line is "
+        "not significant (+0.0 points, 95 % confidence interval +0.0 to +0.0)."
+    )
+
+
+def test_a_saturated_measure_is_reported_as_saturated():
+    full, part = np.full((3, 5), 100.0), np.full((1, 5), 80.0)
+    assert difference.saturation([full, full[:1]]) == 1.0
+    assert difference.saturation([full, part]) is None and difference.saturation([0 * part]) == 0.0
+    row = {"mean": 0.0, "low": 0.0, "high": 0.0, "unit": difference.POINTS}
+    for measure, comparison, level, said in (
+        (
+            "mmlu, accuracy",
+            "change of population",
+            1.0,
+            (
+                "mmlu, accuracy: from generation 0 to 4 the population is unchanged at 1.00 "
+                "(saturated: every model answers every question)."
+            ),
+        ),
+        (
+            "world, facts known",
+            "population minus line",
+            0.0,
+            (
+                "world, facts known: in generation 4 population and single line are equal at 0.00 "
+                "(saturated: no model knows any fact)."
+            ),
+        ),
+    ):
+        shown = row | {"measure": measure, "comparison": comparison}
+        assert difference.sentence(shown, 4, level) == said
+    assert difference.verdict("change of line", row, 1.0) == "unchanged at 1.00"
 
 
 def test_selection_rows_repeat_selection_json(plan):
@@ -390,8 +423,8 @@ def test_a_choice_by_an_own_rule_is_shown_as_such(tmp_path):
     )
     assert champion["weights_from"] == "generation 1 member 3"  # child (1, 0): parents are 2 and 3
     html = Path(f"{out}.html").read_text(encoding="utf-8")
-    assert "first choice of the own rule" in html
-    assert "colour: <bdi>accuracy on knowledge</bdi>" in html
+    assert "first choice of the custom rule" in html
+    assert "Colour: <bdi>accuracy on knowledge</bdi>" in html
 
 
 def test_lineage_draws_the_champion_and_its_parents(plan):
@@ -453,7 +486,7 @@ def test_tables_of_chosen_prompts_and_generations(plan, tmp_path):
         ("p0", 4, "population"),
     ]
     assert len(rows) == 8 and continuations.tables(rows)[0].startswith("<h2>Prompt <bdi>p2</bdi>")
-    with pytest.raises(ValueError, match="'spring' is not among those that population continues"):
+    with pytest.raises(ValueError, match="population does not continue prompt 'spring'"):
         continuations.read(run, {"population": "population"}, prompt_ids=["spring"])
 
 

@@ -1,4 +1,4 @@
-"""Models of three families: made, saved, loaded, mutated; misfits are refused in one line."""
+"""Create, save, load and mutate models of three families. Misfits are refused in one line."""
 
 import pytest
 import torch
@@ -149,7 +149,10 @@ def test_damaged_or_foreign_weights_are_refused(folder):
     [
         (spec("lama"), "did you mean 'llama'"),
         (spec("llama", hiden_size=3), "did you mean 'hidden_size'"),
-        (spec("llama", vocab_size=5), "too small for the tokenizer's 13 tokens"),
+        (
+            spec("llama", vocab_size=5),
+            "too small for the tokenizer; allowed: an integer of at least 13",
+        ),
     ],
 )
 def test_a_blueprint_that_cannot_be_is_refused(bad, words, tmp_path):
@@ -164,7 +167,9 @@ def test_a_tokenizer_that_does_not_fit_a_pretrained_model_is_refused(folder, tmp
     pretrained = {"pretrained": str(folder), "context_tokens": 12}
     with pytest.raises(ValueError, match="do not fit"):
         checkpoint.write_blueprint(pretrained, tokenizer, out)
-    with pytest.raises(ValueError, match="more than the 12 positions"):
+    with pytest.raises(
+        ValueError, match="context_tokens: 13 exceeds the positions of .*; allowed: at most 12"
+    ):
         checkpoint.write_blueprint(pretrained | {"context_tokens": 13}, make_tokenizer(), out)
 
 
@@ -184,9 +189,7 @@ def test_asking_for_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     ("architecture", "name"), [("gpt2", "n_positions"), ("opt", "max_position_embeddings")]
 )
 def test_a_setting_by_its_architectures_own_name_is_taken(architecture, name):
-    """GPT-2 calls its positions n_positions; `context_tokens`, ours, must not replace what was
-    given.
-    """
+    """GPT-2 calls its positions n_positions. `context_tokens` must not replace a given value."""
     made = checkpoint.make_config(spec(architecture, **{name: 128}), make_tokenizer())
     assert made.max_position_embeddings == 128
     assert (

@@ -1,6 +1,4 @@
-"""The table of decoding methods says of each what it does, and an entry and a module are enough for
-another one.
-"""
+"""The table of decoding methods: it describes each method, and an entry and a module add one."""
 
 import sys
 from dataclasses import replace
@@ -49,7 +47,7 @@ def test_no_method_means_nucleus():
 
 @pytest.fixture
 def enter(monkeypatch):
-    """Enters a method into the table, and its function into a module of pollination.models."""
+    """Enter a method into the table, and its function into a module of pollination.models."""
 
     def entry(function, **facts) -> None:
         monkeypatch.setitem(
@@ -98,5 +96,6 @@ def test_the_plan_and_the_forecast_read_the_entry(enter):
     assert written_flops(decoding="trial", top_k=7) == pytest.approx(
         7 * written_flops(decoding="sample")
     )
-    with pytest.raises(ValueError, match="trial decoding writes one completion a prompt"):
+    message = "decoding: trial, which writes only one completion per prompt"
+    with pytest.raises(ValueError, match=message):
         written_flops(decoding="trial", tokens=1000)

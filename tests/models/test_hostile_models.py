@@ -1,5 +1,6 @@
-"""Checkpoints that others made: nothing in them is run, nothing is made up, nothing absurd is
-allocated; each is refused in one line.
+"""Hostile checkpoints are refused in one line.
+
+No code in them runs, no weights are invented, and no absurd sizes are allocated.
 """
 
 import json
@@ -21,7 +22,7 @@ PWNED = "pwned"
 
 
 class Bomb:
-    """Unpickled, it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __reduce__(self):
         return open, (PWNED, "w")
@@ -29,7 +30,7 @@ class Bomb:
 
 @pytest.fixture
 def user_folder(tmp_path, monkeypatch) -> Path:
-    """A whole user_folder of a Llama, as a user has it, in the folder `given`."""
+    """The folder `given`: a complete Llama, as a user would have it."""
     monkeypatch.chdir(tmp_path)
     folder, tokenizer = tmp_path / "given", make_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -39,15 +40,16 @@ def user_folder(tmp_path, monkeypatch) -> Path:
 
 
 def prepare(folder: Path) -> None:
-    """What the job does that takes a pretrained model up."""
+    """Do the work of the job that imports a pretrained model."""
     given = {"pretrained": str(folder), "context_tokens": 12}
     write_tokenizer({"kind": "pretrained", "source": str(folder)}, None, Path("made"), 0)
     checkpoint.write_blueprint(given, checkpoint.load_tokenizer("made"), Path("made"))
 
 
 def refused(run, words: str) -> None:
-    """`run` ends in one line with `words`, soon, in bounded memory, having run nothing and written
-    no weights.
+    """Assert that `run` soon fails with one line that holds `words`.
+
+    It must use bounded memory, run no code and write no weights.
     """
     before_s, before_kb = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError) as caught:
@@ -83,12 +85,12 @@ def test_a_whole_checkpoint_is_taken_up_in_half_precision_too(user_folder):
 def test_a_pickle_is_never_opened(user_folder):
     state = load_file(user_folder / "model.safetensors")
     (user_folder / "model.safetensors").unlink()
-    torch.save(state, user_folder / "pytorch_model.bin")  # sound, and a pickle all the same
+    torch.save(state, user_folder / "pytorch_model.bin")  # sound, but a pickle
     refused(lambda: prepare(user_folder), "pickles are not opened")
     torch.save({"model.norm.weight": Bomb()}, user_folder / "pytorch_model.bin")
     refused(lambda: prepare(user_folder), "pickles are not opened")
     torch.load(user_folder / "pytorch_model.bin", weights_only=False)
-    assert Path(PWNED).exists()  # it would have been run
+    assert Path(PWNED).exists()  # loading it does run the code
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -109,7 +111,7 @@ def test_code_beside_a_model_is_never_run(user_folder, known):
         auto_map={"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]},
         trust_remote_code=True,
     )
-    if known:  # what the name says is built, by the library's own code
+    if known:  # the library's own code builds the named architecture
         prepare(user_folder)
         assert (
             not Path(PWNED).exists() and checkpoint.load_model("made").config.model_type == "llama"
@@ -189,9 +191,9 @@ def test_tensors_that_do_not_belong_are_not_used_and_in_a_member_refused(user_fo
 def test_a_tokenizer_whose_ids_the_model_does_not_know_is_refused(user_folder):
     path = user_folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
-    tokenizer["model"]["vocab"]["k"] = 10**6  # no more tokens than before, and an id far beyond
+    tokenizer["model"]["vocab"]["k"] = 10**6  # the same number of tokens, but a far larger id
     path.write_text(json.dumps(tokenizer))
-    refused(lambda: prepare(user_folder), "they do not fit")
+    refused(lambda: prepare(user_folder), "tokenizer and model do not fit")
     refused(lambda: checkpoint.load_member(user_folder), "ids up to 1000000")
     tokenizer["model"]["vocab"] |= {f"more{n}": 20 + n for n in range(50)}
     path.write_text(json.dumps(tokenizer))

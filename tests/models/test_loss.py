@@ -1,6 +1,4 @@
-"""The chunked loss: loss curves, weights and gradients are those of transformers' own loss, for
-every family.
-"""
+"""The chunked loss: loss curves, weights and gradients equal those of transformers' own loss."""
 
 import logging
 
@@ -52,7 +50,7 @@ def chunks_of_five(monkeypatch):
 def test_loss_curve_and_weights_are_those_of_a_plain_loop(family, chunks_of_five, tmp_path):
     chosen = settings(
         epochs=3, learning_rate=1e-2, epsilon=1e-4
-    )  # a smaller one makes steps of the rounding of a zero gradient
+    )  # a smaller value turns rounding errors of a zero gradient into steps
     ours = Trainer(
         new_model(family), text(), chosen, 7, CPU, tmp_path, "k", logging.getLogger("test")
     )
@@ -86,7 +84,7 @@ def test_loss_curve_and_weights_are_those_of_a_plain_loop(family, chunks_of_five
 
 
 def gradients(family: str, chunked: bool, precision=None) -> tuple[float, torch.Tensor]:
-    """(loss, all gradients of three times the loss) of a model far from uniform."""
+    """Return (loss, all gradients of three times the loss) of a model far from uniform."""
     model, tokens_BT = new_model(family), torch.from_numpy(text().blocks(np.arange(8)))
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(50)

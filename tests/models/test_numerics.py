@@ -1,5 +1,6 @@
-"""NaN and infinity stop the job that made them, in one line, and never reach a choice; perplexities
-of fixed weights are known.
+"""NaN and infinity stop their job in one line and never reach a selection.
+
+The perplexities of fixed weights are known.
 """
 
 import json
@@ -32,7 +33,7 @@ NOT_FINITE = [math.nan, math.inf, -math.inf]
 
 @pytest.mark.parametrize("value", NOT_FINITE)
 def test_an_artifact_names_the_value_that_is_not_finite_and_is_not_written(tmp_path, value):
-    with pytest.raises(ValueError, match=r"tasks\.a\.1\.accuracy is .*, no finite number"):
+    with pytest.raises(ValueError, match=r"tasks\.a\.1\.accuracy: .* is not a finite number"):
         artifacts.write_json(tmp_path / "a.json", {"tasks": {"a": [0.5, {"accuracy": value}]}})
     assert not list(tmp_path.iterdir())
 
@@ -60,7 +61,7 @@ def folder(tmp_path) -> Path:
 
 
 class Text:
-    """Blocks of one token over and over."""
+    """Blocks that repeat one token."""
 
     def __len__(self):
         return 8
@@ -92,9 +93,7 @@ def trainer(folder: Path, **changes) -> Trainer:
 
 
 def test_weights_that_the_last_step_ruined_are_not_handed_on(folder):
-    ruined = trainer(
-        folder, batch_size=8
-    )  # one step: its loss is sound, what it makes of the weights is not
+    ruined = trainer(folder, batch_size=8)  # one step: its loss is finite, but its update is not
     step = ruined.optimizer.step
     ruined.optimizer.step = lambda: (step(), ruined.names["model.norm.weight"].data.fill_(math.inf))
     with pytest.raises(
@@ -168,8 +167,9 @@ def test_scores_of_a_fingerprint_that_are_not_finite_are_left_out(tmp_path):
 
 
 def uniform(shape: torch.Size, number: int) -> torch.Tensor:
-    """Weights in [-0.5, 0.5) by whole numbers alone (SplitMix64), whatever library draws random
-    ones: larger than a model has at first.
+    """Set weights in [-0.5, 0.5) with integers alone (SplitMix64), independent of any library.
+
+    They are larger than the initial weights of a model.
     """
     bits = np.arange(math.prod(shape), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
         number << 32
@@ -230,8 +230,8 @@ def known(model) -> float:
     return summarize(perplexity(model, texts, 2, eos_id=0))["nll_per_token"]
 
 
-KNOWN = {"llama": 4.077838, "gpt2": 4.998748, "opt": 4.074555}  # nats a token
-CHANGES = {  # what a library might change without a word -> how to make that of a model
+KNOWN = {"llama": 4.077838, "gpt2": 4.998748, "opt": 4.074555}  # nats per token
+CHANGES = {  # a silent change of a library -> how to apply it to a model
     "llama": {
         "rotary base": {"rope_theta": 500.0},
         "norm's epsilon": {"rms_norm_eps": 0.1},
@@ -295,9 +295,9 @@ def test_a_population_all_of_whose_members_fail_stops_its_experiment_not_the_run
     output = snakemake(
         tmp_path, "--keep-going", "--", *wanted, configfile=tmp_path / "a.yaml", ok=False
     )  # exit status 1
-    lines = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 4 and all(
-        "train_founder" in line and "lower train.learning_rate" in line for line in lines
+    lines = [line for line in output.splitlines() if line.startswith("  error: ")]
+    assert output.count("failed: train_founder broken member") == len(lines) == 4 and all(
+        "lower train.learning_rate" in line for line in lines
     ), output[-3000:]
     assert "Traceback" not in output
     assert (tmp_path / wanted[1]).is_file() and not (tmp_path / run / "fails").exists()

@@ -1,5 +1,6 @@
-"""Products by oneDNN: the numbers of torch's own kernels, whatever the shapes, forwards and
-backwards, only where they are large, and only with the switch on.
+"""Products by oneDNN equal those of torch's own kernels for all shapes, forwards and backwards.
+
+Only large products use them, and only with the switch on.
 """
 
 import os

@@ -1,6 +1,4 @@
-"""The sampler: exact nucleus, seeded rows that do not feel their batch, agreement with
-transformers.
-"""
+"""The sampler: exact nucleus, rows independent of their batch, agreement with transformers."""
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from pollination.models import decoder, sampling
 from pollination.models.sampling import Decoding, draw, nucleus_probabilities, row_keys, sample
 from tests.conftest import shared
 
-torch.set_num_threads(1)  # with models this small, threads only wait for each other
+torch.set_num_threads(1)  # in models this small, threads only wait for each other
 EOS, VOCABULARY, CONTEXT = 2, 97, 64
 FAMILIES = ("llama", "gpt2", "opt")
 
@@ -67,7 +65,7 @@ def random_prompts(lengths, seed: int = 0, vocabulary: int = VOCABULARY) -> list
 
 
 def warped(logits, temperature, top_k, top_p):
-    """What transformers samples from, in float64: its fp32 softmax is off by 1e-6 and more."""
+    """Return transformers' distribution in float64: its fp32 softmax has errors above 1e-6."""
     scores = TemperatureLogitsWarper(float(temperature))(None, logits.double())
     if top_k:
         scores = TopKLogitsWarper(top_k)(None, scores)
@@ -110,7 +108,7 @@ def test_nucleus_keeps_the_token_that_crosses_and_one_at_least():
 )
 @pytest.mark.parametrize("spread", [0.05, 1.5, 4.0, 40.0])
 def test_looking_at_few_tokens_first_draws_what_a_full_sort_draws(decoding, spread, monkeypatch):
-    """Flat rows (nuclei far wider than the prefilter), peaked ones, and ties."""
+    """Return flat rows (nuclei far wider than the prefilter), peaked rows and ties."""
     generator = torch.Generator().manual_seed(3)
     logits = spread * torch.randn(60, 4099, generator=generator)
     logits[::3] = logits[::3].round()
@@ -131,7 +129,7 @@ def test_looking_at_few_tokens_first_draws_what_a_full_sort_draws(decoding, spre
     ],
 )
 def test_first_tokens_follow_the_probabilities(family, decoding):
-    """Chi-square of 20,000 draws with 20,000 row seeds."""
+    """Test 20,000 draws with 20,000 row seeds by chi-square."""
     model, prompt = tiny_model(family), random_prompts([9])[0]
     drawn = torch.tensor(
         [
@@ -152,9 +150,7 @@ def test_first_tokens_follow_the_probabilities(family, decoding):
 
 
 def test_later_tokens_follow_the_probabilities_too():
-    """The pairs of a row's two first tokens, against their joint probability: steps are independent
-    of one another.
-    """
+    """Pairs of a row's first two tokens follow their joint probability: steps are independent."""
     model, prompt = tiny_model("llama", vocabulary=7), random_prompts([4], vocabulary=7)[0]
     decoding = Decoding("sample", max_new_tokens=2, min_new_tokens=2, temperature=8.0)
     pairs = torch.tensor(
@@ -193,21 +189,22 @@ def test_texts_do_not_depend_on_batching(family, decoding):
             sample(model, [prompts[i] for i in order], [seeds[i] for i in order], settings, EOS, 5)
         )[::-1]
     )
-    assert len({len(ids) for ids in alone}) > 1  # rows did end at different places
+    assert len({len(ids) for ids in alone}) > 1  # rows end at different places
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("static", [False, True])
 def test_each_step_has_the_probabilities_of_transformers(family, static, monkeypatch):
-    """Ragged prompts, up to the last position of the context: the forward pass of each text alone,
-    transformers' warpers on its logits.
+    """Ragged prompts up to the last position equal a forward pass of each text alone.
+
+    Transformers' warpers act on its logits.
     """
     monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",) * static)
     monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)
     model, texts = (
         tiny_model(family).double(),
         random_prompts([30, 1, 17, 5]),
-    )  # double: rounding aside, it is the same sum
+    )  # float64 sums agree up to rounding
     new = CONTEXT - 30
     following_BT = torch.tensor(random_prompts([new] * 4, seed=1))
     with torch.inference_mode():
@@ -228,9 +225,7 @@ def test_each_step_has_the_probabilities_of_transformers(family, static, monkeyp
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("decoding", ["nucleus", "greedy"])
 def test_steps_of_fixed_shapes_write_the_same_texts(family, decoding, monkeypatch):
-    """Without graphs, on the CPU: ragged prompts, several buckets of the cache, rows that leave on
-    the way.
-    """
+    """Without graphs, on the CPU: ragged prompts, several cache buckets and rows that leave."""
     model, prompts = tiny_model(family), random_prompts([1, 3, 17, 9, 30, 2, 9, 5, 1, 12, 26, 4])
     settings = Decoding(
         decoding, max_new_tokens=CONTEXT - 30, temperature=1.0, repetition_penalty=1.2
@@ -308,7 +303,7 @@ def test_a_real_model_with_a_large_vocabulary():
     ).eval()
     prompts = random_prompts(
         [3, 9, 5, 7], vocabulary=32_000
-    )  # noise: nuclei of thousands of tokens at first
+    )  # noise: nuclei of thousands of tokens at the start
     settings = Decoding(max_new_tokens=12, temperature=1.5)
     assert list(sample(model, prompts, [1, 2, 3, 4], settings, 2, 4)) == list(
         sample(model, prompts, [1, 2, 3, 4], settings, 2, 1)

@@ -126,15 +126,15 @@ def break_loop(folder):
     ("damage", "message"),
     [
         (break_folder, "BENCH: there is no such folder; correct the path"),
-        (break_yaml, "BENCH: no YAML file (*.yaml) is in the folder; correct the path"),
+        (break_yaml, "BENCH: the folder has no YAML file (*.yaml); correct the path"),
         (break_syntax, "BENCH has no task 'quiz'; allowed: (none); not readable: "),
         (break_name, "BENCH has no task 'quiz' (did you mean 'quizz'?); allowed: quizz"),
         (break_twice, "BENCH: again.yaml, quiz.yaml all define 'quiz'; rename all but one"),
-        (break_metric, "quiz.yaml: task 'quiz': metric_list: metric 'exact_match' is not computed"),
+        (break_metric, "quiz.yaml: task 'quiz': metric_list: metric 'exact_match' is not suppo"),
         (break_code, "quiz.yaml: !function code.text: there is no code.py beside it"),
         (break_data, "part*.jsonl': there is no such file; correct the path"),
         (break_group, "BENCH has no task 'absent', which group 'quiz' names; allowed: one, quiz"),
-        (break_loop, "BENCH: group 'quiz' contains itself; mend its key task"),
+        (break_loop, "BENCH: group 'quiz' contains itself; correct its key task"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(raw, tmp_path, damage, message):
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(raw, tmp_path, dama
 
 def test_a_folder_with_too_many_files_is_refused(raw, monkeypatch):
     monkeypatch.setattr(benchmark_folder, "MAX_FILES", 3)
-    with pytest.raises(ConfigError, match="more than 3 files lie in it; name the folder of the"):
+    with pytest.raises(ConfigError, match="the folder has more than 3 files; name a folder"):
         check_files(resolve(raw))
 
 

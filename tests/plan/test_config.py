@@ -88,7 +88,11 @@ def test_merge_leaves_its_inputs_alone():
             "truncaton",
             ["select.rule: 'truncaton'", "did you mean 'truncation'", "path/to/file.py:function"],
         ),
-        ("experiments.line.select", {"rule": "own.py:f"}, ["'own.py:f' chooses nobody"]),
+        (
+            "experiments.line.select",
+            {"rule": "own.py:f"},
+            ["'own.py:f' has no effect without selection"],
+        ),
         (
             "evaluate.measures",
             {"length": "own.py"},
@@ -117,8 +121,8 @@ def test_merge_leaves_its_inputs_alone():
         ),
         ("evaluate.semantics", {}, ["evaluate.semantics", "'encoder' is missing"]),
         ("evaluate.samples.num_prompts", 1, ["evaluate.samples.num_prompts", "2 or more"]),
-        ("evaluate.samples.texts", {"a b": "x"}, ["'a b' is not a usable name"]),
-        ("defaults.generate.decoding", "beam", ["one completion a prompt"]),
+        ("evaluate.samples.texts", {"a b": "x"}, ["'a b' is not a valid name"]),
+        ("defaults.generate.decoding", "beam", ["one completion per prompt"]),
         ("figures", {"line": "lin"}, ["figures.line", "did you mean 'line'"]),
         ("founders.human.model", "tinny", ["'tinny'", "did you mean 'tiny'"]),
         (
@@ -129,12 +133,12 @@ def test_merge_leaves_its_inputs_alone():
         (
             "founders.human.corpus",
             ["world"],
-            ["population: 4", "founders.human.corpus lists 1 members"],
+            ["population: 4", "4 exceeds the 1 entries of founders.human.corpus"],
         ),
-        ("founders.human.num_segments", 2, ["population: 4", "distinct segments of 2"]),
+        ("founders.human.num_segments", 2, ["population: 4", "num_segments is 2"]),
         ("founders.human.segments", [0, "x"], ["founders.human.segments"]),
         ("experiments.line.weights", "base", ["'base' needs a pretrained model"]),
-        ("experiments.line.text_of", "population", ["only with text: pool"]),
+        ("experiments.line.text_of", "population", ["'population' needs text: pool"]),
         (
             "experiments.line.human",
             {"accumulate": "all", "fraction": 0.1},
@@ -165,13 +169,18 @@ def test_merge_leaves_its_inputs_alone():
             {"comparisons": {"both": ["line", "population:4"]}},
             ["population:4", "allowed: members 0 to 3"],
         ),
+        (
+            "figures",
+            {"ecosystems": {"both": ["line", "population:1"]}},
+            ["population:1 names one member", "write population"],
+        ),
         ("figures", {"text": "world/tst"}, ["figures.text", "did you mean 'world/test'"]),
         (
             "evaluate.disagreement",
             {"corpus": "wrld"},
             ["evaluate.disagreement.corpus", "did you mean 'world'"],
         ),
-        ("run", "a/b", ["run", "'a/b'", "not a usable name"]),
+        ("run", "a/b", ["run", "'a/b'", "not a valid name"]),
         ("defaults.generate.top_p", 1.5, ["top_p", "1.5", "<= 1"]),
     ],
 )
@@ -228,7 +237,10 @@ def test_missing_data_is_named_before_anything_runs(demo, tmp_path):
     ("text", "words"),
     [
         (None, ["there is no file", "correct the path"]),
-        ("def chose(members, k, rng): pass\n", ["no function 'choose'", "did you mean 'chose'"]),
+        (
+            "def chose(members, k, rng): pass\n",
+            ["does not define a function 'choose'", "did you mean 'chose'"],
+        ),
         ("x = (\n", ["own.py, line 1: ", "correct the file"]),
         ("raise SystemExit\nfrom mine import one as choose\n", []),
         ("from mine import *\n", []),
@@ -271,7 +283,20 @@ def test_the_documentation_has_every_key_as_the_schema_has_it():
     assert reference.page(text) == text, "run `make docs`"
     sections = [schema(), *schema()["$defs"].values(), schema()["properties"]["figures"]]
     keys = {key for section in sections for key in section.get("properties", {})}
-    assert keys == set(re.findall(r"(?m)^\| `(\w+)` \|", text))
+    assert keys == set(re.findall(r"(?m)^- `([a-z_]+)` \(", text))
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_smallest_config_of_the_documentation_is_valid():
+    example = re.search(r"(?s)## A smallest config.*?```yaml\n(.*?)```", reference.PAGE.read_text())
+    assert set(resolve(yaml.safe_load(example[1]))["experiments"]) == {"population", "line"}
+
+
+def test_a_wrapped_description_begins_no_line_with_a_list_marker():
+    node = {"properties": {"key": {"type": "integer", "description": "n - 1 + 2 " * 40}}}
+    lines = reference.bullets(node).splitlines()
+    assert len(lines) > 3
+    assert not any(re.match(r" *([-+*] |\d+[.)] )", line) for line in lines[1:])
 
 
 @pytest.mark.parametrize(
@@ -314,3 +339,30 @@ def test_a_key_that_a_kind_of_task_does_not_read_is_refused(demo, task, key):
     raw = copy.deepcopy(demo)
     raw["tasks"]["extra"] = task | {key: "social"}
     assert mistake(raw).startswith(f"my.yaml: tasks.extra.{key}: a task of kind {task['kind']}")
+
+
+@pytest.mark.parametrize("key", ["generate", "evaluate.samples"])
+def test_a_completion_that_fills_the_context_is_refused(demo, key):
+    context = demo["models"]["tiny"]["context_tokens"]
+    node = demo["defaults"] if key == "generate" else demo["evaluate"]
+    node.setdefault(key.split(".")[-1], {})["max_new_tokens"] = context
+    with pytest.raises(ConfigError) as caught:
+        resolve(demo)
+    said = str(caught.value)
+    assert f"{key}.max_new_tokens: {context} leaves no room for a prompt" in said
+    assert f"allowed: 1 to {context - 1}" in said
+
+
+def test_a_folder_of_a_model_that_is_not_there_is_no_hub_name(demo):
+    tiny = demo["models"]["tiny"]
+    demo["models"]["tiny"] = {"pretrained": "data/models/stories15M", "context_tokens": 32}
+    with pytest.raises(ConfigError, match="Run `pollination data stories15M`") as said:
+        check_files(resolve(demo | {"data": "data/"}))
+    assert "models.tiny.pretrained: 'data/models/stories15M': there is no such folder" in str(
+        said.value
+    )
+    demo["models"]["tiny"] = tiny | {"tokenizer": {"kind": "pretrained", "source": "./absent"}}
+    with pytest.raises(ConfigError, match=r"models.tiny.tokenizer.source: './absent'"):
+        check_files(resolve(demo))
+    demo["models"]["tiny"] = {"pretrained": "openai-community/gpt2", "context_tokens": 32}
+    check_files(resolve(demo))

@@ -238,9 +238,9 @@ def test_mutated_configs_are_accepted_or_refused_in_clear_lines(tmp_path, monkey
 
 
 TEXTS = {  # what only a file can hold -> what is said of it
-    "run: a\nrun: b\n": "the key 'run' stands twice",
+    "run: a\nrun: b\n": "the key 'run' appears twice",
     "run: a\nexperiments:\n  line: {founders: human}\n  "
-    "line: {founders: human}\n": "line 4: the key 'line' stands twice",
+    "line: {founders: human}\n": "line 4: the key 'line' appears twice",
     "run: a\n\tcorpora: {}\n": "not readable as YAML",
     "run: [1\n": "not readable as YAML",
     "run: *nothing\n": "not readable as YAML",
@@ -258,19 +258,19 @@ TEXTS = {  # what only a file can hold -> what is said of it
         f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n"
         for a, b in zip("abcdefg", "bcdefgh", strict=True)
     ): "the config is endless",
-    "run: no\ntheory: {n: 10}\n": "run: False is of the wrong type; allowed: string",
-    "run: 2026-11-27\n": "run: datetime.date(2026, 11, 27) is a date",
-    "run: a\ntheory: {n: 1e3}\n": "theory.n: '1e3' is of the wrong type",
-    "run: a\ntheory: {n: 1000.0}\n": "theory.n: 1000.0 is of the wrong type",
-    "run: a\ntheory: {noise: .nan}\n": "theory.noise: nan is no finite number",
-    "run: a\ntheory: {1: 2}\n": "theory.1: the key 1 is no text",
-    f"run: a\ndata_seed: {2**63}\n": "data_seed: an integer of more than 64 bits",
+    "run: no\ntheory: {n: 10}\n": "run: False has the wrong type; allowed: string",
+    "run: 2026-11-27\n": "run: datetime.date(2026, 11, 27) has the type date",
+    "run: a\ntheory: {n: 1e3}\n": "theory.n: '1e3' has the wrong type",
+    "run: a\ntheory: {n: 1000.0}\n": "theory.n: 1000.0 has the wrong type",
+    "run: a\ntheory: {noise: .nan}\n": "theory.noise: nan is not allowed; write a finite number",
+    "run: a\ntheory: {1: 2}\n": "theory.1: the key 1 is not text",
+    f"run: a\ndata_seed: {2**63}\n": "data_seed: the integer has more than 64 bits",
     "run: a\ncorpora: {text: {kind: files, path: "
-    '"a\\0b"}}\n': "corpora.text.path: 'a\\x00b' holds a NUL",
+    '"a\\0b"}}\n': "corpora.text.path: 'a\\x00b' contains a NUL",
     'run: a\ncorpora: {"a\\0b": {kind: files, path: x}}\n': (
-        "holds a NUL or half of a surrogate pair"
+        "contains a NUL or half of a surrogate pair"
     ),
-    'run: "a\\n"\ntheory: {n: 10}\n': "run: 'a\\n' is not a usable name",
+    'run: "a\\n"\ntheory: {n: 10}\n': "run: 'a\\n' is not a valid name",
     'run: a\ntheory: {n: 10}\n"the\\e[2Jory": {}\n': "the\\x1b[2Jory: unknown key",
 }
 

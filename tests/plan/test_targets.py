@@ -83,7 +83,7 @@ def test_snakemake_says_it_in_that_line_and_plans_nothing(tmp_path):
     said = snakemake(tmp_path, "-n", "figure_b3", ok=False)
     assert (
         "error: figure_b3 (Optimal diversity by number of rounds): figures.paper.figure_b3 is not "
-        "given" in said
+        "set" in said
     )
     assert "Traceback" not in said and "Job stats" not in said
 
@@ -100,10 +100,10 @@ def test_snakemake_says_it_in_that_line_and_plans_nothing(tmp_path):
             "'nobody' is not in figures.ecosystems and figures.comparisons",
         ),
         ({"figure_a9": {"N = 2": "m2x"}}, "'m2x' is not in experiments (did you mean 'm2'?)"),
-        ({"figure_a3": ["m1"]}, "is of the wrong type; allowed: the name of a survey"),
+        ({"figure_a3": ["m1"]}, "has the wrong type; allowed: the name of a survey"),
         (
             {"figure_b16": {"x": {"one": "m2:7"}}},
-            "m2:7 is no member to compare; allowed: members 0 to 1",
+            "m2:7 is not a member; allowed: members 0 to 1",
         ),
     ],
 )
@@ -321,5 +321,5 @@ def test_tables_of_text_show_one_prompt_and_their_generations(tmp_path):
     )
     assert "<script" not in page
     plan.config["figures"]["paper"]["figure_a7"] = ["nowhere"]
-    with pytest.raises(ValueError, match="'nowhere' is not among those"):
+    with pytest.raises(ValueError, match="does not continue prompt 'nowhere'"):
         draw(plan, "figure_a7")

@@ -85,7 +85,7 @@ def test_a_command_that_does_not_time_itself_is_one_unit_of_work():
 
 def test_absent_data_skips_a_row_with_its_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("POLLINATION_DATA", str(tmp_path))
-    with pytest.raises(Absent, match="models/no-such-model is not here; set POLLINATION_DATA"):
+    with pytest.raises(Absent, match="models/no-such-model does not exist; set POLLINATION_DATA"):
         shared("models/no-such-model")
     (tmp_path / "models/mine").mkdir(parents=True)
     assert shared("models/mine") == tmp_path / "models/mine"
@@ -139,7 +139,7 @@ def test_the_gpu_benchmark_runs_every_path_beside_its_peer(tmp_path, capsys):
     ours = [row for row in found["rows"] if row["side"] == OURS]
     assert len(ours) == 4 and all(row["ratio"] > 0 for row in ours)
     assert all(row["mfu"] > 0 for row in found["rows"] if row["path"] != "scoring")
-    assert "would be scored in" in capsys.readouterr().out
+    assert "Extrapolated: scoring 16 models" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -30,7 +30,7 @@ def toy(tmp_path: Path, **changes) -> Path:
 
 def the_error(output: str) -> str:
     """The one line that a failed job says on the terminal."""
-    lines = {line for line in output.splitlines() if line.startswith("error: ")}
+    lines = {line.strip() for line in output.splitlines() if line.strip().startswith("error: ")}
     assert len(lines) == 1, output[-3000:]
     assert "Traceback" not in output
     return lines.pop()
@@ -129,19 +129,19 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(finished, tmp_path):
             "population/gen0/synthetic0/shard1.parquet",
             "population/gen1/member0/model.safetensors",
             -9,
-            "not the recorded",
+            "damaged: its digest",
         ),
         (
             "population/gen1/member1/model.safetensors",
             "population/gen1/member1/scores.json",
             -100,
-            "not the recorded",
+            "damaged: its digest",
         ),
         (
             "tokens/toy/world/train.bin",
             "founders/human/member2/model.safetensors",
             -64,
-            "not the recorded",
+            "damaged: its digest",
         ),
     ],
 )

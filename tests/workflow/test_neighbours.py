@@ -49,10 +49,10 @@ def test_a_second_driver_is_refused_in_the_same_folder_and_in_any_other(driver, 
     line = next(line for line in output.splitlines() if line.startswith("error: "))
     assert (
         line.startswith("error: results/toy: process ")
-        and "is at work on this run; wait for it, stop it there" in line
+        and "is already working on this run; wait for it, stop it there" in line
     )
     assert "Traceback" not in output and not (driver / "results/toy/founders").exists()
-    assert "This was a dry-run" in snakemake(other, "-n")  # one may look
+    assert "This was a dry run" in snakemake(other, "-n")  # one may look
 
 
 def elsewhere(folder: Path) -> Lease:
@@ -68,12 +68,12 @@ def test_a_driver_of_another_machine_is_refused_while_its_count_moves_then_repla
 ):
     monkeypatch.setenv("POLLINATION_BEAT_S", "0.2")
     lease = elsewhere(tmp_path / FOLDER)
-    with pytest.raises(SystemExit, match="is at work on this run"):
+    with pytest.raises(SystemExit, match="is already working on this run"):
         hold(str(tmp_path))
     lease.bell.set()  # its machine is gone
     hold(str(tmp_path))
     assert newest(tmp_path / FOLDER)[0] == lease.number + 1
-    assert "watching for" in capsys.readouterr().err
+    assert "waiting up to" in capsys.readouterr().err
 
 
 def test_a_driver_that_ended_leaves_the_run_free(finished):

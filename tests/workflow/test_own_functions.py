@@ -95,7 +95,7 @@ def test_a_function_that_is_not_there_stops_the_run_before_any_job(copy):
     (copy / RULES).write_text("def turnament(members, k, rng):\n    pass\n")
     output = snakemake(copy, configfile=config(copy), ok=False)
     (line,) = [line for line in output.splitlines() if "own.yaml: " in line]
-    assert "experiments.population.select.rule: own/rules.py holds no function" in line
+    assert "experiments.population.select.rule: own/rules.py does not define a function" in line
     assert "did you mean 'turnament'" in line and "Traceback" not in output
 
 
@@ -118,7 +118,7 @@ def test_a_function_that_is_not_there_stops_the_run_before_any_job(copy):
             MEASURES,
             "founders/human/member1/scores.json",
             "def entropy(member):\n    return member.sequences('nowhere')\n",
-            "evaluate.measures.entropy: own/measures.py:entropy, line 2: ValueError: no text 'now",
+            "evaluate.measures.entropy: own/measures.py:entropy, line 2: ValueError: text 'nowhe",
         ),
     ],
 )

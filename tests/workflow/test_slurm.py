@@ -267,7 +267,7 @@ def killed_driver(run: Run) -> None:
     assert [job["JobState"] for job in run.jobs()] == ["COMPLETED"] * 2
     # Snakemake begins a new log for the second copy: it waited, if it came before the first had
     # ended, and trained nothing.
-    assert "linked again" in run.log and "steps of" not in run.log
+    assert "files were restored" in run.log and "steps of" not in run.log
 
 
 @scenario

@@ -1,4 +1,4 @@
-"""Build a corpus folder: training text, held-out text and prompts; a microworld's tasks too."""
+"""Build a corpus folder: training text, held-out text, prompts, and a microworld's tasks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Refuse a corpus whose training text holds benchmark questions word for word."""
+"""Refuse a corpus whose training text contains benchmark questions word for word."""
 
 from pollination.core.job import Job
 
@@ -18,7 +18,7 @@ with Job(snakemake) as job:
     if overlaps["overlapping"] > job.params.max_overlap:
         where, example = f"corpora.{job.wildcards.corpus}", overlaps["examples"][0]
         raise ValueError(
-            f"{where}: {overlaps['overlapping']} benchmark questions stand in its training text, "
-            f"e.g. {example!r}; allowed: max_overlap = {job.params.max_overlap}; drop those "
+            f"{where}: the training text contains {overlaps['overlapping']} benchmark questions, "
+            f"e.g. {example!r}; allowed: max_overlap = {job.params.max_overlap}. Drop these "
             f"documents, or raise {where}.max_overlap"
         )

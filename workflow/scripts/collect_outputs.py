@@ -1,4 +1,4 @@
-"""Ask one deployed model for its outputs to all prompts."""
+"""Collect one deployed model's outputs to all prompts."""
 
 from pollination.core.job import Job
 

@@ -1,4 +1,4 @@
-"""Fingerprints of one part of a survey."""
+"""Count the fingerprints of one part of a survey."""
 
 from pollination.core.job import Job
 

@@ -1,4 +1,4 @@
-"""Give one member its share of everybody's text: shuffled, dealt equally."""
+"""Deal one member its share of the shuffled pool of all members' text."""
 
 from pathlib import Path
 

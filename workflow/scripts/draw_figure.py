@@ -1,4 +1,4 @@
-"""Draw one figure of the report, with its numbers beside it."""
+"""Draw one figure of the report, and save its numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Draw one figure of the theory or the fingerprints from its tables, its numbers beside it."""
+"""Draw one figure of the theory or the fingerprints from its tables, and save its numbers."""
 
 from pathlib import Path
 

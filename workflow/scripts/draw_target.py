@@ -1,4 +1,4 @@
-"""Draw one figure or table of the studies, with its numbers beside it."""
+"""Draw one figure or table of the studies, and save its numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Embed what members said: by an encoder, or TF-IDF."""
+"""Embed the members' samples with an encoder or TF-IDF."""
 
 from pollination.core.job import Job
 

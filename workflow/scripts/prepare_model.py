@@ -1,4 +1,4 @@
-"""Write a model's blueprint: tokenizer and configuration, and the weights of a pretrained one."""
+"""Write a model's blueprint: tokenizer, configuration, and weights if it is pretrained."""
 
 from pathlib import Path
 

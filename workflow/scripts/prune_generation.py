@@ -1,4 +1,4 @@
-"""Delete the weights of a generation that nothing will read again."""
+"""Delete the weights of a generation that no later job reads."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stream a corpus from the hub into one parquet file, up to its token budget. Needs a network."""
+"""Download a corpus from the hub into one parquet file, up to its token budget."""
 
 from pathlib import Path
 

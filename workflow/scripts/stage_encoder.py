@@ -1,4 +1,4 @@
-"""Stage the encoder that embeds samples. Needs a network, or a folder."""
+"""Stage the encoder that embeds the samples, from the hub or a folder."""
 
 from pathlib import Path
 

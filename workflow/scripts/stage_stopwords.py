@@ -1,4 +1,4 @@
-"""Stage NLTK's English stopwords, one a line."""
+"""Stage NLTK's English stopwords, one per line."""
 
 import tempfile
 
@@ -11,8 +11,8 @@ with Job(snakemake, online=True) as job:
     with tempfile.TemporaryDirectory() as folder:
         if not nltk.download("stopwords", download_dir=folder, quiet=True):
             raise ValueError(
-                "NLTK's stopwords cannot be downloaded; run this where there is a network, or set "
-                "count.stopwords: snowball"
+                "count.stopwords: the download of NLTK's list failed. Run this on a machine with a "
+                "network, or set count.stopwords: snowball"
             )
         nltk.data.path.insert(0, folder)
         words = sorted(nltk.corpus.stopwords.words("english"))

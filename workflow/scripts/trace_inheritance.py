@@ -1,4 +1,4 @@
-"""Which of a child's likeness to the generation before comes with text, and which with weights."""
+"""Attribute a child's similarity to the previous generation to inherited text and weights."""
 
 from pollination.core.job import Job
 

@@ -1,4 +1,4 @@
-"""Train a founder on human text, or a child on what the generation before has written."""
+"""Train a founder on human text, or a child on the text of the previous generation."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Save the resolved config beside the results that it gave."""
+"""Save the resolved config beside the results."""
 
 import yaml
 

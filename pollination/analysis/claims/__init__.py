@@ -1,1 +1,1 @@
-"""The headline claims of both studies, each a small test on a run's artifacts (docs/claims.md)."""
+"""The main claims of both studies, each a small test on a run's artifacts (docs/claims.md)."""

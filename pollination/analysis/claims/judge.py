@@ -1,4 +1,4 @@
-"""All claims tested on one run."""
+"""Test all claims on one run."""
 
 from importlib import import_module
 
@@ -10,7 +10,7 @@ from pollination.plan.claims import CLAIMS, Claim
 
 
 def judge(run: Run) -> list[dict]:
-    """One row per test, in the order of CLAIMS; a claim without data says what it lacks."""
+    """Return one row per test, in the order of CLAIMS; a claim without data says why."""
     shared = {"populations": Accuracies(run), "rounds": Rounds(run), "standalone": None}
     rows = [tested for claim in CLAIMS for tested in judge_one(claim, run, shared)]
     correct(rows)

@@ -1,12 +1,12 @@
-"""What chance does to a comparison: draws of every side's statistic that respect a run's structure.
+"""Sampling noise of a comparison: draws of each side's statistic that respect a run's structure.
 
-There are two sources of chance. *Questions* (of a benchmark, or blocks of a test text) are
+There are two sources of noise. *Questions* (of a benchmark, or blocks of a test text) are
 resampled, once for all models that answer the same ones. *Runs*: a replicate is one unit, however
 many members it has, because members share ancestors and text. A side's deviations between
 replicates are drawn with normal weights and divided by the root of a chi-square over its degrees of
-freedom. So each side alone has Student's t-interval, and a difference has that of Behrens and
-Fisher. A side with a single run borrows the variance of a side that averages no more models, with
-that side's chi-square. If there is no such side, the variance between runs is unknown.
+freedom. So each side alone has Student's t-interval, and a difference has the Behrens-Fisher
+interval. A side with a single run borrows the variance, and the chi-square, of a side that averages
+no more models. If there is no such side, the variance between runs is unknown.
 
 Shapes: S draws, n sides, R replicates, T rounds, Q questions, K statistics.
 """
@@ -32,9 +32,9 @@ class Side:
     models: int
     parts: list[tuple[float, np.ndarray]]
     floor: float | np.ndarray = 0.0
-    """() or (K,): least standard deviation between runs; three runs at 100 % may still differ."""
+    """() or (K,): minimum standard deviation between runs; three runs at 100 % may still differ."""
     founders: int = 0
-    """How many founders all replicates share; 0: each has its own, so runs differ by them too."""
+    """Number of founders that all replicates share; 0: each replicate has its own founders."""
     founder_sd: float | np.ndarray = 0.0
     """() or (K,): standard deviation of the statistics between `founder_df` + 1 founders."""
     founder_df: int = 1
@@ -48,8 +48,8 @@ class Side:
 class Draws:
     """Statistics of n sides.
 
-    `point` (n, K); `questions` (S, n, K) resamples the questions alone; `full` (S, n, K) draws runs
-    too, and is None if their variance is unknown.
+    `point` (n, K); `questions` (S, n, K) resamples questions only; `full` (S, n, K) draws runs too,
+    and is None if their variance is unknown.
     """
 
     point: np.ndarray
@@ -57,9 +57,9 @@ class Draws:
     full: np.ndarray | None
     replicates: tuple[int, ...]
     variance: str
-    """Whose replicates say how much runs differ: 'own', 'borrowed from ...' or 'unknown'."""
+    """Source of the variance between runs: 'own', 'borrowed from ...' or 'unknown'."""
     known: np.ndarray
-    """(K,): do the replicates of every side differ in it? (Not in a round that all share.)"""
+    """(K,): whether the replicates of every side differ in it (not in a round that all share)."""
 
 
 def draw(
@@ -71,8 +71,8 @@ def draw(
 ) -> Draws:
     """Draw the statistics of all sides.
 
-    `scale` makes statistics (..., K) of means over questions (..., T). `donors`: further sides that
-    lend their variance.
+    `scale` turns means over questions (..., T) into statistics (..., K). `donors`: further sides
+    that lend their variance.
     """
 
     def of_replicates(side: Side) -> np.ndarray:  # (R, K)
@@ -102,7 +102,7 @@ def draw(
     replicated += [(side, of_replicates(side)) for side in donors]
     full, known = questions.copy(), np.ones(point.shape[1], dtype=bool)
     sources: list[str] = []
-    chi: dict[str, np.ndarray] = {}  # one estimate of a variance has one error, whoever uses it
+    chi: dict[str, np.ndarray] = {}  # all users of a variance estimate share its error
 
     def root(name: str, degrees: int) -> np.ndarray:
         if name not in chi:
@@ -132,7 +132,7 @@ def draw(
 
 
 def _resampled(rows: np.ndarray, generator: np.random.Generator, draws: int) -> np.ndarray:
-    """(S, rows): means of each resample of the questions, the same for all rows."""
+    """Return (S, rows): means over each resample of the questions, the same for all rows."""
     size = rows.shape[1]
     means = np.empty((draws, len(rows)))
     for chunk in chunks(draws, size):
@@ -143,7 +143,7 @@ def _resampled(rows: np.ndarray, generator: np.random.Generator, draws: int) -> 
 def _source(
     side: Side, replicated: list[tuple[Side, np.ndarray]], statistics: int
 ) -> tuple[Side, np.ndarray] | None:
-    """The side that lends its variance: itself, or, among those of no more models, the widest."""
+    """Return the side that lends its variance: itself, or the widest with no more models."""
     for donor, each in replicated:
         if donor is side:
             return donor, each
@@ -156,9 +156,9 @@ def _source(
 
 
 def _deviations(side: Side, each: np.ndarray) -> np.ndarray:
-    """(R, K): deviations of the replicates from their mean, at least as large as `floor`."""
+    """Return (R, K): deviations of the replicates from their mean, at least `floor` in size."""
     deviations = each - each.mean(axis=0)
     low = np.sqrt((deviations**2).sum(axis=0) / (len(each) - 1)) < side.floor
-    # one run stands apart from the others; its square is as large as the sum of squares should be
+    # one run carries the whole sum of squares that `floor` requires
     pattern = np.eye(1, len(each)).T * np.sqrt(len(each) - 1)
     return np.where(low, side.floor * pattern, deviations)

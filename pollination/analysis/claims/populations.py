@@ -1,6 +1,6 @@
 """Study A's claims on accuracy: populations, lines, sizes, inheritance.
 
-The unit is the run: members are averaged, never counted.
+The unit is the run: members are averaged, not counted as units.
 """
 
 from functools import cached_property
@@ -21,7 +21,7 @@ FIRST, LAST = 0, 1  # the columns of a side: accuracy of generation 0 and of the
 
 
 class Accuracies:
-    """Right answers of a run's members, read once."""
+    """Correct answers of a run's members, read once."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.plan = run, run.plan
@@ -32,7 +32,7 @@ class Accuracies:
         return list(self.plan.config["tasks"])
 
     def member(self, folder: str, task: str) -> np.ndarray:
-        """(Q,): 100 where right, in the order of questions."""
+        """Return (Q,): 100 for a correct answer, in the order of questions."""
         if folder not in self._read:
             table = artifacts.read_table(
                 f"{folder}/answers.parquet", ["task", "doc_id", "correct"]
@@ -44,7 +44,7 @@ class Accuracies:
         return self._read[folder][task]
 
     def mean(self, name: str, generation: int, task: str) -> np.ndarray:
-        """(Q,): the mean over members."""
+        """Return (Q,): the mean over members."""
         size = self.plan.experiment(name)["population"]
         return np.mean(
             [
@@ -59,7 +59,7 @@ class Accuracies:
             [np.stack([self.mean(name, g, task) for g in (0, last)]) for name in names]
         )
         size, questions = self.plan.experiment(names[0])["population"], values.shape[2]
-        # one answer, in the last generation only: all replicates start from the first
+        # one answer, in the last generation only, because all replicates share the first
         floor = np.array([0.0, 100.0 / questions])
         side = Side(label, size, [(1.0, values)], floor=floor)
         pools = {place_of(self.plan, name, 0) for name in names}
@@ -70,7 +70,7 @@ class Accuracies:
         return Side(label, size, side.parts, floor, size, np.maximum([0.0, sd], floor), degrees)
 
     def founder_spread(self, name: str, task: str) -> tuple[float, int] | None:
-        """(standard deviation, degrees of freedom) of founders in the pool's largest population."""
+        """Return (standard deviation, degrees of freedom) of founders in the largest population."""
         place = place_of(self.plan, name, 0)
         sizes = [
             settings["population"]
@@ -90,7 +90,7 @@ class Accuracies:
         return self.plan.experiment(names[0])["select"]["task"] if selects else self.tasks[0]
 
     def benchmarks(self, role: dict[str, list[str]]) -> list[tuple[str, str, list[str], bool]]:
-        """(instance, task, replicates, does it select?): each population on its own benchmark.
+        """Return (instance, task, replicates, does it select?), each population on its benchmark.
 
         The first population is also tested on the benchmarks that no population selects on.
         """
@@ -114,26 +114,26 @@ class Accuracies:
 
 
 def _note(accuracies: Accuracies, names: list[str], selects: bool = True) -> str:
-    parts = [] if selects else ["nothing selects on this benchmark"]
+    parts = [] if selects else ["no population selects on this benchmark"]
     pools = {place_of(accuracies.plan, name, 0) for name in names}
     own = len(names) > 1 and len(pools) == len(names)
     if not own and accuracies.founder_spread(names[0], accuracies.tasks[0]) is None:
-        parts.append("one founder, and what another would do is unknown")
+        parts.append("there is one founder, so the variance between founders is unknown")
     elif not own:
-        parts.append("runs share founders, whose spread is added")
+        parts.append("runs share founders, so the variance between founders is added")
     return "; ".join(parts)
 
 
 def _needs_change(accuracies: Accuracies, *groups: list[str]) -> str | None:
     if accuracies.last(*groups) > 0:
         return None
-    return "there is one generation only, so nothing can change"
+    return "the experiments have only one generation, so there is no change to test"
 
 
 def line_falls(claim: Claim, run: Run, role: dict, accuracies: Accuracies) -> list[Finding] | str:
     line = run.roles["line"]
     if not line:
-        return "nobody plays the line"
+        return "figures.line names no experiment"
     if why := _needs_change(accuracies, line):
         return why
     findings = []
@@ -167,7 +167,7 @@ def population_over_line(
 ) -> list[Finding] | str:
     line = run.roles["line"]
     if not line:
-        return "nobody plays the line"
+        return "figures.line names no experiment"
     return [
         _above(accuracies, instance, task, ("population", names), ("line", line), {}, selects)
         for instance, task, names, selects in _about(claim, run, accuracies.benchmarks(role))
@@ -177,10 +177,10 @@ def population_over_line(
 def larger_over_smaller(
     claim: Claim, run: Run, role: dict, accuracies: Accuracies
 ) -> list[Finding] | str:
-    """Each size against the next smaller one, and the largest against the smallest."""
+    """Compare each size with the next smaller one, and the largest with the smallest."""
     sizes = sorted(role.items(), key=lambda item: run.plan.experiment(item[1][0])["population"])
     if len(sizes) < 2:
-        return "there is one size only"
+        return "it needs populations of two sizes"
     pairs = list(pairwise(sizes)) + ([(sizes[0], sizes[-1])] if len(sizes) > 2 else [])
     return [
         _above(
@@ -200,7 +200,7 @@ def full_over_data_only(
 ) -> list[Finding] | str:
     kinds = _inheritance(run, role)
     if {"parent", "fresh"} - set(kinds):
-        return "it needs a population with weights: parent and one with weights: fresh"
+        return "it needs a population with weights: parent and a population with weights: fresh"
     full, data_only = kinds["parent"], kinds["fresh"]
     instance = f"{full[0]} over {data_only[0]}"
     task = accuracies.selecting(full[1])
@@ -219,7 +219,7 @@ def data_only_over_line(
 
 
 def _line(run: Run) -> dict[str, list[str]]:
-    """The line as a donor of variance, if a run has one."""
+    """Return the line as a donor of variance, if the run has one."""
     return {"line": run.roles["line"]} if run.roles["line"] else {}
 
 
@@ -232,7 +232,7 @@ def _above(
     donors: dict[str, list[str]],
     selects: bool = True,
 ) -> Finding:
-    """How far the last accuracy of `upper` (label, replicates) exceeds that of `lower`."""
+    """Test the last accuracy of `upper` (label, replicates) minus that of `lower`."""
     drawn = accuracies.draws(task, dict([upper, lower]), donors)
     notes = dict.fromkeys((_note(accuracies, upper[1], selects), _note(accuracies, lower[1])))
     note = "; ".join(filter(None, notes))
@@ -240,7 +240,7 @@ def _above(
 
 
 def _inheritance(run: Run, role: dict) -> dict[str, tuple[str, list[str]]]:
-    """What children inherit weights from -> (label, replicates)."""
+    """Return source of the children's weights -> (label, replicates)."""
     return {
         run.plan.experiment(names[0])["weights"]: (label, names) for label, names in role.items()
     }

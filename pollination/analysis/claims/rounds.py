@@ -19,12 +19,12 @@ from pollination.plan.claims import Claim
 from pollination.plan.layout import place_of
 from pollination.plan.operators import text_of
 
-# this figure shows independent runs of one model; they lend their variance to ecosystems run once
+# independent runs of one model, which lend their variance to ecosystems without replicates
 RUNS = "figure_b9"
 
 
 def scale(means: np.ndarray) -> np.ndarray:
-    """Mean perplexity (..., T) -> (..., 2 T): log mu_T (study B, equation 4), then log mu_t."""
+    """Map mean perplexity (..., T) to (..., 2 T): log mu_T (study B, equation 4), then log mu_t."""
     return np.concatenate([np.log(aggregate(means)), np.log(means)], axis=-1)
 
 
@@ -37,7 +37,7 @@ class Rounds:
         self._rounds: range | None = None
 
     def limit(self, role: dict[str, dict[str, list[str]]]) -> None:
-        """Read as many rounds as all ecosystems of a figure have, as the figure does."""
+        """Limit the rounds to those that all ecosystems of a figure have, as the figure does."""
         names = [
             name.split(":")[0]
             for entry in role.values()
@@ -51,7 +51,7 @@ class Rounds:
         return sorted(ecosystems, key=lambda ecosystem: (ecosystem.diversity, ecosystem.models))
 
     def donors(self) -> list[trajectories.Ecosystem]:
-        """The independent runs of figure 9, each entry as one ecosystem with replicates."""
+        """Return the independent runs of figure 9, each entry as one ecosystem with replicates."""
         if self._donors is None:
             role = self.run.plan.config["claims"]["roles"].get(RUNS) or {}
             text = self.run.roles["text"]
@@ -81,7 +81,7 @@ def pooled(title: str, ecosystems: list[trajectories.Ecosystem]) -> trajectories
 
 
 def _side(ecosystem: trajectories.Ecosystem, label: str, rounds: int) -> Side:
-    """Members whose tokenizers cut the text into equally many blocks form one part."""
+    """Return a side; members whose tokenizers give equally many blocks form one part."""
     parts = []
     for size in dict.fromkeys(member.shape[1] for member in ecosystem.perplexity[0]):
         same = [
@@ -94,18 +94,18 @@ def _side(ecosystem: trajectories.Ecosystem, label: str, rounds: int) -> Side:
 
 
 def best(draws: np.ndarray, diversities: np.ndarray, column: int) -> np.ndarray:
-    """(S,): log2 of D_opt, from draws (S, n, K)."""
+    """Return (S,): log2 of D_opt, from draws (S, n, K)."""
     return np.log2(diversities)[draws[:, :, column].argmin(axis=1)]
 
 
 def lead(x: np.ndarray, point: np.ndarray, column: int) -> np.ndarray:
-    """(S,): how far the second best ecosystem at `point` lies above the best one, of draws x."""
+    """Return (S,): second best ecosystem at `point` minus the best, for draws x."""
     first, second = point[:, column].argsort()[:2]
     return x[:, second, column] - x[:, first, column]
 
 
 def halves(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """(S,): the lower half of `lower` and the upper half of `upper`.
+    """Return (S,): the lower half of `lower` and the upper half of `upper`.
 
     The two ends of an interval may answer different questions.
     """
@@ -118,12 +118,12 @@ def _ladder(ecosystems: list[trajectories.Ecosystem]) -> np.ndarray:
 
 
 def _last(drawn: Draws) -> int:
-    """The column of mu_T over all rounds."""
+    """Return the column of mu_T over all rounds."""
     return drawn.point.shape[1] // 2 - 1
 
 
 def _graded(rounds: Rounds, role: dict) -> dict[str, list[trajectories.Ecosystem]]:
-    """The entries with more than one diversity."""
+    """Return the entries with more than one diversity."""
     entries = {title: rounds.read(entry) for title, entry in role.items()}
     return {
         title: ecosystems
@@ -150,14 +150,15 @@ def single_collapses(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list
         if single.rounds > 1:
             drawn, last = rounds.draws([single], title), 2 * single.rounds - 1
             findings.append(measure(drawn, _rise, title, [last]))
-    return findings or "there is one round only"
+    return findings or "the ecosystems have only one round"
 
 
 def single_best_at_first(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
-    """Test the single model's lead over the closest of the others, which must all be worse.
+    """Test the single model's lead over the closest of the others; all others must be worse.
 
-    To show it, each is held to its own interval (an intersection-union test: no correction). To
-    refute it, any will do, so the upper end allows for the greatest error of all.
+    To support the claim, each other ecosystem has its own interval (an intersection-union test
+    without correction). To contradict it, one better ecosystem suffices, so the upper end allows
+    for the largest error of all.
     """
 
     def test(title: str, ecosystems: list, drawn: Draws) -> Finding:
@@ -169,7 +170,7 @@ def single_best_at_first(claim: Claim, run: Run, role: dict, rounds: Rounds) -> 
             error = x[:, 1:, 0] - x[:, :1, 0] - leads
             return leads[closest] + halves(error[:, closest], error.max(axis=1))
 
-        note = f"the closest is D = {ecosystems[closest + 1].diversity:g}"
+        note = f"D = {ecosystems[closest + 1].diversity:g} is the closest"
         return measure(drawn, least, title, [0], level=SEARCH, note=note)
 
     return _each(rounds, role, test)
@@ -180,8 +181,9 @@ def single_not_best_later(
 ) -> list[Finding] | str:
     """Test the lead of the best of the others over the single model.
 
-    To show it, any will do, so the lower end is the greatest lead less the greatest error of all.
-    To refute it, none may be better, so the upper end is that of the best one alone.
+    To support the claim, one better ecosystem suffices, so the lower end is the largest lead minus
+    the largest error of all. To contradict it, none may be better, so the upper end is that of the
+    best one alone.
     """
 
     def test(title: str, ecosystems: list, drawn: Draws) -> Finding:
@@ -254,12 +256,12 @@ def _between(
     at: Callable,
     discrete: bool,
 ) -> Finding:
-    """`statistic` of the entry `compared` minus that of `reference`, both drawn together.
+    """Test `statistic` of the entry `compared` minus that of `reference`, drawn together.
 
     `at`: the columns used, of T rounds.
     """
     (title, lower), (name, upper) = reference, compared
-    # D_opt of two ladders compares on their common steps
+    # two values of D_opt are comparable on the common diversities
     common = {*_ladder(lower)} & {*_ladder(upper)}
     lower, upper = (
         [ecosystem for ecosystem in entry if ecosystem.diversity in common]
@@ -283,12 +285,12 @@ def _last_optimum(x: np.ndarray, ladder: np.ndarray) -> np.ndarray:
 
 
 def _rise(x: np.ndarray, *_) -> np.ndarray:
-    """(S,): log perplexity of the first ecosystem, last round minus first."""
+    """Return (S,): log perplexity of the first ecosystem, last round minus first."""
     return x[:, 0, -1] - x[:, 0, x.shape[2] // 2]
 
 
 def _gain(x: np.ndarray, *_) -> np.ndarray:
-    """(S,): minus log mu_T of the first ecosystem, over all rounds."""
+    """Return (S,): minus log mu_T of the first ecosystem, over all rounds."""
     return -x[:, 0, x.shape[2] // 2 - 1]
 
 
@@ -297,7 +299,7 @@ def _last_only(T: int) -> list[int]:
 
 
 def _sizes(rounds: Rounds, role: dict) -> list[tuple[tuple, tuple]]:
-    """Pairs of entries (smaller model, larger model) that share the amount of human text."""
+    """Return pairs of entries (smaller model, larger model) with equal amounts of human text."""
     plan, graded = rounds.run.plan, _graded(rounds, role)
     first = {title: next(iter(role[title].values()))[0].split(":")[0] for title in graded}
     blueprints = {
@@ -324,7 +326,7 @@ def _sizes(rounds: Rounds, role: dict) -> list[tuple[tuple, tuple]]:
 
 
 def _parameters(settings: dict) -> float:
-    """Parameters of a transformer's blocks, up to a factor: layers times width squared."""
+    """Return a transformer's block parameters up to a factor: layers times width squared."""
     width, layers = (
         next(settings[key] for key in keys if key in settings)
         for keys in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))
@@ -337,7 +339,7 @@ def larger_models_raise(claim: Claim, run: Run, role: dict, rounds: Rounds) -> l
         _between(rounds, *pair, _last_optimum, _last_only, discrete=True)
         for pair in _sizes(rounds, role)
     ]
-    return findings or "no two entries differ in the size of the model alone"
+    return findings or "no two entries differ only in the size of the model"
 
 
 def larger_models_collapse(
@@ -347,13 +349,13 @@ def larger_models_collapse(
         _between(rounds, *pair, _rise, lambda T: [2 * T - 1], discrete=False)
         for pair in _sizes(rounds, role)
     ]
-    return findings or "no two entries differ in the size of the model alone"
+    return findings or "no two entries differ only in the size of the model"
 
 
 def _against_reference(
     rounds: Rounds, role: dict, setting: Callable[[str], float], what: str
 ) -> list[tuple[tuple, tuple]] | str:
-    """(the entry where the setting is lowest, the entry compared) for each that has it higher."""
+    """Return (entry with the lowest setting, compared entry) for each entry with a higher one."""
     graded = _graded(rounds, role)
     value = {title: setting(next(iter(role[title].values()))[0].split(":")[0]) for title in graded}
     titles = sorted(graded, key=value.__getitem__)
@@ -435,4 +437,4 @@ def own_text_collapses(claim: Claim, run: Run, role: dict, rounds: Rounds) -> li
         drawn = rounds.draws([by_label[own], by_label[human]], title)
         last = drawn.point.shape[1] - 1
         findings.append(measure(drawn, lambda x: x[:, 0, -1] - x[:, 1, -1], title, [last]))
-    return findings or "no entry has one that reads human text again beside one that reads its own"
+    return findings or "no entry has an ecosystem on human text beside one on its own text"

@@ -1,4 +1,4 @@
-"""Claims on the Gaussian theory and on fingerprints, from their tables."""
+"""Claims on the Gaussian theory and on fingerprints, tested on their tables."""
 
 from pathlib import Path
 
@@ -18,20 +18,20 @@ KIND = "all"  # words, bigrams and trigrams together
 
 
 def _w2(run: Run, role: str) -> np.ndarray:
-    """(generations + 1, runs): squared W2 of each run that the table keeps."""
+    """Return (generations + 1, runs): squared W2 of each run that the table keeps."""
     table = artifacts.read_table(f"{run.plan.results}/theory/recursion.parquet").to_pandas()
     table = table[table.role == role]
     return table.pivot(index="generation", columns="run", values="w2").to_numpy()
 
 
 def _growth(run: Run, role: str, first: float, last: float) -> np.ndarray | str:
-    """(runs,): log10 of the mean of the last quarter of the generations over that of a window.
+    """Return (runs,): log10 of the mean of the last quarter over the mean of a window.
 
-    `first` and `last`, the window's ends, are shares of all generations.
+    `first` and `last`, the ends of the window, are shares of all generations.
     """
     w2 = _w2(run, role)[1:]
     if len(w2) < 20:
-        return "the theory has fewer than twenty generations"
+        return "theory.generations is below 20, too few for this test"
 
     def generation(share: float) -> int:
         return round(share * len(w2))
@@ -44,7 +44,7 @@ def _of_runs(values: np.ndarray | str, instance: str) -> list[Finding] | str:
     if isinstance(values, str):
         return values
     if len(values) < 2:
-        return "theory.shown keeps one run only, so runs cannot be compared"
+        return "the theory keeps only one run; set theory.shown and theory.runs to 2 or more"
     stderr = values.std(ddof=1) / np.sqrt(len(values))
     return [
         Finding(
@@ -72,7 +72,7 @@ def w2_below_line(claim: Claim, run: Run, *_) -> list[Finding] | str:
 
 
 def bound_holds(claim: Claim, run: Run, *_) -> list[Finding] | str:
-    """Both sides are calculated exactly, so there is no interval."""
+    """Compare bound and probability; both are exact, so there is no interval."""
     table = artifacts.read_table(
         f"{run.plan.results}/theory/bound.parquet", ["n", "k", "x", "printed", "exact"]
     ).to_pandas()
@@ -120,7 +120,7 @@ def lag_excess(claim: Claim, run: Run, survey: str, *_) -> list[Finding] | str:
 
 
 def _lag(run: Run, survey: str, excess: bool) -> list[Finding] | str:
-    """Mean of I(older -> newer) - I(newer -> older): twice the signed mean over ordered pairs.
+    """Test the mean of I(older -> newer) - I(newer -> older), twice the signed mean over pairs.
 
     The jackknife leaves out models: a model is in many pairs, so pairs are not units.
     """
@@ -128,7 +128,7 @@ def _lag(run: Run, survey: str, excess: bool) -> list[Finding] | str:
     pairs = artifacts.read_table(path).to_pandas()
     pairs = pairs[(pairs.source_family != pairs.target_family) & (pairs.lag != 0)]
     if pairs.empty:
-        return "no two models of different families came out at different times"
+        return "no two models of different families have different release times"
     difference = (pairs.influence - (pairs.expected if excess else 0.0)).to_numpy()
     signed = 2 * np.sign(pairs.lag.to_numpy()) * difference
     models = sorted({*pairs.source, *pairs.target})
@@ -136,7 +136,7 @@ def _lag(run: Run, survey: str, excess: bool) -> list[Finding] | str:
     for model in models:
         kept = ((pairs.source != model) & (pairs.target != model)).to_numpy()
         if not kept.any():
-            return "one model is in all pairs, so models cannot be left out"
+            return "one model is in all pairs, so the jackknife cannot leave it out"
         without.append(signed[kept].mean())
     size, value = len(models), float(signed.mean())
     stderr = np.sqrt((size - 1) / size * ((np.array(without) - np.mean(without)) ** 2).sum())
@@ -146,7 +146,7 @@ def _lag(run: Run, survey: str, excess: bool) -> list[Finding] | str:
         "(two-sided)"
     )
     draws = student_draws(value, float(stderr), size - 1)
-    variance = "models left out by turns"
+    variance = "jackknife over models"
     return [
         Finding(survey, value, draws, replicates=f"{size} models", variance=variance, note=note)
     ]

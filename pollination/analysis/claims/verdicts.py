@@ -11,7 +11,7 @@ from pollination.analysis.claims.noise import DRAWS, Draws
 from pollination.plan.claims import Claim
 
 LEVEL, POWER = 0.95, 0.8
-SEARCH = 0.99  # for the best of several: chance has more than one way to produce it
+SEARCH = 0.99  # for the best of several, which chance can produce in more than one way
 VERDICTS = ("supported", "contradicted", "undecided", "no data")
 
 
@@ -20,7 +20,7 @@ class Finding:
     """One test of one claim.
 
     `draws` (S,) of the statistic, None if the variance between runs is unknown; `questions` (S,)
-    resamples the questions alone.
+    resamples questions only.
     """
 
     instance: str
@@ -30,12 +30,12 @@ class Finding:
     replicates: str = ""
     variance: str = "own"
     exact: bool = False
-    """Calculated, not sampled: no chance, so no test."""
+    """Calculated, not sampled: there is no noise, so no test."""
     level: float = LEVEL
     discrete: bool = False
     note: str = ""
     gap: np.ndarray | None = field(default=None, repr=False)
-    """Draws of the difference that decides a discrete statistic, which has no power itself."""
+    """Draws of the difference that decides a discrete statistic, whose own power is undefined."""
 
 
 def measure(
@@ -45,7 +45,7 @@ def measure(
     columns=slice(None),
     **more,
 ) -> Finding:
-    """A finding from `function` of draws (S, n, K) -> (S,), which uses `columns` of the K."""
+    """Return a finding from `function` of draws (S, n, K) -> (S,), which uses `columns` of K."""
     full = draws.full if bool(draws.known[columns].all()) else None
     variance = draws.variance if full is not None or draws.full is None else "unknown"
     gap = more.pop("gap", None)
@@ -63,14 +63,14 @@ def measure(
 
 
 def around(estimate: float, low: float, high: float) -> np.ndarray:
-    """(S,): a distribution with this 95 % interval, which was computed elsewhere."""
+    """Return (S,): a distribution with this 95 % interval, which another module computed."""
     z = ndtri((np.arange(DRAWS) + 0.5) / DRAWS)
     half_width = np.where(z < 0, max(estimate - low, 0.0), max(high - estimate, 0.0))
     return estimate + z / ndtri((1 + LEVEL) / 2) * half_width
 
 
 def student_draws(estimate: float, stderr: float, degrees: int) -> np.ndarray:
-    """(S,): Student's t around an estimate."""
+    """Return (S,): Student's t around an estimate."""
     return estimate + stderr * student.ppf((np.arange(DRAWS) + 0.5) / DRAWS, degrees)
 
 
@@ -80,7 +80,7 @@ def ends(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def decide(claim: Claim, low: float, high: float) -> str:
-    """The verdict rule: the whole interval on the claimed side, on the other, or neither."""
+    """Return the verdict: the whole interval on the claimed side, on the other, or neither."""
     if claim.margin is not None:
         if claim.null - claim.margin <= low and high <= claim.null + claim.margin:
             return "supported"
@@ -93,9 +93,9 @@ def decide(claim: Claim, low: float, high: float) -> str:
 
 
 def p_value(claim: Claim, draws: np.ndarray) -> float:
-    """Two-sided: twice the share of draws on the less likely side.
+    """Return the two-sided p-value: twice the share of draws on the less likely side.
 
-    Equivalence: the end that is harder to show counts.
+    For an equivalence, the end that is harder to show counts.
     """
 
     def share(wrong: np.ndarray) -> float:
@@ -108,9 +108,9 @@ def p_value(claim: Claim, draws: np.ndarray) -> float:
 
 
 def power(claim: Claim, finding: Finding) -> dict[str, float | None]:
-    """{power, detectable}, from the spread of the draws around the estimate.
+    """Return {power, detectable} from the spread of the draws around the estimate.
 
-    power: the chance to show the study's own value (equivalence: to show no difference at all).
+    power: the probability of showing the study's own value (equivalence: no difference at all).
     detectable: the distance from the null (equivalence: the margin) that has 80 % power.
     """
     if finding.draws is None or finding.exact:
@@ -136,7 +136,7 @@ def power(claim: Claim, finding: Finding) -> dict[str, float | None]:
 
 
 def row(claim: Claim, finding: Finding) -> dict:
-    """One test, as the page and claims.json show it."""
+    """Return one test as the page and claims.json show it."""
     drawn = finding.questions if finding.draws is None else finding.draws
     assert drawn is not None, "every finding has draws of its runs or of its questions"
     level = max(finding.level, SEARCH) if finding.discrete else finding.level
@@ -159,7 +159,7 @@ def row(claim: Claim, finding: Finding) -> dict:
 
 
 def _declared(claim: Claim, instance: str) -> dict:
-    """The columns that the claim itself fills."""
+    """Return the columns that the claim itself fills."""
     return {
         "id": claim.id,
         "study": claim.study,

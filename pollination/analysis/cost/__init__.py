@@ -1,6 +1,6 @@
-"""What a run will cost, from its config alone: tokens, FLOPs, disk, hours on J GPUs (docs/cost.md).
+"""Cost of a run, from its config alone: tokens, FLOPs, disk, hours on J GPUs (docs/cost.md).
 
-Nothing here imports torch, because a preview runs on a login node.
+Nothing here imports torch, because the forecast runs on a login node.
 """
 
 import math
@@ -19,7 +19,7 @@ KINDS = ("train", "write", "score")
 
 @dataclass
 class Rule:
-    """Jobs of one rule; `hours` are of a GPU, or of a processor if the rule takes no GPU."""
+    """Jobs of one rule; `hours` are GPU hours, or processor hours if the rule takes no GPU."""
 
     jobs: int = 0
     gpu: bool = False
@@ -31,7 +31,7 @@ class Rule:
 
 @dataclass
 class Estimate:
-    """A preview; sums leave out the unknown amounts, which `unknown` lists.
+    """A forecast; sums leave out unknown amounts, which `unknown` lists.
 
     `models`: name -> (parameters, members).
     """
@@ -108,7 +108,7 @@ class Estimate:
 def estimate(
     plan: Plan, rates: Rates, gpus: int = 8, parameters: dict[str, int] | None = None
 ) -> Estimate:
-    """Work out a plan's cost. `parameters`: counts for models that the tables do not know."""
+    """Estimate a plan's cost. `parameters`: counts for models that the tables do not contain."""
     loads = Loads(plan, parameters)
     every = list(loads)
     rules: dict[str, Rule] = defaultdict(Rule)
@@ -121,7 +121,7 @@ def estimate(
         if load.gpu:
             seconds = rates.seconds(tokens, flops)
         else:
-            torch = work.stage == "mutate"  # which takes longer to start
+            torch = work.stage == "mutate"  # importing torch makes the start longer
             start_s = rates.start_s if torch else published()["processor"]["start_s"]
             seconds = start_s + known(load.processor_s)
         rule.jobs, rule.gpu = rule.jobs + 1, load.gpu
@@ -147,7 +147,7 @@ def estimate(
 
 
 def _waves(plan: Plan, durations: dict, gpus: int) -> dict[str, dict]:
-    """Experiment -> hours by stage of its first generation of children, alone on J GPUs.
+    """Return experiment -> hours by stage of its first child generation, alone on J GPUs.
 
     A stage takes ceil(jobs / J) waves of its longest job.
     """
@@ -167,5 +167,5 @@ def _waves(plan: Plan, durations: dict, gpus: int) -> dict[str, dict]:
 
 
 def known(value: float) -> float:
-    """The value, or 0 if it is not known (NaN)."""
+    """Return the value, or 0 if it is unknown (NaN)."""
     return 0.0 if math.isnan(value) else value

@@ -1,8 +1,8 @@
 """Bytes on disk by kind of artifact.
 
-Weights and ids are exact. Text and tables use sizes that were measured on artifacts of this
-project. Second names of finished files (pollination/core/lease.py) take no space. While a training
-job runs, it takes more: three times its weights, and its packed text.
+Weights and ids are exact. Text and tables use sizes measured on artifacts of this project. Hard
+links to finished files (pollination/core/lease.py) take no space. A running training job takes
+more: three times its weights, and its packed text.
 """
 
 import math
@@ -34,7 +34,7 @@ KINDS = (
     "report",
 )
 SKIPPED = ("logs", "benchmarks")
-PLACES = (  # the path of an artifact gives its kind
+PLACES = (  # pattern of an artifact's path, its kind; the first match counts
     (r"run\.json$", "records"),
     (r"/parent\d+/", "weights of parents"),
     (r"/models/.*\.safetensors$", "pretrained weights"),
@@ -57,7 +57,7 @@ PLACES = (  # the path of an artifact gives its kind
 
 
 def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
-    """Kind of artifact -> bytes."""
+    """Return kind of artifact -> bytes."""
     plan, texts, size = loads.plan, loads.texts, published()["disk"]
     by_kind = dict.fromkeys(KINDS, 0.0)
     records, kept = 0, _kept(plan)
@@ -115,7 +115,7 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
 
 
 def _kept(plan: Plan) -> dict[str, float]:
-    """Weights that may be deleted (config key `keep`) -> share that stays; `parents`: k of n."""
+    """Return weights that `keep` may delete -> share that remains; `parents`: k of n."""
     shares: dict[str, float] = {}
     for path in pruning.prunings(plan):
         *_, name, generation, _ = path.split("/")
@@ -128,7 +128,7 @@ def _kept(plan: Plan) -> dict[str, float]:
 
 
 def on_disk(results: str | Path) -> dict[str, float]:
-    """Kind of artifact -> bytes that are on disk, without second names, logs and timings."""
+    """Return kind of artifact -> bytes on disk, without hard links, logs and timings."""
     by_kind: dict[str, float] = {}
     for folder, folders, names in os.walk(results):
         folders[:] = [
@@ -149,9 +149,9 @@ def on_disk(results: str | Path) -> dict[str, float]:
 
 
 def _text(loads: Loads, corpus: str) -> float:
-    """Bytes of one copy.
+    """Return the bytes of one copy.
 
-    A microworld takes a third as many per token, plus its benchmarks and grammar.
+    A microworld takes a third as many bytes per token, plus its benchmarks and grammar.
     """
     size, tokens = published()["disk"], sum(loads.texts.corpus(corpus).values())
     if corpus in loads.texts.worlds:
@@ -161,7 +161,7 @@ def _text(loads: Loads, corpus: str) -> float:
 
 
 def _logged(loads: Loads, parts: list[str]) -> float:
-    """Share of a long training's log that a training has: one line per step, about 200 at most."""
+    """Return a training log's size relative to a long one: a line per step, at most about 200."""
     first, second, member = parts[0], parts[1], int(parts[2].removeprefix("member"))
     if first == "founders":
         train = loads.plan.config["founders"][second]["train"]

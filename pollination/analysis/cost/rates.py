@@ -1,9 +1,9 @@
-"""How fast the hardware is: measured here, else published figures.
+"""Speed of the hardware: measured rates if available, else published figures.
 
 `python -m benchmarks --throughput` writes the measured rates to results/throughput.json. A rate is
-known for one or two shapes. Elsewhere, seconds per token are a straight line of FLOPs per token.
-With one shape the line goes through the origin (the same FLOP/s). With two it also has a constant
-cost per token, whatever the model's size.
+known for one or two shapes. For other shapes, seconds per token are linear in FLOPs per token. With
+one shape the line passes through the origin (the same FLOP/s). With two shapes it also has a
+constant cost per token, independent of the model's size.
 """
 
 import re
@@ -18,7 +18,7 @@ MEASURED = "results/throughput.json"
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of a job.
+    """Rates that give the seconds of a job.
 
     `lines`: kind -> (seconds per token, seconds per FLOP); `published`: not measured on this
     hardware.
@@ -31,7 +31,7 @@ class Rates:
     published: bool
 
     def seconds(self, tokens: dict[str, float], flops: dict[str, float]) -> float:
-        """Time of a job on a GPU (or on its cores), including its start."""
+        """Return the time of a job on a GPU (or on its cores), including its start."""
         return self.start_s + sum(
             tokens[kind] * self.lines[kind][0] + flops[kind] * self.lines[kind][1]
             for kind in tokens
@@ -39,14 +39,14 @@ class Rates:
 
 
 def read_rates(hardware: str | None, file: str | Path = MEASURED) -> Rates:
-    """The rates of `hardware`, a name in published.yaml; None: measured rates, else the A100's."""
+    """Return the rates of `hardware` (a name in published.yaml); None: measured, else A100."""
     known = published()["hardware"]
     if hardware is None and Path(file).is_file():
         return _rates(read_json(file), False)
     if (hardware or "a100") not in known:
         raise ValueError(
-            f"--hardware: {hardware!r} is unknown; allowed: {', '.join(known)}, or measure it: "
-            "python -m benchmarks --throughput"
+            f"--hardware: {hardware!r} is unknown; allowed: {', '.join(known)}; for other hardware "
+            "run python -m benchmarks --throughput and omit --hardware"
         )
     return _rates(known[hardware or "a100"], True)
 
@@ -63,7 +63,7 @@ def _rates(entry: dict, is_published: bool) -> Rates:
             f"{kind}: {point['tokens_per_s']:,.0f} tokens/s of {_called(point)}: {point['source']}"
             for point in entry.get(kind, [])
         ]
-        sources += [] if points else [f"{kind}: no figure; taken to reach the FLOP/s of training"]
+        sources += [] if points else [f"{kind}: no figure; assumed to reach the FLOP/s of training"]
     return Rates(entry["name"], entry["start_s"], lines, tuple(sources), is_published)
 
 
@@ -86,7 +86,7 @@ def _flops(kind: str, point: dict) -> float:
 
 
 def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """(seconds per token, seconds per FLOP), neither below zero.
+    """Return (seconds per token, seconds per FLOP), neither below zero.
 
     `points`: (FLOPs per token, seconds per token), smallest first.
     """
@@ -98,7 +98,7 @@ def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def rates_of_run(results: str | Path) -> Rates:
-    """Rates to compare a finished run with: measured, else published for the device in its logs."""
+    """Return rates to compare a finished run with: measured, else published for its device."""
     for log in sorted(Path(results, "logs").glob("*/*/member*/train.log")):
         if used := re.search(r"device (\w+)", log.read_text(encoding="utf-8", errors="replace")):
             device = {"cpu": "cpu"}.get(used[1], "a100")

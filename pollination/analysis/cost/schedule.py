@@ -1,9 +1,9 @@
-"""How long a run takes with J GPUs: list scheduling of its jobs, generation after generation.
+"""Duration of a run with J GPUs, by list scheduling of its jobs.
 
 Assumptions: a ready job starts as soon as a GPU is free, and the longest waiting job starts first.
-Jobs without a GPU have as many cores as they want. There is no queue and no failure. A stage of a
-generation waits for the whole stage before it, as selection requires. Without selection, members
-really proceed one by one, so the real run may be a little shorter.
+Jobs without a GPU have unlimited cores. There is no queue and no failure. A stage of a generation
+waits for the whole stage before it, as selection requires. Without selection, members proceed
+independently, so the real run may be slightly shorter.
 """
 
 import heapq
@@ -18,14 +18,14 @@ Phase = tuple[str, int | None, str]  # group, generation, stage, as status names
 
 
 def _of_members(name: str, experiment: dict, generation: int, stage: str) -> Phase:
-    """A stage of a generation's members; those of generation 0 are founders."""
+    """Return the phase of a generation's members; those of generation 0 are founders."""
     if generation == 0:
         return f"founders {experiment['founders']}", None, stage
     return name, generation, stage
 
 
 def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
-    """What each phase waits for."""
+    """Return the phases that each phase waits for."""
     prepared = {phase for phase in phases if phase[0] == "preparation"}
     needs: dict[Phase, set[Phase]] = {phase: set() for phase in phases}
     for group, _, stage in phases:
@@ -69,7 +69,7 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
 
 
 def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], gpus: float) -> float:
-    """Seconds until all jobs are done.
+    """Return the seconds until all jobs are done.
 
     `durations`: phase -> (do its jobs take a GPU?, seconds of each job); NaN counts as 0.
     """

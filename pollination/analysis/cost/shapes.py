@@ -1,10 +1,10 @@
-"""What a model costs, from its configuration alone: parameters, and FLOPs per token.
+"""Parameters and FLOPs per token of a model, from its configuration alone.
 
-N is the number of parameters that a token is multiplied with: all but tables that are looked up.
-There are L layers, d is heads times head size, and a token attends to T tokens. The forward pass
-takes 2N + 4LdT FLOPs per token, training three times that: 6N + 12LdT (PaLM, Chowdhery et al. 2022,
-appendix B; the causal mask saves nothing in this count). Counts are exact for llama, gpt2 and opt;
-tests compare them with transformers.
+N is the number of parameters that multiply a token: all except lookup tables. There are L layers, d
+is heads times head size, and a token attends to T tokens. The forward pass takes 2N + 4LdT FLOPs
+per token. Training takes three times that: 6N + 12LdT (PaLM, Chowdhery et al. 2022, appendix B; the
+causal mask saves nothing in this count). Counts are exact for llama, gpt2 and opt; tests compare
+them with transformers.
 """
 
 import json
@@ -97,12 +97,15 @@ KNOWN = {
 
 
 class Unknown(ValueError):
-    """An amount that cannot be known before the run; the message says what to give."""
+    """An amount that is unknown before the run; the message says what to provide."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`parameters`: all of them, shared ones once. `multiplied`: N above. `width`: d above."""
+    """Size of a model.
+
+    `parameters`: all, shared ones counted once. `multiplied`: N above. `width`: d above.
+    """
 
     parameters: float
     multiplied: float
@@ -111,7 +114,7 @@ class Shape:
     vocabulary: int = 0
 
     def forward(self, context_tokens: float) -> float:
-        """FLOPs of a token that attends to `context_tokens`."""
+        """Return the FLOPs of a token that attends to `context_tokens`."""
         return 2.0 * self.multiplied + 4.0 * self.layers * self.width * context_tokens
 
     def training(self, context_tokens: float) -> float:
@@ -120,20 +123,20 @@ class Shape:
 
 @cache
 def published() -> dict:
-    """The tables of published.yaml."""
+    """Return the tables of published.yaml."""
     return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 
 
 def shape(config: dict) -> Shape:
-    """The shape of a transformers configuration; absent keys have the library's defaults.
+    """Return the shape of a transformers configuration; absent keys have the library's defaults.
 
     Unknown: its family is not in KNOWN, or a setting may add parameters.
     """
     family = config.get("model_type")
     if family not in KNOWN:
         raise Unknown(
-            f"architecture {family!r}: its parameters are not counted here (llama, gpt2 and opt "
-            "are)"
+            f"the parameters of architecture {family!r} cannot be counted; supported: llama, gpt2, "
+            "opt"
         )
     if family == "gpt2":
         config = {ALIASES.get(key, key): value for key, value in config.items()}
@@ -144,7 +147,7 @@ def shape(config: dict) -> Shape:
     ]
     if strange:
         raise Unknown(
-            f"settings.{strange[0]}: whether it adds parameters to {family!r} is not known here"
+            f"settings.{strange[0]}: it may add parameters to {family!r} that cannot be counted"
         )
     return {"llama": _llama, "gpt2": _gpt2, "opt": _opt}[family](config)
 
@@ -190,10 +193,10 @@ def _opt(config: dict) -> Shape:
 def model_shape(
     config: dict, name: str, words: dict[str, int], parameters: dict[str, int]
 ) -> Shape:
-    """The shape of the model `name` of a run's config.
+    """Return the shape of the model `name` of a run's config.
 
     `words`: vocabulary of word tokenizers by corpus; `parameters`: counts by model. Unknown: the
-    message says what is missing and what to give.
+    message says what is missing and what to provide.
     """
     spec, help = config["models"][name], f"give --parameters {name}=COUNT"
     if name in parameters:
@@ -222,7 +225,7 @@ def _pretrained(source: str) -> dict:
     if source in published()["models"]:
         return published()["models"][source]
     raise Unknown(
-        f"pretrained {source!r} is no folder here, and its size is not in "
+        f"pretrained {source!r} is not a local folder, and its size is not in "
         "pollination/analysis/cost/published.yaml"
     )
 
@@ -233,8 +236,8 @@ def _vocabulary(tokenizer: dict, words: dict[str, int]) -> int:
     if tokenizer["kind"] == "word":
         if tokenizer["corpus"] not in words:
             raise Unknown(
-                f"tokenizer.corpus {tokenizer['corpus']!r}: how many words it has is known once it "
-                "is read"
+                f"tokenizer.corpus {tokenizer['corpus']!r}: its number of words is unknown until "
+                "the run reads it"
             )
         return words[tokenizer["corpus"]]
     source = tokenizer.get("source", "")

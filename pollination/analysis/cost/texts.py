@@ -1,8 +1,8 @@
-"""How much text a run will have: corpora, prompts, completions, the text of each member.
+"""Amount of text in a run: corpora, prompts, completions, the text of each member.
 
-NaN: not known. Sizes are exact if the config states them (budgets, segments, blocks). The sizes of
-a microworld come from its grammar. The others come from published sizes, or from averages of
-English text (published.yaml).
+NaN means unknown. Sizes are exact if the config states them (budgets, segments, blocks). Sizes of a
+microworld come from its grammar. Other sizes are published sizes, or averages of English text
+(published.yaml).
 """
 
 import math
@@ -44,7 +44,7 @@ class Texts:
 
     @cached_property
     def words(self) -> dict[str, int]:
-        """Vocabulary of a word tokenizer by microworld: its words, end of text and unknown."""
+        """Vocabulary size by microworld: its words, the end of text and the unknown word."""
         return {name: len(world.vocabulary) + 2 for name, world in self.worlds.items()}
 
     def sentence(self, corpus: str) -> float:
@@ -59,7 +59,7 @@ class Texts:
         )
 
     def document(self, corpus: str) -> float:
-        """Mean tokens of a document, including its end of text."""
+        """Return the mean tokens of a document, including its end of text."""
         spec, kind = self.plan.config["corpora"][corpus], kind_of(self.plan, corpus)
         if kind.world:
             return self.worlds[corpus].mean_sentences * self.sentence(corpus) + 1
@@ -70,8 +70,8 @@ class Texts:
         if known := self._published(spec).get("document"):
             return known
         self.notes["document"] = (
-            f"documents of {corpus} are taken to have {published()['text']['document_tokens']} "
-            "tokens"
+            f"{corpus}: documents are assumed to have "
+            f"{published()['text']['document_tokens']} tokens"
         )
         return published()["text"]["document_tokens"]
 
@@ -84,7 +84,7 @@ class Texts:
         )
 
     def corpus(self, name: str) -> dict[str, float]:
-        """Tokens by split: train, validation, test, prompts."""
+        """Return tokens by split: train, validation, test, prompts."""
         if name not in self._corpora:
             self._corpora[name] = self._splits(name, self.plan.config["corpora"][name])
         return self._corpora[name]
@@ -128,12 +128,12 @@ class Texts:
             )
         if kind.stager:
             sizes = self._published(spec)
-            note = f"{name}: at most its max_tokens; the data set may have less"
+            note = f"{name}: assumed to have max_tokens tokens; the data set may have fewer"
             self.notes[name] = "" if sizes else note
             return min(self._budget(spec), sizes.get("train", math.inf))
         if kind.local:
             return self._files(name, spec["path"])
-        self.notes[name] = f"{name}: the size of a corpus of kind {spec['kind']} is not known"
+        self.notes[name] = f"{name}: the size of a corpus of kind {spec['kind']} is unknown"
         return math.nan
 
     def _files(self, name: str, paths) -> float:
@@ -142,13 +142,13 @@ class Texts:
             factor = PARQUET if file.endswith(".parquet") else JSONL if ".jsonl" in file else 1.0
             characters += os.path.getsize(file) * factor * (GZIP if file.endswith(".gz") else 1.0)
         if not files:
-            self.notes[name] = f"{name}: its files are not here, so its size is not known"
+            self.notes[name] = f"{name}: its files are absent, so its size is unknown"
             return math.nan
-        self.notes[name] = f"{name}: its tokens are estimated from the size of its files"
+        self.notes[name] = f"{name}: tokens are estimated from the size of its files"
         return characters / published()["text"]["characters_per_token"]
 
     def packed(self, place: str, member: int, split: str = "train") -> float:
-        """Tokens of a packed text: counted if it has been packed, else estimated."""
+        """Return the tokens of a packed text: counted if it exists, else estimated."""
         made = Path(inputs.packed(self.plan, place, member, split)).with_suffix(".json")
         return read_json(made)["tokens"] if made.is_file() else self.corpus(made.parent.name)[split]
 
@@ -158,7 +158,7 @@ class Texts:
         return self.plan.config["models"][model_of(self.plan, place, member)]["context_tokens"]
 
     def segment(self, pool: str, member: int) -> float:
-        """Tokens of human text that a founder reads, counted once: whole blocks."""
+        """Return the tokens of a founder's human text, without repeats, in whole blocks."""
         if (pool, member) not in self._segments:
             spec, place = self.plan.config["founders"][pool], f"founders/{pool}"
             context = self.context(place, member)
@@ -171,23 +171,25 @@ class Texts:
                 segments, by_name = spec["segments"], {"distinct": member, "same": 0}
                 listed = not isinstance(segments, str)
                 number = segments[member] if listed else by_name[segments]
-                if spec["num_segments"]:  # segments differ by one block at most
+                if spec["num_segments"]:  # segments differ by at most one block
                     blocks = len(range(number, blocks, spec["num_segments"]))
             self._segments[pool, member] = blocks * context
         return self._segments[pool, member]
 
     def completion(self, name: str) -> float:
-        """Mean tokens of a completion: a geometric length, at most `max_new_tokens`."""
+        """Return the mean tokens of a completion: a geometric length, at most `max_new_tokens`."""
         generate = self.plan.experiment(name)["generate"]
         longest, least = generate["max_new_tokens"], generate["min_new_tokens"]
         if least >= longest:
             return longest
         mean = self.document(prompt_corpus(self.plan, name, 0))
-        self.notes["completion"] = "completions end where texts of the corpus would, on average"
+        self.notes["completion"] = (
+            "completions are assumed as long as documents of the corpus, on average"
+        )
         return least + mean * (1 - math.exp(-(longest - least) / mean))
 
     def prompt(self, name: str, member: int) -> float:
-        """Mean tokens of a prompt: a block, or the first sentences of a document."""
+        """Return the mean tokens of a prompt: a block, or the first sentences of a document."""
         generate, place = self.plan.experiment(name)["generate"], place_of(self.plan, name, 0)
         context = self.context(place, member)
         limit = generate["max_prompt_tokens"] or max(
@@ -201,7 +203,7 @@ class Texts:
         return min(limit, generate["max_sentences"] * self.sentence(corpus), self.document(corpus))
 
     def written(self, name: str, generation: int, rank: int) -> tuple[float, float]:
-        """(tokens that a parent writes, tokens of its prompts) for one generation, all shards."""
+        """Return (tokens that a parent writes, tokens of its prompts) in one generation."""
         experiment, generate = self.plan.experiment(name), self.plan.experiment(name)["generate"]
         completion, prompt = self.completion(name), self.prompt(name, rank)
         if generate["tokens"] is not None:
@@ -216,7 +218,7 @@ class Texts:
         return rows * completion, rows * prompt
 
     def child(self, name: str, generation: int, member: int) -> float:
-        """Tokens of text that a child reads, counted once: whole blocks."""
+        """Return the tokens of text that a child reads, without repeats, in whole blocks."""
         experiment, human = self.plan.experiment(name), self.plan.experiment(name)["human"]
         context = self.context(place_of(self.plan, name, generation), member)
         if text_of(experiment).is_human:

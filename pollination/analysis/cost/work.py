@@ -1,4 +1,4 @@
-"""Every job of a plan with its work: tokens trained, written and scored, and their FLOPs.
+"""Work of every job of a plan: tokens trained, written and scored, and their FLOPs.
 
 The jobs are those that `status` lists and Snakemake plans.
 """
@@ -28,7 +28,7 @@ class Load:
     """One job.
 
     `tokens` and `flops` by kind of work: train, write, score; `processor_s`: seconds of work
-    without a GPU, without the start.
+    without a GPU, excluding the start.
     """
 
     work: Work
@@ -49,8 +49,8 @@ class Load:
 class Loads:
     """The work of a plan's jobs.
 
-    `parameters`: counts for models that the tables do not know; `unknown`: the amounts that are not
-    known, one line each.
+    `parameters`: counts for models that the tables do not contain; `unknown`: unknown amounts, one
+    line each.
     """
 
     def __init__(self, plan: Plan, parameters: dict[str, int] | None = None) -> None:
@@ -125,7 +125,7 @@ class Loads:
         for entry in measured:
             load.add("score", self.held_out(entry), shape.forward(context))
         for name in dict.fromkeys(entry["corpus"] for entry in measured):
-            if name in self.texts.worlds:  # every fact with every value of its attribute
+            if name in self.texts.worlds:  # every fact is scored with every value of its attribute
                 world = self.texts.worlds[name]
                 tokens = sum(7 * len(world.values[a]) for a in world.facts.attribute)
                 load.add("score", tokens, shape.forward(8))
@@ -138,13 +138,13 @@ class Loads:
         return min(entry["max_tokens"] or math.inf, size)
 
     def __questions(self, name: str) -> tuple[float, float]:
-        """(forward passes, tokens of each) of a benchmark."""
+        """Return (forward passes, tokens per pass) of a benchmark."""
         spec = self.plan.config["tasks"][name]
         if spec["kind"] == "microworld":
             questions = self.texts.worlds[spec["corpus"]].benchmarks()[spec["benchmark"]]
             asked = [question for question in questions if question["split"] == "test"]
             words = sum(len(question["question"].split()) + 2 for question in asked) / len(asked)
-            # the examples are the same for all questions, and are read once
+            # all questions share the few-shot examples, which are scored once
             return min(spec["questions"] or math.inf, len(asked)), words
         known = published()["tasks"].get(built_in_template(spec))
         if known is None:
@@ -158,7 +158,7 @@ class Loads:
         return count * known["requests"], known["question"] + examples * known["example"]
 
     def asked(self, name: str) -> float:
-        """Questions of a benchmark."""
+        """Return the number of questions of a benchmark."""
         spec = self.plan.config["tasks"][name]
         requests = self._questions(name)[0]
         if spec["kind"] == "microworld":
@@ -188,7 +188,7 @@ class Loads:
     # --- without a GPU
 
     def processor(self, work: Work, parts: list[str]) -> float:
-        """Seconds of work on one core, without the start."""
+        """Return seconds of work on one core, excluding the start."""
         rates, generation = published()["processor"], work.generation or 0
         if work.stage == "mutate":
             model = model_of(self.plan, place_of(self.plan, work.group, generation), 0)
@@ -211,6 +211,6 @@ class Loads:
 
 
 def pretrained(plan: Plan) -> list[str]:
-    """Models whose weights are staged."""
+    """Return the models whose weights are staged."""
     used = {model for pool in plan.used_pools.values() for model in listed(pool["model"])}
     return [name for name in sorted(used) if plan.config["models"][name]["pretrained"]]

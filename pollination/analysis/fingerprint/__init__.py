@@ -1,12 +1,12 @@
-"""Linguistic fingerprints of models: what they repeat and share (study A, section 4, appendix B).
+"""Linguistic fingerprints of models (study A, section 4, appendix B).
 
-collect      outputs of a deployed model through an API
-counting     outputs to counts, in one pass over the text
+collect      outputs of a deployed model, through an API
+counting     counts of outputs, in one pass over the text
 results      fingerprints of the Slop Forensics toolkit
-features     fingerprints to matrices, Jaccard similarity, influence
+features     matrices of fingerprints, Jaccard similarity, influence
 overlap      overlap coefficient, Cliff's delta, intervals
-influence    directed influence against the lag of release, with its null
-inheritance  influence in populations whose parents are known
+influence    directed influence against release lag, with its null
+inheritance  influence in populations with known parents
 tables       the tables that the rules write
 
 pollination.plan.config.catalogue reads models.csv: model, family, release month.

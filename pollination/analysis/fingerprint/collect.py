@@ -1,9 +1,9 @@
 """Collect the outputs of a deployed model through any OpenAI-compatible endpoint.
 
-The job resumes prompt by prompt, limits its rate and forecasts the price if it is known. It appends
-each answer to a file in its work folder at once, so a killed or refused job resumes from there. It
-reads the key from the environment variable that models.csv names (column `key`) and writes it
-nowhere.
+The job resumes at the first missing prompt, limits its request rate and forecasts the price if it
+is known. It appends each answer at once to a file in its work folder, from which a killed or
+rejected job resumes. It reads the API key from the environment variable that models.csv names
+(column `key`) and never writes it.
 """
 
 import json
@@ -25,7 +25,7 @@ SECONDS_A_LINE = 30.0  # between two progress messages
 
 
 class Pace:
-    """Limits the requests per minute, over all threads."""
+    """Limit on the requests per minute, over all threads."""
 
     def __init__(self, a_minute: float) -> None:
         self.step, self.next, self.lock = 60.0 / a_minute, 0.0, threading.Lock()
@@ -38,9 +38,9 @@ class Pace:
 
 
 def collect(job: Job) -> None:
-    """Ask for the missing answers, then write outputs.parquet in the order of the prompts.
+    """Request the missing answers, then write outputs.parquet in the order of the prompts.
 
-    Its columns: model, prompt_id, prompt, output.
+    Its columns are model, prompt_id, prompt, output.
     """
     settings, served = job.params.collect, job.params.served
     row = read_catalogue(served["catalogue"])[served["model"]]
@@ -49,7 +49,8 @@ def collect(job: Job) -> None:
     ids = {prompt_id for prompt_id, _ in prompts}
     if len(ids) < len(prompts) or not all(prompt for _, prompt in prompts):
         raise ValueError(
-            f"{job.file('prompts')}: every prompt needs text and a prompt_id of its own"
+            f"{job.file('prompts')}: a prompt lacks text or repeats a prompt_id; every "
+            "prompt needs text and a unique prompt_id"
         )
     work = job.claim(f"{job.wildcards.part}.collect", job.key(0))
     if work is None:
@@ -58,7 +59,7 @@ def collect(job: Job) -> None:
     done = _saved(answers)
     missing = [(prompt_id, prompt) for prompt_id, prompt in prompts if prompt_id not in done]
     job.log.info(
-        "%s at %s: %d prompts, %d answered before%s",
+        "%s at %s: %d prompts, %d already answered%s",
         served["name"],
         served["base_url"],
         len(prompts),
@@ -122,8 +123,8 @@ def _ask_all(
                 running.add(pool.submit(ask, *waiting.pop()))
             if not running:
                 raise Stopped(
-                    f"stopped by {job.stop.reason} after {len(done)} of {total} prompts; they are "
-                    "saved, the next start goes on from there"
+                    f"stopped by {job.stop.reason} after {len(done)} of {total} prompts; their "
+                    "answers are saved, run the same command to resume"
                 )
             finished, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -145,7 +146,7 @@ def _ask_all(
 
 
 def _saved(path: Path) -> dict[str, dict]:
-    """Answers of earlier starts, without a last line that was cut short."""
+    """Return answers of earlier attempts, without an incomplete last line."""
     done = {}
     if path.is_file():
         whole = path.read_bytes().rpartition(b"\n")[0]
@@ -160,17 +161,17 @@ def _saved(path: Path) -> dict[str, dict]:
 def _key(row: dict) -> str:
     name = row.get("key")
     if not name:
-        return "none"  # the user's own server needs no key
+        return "none"  # a local server needs no key
     if not os.environ.get(name):
         raise ValueError(
             f"the environment variable {name} (column key of model {row['model']}) is not set; "
-            "export it and run again"
+            "export it and run the same command"
         )
     return os.environ[name]
 
 
 def _price(row: dict, read: float, written: float) -> float | None:
-    """Price of the tokens, in the user's currency; None if models.csv has no prices.
+    """Return the price of the tokens in the user's currency; None if models.csv has no prices.
 
     Prices in models.csv are per million tokens.
     """
@@ -180,8 +181,8 @@ def _price(row: dict, read: float, written: float) -> float | None:
         return (read * float(row["input_price"]) + written * float(row["output_price"])) / 1e6
     except ValueError:
         raise ValueError(
-            f"prices of model {row['model']}: {row['input_price']!r}, {row['output_price']!r} are "
-            "no numbers"
+            f"input_price, output_price of model {row['model']}: {row['input_price']!r}, "
+            f"{row['output_price']!r}; both must be numbers or empty"
         ) from None
 
 
@@ -191,7 +192,7 @@ def _foretold(missing: list[tuple[str, str]], settings: dict, row: dict) -> str:
         for _, prompt in missing
     )
     price = _price(row, characters / 4, len(missing) * settings["max_tokens"])
-    return "" if price is None else f"; at most about {price:.2f} for the others"
+    return "" if price is None else f"; at most about {price:.2f} for the rest"
 
 
 def _spent(answers, row: dict) -> str:
@@ -203,14 +204,14 @@ def _spent(answers, row: dict) -> str:
 
 
 def _refused(error: openai.OpenAIError, served: dict, row: dict, done: int, total: int) -> str:
-    """The error in one line, without the endpoint's text, which may quote the key."""
+    """Return the error in one line, without the endpoint's text, which may contain the key."""
     status: int = getattr(error, "status_code", 0)
     said = {
-        401: f"the key in {row.get('key') or '(none given)'} is not accepted",
-        404: f"there is no model {served['name']!r}",
+        401: f"the endpoint rejected the key in {row.get('key') or '(none given)'}",
+        404: f"the endpoint has no model {served['name']!r}",
     }.get(status)
     said = said or (f"status {status}" if status else type(error).__name__)
     return (
-        f"{served['base_url']}: {said}; {done} of {total} prompts are saved, run again to go on "
-        "from there"
+        f"{served['base_url']}: {said}; {done} of {total} answers are saved, run the same command "
+        "to resume"
     )

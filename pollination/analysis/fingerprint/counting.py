@@ -1,13 +1,13 @@
-"""From raw outputs to fingerprints as the Slop Forensics toolkit (June 2025) defines them.
+"""Fingerprints of raw outputs, as the Slop Forensics toolkit (June 2025) defines them.
 
-Text is normalised: NFKC, letters and marks in lower case, all else a space. Words have at least 4
-letters, and occur in the outputs to at least 2 prompts and at least 6 times in all. The score of a
-word is its share of these words over its share of English (wordfreq). Bigrams and trigrams are of
-NLTK's alphabetic tokens without stopwords, in the outputs to at least 2 prompts, ranked by count.
-Ties are broken by name, so the order of rows means nothing.
+Text is normalised: NFKC, letters and marks in lower case, all other characters a space. Words have
+at least 4 letters, and occur in the outputs of at least 2 prompts and at least 6 times in total.
+The score of a word is its share of these words over its share of English (wordfreq). Bigrams and
+trigrams consist of NLTK's alphabetic tokens without stopwords, occur in the outputs of at least 2
+prompts, and are ranked by count. Ties are broken by name, so the order of rows has no effect.
 
-One pass reads the text. Meanwhile a model is an array of word numbers, 4 bytes each. Each distinct
-word is tokenised once, and all counting is done at the end.
+One pass reads the text and stores each model as an array of word numbers, 4 bytes each. Each
+distinct word is tokenised once, and all counting follows at the end.
 """
 
 import json
@@ -25,8 +25,8 @@ from wordfreq import word_frequency
 
 RARE = 1e-12  # English frequency of a word that wordfreq does not know
 COLUMNS = ("model", "prompt_id", "output")
-SIGN = " | "  # between words; the tokenizer does not change it
-END = " "  # after an output, so that no n-gram reaches into the next output; no word has a space
+SIGN = " | "  # separator of words; the tokenizer keeps it
+END = " "  # ends an output, so that no n-gram spans two outputs; no word contains a space
 
 
 class _Letters(dict):
@@ -46,14 +46,14 @@ def normalise(text: str) -> str:
 
 
 def snowball_stopwords() -> frozenset[str]:
-    """The English list of the Snowball project, as the package stop-words ships it."""
+    """Return the Snowball project's English list, as the package stop-words ships it."""
     from stop_words import get_stop_words
 
     return frozenset(get_stop_words("en"))
 
 
 class _Numbers(dict):
-    """text -> its number, in the order of arrival."""
+    """text -> its number, in order of arrival."""
 
     def __missing__(self, text: str) -> int:
         self[text] = len(self)
@@ -61,7 +61,7 @@ class _Numbers(dict):
 
 
 class Counter:
-    """Counts the outputs of many models at once; `settings` is the config's `count`."""
+    """Counter of the outputs of many models; `settings` is the config's `count`."""
 
     def __init__(self, settings: dict, stopwords: frozenset[str]) -> None:
         self.settings = settings
@@ -73,7 +73,7 @@ class Counter:
         self.tokenize = NLTKWordTokenizer().tokenize
 
     def add(self, model: str, prompt_id: str, output: str | None) -> None:
-        """Add one output; None, and text shorter than min_characters, counts as dropped."""
+        """Add one output; None and text shorter than min_characters count as dropped."""
         counted = self.models.setdefault(model, _Model())
         if output is None or len(output) < max(1, self.settings["min_characters"]):
             counted.dropped += 1
@@ -85,9 +85,9 @@ class Counter:
         counted.prompts.append(counted.prompt_numbers[prompt_id])
 
     def fingerprints(self) -> list[dict]:
-        """One fingerprint per model, sorted by name: the toolkit's own fields, and a few counts."""
+        """Return one fingerprint per model, sorted by name: the toolkit's fields and counts."""
         self.words, numbers, flat, counts = list(self.numbers), _Numbers(), [], []
-        # normalised text has no sign that joins words, so one call tokenises all distinct words
+        # normalised text does not contain the separator, so one call tokenises all distinct words
         for word in " ".join(self.tokenize(SIGN.join(self.words))).split(SIGN.strip()):
             tokens = [
                 numbers[token]
@@ -107,9 +107,9 @@ class Counter:
     def _fingerprint(
         self, name: str, model: "_Model", long: np.ndarray, counts: np.ndarray, flat: np.ndarray
     ) -> dict:
-        """The fingerprint of one model.
+        """Return the fingerprint of one model.
 
-        `long`: which words are long enough; `counts`: how many tokens each word has; `flat`: the
+        `long`: whether each word is long enough; `counts`: number of tokens per word; `flat`: the
         numbers of these tokens, word after word.
         """
         settings, prompts, outputs = self.settings, len(model.prompt_numbers), len(model.lengths)
@@ -141,7 +141,7 @@ class Counter:
     def _top_words(
         self, words: np.ndarray, prompts_of: np.ndarray, prompts: int
     ) -> tuple[list[dict], list[dict]]:
-        """(words of English, words unknown to it), each sorted."""
+        """Return (English words, words that English does not have), each sorted."""
         numbers, counts = _recurring(words, prompts_of, prompts, self.settings["min_prompts"])
         enough = counts >= self.settings["min_count"]
         numbers, counts = numbers[enough], counts[enough]
@@ -168,7 +168,7 @@ class Counter:
         for step in range(1, length):
             following = tokens[step : step + len(keys)]
             inside &= following >= 0
-            # small numbers again, so that keys of any length fit 64 bits
+            # renumber, so that keys of any length fit 64 bits
             seen, place = np.unique(keys, return_inverse=True)
             steps.append(seen)
             keys = place * (len(self.tokens) + 1) + following + 1
@@ -193,7 +193,7 @@ class Counter:
 
 
 class _Model:
-    """One model's text so far: word numbers with END after each output; its lengths and prompts."""
+    """One model's text: word numbers with END after each output, their lengths and prompts."""
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -209,7 +209,7 @@ def _english(word: str) -> float:
 def _recurring(
     items: np.ndarray, prompts_of: np.ndarray, prompts: int, least: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(items in the outputs to at least `least` prompts, how often each occurs in all)."""
+    """Return (items in the outputs of at least `least` prompts, their counts)."""
     numbers, place, counts = np.unique(items, return_inverse=True, return_counts=True)
     pairs = np.unique(place.astype(np.int64) * max(1, prompts) + prompts_of)
     enough = np.bincount(pairs // max(1, prompts), minlength=len(numbers)) >= least
@@ -217,7 +217,7 @@ def _recurring(
 
 
 def read_outputs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> Iterator[tuple]:
-    """The named columns of each row of a parquet or jsonl file, read piece by piece.
+    """Yield the named columns of each row of a parquet or jsonl file, read in chunks.
 
     A null output is None; a null name or prompt is an error.
     """
@@ -229,7 +229,8 @@ def read_outputs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> Iterat
                 raise ValueError(f"{path}, row {number}: no {name}; every output needs one")
         if row[-1] is not None and not isinstance(row[-1], str):
             raise ValueError(
-                f"{path}, row {number}: {columns[-1]} {str(row[-1])[:40]!r} is no text"
+                f"{path}, row {number}: {columns[-1]} {str(row[-1])[:40]!r} is not text; write a "
+                "string or null"
             )
         yield (*(str(value) for value in row[:-1]), row[-1])
 
@@ -239,12 +240,12 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple]:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
         raise ValueError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]})"
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}); replace it"
         ) from None
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise ValueError(
-            f"{path}: column {missing[0]!r} is absent; needed: {', '.join(columns)}; it has "
+            f"{path}: column {missing[0]!r} is missing; needed: {', '.join(columns)}; the file has "
             f"{', '.join(file.schema_arrow.names)}"
         )
     for batch in file.iter_batches(batch_size=1024, columns=list(columns)):

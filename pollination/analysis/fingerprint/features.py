@@ -1,7 +1,7 @@
 """Fingerprints as matrices, models by features: Jaccard similarity, influence and its expectation.
 
-Size and popularity alone give the expected influence. Shapes: M models, F features. A feature is a
-word, a bigram or a trigram; the same text as another kind is another feature.
+Sizes and popularity alone give the expected influence. Shapes: M models, F features. A feature is a
+word, a bigram or a trigram; equal text of another kind is another feature.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ KINDS = {"words": "top_repetitive_words", "bigrams": "top_bigrams", "trigrams": 
 
 @dataclass(frozen=True)
 class Features:
-    """`weights` (M, F): salience of a feature in a model's fingerprint, 0 where it is absent.
+    """Fingerprints of M models.
 
-    `kinds` (F,): index into KINDS.
+    `weights` (M, F): salience of a feature in a model's fingerprint, 0 if absent. `kinds` (F,):
+    index into KINDS.
     """
 
     models: list[str]
@@ -27,7 +28,7 @@ class Features:
         return self.weights > 0
 
     def of(self, kind: str) -> "Features":
-        """The features of one kind, or of 'all'."""
+        """Return the features of one kind, or of 'all'."""
         if kind == "all":
             chosen = np.ones(len(self.kinds), dtype=bool)
         else:
@@ -38,10 +39,10 @@ class Features:
 def features(
     fingerprints: dict[str, dict], salience: str = "balanced", unknown_words: bool = False
 ) -> Features:
-    """Matrices of model -> fingerprint.
+    """Return the matrices of model -> fingerprint.
 
     `salience` of a feature: its score or frequency ('raw'), its share of its kind in this
-    fingerprint ('balanced': words, bigrams and trigrams count alike), or 1 ('uniform').
+    fingerprint ('balanced': words, bigrams and trigrams have equal weight), or 1 ('uniform').
     """
     columns: dict[tuple[int, str], int] = {}
     entries = []  # model, column, weight
@@ -52,7 +53,7 @@ def features(
                 for entry in fingerprint[key]
             }
             if kind == 0 and unknown_words:
-                # scored as the toolkit would score them: against a frequency of 1e-12
+                # as the toolkit scores words: against a frequency of 1e-12
                 weights |= {
                     entry["word"]: entry["corpus_freq"] / 1e-12
                     for entry in fingerprint.get("zero_frequency_words", [])
@@ -70,7 +71,7 @@ def features(
 
 
 def jaccard(present: np.ndarray) -> np.ndarray:
-    """(M, M): shared features over the features of either; NaN for two empty fingerprints."""
+    """Return (M, M): shared features over features of either; NaN for two empty fingerprints."""
     present = present.astype(float)
     shared, sizes = present @ present.T, present.sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -78,18 +79,18 @@ def jaccard(present: np.ndarray) -> np.ndarray:
 
 
 def influence(weights: np.ndarray) -> np.ndarray:
-    """(M, M): I(A -> B), A in rows: share of A's salience on features of B (A, equation 1)."""
+    """Return (M, M): I(A -> B), A in rows, the share of A's salience on B's features (A, eq. 1)."""
     with np.errstate(invalid="ignore"):
         return weights @ (weights > 0).T / weights.sum(axis=1)[:, None]
 
 
 def expected_influence(fingerprints: Features) -> np.ndarray:
-    """(M, M): I(A -> B) if features were dealt to models at random, with the same margins.
+    """Return (M, M): expected I(A -> B) if models had random features with the same margins.
 
-    Each model keeps its number of features, and each feature its number of models. Kind by kind,
-    P(B has f) = x_B y_f / (1 + x_B y_f), the most random law with these margins (a bipartite
-    configuration model). Since A has f, the other models share one owner fewer, and y_f is solved
-    for that. Features differ by their number of owners alone.
+    Each model keeps its number of features, and each feature its number of models. For each kind,
+    P(B has f) = x_B y_f / (1 + x_B y_f), the maximum-entropy law with these margins (a bipartite
+    configuration model). A has f, so the other models share one owner fewer; y_f is solved for
+    that. Features differ only by their number of owners.
     """
     models = len(fingerprints.models)
     total = np.zeros((models, models))
@@ -109,12 +110,12 @@ def expected_influence(fingerprints: Features) -> np.ndarray:
 def _model_factors(
     sizes: np.ndarray, features_by_owners: np.ndarray, rounds: int = 2000
 ) -> np.ndarray:
-    """x (M,) that fits the model sizes; alternates between x and y.
+    """Return x (M,) that fits the model sizes, by alternating between x and y.
 
     `features_by_owners`: how many features have 0, 1, ... M owners.
     """
     models = len(sizes)
-    owners = np.arange(1, models)  # a feature that all models own says nothing about sizes
+    owners = np.arange(1, models)  # a feature of all models has no information about sizes
     counts, sizes = features_by_owners[1:models], sizes - features_by_owners[models]
     root = np.sqrt(max(1, sizes.sum()))
     x, y = np.maximum(sizes, 1e-9) / root, owners / root
@@ -128,9 +129,9 @@ def _model_factors(
 
 
 def _chances(x: np.ndarray) -> np.ndarray:
-    """(owners 1..M, A, B): chance that B has a feature of A that has so many owners.
+    """Return (owners 1..M, A, B): the probability that B has a feature of A with that many owners.
 
-    The other M - 1 models share owners - 1 among them.
+    The other M - 1 models share owners - 1 of them.
     """
     models = len(x)
     different = ~np.eye(models, dtype=bool)
@@ -149,7 +150,7 @@ def _chances(x: np.ndarray) -> np.ndarray:
 def family_matrix(
     similarity: np.ndarray, families: list[str], normalise: str
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(names, mean similarity of two different models by their families, the same normalised).
+    """Return (names, mean similarity of two different models by family, the same normalised).
 
     Each row is divided by its sum, maximum or diagonal. A family of one model has no similarity
     within: NaN, which sums and maxima leave out.

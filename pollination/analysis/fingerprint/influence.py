@@ -1,10 +1,10 @@
-"""Directed influence between families against the lag of release, and its asymmetry (study A, B.3).
+"""Directed influence between families against release lag, and its asymmetry (study A, B.3).
 
 I(A -> B) and I(B -> A) share the same features. They differ only by their divisors and by the
-weights of the shared features. A model with a longer fingerprint, or with one from more text, is
-carried less and carries more, whenever it came out. So the tables show, beside the raw asymmetry,
-the asymmetry expected from sizes and popularity alone, the excess over it, and the excess with the
-amount of text held equal. Permutation p-values deal the release months to the models anew.
+weights of the shared features. A model with a longer fingerprint, or with one from more text, has
+less influence and receives more, whatever its release. So the tables show, beside the raw
+asymmetry, the asymmetry expected from sizes and popularity alone, the excess over it, and the
+excess with the amount of text held equal. Permutation p-values shuffle the release months.
 
 Shapes: M models, matrices (M, M) with the source in rows; months (M,); lag of B after A is
 months[B] - months[A].
@@ -31,16 +31,16 @@ def asymmetry(
     seed: int,
     permutations: int,
 ) -> dict[str, float | None]:
-    """I(older -> newer) minus I(newer -> older), a mean over pairs, with two-sided p-values.
+    """Return the mean of I(older -> newer) - I(newer -> older), with two-sided p-values.
 
     Result: {raw, p_raw, expected, excess, p_excess, adjusted, p_adjusted}. The pairs are of
     different families and different months; without such pairs all values are None. `written` (M,):
     words that each model wrote; if None, `adjusted` is None.
 
-    adjusted: the slope of the excess on the sign of the lag with the effect of text held equal:
+    adjusted: the slope of the excess on the sign of the lag, controlling for the amount of text:
     the pair's log ratio of words, its square with its sign, and the difference of squared logs
-    (straight lines alone let lists of fixed length through). Its p permutes the models in the part
-    of the sign that these leave (double semi-partialling; Dekker, Krackhardt and Snijders 2007).
+    (linear terms alone do not control for lists of fixed length). Its p permutes the models in the
+    residual of the sign (double semi-partialling; Dekker, Krackhardt and Snijders 2007).
     """
     names = ("raw", "p_raw", "expected", "excess", "p_excess", "adjusted", "p_adjusted")
     apart, order = cross_family(families), np.sign(lags(months)).astype(float)
@@ -67,7 +67,7 @@ def asymmetry(
         log = log - log.mean()
         made = np.stack([lags(log), lags(log) * np.abs(lags(log)), lags(log**2)])  # (3, M, M)
         held = made[:, used].T  # (pairs, 3)
-        solve = np.linalg.pinv(held)  # 0 where all wrote as much: nothing is held then
+        solve = np.linalg.pinv(held)  # 0 if all models wrote the same amount: no control then
         difference = turned["excess"][used]
         difference = difference - held @ (solve @ difference)
         left = order - np.tensordot(solve @ order[used], made, axes=1)
@@ -78,7 +78,7 @@ def asymmetry(
 
 
 def _slope(y: np.ndarray, x: np.ndarray) -> float:
-    """Slope without intercept, because y and x change sign when a pair is turned round."""
+    """Return the slope without intercept: y and x change sign if a pair is reversed."""
     return float(y @ x / (x @ x)) if x @ x > 1e-9 else 0.0
 
 
@@ -97,10 +97,10 @@ def by_lag(
     resamples: int,
     level: float = 0.95,
 ) -> list[dict]:
-    """Mean influence and its expectation in bins of `width` months, with intervals.
+    """Return mean influence and its expectation in bins of `width` months, with intervals.
 
-    The bins are [1, width], [width + 1, 2 width], ... and their mirror images. A bin lies at the
-    mean lag of its pairs. Intervals come from resampled models.
+    The bins are [1, width], [width + 1, 2 width], ... and their mirror images. The lag of a bin is
+    the mean lag of its pairs. Intervals resample models.
     """
     apart, lag = cross_family(families), lags(months)
     bins = np.sign(lag) * -(-np.abs(lag) // width)

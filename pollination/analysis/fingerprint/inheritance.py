@@ -1,10 +1,10 @@
-"""How much of its parents' fingerprints a child carries, in populations whose parents are known.
+"""Share of its parents' fingerprints that a child carries, in populations with known parents.
 
-The table has, for each child and each member of the generation before, I(member -> child) and their
-relation: the member is a parent by weights and text, by one of them, a parent of others, or none.
-The two effects are coefficients of I on 'wrote the text that the child read' and 'gave the child
-its weights'. Every child and every member has its own level, so neither a talkative member nor a
-child with a long fingerprint makes an effect.
+For each child and each member of the generation before, the table has I(member -> child) and their
+relation: the member is a parent by weights and text, by one of them, a parent of others, or no
+parent. The two effects are coefficients of I on 'wrote the text that the child read' and 'gave the
+child its weights'. Every child and every member has its own level, so neither a member that writes
+much nor a child with a long fingerprint causes an effect.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def relation(by_weights: bool, by_text: bool, is_parent: bool) -> str:
 
 
 def parents(family: dict) -> dict:
-    """A planned child with weights_from, text_from and parents (names of models), as selected."""
+    """Return a planned child with weights_from, text_from and parents (names of models)."""
     before, k, slot = family["before"], family["k"], family["slot"]
     holders = (
         [before[m] for m in artifacts.read_json(family["selection"])["parents"]]
@@ -42,10 +42,10 @@ def parents(family: dict) -> dict:
 
 
 def trace(families: list[dict], pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row per (child, member of the generation before).
+    """Return one row per (child, member of the generation before).
 
-    `families`: one dict per child, as `parents` gives it; `pairs`: all ordered pairs of a survey.
-    Models without a fingerprint (nothing recurs in their samples) are left out.
+    `families`: one dict per child, as `parents` returns it; `pairs`: all ordered pairs of a survey.
+    Models without a fingerprint (no recurring words in their samples) are left out.
     """
     measured = {
         (row.source, row.target): {
@@ -81,10 +81,10 @@ def trace(families: list[dict], pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects(rows: pd.DataFrame, seed: int, permutations: int) -> list[dict]:
-    """The coefficient and two-sided permutation p-value of text and weights, by experiment.
+    """Return the coefficient and two-sided permutation p of text and weights, by experiment.
 
-    A permutation deals parents anew among the children of one parent by the other way. An effect is
-    left out if it is indistinguishable from the other (a model's own text, a single parent).
+    A permutation shuffles the parents of one kind among children that share the other kind. An
+    effect is left out if it is not distinguishable from the other (own text, a single parent).
     """
     results = []
     for experiment, part in rows.groupby("experiment", sort=False):
@@ -124,7 +124,7 @@ def _coefficient(y: np.ndarray, x: np.ndarray) -> float:
 
 
 def _alike(part: pd.DataFrame, way: str) -> list[np.ndarray]:
-    """Rows (children, members) of each set of one generation that shares its parents by `way`."""
+    """Return rows (children, members) of each set that shares its parents by `way`."""
     wide = part.assign(row=np.arange(len(part)))
     by_child = wide[wide[f"by_{way}"]].groupby("child")
     shared = by_child.member.apply(lambda names: "|".join(sorted(names)))
@@ -138,7 +138,7 @@ def _alike(part: pd.DataFrame, way: str) -> list[np.ndarray]:
 def _deal(
     by_parent: np.ndarray, blocks: list[np.ndarray], generator: np.random.Generator
 ) -> np.ndarray:
-    """`by_parent` with the parents dealt anew among the children of each block."""
+    """Return `by_parent` with the parents shuffled among the children of each block."""
     dealt = by_parent.copy()
     for rows in blocks:
         dealt[rows] = by_parent[rows[generator.permutation(len(rows))]]

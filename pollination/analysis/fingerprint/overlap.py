@@ -1,9 +1,9 @@
-"""How far within-family and cross-family similarities overlap (study A, appendix B.2).
+"""Overlap of within-family and cross-family similarities (study A, appendix B.2).
 
 The statistics are the overlap coefficient and Cliff's delta, with intervals and a permutation test.
 All are functions of weights on pairs: 1 for the sample itself, counts for a resample, 0 for a pair
-that a jackknife leaves out. So the same code resamples pairs, as the paper does, and models, which
-alone is valid because pairs share models. Shapes: S resamples, W within-family pairs, C
+that a jackknife leaves out. So the same code resamples pairs, as the paper does, and models. Only
+the latter is valid, because pairs share models. Shapes: S resamples, W within-family pairs, C
 cross-family pairs, G grid places.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
-GRID = 512  # places at which densities are compared
+GRID = 512  # number of points at which densities are compared
 STATISTICS = ("overlap_kde", "overlap_histogram", "cliffs_delta")
 
 
@@ -38,7 +38,7 @@ class Groups:
 
 
 def groups(similarity: np.ndarray, families: list[str], **options) -> Groups:
-    """The pairs of different models, split by whether they are of one family."""
+    """Return the pairs of different models, split into within-family and cross-family pairs."""
     first, second = np.triu_indices(len(families), 1)
     same = np.array([families[a] == families[b] for a, b in zip(first, second, strict=True)])
     pairs = np.stack([first, second], axis=1)
@@ -47,9 +47,9 @@ def groups(similarity: np.ndarray, families: list[str], **options) -> Groups:
 
 
 def bandwidth(values: np.ndarray, rule: str | float) -> float:
-    """The common bandwidth of all pairs.
+    """Return the common bandwidth of all pairs.
 
-    'scott' is sd n^-1/5, 'silverman' is 0.9 min(sd, IQR / 1.34) n^-1/5; a number is taken as it is.
+    'scott' is sd n^-1/5, 'silverman' is 0.9 min(sd, IQR / 1.34) n^-1/5; a number is used unchanged.
     """
     if not isinstance(rule, str):
         return float(rule)
@@ -60,19 +60,19 @@ def bandwidth(values: np.ndarray, rule: str | float) -> float:
 
 
 def grid(pairs: Groups) -> np.ndarray:
-    """(G,): from four bandwidths below the least similarity to four above the greatest."""
+    """Return (G,): from four bandwidths below the smallest similarity to four above the largest."""
     low = min(pairs.within.min(), pairs.cross.min())
     high = max(pairs.within.max(), pairs.cross.max())
     return np.linspace(low - 4 * pairs.width, high + 4 * pairs.width, GRID)
 
 
 def kernels(values: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
-    """(n, G): a Gaussian density around each value."""
+    """Return (n, G): a Gaussian density around each value."""
     return np.exp(-0.5 * ((places - values[:, None]) / width) ** 2) / (width * np.sqrt(2 * np.pi))
 
 
 def statistics(pairs: Groups) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-    """A function of weights (S, W), (S, C) that gives each of STATISTICS, (S,)."""
+    """Return a function of weights (S, W), (S, C) that computes each of STATISTICS, (S,)."""
     places = grid(pairs)
     step = places[1] - places[0]
     smooth = [kernels(values, places, pairs.width) for values in (pairs.within, pairs.cross)]
@@ -96,10 +96,10 @@ def statistics(pairs: Groups) -> Callable[[np.ndarray, np.ndarray], dict[str, np
 
 
 def intervals(pairs: Groups, seed: int, resamples: int = 1000, level: float = 0.95) -> list[dict]:
-    """One row per statistic and resampled unit: value, percentile and BCa (bias-corrected) ends.
+    """Return one row per statistic and resampled unit: value, percentile and BCa interval ends.
 
-    The units are pairs and models. A draw of models in which no family has two gives no pair within
-    a family; it is left out, and `resamples` counts the draws that remain.
+    The units are pairs and models. If no family has two models in a draw, the draw has no pair
+    within a family. It is left out, and `resamples` counts the remaining draws.
     """
     measure, generator = statistics(pairs), np.random.default_rng(seed)
     sizes = len(pairs.within), len(pairs.cross)
@@ -149,7 +149,7 @@ def intervals(pairs: Groups, seed: int, resamples: int = 1000, level: float = 0.
 def bca(
     value: float, resampled: np.ndarray, jackknife: np.ndarray, level: float = 0.95
 ) -> tuple[float, float]:
-    """The bias-corrected and accelerated bootstrap interval (Efron 1987)."""
+    """Return the bias-corrected and accelerated bootstrap interval (Efron 1987)."""
     size = len(resampled)
     below = ((resampled < value).sum() + (resampled == value).sum() / 2) / size
     shift = ndtri(np.clip(below, 0.5 / size, 1 - 0.5 / size))
@@ -167,9 +167,9 @@ def bca(
 def permutation_test(
     similarity: np.ndarray, families: list[str], seed: int, permutations: int = 1000, **options
 ) -> dict[str, float]:
-    """One-sided p-values of Cliff's delta (low) and of the difference of means (high).
+    """Return one-sided p-values of Cliff's delta (low) and of the difference of means (high).
 
-    Families are dealt to the models at random; the observed labelling counts as one such draw.
+    Families are assigned to the models at random; the observed labels count as one such draw.
     """
     generator = np.random.default_rng(seed)
     first, second = np.triu_indices(len(families), 1)
@@ -179,7 +179,7 @@ def permutation_test(
     def separation(dealt: np.ndarray) -> tuple[float, float]:
         same = dealt[first] == dealt[second]
         w, c = same.sum(), (~same).sum()
-        # Mann-Whitney: how often a cross pair lies above a within pair
+        # Mann-Whitney: how often a cross pair exceeds a within pair
         above = ranks[~same].sum() - c * (c - 1) / 2
         return 2 * above / (w * c) - 1, values[same].mean() - values[~same].mean()
 

@@ -1,4 +1,4 @@
-"""Results of the Slop Forensics toolkit as fingerprints: models in a list, by name, or alone."""
+"""Read results of the Slop Forensics toolkit: models in a list, by name, or alone."""
 
 import logging
 import math
@@ -14,10 +14,10 @@ LISTS = {
 
 
 def read_results(path: str | Path, log: logging.Logger) -> list[dict]:
-    """Fingerprints in the file's order.
+    """Return fingerprints in the order of the file.
 
-    An absent list is empty. An entry without a name or a positive number is left out. Of a model
-    that occurs twice, the first is kept. The log reports each case.
+    A missing list counts as empty. An entry without a name or a positive number is left out. If a
+    model occurs twice, its first entry is kept. The log reports each case.
     """
     data = artifacts.read_json(path)
     if isinstance(data, dict):
@@ -28,16 +28,16 @@ def read_results(path: str | Path, log: logging.Logger) -> list[dict]:
         )
     if not isinstance(data, list) or not data:
         raise ValueError(
-            f"{path}: no models; it must be a list of models, or an object of them by name, as "
-            "Slop Forensics writes it"
+            f"{path}: no models; the file must be a list of models, or an object of models by "
+            "name, as Slop Forensics writes it"
         )
     models: dict[str, dict] = {}
     for number, entry in enumerate(data, 1):
         name = str(_object(entry, path).get("model_name") or "")
         if not name:
-            raise ValueError(f"{path}: model {number} has no model_name; add it")
+            raise ValueError(f"{path}: model {number} has no model_name; add one")
         if name in models:
-            log.warning("%s: model %s stands there twice; its first entry is taken", path, name)
+            log.warning("%s: model %s appears twice; the first entry is used", path, name)
             continue
         lists = {key: _entries(entry, key, name, log) for key in LISTS}
         models[name] = {"model_name": name} | lists
@@ -47,7 +47,7 @@ def read_results(path: str | Path, log: logging.Logger) -> list[dict]:
 def _object(entry: object, path: str | Path) -> dict:
     if not isinstance(entry, dict):
         raise ValueError(
-            f"{path}: a model is {str(entry)[:40]!r}; each must be an object with "
+            f"{path}: a model is {str(entry)[:40]!r}; every model must be an object with "
             f"{', '.join(LISTS)}"
         )
     return entry
@@ -67,5 +67,5 @@ def _entries(entry: dict, key: str, name: str, log: logging.Logger) -> list[dict
     }
     if len(kept) < len(items) or key not in entry:
         dropped = f"{len(items) - len(kept)} entries left out"
-        log.warning("model %s, %s: %s", name, key, dropped if key in entry else "absent, so empty")
+        log.warning("model %s, %s: %s", name, key, dropped if key in entry else "missing, so empty")
     return [kept[item] for item in reversed(kept)]

@@ -1,4 +1,4 @@
-"""The tables of the fingerprint rules: fingerprints of a survey's parts, and their comparison."""
+"""Tables of the fingerprint rules: fingerprints of a survey's parts, and their comparison."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ def count_part(
     stopwords: Path | None,
     log: logging.Logger,
 ) -> list[dict]:
-    """The fingerprints of one part.
+    """Return the fingerprints of one part.
 
     `names`: the model of each path for kind population, else empty.
     """
@@ -60,10 +60,10 @@ HEAD = ("model_name", "outputs", "dropped", "words_written")
 def gather(
     parts: list[Path], catalogue: dict[str, dict], where: str, mismatch: str, log: logging.Logger
 ) -> dict[str, dict]:
-    """model -> fingerprint, by family and name, of the models in both the data and the catalogue.
+    """Return model -> fingerprint, by family and name, of models in data and catalogue.
 
-    ValueError: a model is in one of them only, or nothing recurs in its outputs. If `mismatch` is
-    'skip', such models are left out and logged instead.
+    ValueError: a model is in only one of them, or its outputs have nothing recurring. If
+    `mismatch` is 'skip', such models are left out and logged instead.
     """
     by_name: dict[str, dict] = {}
     for part in parts:
@@ -71,8 +71,8 @@ def gather(
             name = fingerprint["model_name"]
             if name in by_name:
                 raise ValueError(
-                    f"{part}: model {name!r} stands in another file of this survey too; keep a "
-                    "model's outputs in one entry of `path`"
+                    f"{part}: model {name!r} is also in another file of this survey; put all "
+                    "outputs of a model into one entry of `path`"
                 )
             by_name[name] = fingerprint
     chosen, unknown, second = match(list(by_name), catalogue)
@@ -84,27 +84,27 @@ def gather(
     troubles = {
         f"not in {where}": unknown,
         f"in {where}, without outputs": [model for model in catalogue if model not in chosen],
-        "without anything that recurs (outputs empty, too short or too few)": empty,
+        "without recurring words or phrases (outputs empty, too short or too few)": empty,
     }
     for trouble, names in troubles.items():
         if names and mismatch == "error":
             raise ValueError(
                 f"{len(names)} models {trouble}: "
-                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; mend it, or set mismatch: "
-                "skip"
+                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; correct this, or set "
+                "mismatch: skip to leave them out"
             )
         for name in names:
             log.warning("left out: %s is %s", name, trouble)
     for name in second:
-        log.warning("left out: %s, another entry of a model that is there already", name)
+        log.warning("left out: %s, a second entry of a model", name)
     kept = sorted(
         (model for model in chosen if model not in empty),
         key=lambda model: (catalogue[model]["family"], model),
     )
     if not kept:
         raise ValueError(
-            f"{where}: none of its models is in the data ({', '.join(list(by_name)[:3])}, ...); "
-            "correct the names"
+            f"{where}: the data have none of its models; they have "
+            f"{', '.join(list(by_name)[:3])}, ...; correct the names"
         )
     check_families({model: catalogue[model]["family"] for model in kept}, where)
     return {model: by_name[chosen[model]] for model in kept}
@@ -113,10 +113,10 @@ def gather(
 def compare(
     fingerprints: dict[str, dict], catalogue: dict[str, dict], settings: dict, seed: int
 ) -> tuple[pd.DataFrame, dict]:
-    """(pairs, statistics).
+    """Return (pairs, statistics).
 
     pairs: one row per ordered pair of models, with Jaccard similarity by kind, influence and its
-    expectation. statistics: all else that the figures show, with its numbers of models and pairs.
+    expectation. statistics: all other values of the figures, with numbers of models and pairs.
     """
     models = list(fingerprints)
     families = [catalogue[model]["family"] for model in models]

@@ -1,8 +1,8 @@
 """The tail of one generation's error W (study A, appendix A.1): bounds and exact probability.
 
 W = (mu - mu_hat)^2 + (sigma - sigma_hat)^2 of one estimator with n samples. All functions take an
-array x = n * delta / sigma^2 and return P(W >= delta), or a bound on it, for one estimator. For the
-best of K independent estimators it is the K-th power. docs/theory.md has the algebra.
+array x = n * delta / sigma^2 and return P(W >= delta), or a bound on it, for one estimator. The
+best of K independent estimators has the K-th power. docs/theory.md has the algebra.
 """
 
 import numpy as np
@@ -18,17 +18,17 @@ AT_T = np.sqrt(8 / 3)
 
 
 def printed(x: np.ndarray) -> np.ndarray:
-    """2 exp(-x / 4 + 1 / 2), the paper's bound."""
+    """Return 2 exp(-x / 4 + 1 / 2), the bound of the paper."""
     return PRINTED * np.exp(-np.asarray(x) / 4)
 
 
 def at_t(x: np.ndarray) -> np.ndarray:
-    """sqrt(8 / 3) exp(-x / 4): the paper's Chernoff bound at its own t, without further slack."""
+    """Return sqrt(8 / 3) exp(-x / 4), the paper's Chernoff bound at its own t without slack."""
     return AT_T * np.exp(-np.asarray(x) / 4)
 
 
 def chernoff(x: np.ndarray) -> np.ndarray:
-    """The smallest Chernoff bound under the printed approximation, at the best t.
+    """Return the smallest Chernoff bound under the printed approximation, at the best t.
 
     The approximation is W = (X + Y / 2) sigma^2 / n, where X and Y are chi-square. In units u =
     sigma^2 t / n: min over 0 <= u < 1/2 of exp(-u x) (1 - 2 u)^(-1/2) (1 - u)^(-1/2). Its slope is
@@ -47,7 +47,7 @@ def chernoff(x: np.ndarray) -> np.ndarray:
 
 
 def approximate(x: np.ndarray) -> np.ndarray:
-    """P(X + Y / 2 >= x) under the printed approximation, by quadrature over Y = y^2."""
+    """Return P(X + Y / 2 >= x) under the printed approximation, by quadrature over Y = y^2."""
     x = np.asarray(x, dtype=float)
     top = np.sqrt(2 * x)[..., None]
     y = top * (NODES + 1) / 2
@@ -57,11 +57,11 @@ def approximate(x: np.ndarray) -> np.ndarray:
 
 
 def exact(x: np.ndarray, n: int, unbiased: bool = True) -> np.ndarray:
-    """P(W >= delta), exactly.
+    """Return the exact P(W >= delta).
 
-    Given the deviation u of the estimated sd, which is chi distributed, the mean must be off by
+    The estimated sd is chi distributed. Given its deviation u, the mean must deviate by
     sqrt(delta - u^2). Quadrature is over u = sqrt(delta) sin(theta), where the integrand is smooth
-    (no sd is below 0, so u > -1); the tails have a closed form.
+    (an sd is not below 0, so u > -1); the tails have a closed form.
     """
     x = np.asarray(x, dtype=float)
     divisor = n - 1 if unbiased else n
@@ -70,7 +70,7 @@ def exact(x: np.ndarray, n: int, unbiased: bool = True) -> np.ndarray:
     half = (np.pi / 2 - first) / 2
     theta = first + half * (NODES + 1)
     sd = np.maximum(1 + root * np.sin(theta), 1e-300)
-    width = root * np.cos(theta)  # how far off the mean may be
+    width = root * np.cos(theta)  # largest deviation of the mean
     density = 2 * divisor * sd * chi2.pdf(divisor * sd**2, n - 1)
     inside = (density * erfc(width * np.sqrt(n / 2)) * width * half * WEIGHTS).sum(-1)
     low, high = np.maximum(1 - root[..., 0], 0), 1 + root[..., 0]
@@ -78,10 +78,10 @@ def exact(x: np.ndarray, n: int, unbiased: bool = True) -> np.ndarray:
 
 
 def exact_constant(n: int, unbiased: bool = True) -> float:
-    """C = E exp(n W / (4 sigma^2)), exactly: P(W >= delta) <= C exp(-x / 4) without approximation.
+    """Return the exact C = E exp(n W / (4 sigma^2)), so that P(W >= delta) <= C exp(-x / 4).
 
     C is sqrt(2) (from the mean) times E exp(n (sd - 1)^2 / 4) over the chi distribution of the
-    estimated sd. It is infinite if that tail is too heavy, which it is for no n >= 2. The printed
+    estimated sd. A tail that is too heavy would make it infinite; no n >= 2 has one. The printed
     bound holds where C is below the printed constant 2 sqrt(e).
     """
     divisor = n - 1 if unbiased else n
@@ -98,7 +98,7 @@ def exact_constant(n: int, unbiased: bool = True) -> float:
 def simulated(
     x: np.ndarray, n: int, k: int, draws: int, seed: int, unbiased: bool = True
 ) -> np.ndarray:
-    """(len(x),): in how many of `draws` draws of k estimators the best has W >= delta."""
+    """Count the draws (len(x),) of k estimators, of `draws`, in which the best has W >= delta."""
     generator, size = np.random.default_rng(seed), max(1, 2**20 // k)
     counts = np.zeros(len(x), dtype=int)
     for start in range(0, draws, size):

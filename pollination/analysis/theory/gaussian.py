@@ -1,11 +1,11 @@
 """Recursive estimation of a Gaussian by the best of K (study A, section 6.1, appendix A.2).
 
-The source starts as the truth N(0, I). In each generation, each of K estimators fits n samples of
+The first source is the truth N(0, I). In each generation, each of K estimators fits n samples of
 the source. The estimator with the smallest squared Wasserstein-2 distance to the truth is the next
-source. K = 1 is the single line. No sample is drawn: an estimator depends on its samples through
-their mean and covariance alone. These are drawn directly: N(m, C / n), and (Wishart of C with n - 1
-degrees of freedom) / (n - 1), which in one dimension is a chi-square. Many runs are simulated at
-once. Shapes: K estimators, R runs, D dimensions.
+source. K = 1 is the single line. An estimator depends only on the mean and covariance of its
+samples, so these are drawn directly: N(m, C / n), and (Wishart of C with n - 1 degrees of freedom)
+/ (n - 1), which in one dimension is a chi-square. Many runs are simulated at once. Shapes: K
+estimators, R runs, D dimensions.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 
 from pollination.core.seeds import derive_seed
 
-BLOCK = 500  # runs side by side: their arrays fit a core's cache; each block has its own stream
+BLOCK = 500  # runs per block: its arrays fit a core's cache; each block has its own random stream
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Setting:
     """One simulation of `k` estimators with `n` samples each.
 
     `noise`: standard deviation (units of W2, the truth's variance) of the error that is added to
-    each distance before the smallest is chosen, as a benchmark adds one. 0 is the oracle of the
-    paper; infinite noise is a choice by lot, which is the single line again.
+    each distance before the smallest is chosen, like the error of a benchmark. 0 is the oracle of
+    the paper. Infinite noise is a random choice, which equals the single line.
     """
 
     n: int
@@ -38,12 +38,12 @@ class Setting:
         if self.n <= self.dimensions:
             raise ValueError(
                 f"theory: n = {self.n} samples cannot estimate a covariance in {self.dimensions} "
-                "dimensions; n must be larger"
+                f"dimensions; set n to {self.dimensions + 1} or more"
             )
 
 
 def simulate(setting: Setting, seed: int, every_generation: bool = True) -> dict[str, np.ndarray]:
-    """{mean, sd, w2}, each (generations + 1, runs), or (2, runs): first and last.
+    """Return {mean, sd, w2}, each (generations + 1, runs), or (2, runs): first and last.
 
     w2: squared distance to the truth. In D dimensions `mean` is the length of the mean, and `sd` is
     the geometric mean of the standard deviations along the axes of the covariance.
@@ -64,7 +64,7 @@ def simulate(setting: Setting, seed: int, every_generation: bool = True) -> dict
 def _track_1d(
     setting: Setting, generator: np.random.Generator, runs: int, record: dict[int, int]
 ) -> dict[str, np.ndarray]:
-    """One block of runs in one dimension."""
+    """Simulate one block of runs in one dimension."""
     k, n, mean, sd = setting.k, setting.n, np.zeros(runs), np.ones(runs)
     divisor, columns = (n - 1 if setting.unbiased else n) / 2, np.arange(runs)
     kept = {name: np.empty((max(record.values()) + 1, runs)) for name in ("mean", "sd", "w2")}
@@ -90,9 +90,9 @@ def _track_1d(
 def _track_nd(
     setting: Setting, generator: np.random.Generator, runs: int, record: dict[int, int]
 ) -> dict[str, np.ndarray]:
-    """One block of runs in D dimensions.
+    """Simulate one block of runs in D dimensions.
 
-    The covariance C = L L^T is carried as L. By Bartlett's decomposition of the Wishart
+    The state holds L of the covariance C = L L^T. By Bartlett's decomposition of the Wishart
     distribution (a triangle A of normals, chi variables on its diagonal), the next factor is
     L A / sqrt(n - 1).
     """
@@ -125,7 +125,7 @@ def _track_nd(
 
 
 def _choose(distances: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
-    """(R,): which of the K estimators of each run, distances (K, R), seems nearest to the truth."""
+    """Return (R,): the estimator of each run with the smallest noisy distance, of (K, R)."""
     if len(distances) == 1:
         return np.zeros(distances.shape[1], dtype=int)
     if noise > 0:
@@ -136,7 +136,9 @@ def _choose(distances: np.ndarray, noise: float, generator: np.random.Generator)
 def distance(
     mean_a: np.ndarray, factor_a: np.ndarray, mean_b: np.ndarray, factor_b: np.ndarray
 ) -> np.ndarray:
-    """(...): squared Wasserstein-2 distance of N(a, A A^T), N(b, B B^T); a (..., D), A (..., D, D).
+    """Return (...): squared Wasserstein-2 distance of N(a, A A^T) and N(b, B B^T).
+
+    Shapes: a (..., D), A (..., D, D).
 
     |a - b|^2 + tr(A A^T) + tr(B B^T) - 2 tr((C^1/2 C' C^1/2)^1/2) (Dowson and Landau 1982). The
     last trace is the sum of the singular values of A^T B. In one dimension the distance is

@@ -1,4 +1,4 @@
-"""The tables of the theory's rules: trajectories, sensitivities and the tail bound."""
+"""Tables of the theory's rules: trajectories, sensitivities and the tail bound."""
 
 from itertools import product
 
@@ -11,13 +11,13 @@ from pollination.core.seeds import derive_seed
 from pollination.core.statistics import wilson_interval
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
-COLLAPSED = 0.1  # a run whose standard deviation is below a tenth of the truth's has collapsed
+COLLAPSED = 0.1  # a run has collapsed if its sd is below a tenth of the truth's
 # n delta / sigma^2
 X = np.round(np.concatenate([np.arange(0.25, 6, 0.25), np.arange(6, 61, 1.0)]), 2)
 
 
 def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(paths, summary). paths: role, run, generation, mean, sd, w2 of the first `shown` runs.
+    """Return (paths, summary). paths: role, run, generation, mean, sd, w2 of `shown` runs.
 
     summary: role, generation, quantity and its mean and quantiles over all runs. Roles: evolution
     (best of K), baseline (K = 1).
@@ -37,7 +37,7 @@ def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def sensitivity(theory: dict) -> pd.DataFrame:
-    """One row per setting: the last generation over grids of n, noise and dimensions, each by K."""
+    """Return the last generation, a row per setting: grids of n, noise and dimensions, by K."""
     grid, rows = theory["grid"], []
     axes = {
         "n": (grid["n"], grid["runs"]),
@@ -73,13 +73,13 @@ def _setting(theory: dict, runs: int, **change) -> Setting:
 
 
 def _spread(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and quantiles over runs of (T, R), each (T,)."""
+    """Return mean and quantiles over runs of (T, R), each (T,)."""
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=1)
     return {"mean": values.mean(axis=1)} | dict(zip(QUANTILES, quantiles, strict=True))
 
 
 def bounds(theory: dict) -> pd.DataFrame:
-    """One row per (n, K, x): P(best of K has W >= delta), as bounded in print, exact and simulated.
+    """Return P(best of K has W >= delta), a row per (n, K, x): printed bound, exact, simulated.
 
     `verdict`: violated (below the exact probability), says nothing (1 or more), or loose; `factor`:
     bound over exact probability.

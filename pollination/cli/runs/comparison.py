@@ -1,4 +1,4 @@
-"""What differs between two runs: settings, artifacts (by digest), lineages, last scores."""
+"""Compare two runs: settings, artifacts (by digest), lineages, last scores."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from pollination.plan.plan import Plan
 
 
 def compare(first: Plan, second: Plan) -> dict:
-    """What differs between two runs, as JSON. Paths are relative to a run's folder."""
+    """Return the differences of two runs, for JSON; paths are relative to the run's folder."""
     digests = [recorded(Path(plan.results)) for plan in (first, second)]
     both = sorted(digests[0].keys() & digests[1].keys())
     different = [path for path in both if digests[0][path] != digests[1][path]]
@@ -30,7 +30,7 @@ def compare(first: Plan, second: Plan) -> dict:
 
 
 def differing(first: Any, second: Any, path: str = "") -> dict[str, list]:
-    """Key path -> [value there, value here] wherever two configs differ; absent keys are None."""
+    """Return key path -> [first, second] where two configs differ; None for an absent key."""
     if isinstance(first, dict) and isinstance(second, dict):
         differences: dict[str, list] = {}
         for key in dict.fromkeys([*first, *second]):
@@ -42,7 +42,7 @@ def differing(first: Any, second: Any, path: str = "") -> dict[str, list]:
 
 
 def recorded(folder: Path) -> dict[str, str]:
-    """Artifact -> digest, of all records of a run's folder."""
+    """Return artifact -> digest from all records in a run's folder."""
     records, _, _ = read_records(folder)
     places = {path: Path(path).parent.relative_to(folder) for path in records}
     return {
@@ -59,7 +59,7 @@ def _shared(first: Plan, second: Plan) -> list[str]:
 def _partings(
     first: Plan, second: Plan, first_digests: dict, second_digests: dict
 ) -> dict[str, dict | None]:
-    """Experiment -> the first generation whose shared artifacts differ, and which; None if none."""
+    """Return experiment -> its first generation that differs, with the files; None if none does."""
     partings: dict[str, dict | None] = {}
     for name in _shared(first, second):
         partings[name] = None
@@ -87,9 +87,9 @@ def _partings(
 
 
 def _scores(plan: Plan, name: str) -> dict[str, float] | None:
-    """Means over the members of the last generation; None if it is not measured yet.
+    """Return means over the last generation's members; None if it is not evaluated yet.
 
-    Accuracy by task, nats a token by text.
+    The means are accuracy by task, and nats per token by text.
     """
     last = plan.experiment(name)["generations"] - 1
     try:
@@ -103,5 +103,5 @@ def _scores(plan: Plan, name: str) -> dict[str, float] | None:
         for task, values in member_scores["tasks"].items():
             measured.setdefault(f"accuracy, {task}", []).append(values["accuracy"])
         for text, values in member_scores["perplexity"].items():
-            measured.setdefault(f"nats a token, {text}", []).append(values["nll_per_token"])
+            measured.setdefault(f"nats per token, {text}", []).append(values["nll_per_token"])
     return {what: sum(values) / len(values) for what, values in measured.items()}

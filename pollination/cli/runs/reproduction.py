@@ -1,8 +1,8 @@
-"""Recompute one generation in a folder of its own, and say why it differs where it does.
+"""Recompute one generation in a new folder, and explain every difference.
 
-The folder is a project of its own: results/{run}/ with links to all that the generation descends
-from, records beside it, and a copy of the config with absolute paths. Snakemake finds all inputs
-there, so it makes the generation and nothing before it.
+The folder holds a copy of the config with absolute paths, and results/{run}/ with links to all
+ancestors of the generation and to their records. Snakemake finds every input there, so it computes
+this generation and nothing before it.
 """
 
 import os
@@ -34,9 +34,9 @@ STEPS = re.compile(r"(\d+) of (\d+) steps")
 def prepare(
     plan: Plan, configfile: str, name: str, generation: int, original: Path, into: Path
 ) -> int:
-    """Link what the generation's jobs read into `into`; returns how many files.
+    """Link the inputs of the generation's jobs into `into`; return the number of files.
 
-    ValueError: the generation is not whole, `into` is taken.
+    ValueError: the generation or an input of it is missing, or `into` is not empty.
     """
     if into.exists() and any(into.iterdir()):
         raise ValueError(f"--into: {into} is not empty; delete it or name a new folder")
@@ -50,8 +50,10 @@ def prepare(
     there = {path: str(original / _relative(plan, path)) for path in made}
     for path in there.values():
         if path not in writer or not Path(path).is_file():
-            what = "no record names it" if Path(path).is_file() else "it is not there"
-            raise ValueError(f"{path}: {what}; a generation is reproduced once it is finished")
+            what = "no record names this file" if Path(path).is_file() else "no such file"
+            raise ValueError(
+                f"{path}: {what}; reproduce needs a finished generation, so run snakemake first"
+            )
     own = {writer[path] for path in there.values()}
     inputs = {path for record in own for path in records[record]["inputs"]} - made
     missing = [
@@ -61,9 +63,9 @@ def prepare(
     ]
     if missing:
         raise ValueError(
-            f"{missing[0]}: this input of the generation is not there; snakemake makes it again"
+            f"{missing[0]}: this input of the generation is missing; run snakemake to recompute it"
         )
-    # All that the inputs descend from is linked too, or Snakemake would recompute it.
+    # Without the ancestors of the inputs, Snakemake would recompute them.
     waiting, seen = [*inputs, *staged_files(plan)], set(own)
     linked, now_s = 0, time.time()
     while waiting:
@@ -93,23 +95,23 @@ def _relative(plan: Plan, path: str) -> str:
 
 
 def _link(source: Path, target: Path, time_s: float) -> bool:
-    """Link to `source` if it is there; returns whether it is.
+    """Link `target` to `source` if that exists; return whether it does.
 
-    All links have one time stamp, so that none of them is newer than what was made from it.
+    All links get one time stamp, so that no input is newer than the files made from it.
     """
     if not source.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(source.resolve())
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no links
         shutil.copyfile(source, target)
     os.utime(target, (time_s, time_s), follow_symlinks=False)
     return True
 
 
 def _absolute(raw: dict) -> dict:
-    """A config whose local paths mean the same from every folder."""
+    """Return the config with absolute local paths."""
 
     def full(path: str) -> str:
         return path if path.startswith("{data}") else os.path.abspath(os.path.expanduser(path))
@@ -156,9 +158,9 @@ def make(
     cores: str,
     show: Callable[..., None],
 ) -> None:
-    """Have Snakemake make the generation's files in `into`.
+    """Run Snakemake for the generation's files in `into`.
 
-    ValueError: it cannot; the message names the log.
+    ValueError: Snakemake fails; the message names its log.
     """
     if profile and Path(profile).is_dir():
         profile = str(Path(profile).resolve())
@@ -186,15 +188,15 @@ def make(
     if process.returncode:
         last = [line for line in log.read_text(encoding="utf-8").splitlines() if "rror" in line]
         raise ValueError(
-            f"snakemake could not make it ({last[0].strip() if last else 'no message'}); {log} "
-            "says why"
+            f"snakemake failed ({last[0].strip() if last else 'no message'}); the reason is in "
+            f"{log}"
         )
 
 
 def compare(
     plan: Plan, name: str, generation: int, original: Path, into: Path
 ) -> tuple[int, list[tuple[str, str]], list[str]]:
-    """(files equal, [(file, why it differs)], notes), by the digests of the files themselves."""
+    """Return (number of equal files, [(file, why it differs)], notes), by the files' digests."""
     equal, unequal, notes = 0, [], []
 
     def sides(path: str) -> tuple[Path, Path]:
@@ -217,15 +219,15 @@ def compare(
         same = records[1][1] == records[0][1]
         reason = reasons[key]
         if damaged:
-            reason = "the original is not what its record says (verify)" + (
-                ", and the new file is" if same else f"; {reason}"
+            reason = "the original does not match its record (type pollination verify)" + (
+                "; the new file does" if same else f"; {reason}"
             )
         unequal.append((path, reason))
     settings = original / "config.yaml"
     if settings.is_file():
         settings_that_differ = differing(read_yaml(settings), plan.config)
         notes += [
-            f"note: the config differs from the run's in {key}: {before!r} there, {after!r} here"
+            f"note: the config has changed since the run: {key} was {before!r}, is {after!r}"
             for key, (before, after) in settings_that_differ.items()
         ]
     return equal, unequal, notes
@@ -234,17 +236,21 @@ def compare(
 def _record(path: Path) -> tuple[Path, str]:
     record = artifacts.find_record(path)
     if record is None:
-        raise ValueError(f"{path}: no record names this file; pollination verify says what to do")
+        raise ValueError(
+            f"{path}: no record names this file; type pollination verify for the commands to "
+            "recompute it"
+        )
     return record
 
 
 def why(there: dict, here: dict) -> str:
-    """Why one job gave different results, by its two records.
+    """Return why one job gave different results, from its two records.
 
-    Settings, inputs, versions or code; if all of them are equal, the hardware.
+    The reasons are settings, inputs, versions and code; if these are equal, the hardware. In the
+    text, "was" is the original and "is" the new result.
     """
     reasons = [
-        f"{key}: {_said(before)} there, {_said(after)} here"
+        f"{key} was {_said(before)}, is {_said(after)}"
         for key, (before, after) in differing(there["params"], here["params"]).items()
     ]
     inputs = [
@@ -255,28 +261,28 @@ def why(there: dict, here: dict) -> str:
     inputs += sorted(there["inputs"].keys() ^ here["inputs"].keys())
     if inputs:
         more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
-        reasons.append(f"read another {inputs[0]}{more}")
+        reasons.append(f"the job read a different {inputs[0]}{more}")
     reasons += [
-        f"{key} {before} there, {after} here"
+        f"{key} was {before}, is {after}"
         for key, (before, after) in differing(there["versions"], here["versions"]).items()
     ]
     if there["commit"] != here["commit"]:
         reasons.append(
-            f"commit {there['commit'][:9]}{_dirty(there)} there, "
-            f"{here['commit'][:9]}{_dirty(here)} here"
+            f"commit was {there['commit'][:9]}{_dirty(there)}, "
+            f"is {here['commit'][:9]}{_dirty(here)}"
         )
     if reasons:
         return "; ".join(reasons)
     hardware = differing(there.get("hardware", {}), here.get("hardware", {}))
     if hardware:
         return "other hardware: " + "; ".join(
-            f"{key} {_said(before)} there, {_said(after)} here"
+            f"{key} was {_said(before)}, is {_said(after)}"
             for key, (before, after) in hardware.items()
         )
     device = there["params"].get("device", "cpu")
     return (
-        f"same settings, inputs, versions and commit: the hardware (device {device}), or threads "
-        "that a library started by itself"
+        "settings, inputs, versions and commit are equal, so the reason is the hardware (device "
+        f"{device}) or threads that a library started on its own"
     )
 
 
@@ -285,4 +291,4 @@ def _said(value: Any) -> str:
 
 
 def _dirty(record: dict) -> str:
-    return " with changes" if record["commit"].endswith("+") else ""
+    return " with uncommitted changes" if record["commit"].endswith("+") else ""

@@ -1,7 +1,8 @@
-"""The state of a run from its files alone, so on any node and at any time.
+"""Read the state of a run from its files alone, on any node and at any time.
 
-A job is done if its output is there; running if its lease is alive (in rules without one: if its
-log is young); failed or stopped if the last line of its log says so; and waiting otherwise.
+A job is done if its output exists. It is running if its lease is alive or, if its rule takes no
+lease, if its log is young. It failed or stopped if its last log message says so, and also stopped
+if it is no longer running. It waits if it has no log.
 """
 
 import re
@@ -16,8 +17,8 @@ from pollination.plan import pruning
 from pollination.plan.jobs import Work, jobs
 from pollination.plan.plan import Plan
 
-YOUNG_S = 600.0  # a job without a lease whose log is older than this is not running any more
-SHOWN = 12  # at most so many jobs of a state are listed one by one
+YOUNG_S = 600.0  # a job without a lease has ended if its log is older than this
+SHOWN = 12  # jobs of one state that are listed one by one
 TAIL_BYTES = 4096
 STATES = ("done", "running", "failed", "stopped", "waiting")
 
@@ -31,7 +32,7 @@ def _names(folder: str) -> frozenset[str]:
 
 
 def last_line(log: str) -> str:
-    """The last line that the job itself logged, without its time; "" where there is none."""
+    """Return the job's last log message without its time; "" if there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(0, 2)
@@ -39,13 +40,13 @@ def last_line(log: str) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    # A traceback follows the line that names the error; the job's own lines begin with a time.
+    # The job's own messages begin with a time; a traceback may follow them.
     told = [line for line in lines if re.match(r"\d{4}-\d\d-\d\d ", line)]
     return sanitize.line(told[-1].split(" ", 2)[-1]) if told else ""
 
 
 def state(work: Work, now_s: float, pruned: set[str]) -> tuple[str, str]:
-    """(one of STATES, its details)."""
+    """Return a job's state (one of STATES) and its details."""
     folder, name = work.output.rsplit("/", 1)
     names = _names(folder)
     if name in names or work.output in pruned:
@@ -60,21 +61,21 @@ def state(work: Work, now_s: float, pruned: set[str]) -> tuple[str, str]:
         if holder and not holder["released"]:
             try:
                 silent_s = now_s - (Path(folder) / work.lease / f"lease.{number}").stat().st_mtime
-            except OSError:  # passed on at this moment
+            except OSError:  # another copy takes the lease at this moment
                 silent_s = 0.0
             if silent_s < 2 * MISSED * holder["beat_s"]:
                 return "running", f"{text if level == 'INFO' else 'starting'} ({describe(holder)})"
             died = f"{describe(holder)} died without releasing its lease"
-            return "stopped", f"{died}; last message: {text}"
+            return "stopped", f"{died}; last message: {text or 'none'}"
     elif level != "ERROR" and now_s - Path(work.log).stat().st_mtime < YOUNG_S:
-        return "running", text
+        return "running", text or "starting"
     if level == "ERROR":
         return "stopped" if ": stopped by " in text else "failed", text.removeprefix("error: ")
-    return "stopped", text
+    return "stopped", text or "no log message"
 
 
 def _spans(rows: dict[int | None, Counter]) -> list[tuple[str, Counter]]:
-    """Rows by generation; neighbours that are all done, or all waiting, become one."""
+    """Merge adjacent generations whose jobs are all done, or all waiting, into one row."""
     spans: list[tuple[list, Counter]] = []
     for generation, counts in sorted(
         rows.items(), key=lambda item: -1 if item[0] is None else item[0]
@@ -95,7 +96,7 @@ def _spans(rows: dict[int | None, Counter]) -> list[tuple[str, Counter]]:
 
 
 def report(plan: Plan) -> str:
-    """One screen: counts by experiment and generation, then jobs that run, failed or stopped."""
+    """Return one screen of text: counts by generation, then running, failed and stopped jobs."""
     _names.cache_clear()
     now_s = time.time()
     rows: dict[str, dict] = {}
@@ -120,7 +121,7 @@ def report(plan: Plan) -> str:
         + ", ".join(f"{total[name]} {name}" for name in STATES),
         "",
     ]
-    lines.append(f"{'':<34}" + "".join(f"{name:>9}" for name in STATES))
+    lines.append(f"{'':<34}" + "".join(f"{name:>9}" for name in STATES) + "   jobs done, by stage")
     for group, generations in rows.items():
         for span, counts in _spans(generations):
             line = f"{group:<25} {span:<8}" + "".join(
@@ -137,8 +138,8 @@ def report(plan: Plan) -> str:
             lines.append(line.rstrip())
     titles = {
         "running": "running:",
-        "failed": "failed (log: last error):",
-        "stopped": "stopped; snakemake resumes them (log: last message):",
+        "failed": "failed (log file: last error):",
+        "stopped": "stopped; run snakemake again to resume them (log file: last message):",
     }
     for name, entries in listed.items():
         if entries:

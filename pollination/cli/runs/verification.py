@@ -1,8 +1,8 @@
 """Check the artifacts of a run against their records.
 
-A record (pollination/core/artifacts.py) holds the digests of the files that a job wrote and of
-those that it read. A file is damaged if its digest is not the one in its own record. A file is
-stale, or was swapped, if a record's input is not what that input's own record says.
+A record (pollination/core/artifacts.py) holds the digests of the files that a job read and wrote.
+A file is damaged if its digest differs from its record. A file is stale, or was swapped, if its
+record names another digest for an input than the input's own record.
 """
 
 import json
@@ -21,7 +21,7 @@ from pollination.plan import pruning
 from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
 
-TYPED = 12  # at most so many files are named one by one in what to type
+TYPED = 12  # files that the printed commands name one by one
 PARTS = {
     "member": ("member{}", "deal{}"),
     "gen": ("gen{}",),
@@ -32,9 +32,9 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with the file `path`.
+    """One fault of the file `path`.
 
-    `kind`: one word or two; `said`: the details; `rebuild`: the file to recompute.
+    `kind`: the fault in one or two words; `said`: its details; `rebuild`: the file to recompute.
     """
 
     kind: str
@@ -45,9 +45,9 @@ class Finding:
 
 @dataclass
 class Verified:
-    """What `verify` found.
+    """The findings of `verify`, and counts.
 
-    `outside`: inputs from other places that are not here to compare; `unmade`: jobs without output;
+    `outside`: inputs from outside the run that do not exist here; `unmade`: jobs without output;
     `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`).
     """
 
@@ -62,7 +62,7 @@ class Verified:
 
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
-    """Of a run's folder: records by path, findings on the records, and all other files."""
+    """Return a run's records by path, the findings on records, and all other files."""
     records, findings, files = {}, [], []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(
@@ -80,7 +80,7 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
                 record = artifacts.read_record(path)
                 record["outputs"], record["inputs"], record["wildcards"]
             except (DamagedArtifact, KeyError, OSError) as error:
-                if not os.path.lexists(path):  # a run at work has just deleted it
+                if not os.path.lexists(path):  # a running job has just deleted it
                     continue
                 said = (
                     "is empty"
@@ -93,14 +93,14 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
                 wildcards = ", ".join(
                     f"{key} {value}" for key, value in record["wildcards"].items()
                 )
-                said = f"it is the record of {record['rule']}, {wildcards}"
+                said = f"this is the record of {record['rule']}, {wildcards}"
                 findings.append(Finding("misplaced", str(path), said, str(path)))
             records[str(path)] = record
     return records, findings, files
 
 
 def _in_place(record: dict, path: Path) -> bool:
-    """Whether a record lies where its job writes; it does not if folders were exchanged."""
+    """Return whether a record is where its job writes it, and not in an exchanged folder."""
     text, parts = path.as_posix(), set(path.parts)
     for key, value in record["wildcards"].items():
         if key in PARTS:
@@ -117,9 +117,9 @@ def _in_place(record: dict, path: Path) -> bool:
 def _digests(
     paths: list[str], workers: int, show: Callable[[int, int], None]
 ) -> tuple[dict[str, str], int]:
-    """(digest of each file that can be read, bytes read); `show(files, bytes)` reports progress.
+    """Return the digest of each readable file, and the bytes read.
 
-    Threads read side by side, because hashing releases the interpreter's lock.
+    `show(files, bytes)` reports progress. Threads suffice: hashing releases the interpreter's lock.
     """
     digests, size_bytes = {}, 0
     with ThreadPoolExecutor(workers) as pool:
@@ -141,9 +141,9 @@ def verify(
     workers: int = os.cpu_count() or 1,
     show: Callable[[int, int, int], None] = lambda *_: None,
 ) -> Verified:
-    """Check a run's folder against its records; with the plan, find unrecorded outputs too.
+    """Check a run's folder against its records, without writing anything.
 
-    Writes nothing. `show(files, bytes, of)` reports progress.
+    With the plan, also find outputs without a record. `show(files, bytes, of)` reports progress.
     """
     records, findings, files = read_records(folder)
     expected = {
@@ -159,13 +159,13 @@ def verify(
     for path, (record, digest) in sorted(expected.items()):
         if path in pruned:
             continue
-        # A job writes splits/ as a whole: Snakemake is asked for task.json beside it.
+        # task.json is a target of Snakemake; the files of splits/ beside it are not.
         rebuild = re.sub(r"(/tasks/[^/]+)/splits/[^/]+$", r"\1/task.json", path)
         if path not in now:
             kind, said = (
-                ("unreadable", "it cannot be read")
+                ("unreadable", "the file cannot be read")
                 if os.path.lexists(path)
-                else ("missing", f"{Path(record).name} names it")
+                else ("missing", f"{Path(record).name} names it, but the file does not exist")
             )
             findings.append(Finding(kind, path, said, rebuild))
         elif now[path] != digest:
@@ -190,7 +190,7 @@ def verify(
 
 
 def _placing(folder: Path, records: dict[str, dict]) -> Callable[[str], str | None]:
-    """A function: recorded input -> where it lies now, also in a run that was moved, or None."""
+    """Return a function: recorded input -> its present path (the run may have moved), or None."""
     own = next(
         (
             f"{parts[0]}/{parts[1]}/"
@@ -212,36 +212,36 @@ def _placing(folder: Path, records: dict[str, dict]) -> Callable[[str], str | No
 
 
 def _damage(path: str, digest: str, record: str) -> tuple[str, str, str]:
-    """(kind, path, words) for a file whose digest is not the recorded one."""
+    """Return (kind, path, details) of a file whose digest differs from its record."""
     size = os.path.getsize(path)
     if size == 0:
-        return "empty", path, "0 bytes"
+        return "empty", path, "the file has 0 bytes"
     if reason := _cut(path, size):
-        return "cut short", path, f"{size:,} bytes; {reason}"
-    said = f"its digest is not the {digest[:12]} of {record}: changed, or another file in its place"
+        return "cut short", path, f"the file has {size:,} bytes; {reason}"
+    said = f"its digest is not {digest[:12]}, as in {record}: the file was changed or replaced"
     return "damaged", path, said
 
 
 def _cut(path: str, size: int) -> str:
-    """How the format's own end shows that the file was cut short; "" if it does not."""
+    """Return how the file's format shows that the file was cut short; "" if it does not."""
     with open(path, "rb") as file:
         if path.endswith(".parquet"):
             file.seek(max(0, size - 4))
-            return "" if file.read() == b"PAR1" else "a parquet file ends with PAR1"
+            return "" if file.read() == b"PAR1" else "a parquet file must end with PAR1"
         if path.endswith(".safetensors"):
             header = int.from_bytes(file.read(8), "little")
             if header > size:
-                return "its header is not whole"
+                return "its header is incomplete"
             ends = [
                 entry["data_offsets"][1]
                 for entry in _header(file.read(header)).values()
                 if "data_offsets" in entry
             ]
             whole = 8 + header + max(ends, default=0)
-            return f"its header says {whole:,}" if size < whole else ""
+            return f"its header says {whole:,} bytes" if size < whole else ""
         if path.endswith((".json", ".jsonl", ".csv", ".yaml", ".svg", ".html")):
             file.seek(size - 1)
-            return "" if file.read() in (b"\n", b">", b"}") else "its last line is not whole"
+            return "" if file.read() in (b"\n", b">", b"}") else "its last line is incomplete"
     return ""
 
 
@@ -255,10 +255,10 @@ def _header(text: bytes) -> dict:
 def _stale(
     records: dict, expected: dict, now: dict, place, wrong: set[str]
 ) -> tuple[list[Finding], int]:
-    """(jobs that read something else than what is there now, number of inputs outside the run).
+    """Return the jobs whose inputs have other digests now, and the number of inputs outside.
 
-    An input may have been made again since, be older, or be swapped. Nothing is known of inputs
-    whose record is out of place (`wrong`).
+    Such an input was recomputed, replaced by an older file, or swapped. Inputs whose record is
+    misplaced (`wrong`) are skipped.
     """
     findings, outside = [], 0
     for path, record in records.items():
@@ -271,27 +271,27 @@ def _stale(
                 continue
             says = expected[there][1] if there in expected else now[there]
             if digest != says:
-                source = "that file's record says" if there in expected else "the file has"
-                said = f"made from {name} with digest {digest[:12]}; {source} {says[:12]}"
+                source = "that file's record says" if there in expected else "that file now has"
+                said = f"its job read {name} with digest {digest[:12]}; {source} {says[:12]}"
                 findings.append(Finding("stale", path, said, path))
     return findings, outside
 
 
 def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[Finding], int]:
-    """Planned artifacts without a record and without a job at work; number of jobs not done yet."""
+    """Return planned artifacts without record or running job, and the number of jobs not done."""
     findings, unmade = [], 0
     for work in jobs(plan):
         path = work.output
         if not os.path.exists(path):
             unmade += path not in pruned
         elif path not in claimed and not path.endswith("run.json") and not _held(path, work.lease):
-            said = "no record names it: another copy's, or cut off before its record"
+            said = "no record names it: it was copied here, or its job died before the record"
             findings.append(Finding("unrecorded", path, said, path))
     return findings, unmade
 
 
 def _held(path: str, lease: str | None) -> bool:
-    """Whether a job holds the lease of an output."""
+    """Return whether a job holds the lease of an output."""
     if not lease or not (Path(path).parent / lease).is_dir():
         return False
     holder = newest(Path(path).parent / lease)[1]
@@ -299,10 +299,10 @@ def _held(path: str, lease: str | None) -> bool:
 
 
 def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[str]:
-    """What to type: delete the wrong files, recompute exactly these, then what depends on them."""
+    """Return the commands that delete and recompute the files, then all that depends on them."""
     files = names(findings)
     there = [path for path in files if os.path.lexists(path)]
-    after = f"{snakemake}    # what depends on it, where it comes out otherwise"
+    after = f"{snakemake}    # then the files that depend on them, if their content changed"
     if len(files) > TYPED:
         return [
             f"{verify_again} --names > again.txt",
@@ -318,5 +318,5 @@ def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[s
 
 
 def names(findings: list[Finding]) -> list[str]:
-    """The files to recompute."""
+    """Return the files to recompute."""
     return list(dict.fromkeys(finding.rebuild for finding in findings))

@@ -1,4 +1,4 @@
-"""Mean similarity of families, beside it with rows normalised (study A, figure 4)."""
+"""Draw the mean similarity of families, plain and with normalised rows (study A, figure 4)."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from pollination.figures.fingerprint.shared import read
 from pollination.figures.theory.sensitivity import heat
 
 BY = {
-    "sum": "divided by the row's sum",
-    "maximum": "divided by the row's greatest",
-    "diagonal": "divided by the row's own family",
+    "sum": "rows divided by their sum",
+    "maximum": "rows divided by their maximum",
+    "diagonal": "rows divided by their diagonal",
 }
 
 

@@ -1,6 +1,6 @@
-"""Influence between models of two families against the lag of release (study A, figure 5).
+"""Draw influence between models of two families against release lag (study A, figure 5).
 
-The dashed line is what sizes and popularity alone let expect.
+The dashed line is the influence expected from sizes and popularity alone.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from pollination.figures import style
 from pollination.figures.fingerprint.shared import number, read
 
-HIDDEN = 1e-3  # influence that the logarithmic axis does not show; the means hold it
+HIDDEN = 1e-3  # smaller influences are not drawn on the log axis; the means include them
 
 
 def draw(tables: dict[str, Path], out: Path) -> None:
@@ -21,7 +21,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     asymmetry = pd.DataFrame(statistics["asymmetry"])
     if bins.empty:
         return style.nothing(
-            "No two models of different families came out at different times.",
+            "No two models of different families have different release times.",
             out,
             ("what", "kind", "lag"),
         )
@@ -43,22 +43,27 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     axis.xaxis.set_major_locator(style.MaxNLocator(integer=True))
     axis.axvline(0, color=style.BLACK, lw=1)
     axis.set_xlabel(f"release of B after A, {statistics['lag']}")
-    axis.set_ylabel("influence I(A → B)")
+    axis.set_ylabel("influence I(A → B) (log scale)")
     hidden = (
         f" ({len(shown) - len(dots)} at or below {HIDDEN:g} not drawn)"
         if len(dots) < len(shown)
         else ""
     )
-    axis.set_title(f"{len(shown)} ordered pairs of other families{hidden}")
+    axis.set_title(f"{len(shown)} ordered pairs of different families{hidden}")
     side.set_axis_off()
-    side.set_title("asymmetry: to newer models\nminus to older ones")
+    side.set_title("asymmetry: influence on newer\nminus on older models")
     side.text(
         0, 0.97, said(asymmetry), transform=side.transAxes, va="top", fontsize=8.5, linespacing=1.55
     )
     keys = [
-        Line2D([], [], ls="", marker="o", ms=3, color=style.GREY, label="a pair"),
+        Line2D([], [], ls="", marker="o", ms=3, color=style.GREY, label="pair"),
         Line2D(
-            [], [], color=style.BLUE, marker="o", ms=4.5, label="mean of a bin, models resampled"
+            [],
+            [],
+            color=style.BLUE,
+            marker="o",
+            ms=4.5,
+            label="mean of a bin (band: 95 %, models resampled)",
         ),
         Line2D(
             [],
@@ -77,7 +82,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
 
 
 def said(asymmetry: pd.DataFrame) -> str:
-    """By kind: raw, expected and excess; adjusted for the amount of text where that is known."""
+    """Return the asymmetry by kind: raw, expected, excess, and for equal text if known."""
     lines = []
     for row in asymmetry.iloc[::-1].itertuples():
         lines.append(f"{row.kind}")

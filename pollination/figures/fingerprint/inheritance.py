@@ -1,4 +1,4 @@
-"""How alike a generation's members are, and whose fingerprint a child carries."""
+"""Draw the similarity of a generation's members, and whose fingerprint a child carries."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pollination.core import artifacts
 from pollination.figures import style
 from pollination.figures.fingerprint.shared import number, read
 
-FEW = 4  # more experiments leave no room for words below them
+FEW = 4  # more experiments leave no room for the effects below the axis
 COLUMNS = ("what", "experiment", "generation", "relation", "pairs", "mean")
 COLOUR = dict(
     zip(RELATIONS, (style.GREEN, style.BLUE, style.ORANGE, style.GREY, "#c4c4c4"), strict=True)
@@ -40,15 +40,13 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     )
     carried = rows.groupby(["experiment", "generation", "relation"]).influence
     if rows.empty:
-        return style.nothing(
-            "No member has a fingerprint whose parents have one too.", out, COLUMNS
-        )
+        return style.nothing("No child and its parents both have fingerprints.", out, COLUMNS)
     figure = style.Figure(figsize=(10.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     for index, (family, part) in enumerate(alike.mean().groupby(level=0)):
         shade = style.matplotlib.colormaps["tab10"](index % 10)
         left.plot(part.index.get_level_values(1), part, marker="o", ms=4, color=shade, label=family)
-    left.set_title("alike in one generation")
+    left.set_title("similarity within one generation")
     left.set_xlabel("generation")
     left.set_ylabel("mean Jaccard similarity of two members")
     left.set_ylim(0)
@@ -81,7 +79,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
                     color=COLOUR[relation],
                     lw=2.6,
                 )
-    if len(experiments) > FEW:  # the effects' words would lie on each other; the CSV has them
+    if len(experiments) > FEW:  # the effects would overlap; the CSV has them
         right.set_xticks(
             range(len(experiments)),
             experiments,
@@ -97,7 +95,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
             fontsize=8,
         )
     right.set_xlim(-0.5, len(experiments) - 0.5)
-    right.set_title("how much of a member's fingerprint a child carries")
+    right.set_title("share of a member's fingerprint that a child carries")
     right.set_ylabel("influence I(member → child)")
     right.grid(axis="x", visible=False)
     style.legend(

@@ -1,4 +1,4 @@
-"""What the figures of fingerprints share: tables, colours of families, formats of numbers."""
+"""Helpers for figures of fingerprints: tables, colours of families, formats of numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ PALETTE = (
 
 
 def read(tables: dict[str, Path]) -> tuple[pd.DataFrame, dict]:
-    """(ordered pairs, statistics)."""
+    """Return (ordered pairs, statistics)."""
     pairs = artifacts.read_table(tables["pairs"]).to_pandas()
     return pairs, artifacts.read_json(tables["statistics"])
 
 
 def colours(families: list[str]) -> dict[str, Any]:
-    """Family -> colour; beyond seven families from a colour map."""
+    """Return family -> colour, from a colour map if there are more than seven families."""
     names = sorted(set(families))
     if len(names) <= len(PALETTE):
         return dict(zip(names, PALETTE, strict=False))

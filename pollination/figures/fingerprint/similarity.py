@@ -1,4 +1,4 @@
-"""Density of pairwise Jaccard similarity, within and between families (study A, figure 3).
+"""Draw the density of Jaccard similarity within and between families (study A, figure 3).
 
 The figure also states overlap and effect size.
 """
@@ -89,7 +89,7 @@ def density(axis: Axes, pairs: pd.DataFrame, kind: str, width: float) -> None:
 
 
 def said(rows: pd.DataFrame) -> str:
-    """Value and 95 % percentile intervals, pairs and models resampled."""
+    """Return values and 95 % percentile intervals, with pairs and with models resampled."""
     lines = []
     for name, label in NAMES.items():
         statistic = rows[rows.statistic == name].set_index("resampled")

@@ -1,4 +1,4 @@
-"""A tree of the models: average linkage on one minus Jaccard similarity, coloured by family."""
+"""Draw a tree of the models: average linkage on one minus Jaccard similarity."""
 
 from pathlib import Path
 
@@ -61,5 +61,5 @@ def draw(tables: dict[str, Path], out: Path) -> None:
 
 
 def name(models: list[str], number: int) -> str:
-    """A model, or the number of the join that made the group."""
+    """Return a model's name, or the number of the join that made the group."""
     return models[number] if number < len(models) else f"join {number - len(models)}"

@@ -1,6 +1,7 @@
-"""Study B's figures, each composed of panels.
+"""Draw study B's figures, each composed of panels.
 
-pollination/plan/config/targets.py lists the panels of a figure. Each row of the CSV names its own.
+pollination/plan/config/targets.py lists the panels of a figure. Each row of the CSV names its
+panel.
 """
 
 from pathlib import Path
@@ -19,18 +20,18 @@ LETTERS = [first + second for first in ["", *ascii_lowercase] for second in asci
 
 
 class Panels:
-    """What a target's panels share: its entries {title: {label: replicates}}, each read once."""
+    """Data of a target's panels: its entries {title: {label: replicates}}, each read once."""
 
     def __init__(self, run: Run, target: str) -> None:
         self.run, self.target, self.entries = run, target, role_of(run.plan, target)
         self.text, self.training = (run.roles[key] for key in ("text", "distribution_text"))
         players = players_of(run.plan, target)
-        # The rounds that all have: of longer experiments, the first ones.
+        # Longer experiments are cut to the rounds that all experiments have.
         self.rounds = range(min(run.plan.experiment(name)["generations"] for name in players))
         self._read: dict[tuple, list[trajectories.Ecosystem]] = {}
 
     def ecosystems_of(self, title: str, text: str | None = None) -> list[trajectories.Ecosystem]:
-        """The ecosystems of an entry, rising in diversity (equal ones in the config's order)."""
+        """Return the ecosystems of an entry by rising diversity (ties in the config's order)."""
         key = (title, text or self.text)
         if key not in self._read:
             self._read[key] = sorted(
@@ -43,7 +44,7 @@ class Panels:
         return trajectories.optimum(self.ecosystems_of(title), title)
 
     def levels(self) -> list[float]:
-        """The diversities that all entries have."""
+        """Return the diversities that all entries have."""
         each = [
             {ecosystem.diversity for ecosystem in self.ecosystems_of(title)}
             for title in self.entries
@@ -63,7 +64,7 @@ def draw(run: Run, out: Path, target: str, panels: tuple[str, ...]) -> None:
 
 
 def optimum(shared: Panels) -> list:
-    """A panel per entry: D_opt(T) on the probability that each D is the best."""
+    """A panel per entry: D_opt(T) over the probability that each D is best."""
 
     def paint(title, axis):
         best = shared.optimum(title)
@@ -74,7 +75,7 @@ def optimum(shared: Panels) -> list:
 
 
 def optima(shared: Panels) -> list:
-    """One panel: D_opt(T), a line per entry; entries are drawn a little apart."""
+    """One panel: D_opt(T), a line per entry; lines are drawn slightly apart."""
 
     def paint(axis):
         rows, levels = [], set()
@@ -91,7 +92,7 @@ def optima(shared: Panels) -> list:
             rows += [row for row in diversity.rows(title, optimal) if row["optimum"]]
             levels |= set(optimal.diversities)
         curves.diversity_axis(axis.yaxis, axis.set_yscale, sorted(levels))
-        axis.set_xlabel("rounds T, the human one counted")
+        axis.set_xlabel("rounds T, human round included")
         axis.set_ylabel("D_opt")
         axis.xaxis.set_major_locator(style.MaxNLocator(integer=True, min_n_ticks=1))
         axis.legend(handles=curves.keys(list(shared.entries)), loc="best", fontsize=7.5)
@@ -160,7 +161,7 @@ def at_level(shared: Panels, choose) -> list:
 
 
 def from_base(shared: Panels) -> list:
-    """As `over_rounds`, but from t = -1, which is the untouched model."""
+    """As `over_rounds`, but starting at t = -1, the untouched model."""
 
     def paint(title, axis):
         corpus, split = shared.text.split("/")
@@ -217,7 +218,7 @@ def runs(shared: Panels) -> list:
         curves.log_if_wide(axis, mu_RT, mu_RT)
         style.generation_axis(axis, rounds - 1)
         axis.set_xlabel("round t")
-        axis.set_ylabel("perplexity, mean and sd of runs")
+        axis.set_ylabel("perplexity (band: sd of runs)")
         return [
             {"t": r, "mean": m, "sd_of_runs": s, "runs": len(mu_RT)}
             for r, m, s in zip(t, mean, sd, strict=True)
@@ -260,8 +261,8 @@ def distribution(shared: Panels) -> list:
             )
     if not parts:
         raise ValueError(
-            f"{shared.target}: no ecosystem is measured on {shared.training} "
-            "(figures.distribution_text); name a text of evaluate.perplexity"
+            f"figures.distribution_text: {shared.target} has no ecosystem measured on "
+            f"{shared.training}; name a text of evaluate.perplexity"
         )
     return parts
 
@@ -299,14 +300,14 @@ def compared(shared: Panels) -> list:
         axis.set_ylim(len(names) - 0.5, -0.5)
         if max(row["high"] for row in rows) > curves.SPREAD * min(row["low"] for row in rows):
             axis.set_xscale("log")
-        axis.set_xlabel("aggregated perplexity, 95 % interval")
+        axis.set_xlabel("perplexity, mean of all rounds (95 % interval)")
         return rows
 
-    return [("more diversity against less", paint)]
+    return [("aggregated perplexity by ecosystem", paint)]
 
 
 def base_on_text(shared: Panels) -> list:
-    """One panel: the untouched model's perplexity on what each source wrote in each round."""
+    """One panel: the untouched model's perplexity on the text of each source and round."""
 
     def paint(axis):
         rows, values = [], {}
@@ -336,7 +337,7 @@ def base_on_text(shared: Panels) -> list:
         axis.legend(handles=curves.keys(labels), loc="best", fontsize=7.5)
         return rows
 
-    return [("the untouched model on each round's text", paint)]
+    return [("untouched model on each round's text", paint)]
 
 
 PANELS = {

@@ -1,4 +1,4 @@
-"""Study A's figures of accuracy: by benchmark (6), by size (9), by what children inherit (12)."""
+"""Draw study A's figures of accuracy: by benchmark (6), by size (9), by inheritance (12)."""
 
 from itertools import cycle, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from pollination.plan.paper import role_of
 from pollination.plan.plan import Plan
 
 COLUMNS = ("label", *accuracy.COLUMNS)
-# Full inheritance is pink, data only blue; the single line is grey.
+# Full inheritance: pink; data only: blue; single line: grey.
 INHERITANCE = ((style.PURPLE, "o", "-"), (style.BLUE, "D", "-."), (style.GREEN, "v", ":"))
 
 
@@ -44,13 +44,16 @@ def draw(run: Run, out: Path, target: str, panels: tuple[str, ...] = ()) -> None
 
 
 def part(run: Run, names: list[str]) -> Run:
-    """The run as if these replicates were its population."""
+    """Return the run with these replicates as its population."""
     roles = run.roles | {"population": names}
     return Run(Plan(run.plan.config | {"figures": roles}, run.plan.results))
 
 
 def table(run: Run, names: list[str]) -> pd.DataFrame:
-    """Accuracies of a population and of the line, on the benchmark that selects, else the first."""
+    """Return accuracies of a population and of the line.
+
+    The benchmark is the one that selects; without selection, the first.
+    """
     mine = part(run, names)
     rows = mine.accuracies()
     task = mine.task() or rows.task.iloc[0]
@@ -64,7 +67,7 @@ def draw_chance(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def draw_inheritance(tables: dict[str, pd.DataFrame], out: Path, rows: pd.DataFrame) -> None:
-    """Draw means with 95 % t-intervals over members; the single line's are over replicates."""
+    """Draw means with 95 % t-intervals over members (for the single line, over replicates)."""
     figure, (axis,) = style.grid(1, columns=1, width=5.4, height=3.6)
     line = next(iter(tables.values()))
     curves = {label: shown[shown.role == "population"] for label, shown in tables.items()} | {
@@ -84,7 +87,7 @@ def draw_inheritance(tables: dict[str, pd.DataFrame], out: Path, rows: pd.DataFr
     draw_chance(axis, rows)
     style.generation_axis(axis, int(rows.generation.max()))
     axis.set_ylabel(f"accuracy on {rows.task.iloc[0]}")
-    axis.set_title("mean and 95 % interval")
+    axis.set_title("mean (band: 95 % interval)")
     style.legend(figure, handles)
     save(figure, rows, out)
 

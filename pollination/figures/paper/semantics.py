@@ -1,4 +1,4 @@
-"""Study A's figure 10: a map of what a population's models said, a panel per generation."""
+"""Draw study A's figure 10: a map of a population's texts, a panel per generation."""
 
 from pathlib import Path
 

@@ -1,13 +1,13 @@
-"""Study A's settings (its tables 1 and 2, appendices C and D), and where a config holds ours."""
+"""Study A's settings (tables 1 and 2, appendices C and D), and their place in a config."""
 
-# setting -> (where it stands: models / founders / experiment and the key, study A's value)
+# setting -> (section: model, founders, experiment or built; key; study A's value)
 PAPER: dict[str, dict[str, tuple]] = {
     "Model": {
         "architecture": ("model", "architecture", "llama"),
         "layers": ("built", ("num_hidden_layers", "n_layer"), 12),
         "hidden dimension": ("built", ("hidden_size", "n_embd"), 768),
         "attention heads": ("built", ("num_attention_heads", "n_head"), 12),
-        "dimension of a head": ("built", ("head_dim",), 64),
+        "head dimension": ("built", ("head_dim",), 64),
         "feed-forward dimension": ("built", ("intermediate_size", "ffn_dim", "n_inner"), 3072),
         "vocabulary": ("built", ("vocab_size",), 32_000),
         "parameters": ("built", ("parameters",), "about 100 million"),
@@ -17,7 +17,7 @@ PAPER: dict[str, dict[str, tuple]] = {
     "Training, generation 0": {
         "learning rate": ("founders", "train.learning_rate", 1e-3),
         "batch, sequences": ("founders", "train.batch_size", 128),
-        "tokens a model": ("founders", "train.tokens", 1_000_000_000),
+        "tokens per model": ("founders", "train.tokens", 1_000_000_000),
         "epochs": ("founders", "train.epochs", 1),
         "warm-up steps": ("founders", "train.warmup_steps", 1000),
         "weight decay": ("founders", "train.weight_decay", 0.01),
@@ -25,7 +25,7 @@ PAPER: dict[str, dict[str, tuple]] = {
     "Training, later generations": {
         "learning rate": ("experiment", "train.learning_rate", 2e-4),
         "batch, sequences": ("experiment", "train.batch_size", 64),
-        "tokens a model (none: all that its parent wrote)": (
+        "tokens per model (none: all text of its parent)": (
             "experiment",
             "train.tokens",
             1_000_000_000,
@@ -52,12 +52,12 @@ PAPER: dict[str, dict[str, tuple]] = {
         "temperature": ("experiment", "generate.temperature", 0.7),
         "longest prompt, sentences": ("experiment", "generate.max_sentences", 8),
         "shortest completion, tokens": ("experiment", "generate.min_completion_tokens", 10),
-        "synthetic tokens a parent": ("experiment", "generate.tokens", 1_000_000_000),
+        "synthetic tokens per parent": ("experiment", "generate.tokens", 1_000_000_000),
         "training seed": ("experiment", "seed", "42; line 42, 123, 456"),
     },
     "Choices that the papers leave open": {
         "founders' segments of text": ("founders", "segments", "not stated"),
-        "mutation: standard deviation of each": (
+        "mutation: standard deviation per": (
             "experiment",
             "mutate.per",
             "not stated (tensor or model)",
@@ -67,7 +67,7 @@ PAPER: dict[str, dict[str, tuple]] = {
             "train.include_prompt",
             "prompt-completion pairs",
         ),
-        "weights kept of a training": (
+        "checkpoint kept after training": (
             "experiment",
             "train.checkpoint",
             "not stated (last or best)",
@@ -85,7 +85,7 @@ PAPER: dict[str, dict[str, tuple]] = {
         "repetition penalty": ("experiment", "generate.repetition_penalty", "not stated"),
     },
 }
-SOFTWARE = {  # setting -> (what the record of the first model says: its key, study A's value)
+SOFTWARE = {  # setting -> (key in the record of the first model, study A's value)
     "framework": ("pollination", "TorchTune 0.3.1"),
     "Python": ("python", "3.12"),
     "PyTorch": ("torch", "2.1.0"),
@@ -96,17 +96,17 @@ TABLES = {  # the sections of each of the study's tables
     "table_a1": ("Model", "Training, generation 0", "Training, later generations"),
     "table_a2": ("Evolution", "Evaluation", "Software and hardware"),
 }
-FIXED = {  # choices that are not keys
-    "a parent may mate with itself (pair i = i)": (
+FIXED = {  # choices without a config key
+    "pairs of a parent with itself": (
         "yes: all k*k ordered pairs",
         "all possible ordered pairs",
     ),
-    "completions that are too short": ("dropped and replaced", "truncated"),
+    "completions below the minimum length": ("dropped and replaced", "truncated"),
     "ties in the ranking": ("the lower slot first", "not stated"),
     "perplexity": (
         "exp of the mean over tokens; the mean over sequences beside it in scores.json",
         "not used",
     ),
-    "synthetic text as a child reads it": ("the token ids that were sampled", "not stated"),
+    "synthetic text for training": ("the token ids that were sampled", "not stated"),
     "prompts from public benchmarks": ("never: held-out documents only", "partly"),
 }

@@ -1,4 +1,4 @@
-"""The studies' settings beside the run's: study A's tables 1 and 2, study B's table 1."""
+"""Write tables of settings beside the studies': study A's tables 1 and 2, study B's table 1."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ def draw(run: Run, out: Path, target: str, panels: tuple[str, ...] = ()) -> None
         ]
     style.write_csv(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).map(settings.plain), out)
     study = "study B" if target == "table_b1" else "study A"
-    title = f"Settings of this run, and {study}'s table {target[-1]}"
+    title = f"Settings of this run compared with {study}, table {target[-1]}"
     page.save(title, settings.tables(run, rows, study), out)
 
 
 def software(run: Run) -> list[dict]:
-    """Versions and device, from the record of each role's first model."""
+    """Return versions and device from the record of each role's first model."""
     records = {
         role: artifacts.read_json(
             f"{layout.member_folder(run.plan, run.roles[role][0], 0, 0)}/run.json"
@@ -51,7 +51,7 @@ def software(run: Run) -> list[dict]:
 
 
 def generation(run: Run) -> list[dict]:
-    """How text is written, and the length of a block."""
+    """Return the generation settings and the length of a block."""
     rows = []
     for name, (key, paper) in GENERATION.items():
         values = {

@@ -1,7 +1,4 @@
-"""Study A's texts: every generation continues one prompt, population beside single line.
-
-They are its figure 7 and its tables 3 to 5.
-"""
+"""Write study A's texts (figure 7, tables 3 to 5): every generation continues one prompt."""
 
 import math
 from pathlib import Path
@@ -18,7 +15,7 @@ def draw(run: Run, out: Path, target: str, panels: tuple[str, ...] = ()) -> None
     count = max(run.plan.experiment(name)["generations"] for name in sides.values())
     generations = range(math.ceil(first * count), math.ceil(last * count))
     rows = continuations.read(run, sides, named or None, generations)
-    if not named:  # by its place among the prompts of the run
+    if not named:  # by its position among the prompts of the run
         prompts = list(dict.fromkeys(row["prompt_id"] for row in rows))
         rows = [
             row for row in rows if row["prompt_id"] == prompts[min(TEXTS[target], len(prompts) - 1)]
@@ -26,6 +23,6 @@ def draw(run: Run, out: Path, target: str, panels: tuple[str, ...] = ()) -> None
     introduction = (
         f"<p>{continuations.introduce(run)}</p>\n"
         if rows
-        else "<p>The run has no such generation.</p>\n"
+        else "<p>The run has none of these generations.</p>\n"
     )
     continuations.write(rows, TARGETS[target].title, introduction, out)

@@ -1,6 +1,6 @@
-"""The printed tail bound (study A, appendix A.1) beside exact and simulated probability.
+"""Draw the printed tail bound (study A, appendix A.1) beside exact and simulated probability.
 
-The figure also shows the bounds that the proof's own steps give.
+The figure also shows the bounds that follow from the steps of the proof.
 """
 
 from pathlib import Path
@@ -14,10 +14,10 @@ from pollination.figures.theory import shared
 
 BOUNDS = {  # column -> colour, line, name
     "printed": (style.VERMILLION, "-", "printed bound"),
-    "at_t": (style.ORANGE, "--", "same steps, constant √(8/3)"),
+    "at_t": (style.ORANGE, "--", "its own steps, constant √(8/3)"),
     "chernoff": (style.PURPLE, "-.", "same approximation, best t"),
 }
-FLOOR = 1e-9  # lower probabilities are not drawn; the CSV has them
+FLOOR = 1e-9  # smaller probabilities are in the CSV only
 
 
 def draw(tables: dict[str, Path], out: Path) -> None:
@@ -33,7 +33,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
             axis.plot(bounds.x, bounds[column], color=colour, ls=line, lw=1.8)
         for n, part in shown.groupby("n"):
             axis.plot(part.x, part.exact, color=shades[n], lw=1.1)
-            seen = part[part.simulated_low > part.simulated / 2]  # the others are too rare
+            seen = part[part.simulated_low > part.simulated / 2]  # fewer hits are too noisy
             axis.plot(seen.x, seen.simulated, ls="", marker="o", ms=2.4, color=shades[n])
         axis.set_yscale("log")
         axis.set_xlim(0, bounds.x[bounds.printed >= FLOOR].max())
@@ -43,11 +43,11 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         axis.axhline(1, color=style.BLACK, ls=":", lw=1)
         axis.set_title(f"best of K = {k}" if k > 1 else "one estimator")
         axis.set_xlabel(r"$n\,\delta\,/\,\sigma^2$")
-    axes[0].set_ylabel("P(W ≥ δ), or a bound on it")
+    axes[0].set_ylabel("P(W ≥ δ), or its bound")
     axes[0].text(
         0.01,
         0.03,
-        "grey: the printed\nbound says nothing",
+        "grey: the printed\nbound is 1 or more",
         transform=axes[0].transAxes,
         fontsize=8,
         color="#555555",

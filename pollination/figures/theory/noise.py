@@ -1,4 +1,4 @@
-"""The distance to the truth when selection sees it through noise, and in more dimensions."""
+"""Draw the distance to the truth under selection with noise, and in more dimensions."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         zip(counts, colormaps["viridis"](np.linspace(0.05, 0.85, len(counts))), strict=True)
     )
     panels = figure.subplots(1, 2, sharey=True, width_ratios=[1.6, 1])
-    titles = {"noise": "selection through noise", "dimensions": "more dimensions"}
+    titles = {"noise": "selection with noise", "dimensions": "more dimensions"}
     for panel, (axis, title) in zip(panels, titles.items(), strict=True):
         shown = rows[rows.axis == axis]
         values = sorted(shown[axis].unique())
@@ -31,7 +31,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         panel.set_yscale("log")
         panel.set_xticks(range(len(values)), [written(axis, value) for value in values])
         panel.set_title(title)
-    panels[0].set_xlabel("standard deviation of the noise on W2 (truth's variance)")
+    panels[0].set_xlabel("standard deviation of the noise on W2 (in units of the truth's variance)")
     panels[0].set_ylabel(f"{shared.LABEL['w2']}, last generation")
     panels[1].set_xlabel("dimensions")
     style.legend(figure, panels[0].get_legend_handles_labels()[0])

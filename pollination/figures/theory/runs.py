@@ -1,4 +1,4 @@
-"""A row per run: mean, standard deviation and distance to the truth (study A, figure 11)."""
+"""Draw mean, standard deviation and distance to the truth, a row per run (study A, figure 11)."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     for run, row in zip(runs, panels, strict=True):
         for quantity, axis in zip(shared.LABEL, row, strict=True):
             for role, rows in paths[paths.run == run].groupby("role", sort=False):
-                # Generation 0 is the truth: the logarithm of its distance does not exist.
+                # Generation 0 is the truth; the logarithm of its distance does not exist.
                 shown = rows[rows.generation > 0] if quantity == "w2" else rows
                 axis.plot(shown.generation, shown[quantity], color=shared.COLOUR[role], lw=0.9)
             shared.over_generations(axis, quantity, last)

@@ -1,4 +1,4 @@
-"""Distance to the truth and collapsed runs at the end, by samples n and K (study A, A.2)."""
+"""Draw the final distance to the truth and the share of collapsed runs, by n and K (A, A.2)."""
 
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     heat(left, distances, "cividis_r", limits, lambda value: f"{value:.2g}")
     left.set_title("median squared W2 to the truth")
     heat(right, collapsed, "Oranges", Normalize(0, 1), lambda value: f"{value:.0%}")
-    right.set_title("runs collapsed (sd below a tenth)")
+    right.set_title("share of collapsed runs (sd < 0.1)")
     style.save(figure, rows, out)
 
 
 def heat(axis: Axes, table: pd.DataFrame, colours: str, norm: Normalize, written) -> None:
-    """Draw a map with every value written in its cell; the first row is lowest."""
+    """Draw a heat map with every value in its cell; the first row is at the bottom."""
     image = axis.imshow(table, origin="lower", cmap=colours, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         red, green, blue, _ = image.cmap(norm(value))
@@ -40,8 +40,8 @@ def heat(axis: Axes, table: pd.DataFrame, colours: str, norm: Normalize, written
         axis.text(column, row, written(value), ha="center", va="center", fontsize=8, color=ink)
     axis.set_xticks(range(table.shape[1]), table.columns)
     axis.set_yticks(range(len(table)), table.index)
-    axis.set_xlabel("K estimators")
-    axis.set_ylabel("n samples")
+    axis.set_xlabel("number of estimators K")
+    axis.set_ylabel("number of samples n")
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)

@@ -1,4 +1,4 @@
-"""Colours (as in study A's figure 8) and panels that the theory's figures share."""
+"""Colours (as in study A's figure 8) and panels of all figures of the theory."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pollination.core import artifacts
 from pollination.figures import style
 
 COLOUR = {"evolution": style.BLUE, "baseline": style.ORANGE}
-NAME = {"evolution": "best of K is the next source", "baseline": "single line"}
+NAME = {"evolution": "population (best of K)", "baseline": "single line"}
 TRUTH = {"mean": 0.0, "sd": 1.0}
 LABEL = {"mean": "mean", "sd": "standard deviation", "w2": "squared W2 to the truth"}
 
@@ -24,7 +24,7 @@ def keys(**options) -> list[Line2D]:
 
 
 def over_generations(axis: Axes, quantity: str, last: int) -> None:
-    """Limits and names of a panel over generations, with the truth as a dotted line."""
+    """Set limits and labels of a panel over generations; draw the truth as a dotted line."""
     if quantity in TRUTH:
         axis.axhline(TRUTH[quantity], color=style.BLACK, ls=":", lw=1, zorder=1)
     axis.set_xlim(0, last)

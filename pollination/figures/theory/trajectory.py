@@ -1,4 +1,4 @@
-"""Mean and standard deviation over generations: one run, and all runs (study A, figure 8)."""
+"""Draw mean and standard deviation over generations, for one run and for all (A, figure 8)."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         for role in shared.COLOUR
         for quantity, label in (
             ("mean", f"{shared.NAME[role]}: mean"),
-            ("sd", "standard deviation"),
+            ("sd", f"{shared.NAME[role]}: standard deviation"),
         )
     ]
     style.legend(figure, [*keys, Line2D([], [], color=style.BLACK, ls=":", label="truth")])

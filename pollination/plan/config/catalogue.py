@@ -1,26 +1,28 @@
-"""The list of deployed models, models.csv: model, family, release (YYYY-MM), and for `collect`
-where each is served. No heavy imports.
+"""Read models.csv, the list of deployed models: model, family, release (YYYY-MM).
+
+Surveys of kind `collect` also need the address where each model is served. No heavy imports.
 """
 
 import csv
 import re
 from pathlib import Path
 
+from pollination.core.sanitize import reason
+
 NEEDED = ("model", "family", "release")
-SERVED = (
-    "base_url",
-    "name",
-)  # what collect cannot do without: the endpoint, and the model's name there
+SERVED = ("base_url", "name")  # needed by collect: the endpoint, and the model's name there
 
 
 def read_catalogue(path: str | Path, served: bool = False) -> dict[str, dict]:
-    """model -> its row, in the file's order, with `month` (months since year 0) added.
+    """Return {model: its row}, in the file's order, with `month` (months since year 0) added.
 
-    ValueError says file, line and what to mend.
+    Raises ValueError with file, line and fix.
     """
     try:
         with open(Path(path).expanduser(), encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ValueError(f"{path}: {reason(error)}; correct the path") from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not a text file in UTF-8 ({error.reason}); save it as CSV in UTF-8"
@@ -36,56 +38,57 @@ def read_catalogue(path: str | Path, served: bool = False) -> dict[str, dict]:
         for key in needed:
             if not row.get(key):
                 raise ValueError(
-                    f"{path}, line {number}: no {key} for model {row.get('model') or '?'!r}; "
-                    f"columns needed: {', '.join(needed)}"
+                    f"{path}, line {number}: no {key} for model {row.get('model') or '?'!r}; add "
+                    f"it; needed columns: {', '.join(needed)}"
                 )
         if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", row["release"]):
             raise ValueError(
-                f"{path}, line {number}: release {row['release']!r} of {row['model']} is no month; "
-                "write it as 2025-03"
+                f"{path}, line {number}: release {row['release']!r} of {row['model']} is not a "
+                "month; write it as YYYY-MM, e.g. 2025-03"
             )
         if row["model"] in found:
             raise ValueError(
-                f"{path}, line {number}: model {row['model']!r} stands there twice; keep one line "
-                "a model"
+                f"{path}, line {number}: model {row['model']!r} appears twice; keep one line per "
+                "model"
             )
         year, month = row["release"].split("-")
         found[row["model"]] = row | {"month": 12 * int(year) + int(month)}
     if not found:
         raise ValueError(
-            f"{path}: no models; it needs a heading {','.join(needed)} and a line a model"
+            f"{path}: the file lists no models; write the header {','.join(needed)} and one line "
+            "per model"
         )
     check_families({model: row["family"] for model, row in found.items()}, str(path))
     return found
 
 
 def check_families(families: dict[str, str], where: str) -> None:
-    """Within and between families can be compared only where there are two families, one of them
-    with two models.
+    """Raise ValueError unless there are two families, one of them with two models.
+
+    Otherwise models cannot be compared within and between families.
     """
     names = list(families.values())
     if len(set(names)) < 2:
         raise ValueError(
-            f"{where}: all {len(names)} models are of one family, {names[0]!r}; comparing families "
-            "needs two or more"
+            f"{where}: all {len(names)} models belong to one family, {names[0]!r}; add a model of "
+            "another family"
         )
     if len(set(names)) == len(names):
         raise ValueError(
-            f"{where}: no family has two models; comparing within families needs one that has"
+            f"{where}: every family has only one model; add a second model to one of them"
         )
 
 
 def slug(model: str) -> str:
-    """A model's name as a file's name."""
+    """Return a model's name as a file name."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", model).strip(".") or "_"
 
 
 def match(names: list[str], catalogue: dict) -> tuple[dict[str, str], list[str], list[str]]:
-    """({model of the catalogue: its name in the data}, names not in the catalogue, names left out
-    as second ones of a model).
+    """Return ({model of the catalogue: its name in the data}, unknown names, duplicate names).
 
-    A name is a model's own, or 'vendor/model'; the own name wins over the latter, and the first of
-    equals.
+    A name in the data is the model's own name or 'vendor/model'. The own name wins, then the first
+    name; other names of the same model are duplicates.
     """
     chosen: dict[str, str] = {}
     unknown, second = [], []

@@ -1,5 +1,4 @@
-"""What a schema cannot say of a config: names that point nowhere, keys that a kind needs, operators
-that do not go together.
+"""Check what a schema cannot express: unknown names, and keys that a kind needs or ignores.
 
 Each check appends its mistakes, one line each: key, value, what is allowed, the fix.
 """
@@ -10,7 +9,7 @@ from pollination.plan.config.userfiles import check_form
 from pollination.plan.config.values import OWN, listed, nearest
 from pollination.plan.corpora import CORPUS_KINDS
 
-NEEDS = {  # what each kind of task and tokenizer cannot do without
+NEEDS = {  # keys that each kind of task and tokenizer needs
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
     "tokenizer": {"word": ["corpus"], "bpe": ["corpus"], "pretrained": ["source"]},
 }
@@ -18,7 +17,7 @@ UNREAD = {  # keys that a kind of task does not read
     "microworld": ("template", "data", "include_path"),
     "lm_eval": ("benchmark", "corpus"),
 }
-SURVEY = {  # what each kind of survey cannot do without
+SURVEY = {  # keys that each kind of survey needs
     "outputs": ("models", "path"),
     "results": ("models", "path"),
     "collect": ("models",),
@@ -42,19 +41,22 @@ def check_corpora(corpora: dict, mistakes: list[str]) -> None:
         kind, splits = CORPUS_KINDS[corpus["kind"]], corpus["splits"]
         if name == OWN:
             mistakes.append(
-                f"corpora.{OWN}: this name stands for each member's own corpus; choose another"
+                f"corpora.{OWN}: this name is reserved for each member's own corpus; choose "
+                "another name"
             )
         for key in kind.needs:
             if key not in corpus and not (key == "path" and splits):
                 mistakes.append(
-                    f"corpora.{name}.{key}: missing; a corpus of kind {corpus['kind']} needs it"
+                    f"corpora.{name}.{key}: the key is missing; add it, because a corpus of kind "
+                    f"{corpus['kind']} needs it"
                 )
         if splits is not None and (
             not kind.splits or set(splits) != {"train", "validation", "test"}
         ):
             mistakes.append(
-                f"corpora.{name}.splits: {sorted(splits)}; allowed: train, validation and test "
-                f"together, for kinds {with_splits}"
+                f"corpora.{name}.splits: {sorted(splits)} is not allowed for kind "
+                f"{corpus['kind']}; allowed: train, validation and test together, for kinds "
+                f"{with_splits}"
             )
         for part in corpus.get("corpora", []):
             if (
@@ -62,13 +64,14 @@ def check_corpora(corpora: dict, mistakes: list[str]) -> None:
                 and CORPUS_KINDS[corpora[part]["kind"]].joined
             ):
                 mistakes.append(
-                    f"corpora.{name}.corpora: {part!r} is a {corpora[part]['kind']} itself; name "
-                    "its corpora"
+                    f"corpora.{name}.corpora: {part!r} is itself of kind {corpora[part]['kind']}; "
+                    "list its corpora instead"
                 )
         if sum(corpus["held_out"].values()) >= 1:
             mistakes.append(
                 f"corpora.{name}.held_out: the shares add up to "
-                f"{sum(corpus['held_out'].values()):g}; they must leave text to train on (< 1)"
+                f"{sum(corpus['held_out'].values()):g}, which leaves no text to train on; allowed: "
+                "a sum below 1"
             )
 
 
@@ -82,8 +85,8 @@ def check_founders(config: dict, mistakes: list[str]) -> None:
                 reference(mistakes, f"{key}.{kind}", corpus, config["corpora"], "corpora")
         if pool["train"]["tokens"] is None and pool["num_segments"] is None:
             mistakes.append(
-                f"{key}.train.tokens: missing; state how many tokens of human text each founder "
-                f"trains on, or {key}.num_segments"
+                f"{key}.train.tokens: the key is missing; set the number of tokens of human text "
+                f"that each founder trains on, or set {key}.num_segments"
             )
         if (
             pool["num_segments"]
@@ -91,8 +94,8 @@ def check_founders(config: dict, mistakes: list[str]) -> None:
             and max(pool["segments"]) >= pool["num_segments"]
         ):
             mistakes.append(
-                f"{key}.segments: {max(pool['segments'])} is none of {pool['num_segments']} "
-                f"segments; allowed: 0 to {pool['num_segments'] - 1}"
+                f"{key}.segments: {max(pool['segments'])} is not one of the "
+                f"{pool['num_segments']} segments; allowed: 0 to {pool['num_segments'] - 1}"
             )
     for name, model in config["models"].items():
         source = model["pretrained"]
@@ -109,15 +112,13 @@ def check_founders(config: dict, mistakes: list[str]) -> None:
             ]
             if any(isinstance(base.get("pretrained"), dict) for base in before):
                 mistakes.append(
-                    f"models.{name}.pretrained.founders: {source['founders']!r} starts from "
-                    "another pool itself; name a pool that does not"
+                    f"models.{name}.pretrained.founders: {source['founders']!r} itself starts from "
+                    "another pool; name a pool that does not"
                 )
 
 
 def check_kinds(config: dict, mistakes: list[str]) -> None:
-    """Keys that a kind needs or does not read, and names that point nowhere, outside the
-    experiments.
-    """
+    """Check the keys that each kind needs or ignores, and all names outside the experiments."""
     corpora = config["corpora"]
     check_corpora(corpora, mistakes)
     check_founders(config, mistakes)
@@ -125,15 +126,15 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
         tokenizer = model["tokenizer"]
         if (model["pretrained"] is None) == ("architecture" not in model):
             mistakes.append(
-                f"models.{name}: give either 'architecture' (a new model) or 'pretrained' (a "
-                "folder or hub name), not both or neither"
+                f"models.{name}: set either 'architecture' (a new model) or 'pretrained' (a "
+                "folder, a hub name or a founder pool), not both or neither"
             )
         if model["pretrained"] is None:
             for key in NEEDS["tokenizer"][tokenizer["kind"]]:
                 if key not in tokenizer:
                     mistakes.append(
-                        f"models.{name}.tokenizer.{key}: missing; a tokenizer of kind "
-                        f"{tokenizer['kind']} needs it"
+                        f"models.{name}.tokenizer.{key}: the key is missing; add it, because a "
+                        f"tokenizer of kind {tokenizer['kind']} needs it"
                     )
         if "corpus" in tokenizer:
             reference(
@@ -143,12 +144,13 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
         for key in NEEDS["tasks"][task["kind"]]:
             if key not in task:
                 mistakes.append(
-                    f"tasks.{name}.{key}: missing; a task of kind {task['kind']} needs it"
+                    f"tasks.{name}.{key}: the key is missing; add it, because a task of kind "
+                    f"{task['kind']} needs it"
                 )
         for key in UNREAD[task["kind"]]:
             if task.get(key) is not None:
                 mistakes.append(
-                    f"tasks.{name}.{key}: a task of kind {task['kind']} does not read it; drop it"
+                    f"tasks.{name}.{key}: a task of kind {task['kind']} does not read it; remove it"
                 )
         if "corpus" in task and reference(
             mistakes, f"tasks.{name}.corpus", task["corpus"], corpora, "corpora"
@@ -156,8 +158,8 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
             kind = corpora[task["corpus"]]["kind"]
             if not CORPUS_KINDS[kind].world:
                 mistakes.append(
-                    f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}; a microworld task "
-                    "needs a microworld"
+                    f"tasks.{name}.corpus: {task['corpus']!r} is of kind {kind}, but a microworld "
+                    "task needs a corpus of kind microworld; name one"
                 )
     for index, entry in enumerate(config["evaluate"]["perplexity"]):
         reference(
@@ -191,8 +193,8 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
             sorted(set(listed(pool["corpus"])) - set(measured)) if OWN not in measured else ()
         ):
             mistakes.append(
-                f"evaluate.quality: true needs the loss on founders.{name}.corpus, {corpus!r}; add "
-                "an entry of evaluate.perplexity for it"
+                f"evaluate.quality: true needs the loss on {corpus!r} (founders.{name}.corpus); "
+                "add an entry for it to evaluate.perplexity, or set quality: false"
             )
     if config["evaluate"]["samples"]["corpus"] is not None:
         reference(
@@ -207,42 +209,46 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
         and config["evaluate"]["samples"]["num_prompts"] < 2
     ):
         mistakes.append(
-            "evaluate.samples.num_prompts: 1 prompt has no clusters to compare; allowed with "
-            "evaluate.semantics: 2 or more"
+            f"evaluate.samples.num_prompts: {config['evaluate']['samples']['num_prompts']} is too "
+            "few for evaluate.semantics, which compares clusters of prompts; allowed: 2 or more"
         )
 
 
 def check_theory(theory: dict, mistakes: list[str]) -> None:
-    """More samples than dimensions, else no covariance can be estimated."""
+    """Check that there are more samples than dimensions, as a covariance needs."""
     if theory:
         most = max(theory["dimensions"], *theory["grid"]["dimensions"])
         for key, n in (("n", theory["n"]), ("grid.n", min(theory["grid"]["n"]))):
             dimensions = most if key == "n" else theory["dimensions"]
             if n <= dimensions:
                 mistakes.append(
-                    f"theory.{key}: {n} samples cannot estimate {dimensions} dimensions; allowed: "
-                    "more samples than dimensions"
+                    f"theory.{key}: {n} samples are too few for the covariance of {dimensions} "
+                    f"dimensions; allowed: {dimensions + 1} or more"
                 )
 
 
 def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: list[str]) -> None:
-    """Keys that a kind of survey needs, and experiments that are there; the experiments of a
-    population become their replicates.
+    """Check the keys that a kind of survey needs, and the names of its experiments.
+
+    The experiments of a population survey are replaced by their replicates.
     """
     for needed in SURVEY[survey["kind"]]:
         if needed not in survey:
-            mistakes.append(f"{key}.{needed}: missing; a survey of kind {survey['kind']} needs it")
+            mistakes.append(
+                f"{key}.{needed}: the key is missing; add it, because a survey of kind "
+                f"{survey['kind']} needs it"
+            )
     if survey["kind"] == "collect" and survey["collect"]["prompts"] is None:
         mistakes.append(
-            f"{key}.collect.prompts: missing; name a parquet or jsonl file with prompt_id and "
-            "prompt"
+            f"{key}.collect.prompts: the key is missing; name a parquet or jsonl file with the "
+            "columns prompt_id and prompt"
         )
     if (
         isinstance(rule := survey["compare"]["bandwidth"], str)
         and rule not in ("scott", "silverman")
     ) or rule == 0:
         mistakes.append(
-            f"{key}.compare.bandwidth: {rule!r} is not allowed; allowed: scott, silverman, a "
+            f"{key}.compare.bandwidth: {rule!r} is not allowed; allowed: scott, silverman or a "
             "number above 0"
         )
     if survey["kind"] == "population":
@@ -258,11 +264,14 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
                 if r == name or r.startswith(f"{name}.s")
             ]
         if not named:
-            mistakes.append(f"{key}.kind: 'population' needs experiments; this config has none")
+            mistakes.append(
+                f"{key}.kind: 'population' needs experiments, but this config has none; add an "
+                "experiment, or choose another kind"
+            )
 
 
 def check_semantics(config: dict, named: dict, mistakes: list[str]) -> None:
-    """Experiments that are there; they become their replicates."""
+    """Check the experiments of evaluate.semantics, and replace them by their replicates."""
     semantics = config["evaluate"]["semantics"]
     chosen = (semantics or {}).get("experiments")
     known = [
@@ -279,7 +288,7 @@ def check_semantics(config: dict, named: dict, mistakes: list[str]) -> None:
 
 
 def check_synthetic(config: dict, mistakes: list[str]) -> None:
-    """Corpora that an experiment of the run writes."""
+    """Check the corpora that an experiment of the run writes."""
     for name, corpus in config["corpora"].items():
         key = f"corpora.{name}.experiment"
         if CORPUS_KINDS[corpus["kind"]].written and reference(
@@ -294,6 +303,6 @@ def check_synthetic(config: dict, mistakes: list[str]) -> None:
                 )
             if corpus.get("generation", 0) > last:
                 mistakes.append(
-                    f"corpora.{name}.generation: {corpus['generation']} is not in "
+                    f"corpora.{name}.generation: {corpus['generation']} is not a generation of "
                     f"{corpus['experiment']!r}; allowed: 0 to {last}"
                 )

@@ -1,4 +1,4 @@
-"""Checks of experiments: operators that do not go together, and sizes that cannot be planned."""
+"""Check experiments for operators that exclude each other and for excessive sizes."""
 
 import math
 
@@ -32,21 +32,20 @@ RESERVED = (
     "logs",
     "benchmarks",
 )
-MAX_MODELS, MAX_READ = (
-    50_000,
-    2_000_000,
-)  # of a run: its models, and the files of text that they read; planning more takes hours
+# Limits of one run: its models, and the text files that they read. Planning more takes hours.
+MAX_MODELS, MAX_READ = 50_000, 2_000_000
 
 
 def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
-    """What the schema cannot say of one merged experiment; `select.k` is filled in."""
+    """Check what the schema cannot express about a merged experiment; fill in `select.k`."""
     key = f"experiments.{name}"
     if name in RESERVED:
-        mistakes.append(f"{key}: {name!r} is a folder of every run; choose another name")
+        mistakes.append(f"{key}: every run has a folder {name!r}; choose another name")
     pool = None
     if "founders" not in experiment:
         mistakes.append(
-            f"{key}.founders: missing; name a pool of founders: {', '.join(config['founders'])}"
+            f"{key}.founders: the key is missing; name a founder pool; allowed: "
+            f"{', '.join(config['founders'])}"
         )
     elif reference(
         mistakes, f"{key}.founders", experiment["founders"], config["founders"], "founders"
@@ -61,8 +60,8 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
     if experiment["text_of"] is not None and not text.dealt:
         dealt = " or ".join(name for name, entry in TEXTS.items() if entry.dealt)
         mistakes.append(
-            f"{key}.text_of: only with text: {dealt}, not {experiment['text']!r}; set {key}.text: "
-            f"{dealt}"
+            f"{key}.text_of: {experiment['text_of']!r} needs text: {dealt}, but {key}.text is "
+            f"{experiment['text']!r}; set {key}.text: {dealt}, or remove text_of"
         )
     human = experiment["human"]
     if human["accumulate"] != "none" and (
@@ -70,34 +69,57 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
     ):
         written = [name for name, entry in TEXTS.items() if not entry.is_human]
         mistakes.append(
-            f"{key}.human.accumulate: {human['accumulate']!r} goes with text "
-            f"{', '.join(written[:-1])} or {written[-1]} of its own, and fraction: 0"
+            f"{key}.human.accumulate: {human['accumulate']!r} needs text: "
+            f"{', '.join(written[:-1])} or {written[-1]}, no text_of, and human.fraction: 0; "
+            "change these keys, or set accumulate: none"
         )
     generate = experiment["generate"]
     if generate["tokens"] is not None and DECODINGS[generate["decoding"]].repeats:
+        sampling = " or ".join(name for name, method in DECODINGS.items() if not method.repeats)
         mistakes.append(
-            f"{key}.generate.tokens: {generate['decoding']} decoding writes one completion a "
-            "prompt; set tokens: null (one pass over the prompts)"
+            f"{key}.generate.tokens: {generate['tokens']} with decoding: {generate['decoding']}, "
+            "which writes only one completion per prompt; set tokens: null (one pass over the "
+            f"prompts), or decoding: {sampling}"
         )
 
 
+def check_room(
+    key: str, settings: dict, models: set[str], config: dict, mistakes: list[str]
+) -> None:
+    """Check that a completion leaves room for a prompt in the context of each new model.
+
+    The context of a pretrained model is known only after its download.
+    """
+    new = settings["max_new_tokens"]
+    for name in sorted(models):
+        model = config["models"][name]
+        context = model["settings"].get("max_position_embeddings", model["context_tokens"])
+        said = (
+            f"{key}.max_new_tokens: {new} leaves no room for a prompt in the {context} tokens of "
+            f"models.{name}.context_tokens; allowed: 1 to {context - 1}. Lower it, or raise "
+            "context_tokens"
+        )
+        if model["pretrained"] is None and new >= context and said not in mistakes:
+            mistakes.append(said)
+
+
 def check_selection(key: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
-    """Who become parents, and what children can then inherit; `select.k` is filled in."""
+    """Check selection, and what children can inherit under it; fill in `select.k`."""
     select, n = experiment["select"], experiment["population"]
     weights, text = weights_of(experiment), text_of(experiment)
     rule = select["rule"]
-    is_rule = check_form(f"{key}.select.rule", rule, SELECTION, "rule", mistakes)
+    is_rule = check_form(f"{key}.select.rule", rule, SELECTION, "selection rule", mistakes)
     if not selects(experiment):
         for operator, entry in (("weights", weights), ("text", text)):
             if entry.needs_selection:
                 mistakes.append(
                     f"{key}.{operator}: {experiment[operator]!r} needs selection; set "
-                    f"{key}.select.task, or {operator}: own"
+                    f"{key}.select.task to a task, or {operator}: own"
                 )
         if is_rule and not takes_best(rule):
             mistakes.append(
-                f"{key}.select.rule: {rule!r} chooses nobody, because there is no selection; set "
-                f"{key}.select.task, or rule: truncation"
+                f"{key}.select.rule: {rule!r} has no effect without selection; set "
+                f"{key}.select.task to a task, or rule: truncation"
             )
     else:
         reference(
@@ -107,32 +129,33 @@ def check_selection(key: str, experiment: dict, config: dict, mistakes: list[str
         if text.refuses_selection:
             allowed = [name for name, entry in TEXTS.items() if not entry.refuses_selection]
             mistakes.append(
-                f"{key}.text: {experiment['text']!r} with selection has no text to read, only "
-                f"parents write; allowed: {', '.join(allowed)}, or select.task: none"
+                f"{key}.text: {experiment['text']!r} with selection is impossible, because only "
+                f"parents write text; allowed: {', '.join(allowed)}, or select.task: none"
             )
         if is_mutated(experiment) and not weights.needs_selection:
             mistakes.append(
-                f"{key}.weights: {experiment['weights']!r} with selection cannot be mutated, only "
-                "parents are; set mutate.scale: 0, or weights: parent"
+                f"{key}.weights: {experiment['weights']!r} with selection cannot be mutated, "
+                "because only parents are mutated; set mutate.scale: 0, or weights: parent"
             )
         by_parent = weights.needs_selection or text.needs_selection
         if select["k"] > n:
             mistakes.append(
-                f"{key}.select.k: {select['k']} parents cannot be chosen from population {n}; "
+                f"{key}.select.k: {select['k']} parents cannot be chosen from a population of {n}; "
                 f"allowed: 1 to {n}"
             )
         elif by_parent and select["k"] ** 2 != n:
             near = max(1, round(math.sqrt(n)))
             mistakes.append(
-                f"{key}.population: {n} children cannot be all ordered pairs of k = {select['k']} "
-                f"parents (k*k = {select['k'] ** 2});"
-                f" allowed: a square, e.g. {near**2} or {(near + 1) ** 2}"
+                f"{key}.population: {n} must equal k*k = {select['k'] ** 2}, because each ordered "
+                f"pair of the k = {select['k']} parents has one child; allowed: a square, e.g. "
+                f"{near**2} or {(near + 1) ** 2}, with select.k its root or null"
             )
 
 
 def check_size(experiments: dict, mistakes: list[str]) -> None:
-    """No more models and texts than can be planned; the mistake names the experiment that has most
-    of them.
+    """Check that the run has no more models and text files than can be planned.
+
+    The message names the largest experiment.
     """
 
     def models(name: str) -> int:
@@ -146,14 +169,15 @@ def check_size(experiments: dict, mistakes: list[str]) -> None:
 
     for count, most, what, keys in (
         (models, MAX_MODELS, "models", "population or generations"),
-        (read, MAX_READ, "texts to read", "population, generations or generate.shards"),
+        (read, MAX_READ, "text files to read", "population, generations or generate.shards"),
     ):
         total = sum(map(count, experiments))
         if total > most:
             name = max(experiments, key=count)
             mistakes.append(
-                f"experiments.{name}.population: {count(name):,} {what} in it and {total:,} in the "
-                f"run cannot be planned; allowed: {most:,}; lower {keys}"
+                f"experiments.{name}.population: {count(name):,} {what} in this experiment and "
+                f"{total:,} in the run cannot be planned; allowed: {most:,} in the run; lower "
+                f"{keys}"
             )
             return
 
@@ -161,21 +185,24 @@ def check_size(experiments: dict, mistakes: list[str]) -> None:
 def check_members(
     key: str, experiment: dict, pool: dict, config: dict, mistakes: list[str]
 ) -> None:
-    """Does the pool have what every member of an experiment needs?"""
+    """Check that the founder pool has what every member of an experiment needs."""
     n = experiment["population"]
     for name in ("model", "corpus", "validation", "segments"):
         if isinstance(pool[name], list) and len(pool[name]) < n:
             where = f"founders.{experiment['founders']}.{name}"
             mistakes.append(
-                f"{key}.population: {n}, but {where} lists {len(pool[name])} members; lower it or "
-                "lengthen the list"
+                f"{key}.population: {n} exceeds the {len(pool[name])} entries of {where}; lower "
+                "population or add entries"
             )
     if pool["segments"] == "distinct" and pool["num_segments"] and pool["num_segments"] < n:
         mistakes.append(
-            f"{key}.population: {n} members cannot have distinct segments of "
-            f"{pool['num_segments']}; set founders.{experiment['founders']}.num_segments: {n}"
+            f"{key}.population: {n} members cannot have distinct segments, because "
+            f"founders.{experiment['founders']}.num_segments is {pool['num_segments']}; lower "
+            f"population, or set num_segments: {n}"
         )
     families = {model for model in listed(pool["model"])[:n] if model in config["models"]}
+    check_room(f"{key}.generate", experiment["generate"], families, config, mistakes)
+    check_room("evaluate.samples", config["evaluate"]["samples"], families, config, mistakes)
     pretrained = {bool(config["models"][model]["pretrained"]) for model in families}
     weights = weights_of(experiment)
     if weights.pretrained is not None and (not weights.pretrained) in pretrained:
@@ -184,22 +211,22 @@ def check_members(
             for name, one in WEIGHTS.items()
             if one.pretrained in (None, not weights.pretrained)
         )
-        why = "needs a" if weights.pretrained else "has no meaning with a"
+        why = "needs" if weights.pretrained else "is not possible with"
         mistakes.append(
-            f"{key}.weights: {experiment['weights']!r} {why} pretrained model; allowed: "
+            f"{key}.weights: {experiment['weights']!r} {why} a pretrained model; allowed: "
             f"{', '.join(allowed)}"
         )
     if weights.needs_selection and len(families) > 1:
         allowed = sorted(name for name, one in WEIGHTS.items() if not one.needs_selection)
         mistakes.append(
-            f"{key}.weights: {experiment['weights']!r} with several models "
-            f"({', '.join(sorted(families))}): a child's model would be known only after "
-            f"selection; allowed: {', '.join(allowed)}"
+            f"{key}.weights: {experiment['weights']!r} needs one model, but the founders have "
+            f"several ({', '.join(sorted(families))}), so a child's model would be known only "
+            f"after selection; allowed: {', '.join(allowed)}"
         )
 
 
 def check_text_of(config: dict, mistakes: list[str]) -> None:
-    """Whose text is read: a replicate reads the replicate of the same seed, where there is one."""
+    """Check `text_of`, and point each replicate to the replicate of the same seed if it exists."""
     experiments = config["experiments"]
     for name, experiment in experiments.items():
         source = experiment["text_of"]
@@ -212,10 +239,11 @@ def check_text_of(config: dict, mistakes: list[str]) -> None:
             if source == name:
                 mistakes.append(
                     f"experiments.{name}.text_of: {source!r} is the experiment itself; name "
-                    "another, or leave it out"
+                    "another experiment, or remove text_of"
                 )
             elif writer["generations"] < experiment["generations"]:
                 mistakes.append(
-                    f"experiments.{name}.generations: {experiment['generations']} are more than "
-                    f"the {writer['generations']} of {source!r}, whose text it reads"
+                    f"experiments.{name}.generations: {experiment['generations']} exceeds the "
+                    f"generations of {source!r}, whose text it reads; allowed: 1 to "
+                    f"{writer['generations']}"
                 )

@@ -1,6 +1,7 @@
-"""A config as YAML gives it, and the values that no config can hold."""
+"""Load a config from YAML, and reject values that no config can have."""
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,18 @@ from typing import Any
 import yaml
 
 from pollination import ROOT
-from pollination.core.sanitize import line
+from pollination.core.sanitize import line, reason
 
-LARGEST = 2**63 - 1  # what 64-bit integers of the libraries below hold
-MAX_VALUES = 1_000_000  # values, those behind an anchor counted wherever it is used
+LARGEST = 2**63 - 1  # the libraries use 64-bit integers
+MAX_VALUES = 1_000_000  # values behind an anchor count at each use
 DEEPEST = 100
-UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no file name or UTF-8 file can hold these
+UNUSABLE = re.compile("[\0\ud800-\udfff]")  # not possible in a file name or a UTF-8 file
 
 
 def read_yaml(path: str | Path) -> dict:
-    """A config file as it stands.
+    """Return the content of a config file.
 
-    ValueError where it is no YAML, holds a key twice in one mapping, or no keys at all.
+    Raises ValueError if it cannot be read, is not YAML, has a key twice in one mapping, or no keys.
     """
     try:
         loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
@@ -29,6 +30,12 @@ def read_yaml(path: str | Path) -> dict:
             content = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        said = "there is no such file" if missing else reason(error)
+        raise ValueError(
+            line(f"{path}: {said}; name a config file, e.g. config/config.yaml")
+        ) from None
     # ValueError: an impossible number or date. RecursionError: nesting too deep for LibYAML.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -36,14 +43,14 @@ def read_yaml(path: str | Path) -> dict:
         ) from None
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path}: no keys at the top level; it needs `key: value` lines, `run: NAME` the first "
-            "of them"
+            f"{path}: no keys at the top level; write `key: value` lines, beginning with "
+            "`run: NAME`"
         )
     return content
 
 
 def _check_keys(root: yaml.Node | None) -> None:
-    """Of a key that stands twice YAML would keep the last without a word."""
+    """Raise ValueError if a key appears twice, where YAML would silently keep the last."""
     waiting, known = [root], set()
     while waiting:
         node = waiting.pop()
@@ -56,8 +63,8 @@ def _check_keys(root: yaml.Node | None) -> None:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
                 if name in names:
                     raise ValueError(
-                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice in "
-                        "one mapping; drop one"
+                        f"line {key.start_mark.line + 1}: the key {key.value!r} appears twice in "
+                        "one mapping; delete one"
                     )
                 names.add(name)
                 waiting.append(value)
@@ -66,27 +73,34 @@ def _check_keys(root: yaml.Node | None) -> None:
 
 
 def is_file(path: str) -> bool:
-    """Whether a path of a config is a file; too long a name, or an unknown user's, is none."""
+    """Return whether a path of a config is a file; also False if the path is impossible."""
     try:
         return Path(path).expanduser().is_file()
     except (OSError, RuntimeError):
         return False
 
 
-def preset(path: str) -> str:
-    """`path`, or the checkout's file of that name where the current folder has none.
+def is_absent_folder(source: str) -> bool:
+    """Return whether `source` can only be a folder, not a name on the hub, and does not exist."""
+    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+    return is_path and not os.path.isdir(os.path.expanduser(source))
 
-    So presets are called config/... from any folder.
+
+def preset(path: str) -> str:
+    """Return `path`, or the checkout's file of that name if the current folder has none.
+
+    So presets can be named config/... from any folder.
     """
     beside = str(ROOT / path)
     return beside if is_file(beside) and not is_file(path) else path
 
 
 def unusable(raw: Any) -> list[str]:
-    """Mistakes that no key of a config may have, a line each.
+    """Return one line for each value that no key of a config may have.
 
-    These are keys that are no text, values that JSON does not know, NaN and infinity, integers
-    beyond 64 bits, text that no file can hold, and anchors that make the config endless or huge.
+    Not allowed are keys that are not text, values that JSON does not have, NaN and infinity,
+    integers beyond 64 bits, text that no file can contain, and anchors that make the config endless
+    or huge.
     """
     mistakes: list[str] = []
     counted = 0
@@ -97,19 +111,21 @@ def unusable(raw: Any) -> list[str]:
         if counted > MAX_VALUES or depth > DEEPEST:
             limits = f"more than {MAX_VALUES:,} values or {DEEPEST} levels"
             where = place[:100] or "top level"
-            return [f"{where}: the config is endless: {limits}; mend its anchors (& and *)"]
+            return [
+                f"{where}: the config is endless or huge: {limits}; correct its anchors (& and *)"
+            ]
         if isinstance(value, dict):
             for key, item in value.items():
                 where = f"{place}.{key}" if place else str(key)
                 is_old_value = place.startswith("overlay.map.")
                 if not isinstance(key, str) and not is_old_value:
                     mistakes.append(
-                        f"{where}: the key {key!r} is no text; write it in quotes: '{key}'"
+                        f"{where}: the key {key!r} is not text; write it in quotes: '{key}'"
                     )
                 elif isinstance(key, str) and UNUSABLE.search(key):
                     mistakes.append(
-                        f"{where}: the key {key!r} holds a NUL or half of a surrogate pair; take "
-                        "it out"
+                        f"{where}: the key {key!r} contains a NUL or half of a surrogate pair; "
+                        "remove it"
                     )
                 waiting.append((where, item, depth + 1))
         elif isinstance(value, list):
@@ -122,21 +138,21 @@ def unusable(raw: Any) -> list[str]:
 def _said(value: Any) -> str:
     if isinstance(value, str):
         return (
-            f"'{line(value, 100)}' holds a NUL or half of a surrogate pair; take it out"
+            f"'{line(value, 100)}' contains a NUL or half of a surrogate pair; remove it"
             if UNUSABLE.search(value)
             else ""
         )
     if isinstance(value, float):
-        return "" if math.isfinite(value) else f"{value} is no finite number; write one"
+        return "" if math.isfinite(value) else f"{value} is not allowed; write a finite number"
     if isinstance(value, bool) or value is None:
         return ""
     if isinstance(value, int):
         return (
             ""
             if abs(value) <= LARGEST
-            else f"an integer of more than 64 bits; allowed: up to {LARGEST}"
+            else f"the integer has more than 64 bits; allowed: -{LARGEST} to {LARGEST}"
         )
     return (
-        f"{value!r} is a {type(value).__name__}; allowed: text (in quotes), numbers, true, false, "
-        "null, lists and mappings"
+        f"{value!r} has the type {type(value).__name__}; allowed: text (in quotes), numbers, "
+        "true, false, null, lists and mappings"
     )

@@ -1,7 +1,7 @@
-"""The same study at another size: `overlay: {base, drop, set, map}` changes values of a config.
+"""Change values of another config, e.g. its sizes: `overlay: {base, drop, set, map}`.
 
-Paths are keys joined by dots; a part with `*`, `?` or `[...]` stands for every key that it matches
-(as file names do).
+Paths are keys joined by dots. A part with `*`, `?` or `[...]` matches keys as a shell matches file
+names.
 """
 
 from fnmatch import fnmatchcase
@@ -12,11 +12,11 @@ from pollination.plan.config.loading import is_file, preset, read_yaml
 
 
 def expand(raw: dict) -> dict:
-    """`raw` with its overlay's base laid under it; a config without `overlay` as it is.
+    """Return the base of `raw`'s overlay with its changes; `raw` itself without an overlay.
 
-    `drop`: paths of keys to leave out. `set`: path -> value put there; the last part may be a new
-    key. `map`: path -> {old value: new value}; what is not listed stays. Later lines win; all other
-    keys of `raw` replace those of the base. Raises ValueError, one line a mistake.
+    `drop`: paths of keys to remove. `set`: path -> new value; the last part may be a new key.
+    `map`: path -> {old value: new value}; other values stay. Later lines win. All other keys of
+    `raw` replace those of the base. Raises ValueError, one line per mistake.
     """
     overlay = raw.get("overlay")
     if overlay is None:
@@ -46,7 +46,7 @@ def expand(raw: dict) -> dict:
                 unused.discard(old)
                 node[key] = {_typed(key): new for key, new in change.items()}.get(old, node[key])
         mistakes.extend(
-            f"overlay.map.{path}: no value is {value!r}; correct or drop it"
+            f"overlay.map.{path}: no value is {value!r} in {overlay['base']}; correct or remove it"
             for _, value in sorted(unused, key=str)
         )
     if mistakes:
@@ -55,7 +55,7 @@ def expand(raw: dict) -> dict:
 
 
 def _typed(value: Any) -> tuple[type, Any]:
-    """A value that equals no value of another type: Python takes true for 1, and 1 for 1.0."""
+    """Return a value with its type, because Python treats true, 1 and 1.0 as equal."""
     return type(value), value
 
 
@@ -85,21 +85,21 @@ def _read(overlay: Any) -> dict:
         raise ValueError(f"overlay.base: {error}") from None
     if "overlay" in base:
         raise ValueError(
-            f"overlay.base: {overlay['base']!r} is no config of its own; name one that is no "
-            "overlay itself"
+            f"overlay.base: {overlay['base']!r} is itself an overlay; name a config without the "
+            "key overlay"
         )
     return _unshared(base)
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which no two places are one object: YAML's anchors make them so."""
+    """Return a copy without shared objects, which YAML's anchors create."""
     if isinstance(value, dict):
         return {key: _unshared(item) for key, item in value.items()}
     return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _places(node: Any, parts: list[str], new: bool):
-    """(mapping, key) of every place that a path matches; `new`: the last key may be absent."""
+    """Yield (mapping, key) of every match of a path; with `new`, the last key may be absent."""
     if not isinstance(node, dict):
         return
     first, below = parts[0], parts[1:]

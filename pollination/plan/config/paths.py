@@ -1,4 +1,4 @@
-"""Which local files a path of the config names."""
+"""Find the local files that a path of the config names."""
 
 import os
 from glob import glob
@@ -9,9 +9,11 @@ TEXT_ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".txt")
 
 
 def data_files(path: str | list[str], endings: tuple[str, ...] = TEXT_ENDINGS) -> list[str]:
-    """Local files that a key names: a file, a folder's files of these endings, a glob, or a list.
+    """Return the local files that a key names by a file, a folder, a glob or a list of these.
 
-    ValueError: more files in a folder than MAX_FILES, of whatever kind.
+    Of a folder, only files with these endings count.
+
+    Raises ValueError if a folder contains more than MAX_FILES files of any kind.
     """
     files = []
     for pattern in [path] if isinstance(path, str) else path:
@@ -19,11 +21,11 @@ def data_files(path: str | list[str], endings: tuple[str, ...] = TEXT_ENDINGS) -
             target = Path(pattern).expanduser()
             if target.is_dir():
                 files += _text_files(target, endings)
-            elif target.is_file():  # a name with brackets is a pattern only if no file has it
+            elif target.is_file():  # a name with brackets is a pattern only if no such file exists
                 files.append(str(target))
             else:
                 files += sorted(glob(str(target), recursive=True))
-        except (OSError, RuntimeError):  # too long a name, an unknown user: no file
+        except (OSError, RuntimeError):  # the name is too long, or its user unknown
             continue
     return list(dict.fromkeys(files))
 
@@ -34,8 +36,8 @@ def _text_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
         seen += len(names)
         if seen > MAX_FILES:
             raise ValueError(
-                f"more than {MAX_FILES:,} files lie in {str(folder)!r}; name the folder of the "
-                "text alone, or put it into fewer files"
+                f"{str(folder)!r} contains more than {MAX_FILES:,} files; name a folder that "
+                "contains only the text, or merge the text into fewer files"
             )
         files += [os.path.join(place, name) for name in names if name.endswith(endings)]
     return sorted(files)

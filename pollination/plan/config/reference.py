@@ -1,7 +1,8 @@
-"""The tables of keys in config/README.md, written from the schema: `make docs`."""
+"""Write the lists of keys in config/README.md from the schema (part of `make docs`)."""
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from pollination import ROOT
@@ -30,56 +31,90 @@ HEADINGS = {  # heading of a section -> definition of the schema
     "fingerprint.{name}.collect": "collect",
 }
 TYPES: dict[str, str] = {"object": "mapping", "array": "list", "null": "null"}
+KEYS = re.compile(r"(?m)^(?:- `\w+` \(.*\n(?:  .*\n)*)+")
+MARKER = re.compile(r" (?=(?:[-+*>]|#+|\d+[.)]) )")  # a space before what would begin a list item
 
 
 def page(text: str) -> str:
-    """The page with its tables as the schema has them; all other text is left alone."""
+    """Return the page with its lists of keys replaced by those of the schema."""
     parts = re.split(r"(?m)^(## .*\n)", text)
     for place in range(1, len(parts), 2):
-        heading = parts[place][3:].strip()
-        name = HEADINGS.get(heading, heading)
-        node = schema() if name == "" else schema()["$defs"].get(name)
-        if heading == "figures":
-            node = schema()["properties"]["figures"]
+        node = _node(parts[place][3:].strip())
         if node and "properties" in node:
-            parts[place + 1] = _with_rows(parts[place + 1], rows(node))
+            listed = bullets(node)
+            parts[place + 1] = KEYS.sub(lambda _, listed=listed: listed, parts[place + 1], count=1)
     return "".join(parts)
 
 
-def _with_rows(section: str, rows: str) -> str:
-    head = r"(?m)(^\| Key .*\n\|---.*\n)(?:^\| .*\n)*"
-    return re.sub(head, lambda match: match[1] + rows, section)
+def _node(heading: str) -> dict | None:
+    if heading == "figures":
+        return schema()["properties"]["figures"]
+    name = HEADINGS.get(heading, heading)
+    return schema()["$defs"].get(name) if name else schema()
 
 
-def rows(node: dict) -> str:
-    return "".join(
-        f"| `{key}` | {_default(child)} | {_type(child)} | {child.get('description', '')} |\n"
-        for key, child in node["properties"].items()
+def bullets(node: dict) -> str:
+    """Return one list item per key: its type, unit and default, and its description."""
+    required = node.get("required", [])
+    items = []
+    for key, child in node["properties"].items():
+        about = [_type(child), *_default(child), *(["required"] if key in required else [])]
+        items.append(_wrap(f"- `{key}` ({'; '.join(about)}): {child.get('description', '')}"))
+    return "".join(items)
+
+
+def _wrap(item: str) -> str:
+    lines = textwrap.wrap(
+        MARKER.sub("\0", item),
+        width=100,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    return "\n".join(lines).replace("\0", " ") + "\n"
 
 
-def _default(child: dict) -> str:
+def _default(child: dict) -> list[str]:
     value = child.get("default", {})
-    if isinstance(value, dict):
-        return "–"
-    return f"`{_written(value)}`"
+    return [] if isinstance(value, dict) else [f"default `{_written(value)}`"]
 
 
 def _written(value: object) -> str:
+    """Return a value as YAML reads it: 1.0e-08, because YAML reads 1e-08 as text."""
     words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return re.sub(r"^(\d+)e", r"\1.0e", str(value)) if isinstance(value, float) else str(value)
 
 
 def _type(child: dict) -> str:
     if "enum" in child:
-        return ", ".join(map(str, child["enum"]))
+        return _either([f"`{value}`" for value in child["enum"]])
     if "anyOf" in child:
-        return " or ".join(_type(part) for part in child["anyOf"])
+        return _either([_type(part) for part in child["anyOf"]])
+    if link := _section(child):
+        return f"{'list' if 'items' in child else 'mapping'}, see {link}"
     if "$ref" in child:
         return "mapping"
     kinds: list[str] = child["type"] if isinstance(child["type"], list) else [child["type"]]
-    unit = f" ({child['unit']})" if "unit" in child else ""
-    return " or ".join(TYPES.get(kind, kind) for kind in kinds) + unit
+    unit = f", in {child['unit']}" if "unit" in child else ""
+    return _either([TYPES.get(kind, kind) for kind in kinds]) + unit
+
+
+def _either(choices: list[str]) -> str:
+    return " or ".join([", ".join(choices[:-1]), choices[-1]] if choices[1:] else choices)
+
+
+def _section(child: dict) -> str:
+    """Return a link to the section of a mapping's keys, or of its entries' keys; "" if none."""
+    entries = child.get("items", child.get("additionalProperties"))
+    node = entries if isinstance(entries, dict) and "$ref" in entries else child
+    name = node.get("$ref", "").removeprefix("#/$defs/")
+    if "properties" not in schema()["$defs"].get(name, {}):
+        return ""
+    heading = {value: key for key, value in HEADINGS.items()}.get(name, name)
+    anchor = re.sub(r"[^\w\- ]", "", heading).replace(" ", "-").lower()
+    return f"[{heading}](#{anchor})"
 
 
 if __name__ == "__main__":

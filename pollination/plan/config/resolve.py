@@ -1,8 +1,7 @@
-"""From config files to a resolved config: defaults filled in, experiments merged and replicated,
-every mistake named.
+"""Resolve a config: fill in defaults, merge and replicate experiments, report every mistake.
 
-The schema (workflow/schemas/config.schema.yaml) is the one place where a key, its default, unit and
-meaning stand.
+The schema (workflow/schemas/config.schema.yaml) alone defines each key, its default, unit and
+meaning.
 """
 
 import csv
@@ -24,24 +23,17 @@ from pollination.plan.config.checks import (
     check_theory,
 )
 from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
-from pollination.plan.config.loading import is_file, unusable
+from pollination.plan.config.loading import is_absent_folder, is_file, unusable
 from pollination.plan.config.overlay import expand
 from pollination.plan.config.paths import TEXT_ENDINGS, data_files
 from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.userfiles import check_braces, check_file
 from pollination.plan.corpora import CORPUS_KINDS
+from pollination.plan.datasets import remedy
 
-LOOP = (
-    "corpora",
-    "models",
-    "founders",
-    "experiments",
-)  # the sections that the loop cannot do without
-SIDE = (
-    "theory",
-    "fingerprint",
-)  # what can be run alone, and does not run where it is absent or empty
+LOOP = ("corpora", "models", "founders", "experiments")  # sections that the loop needs
+SIDE = ("theory", "fingerprint")  # sections that run alone, and only if they are not empty
 
 
 class ConfigError(ValueError):
@@ -52,7 +44,7 @@ class ConfigError(ValueError):
 
 
 def _placed(value: Any, data: str) -> Any:
-    """`value` with '{data}' in its strings replaced by the folder of local data."""
+    """Return `value` with '{data}' in its strings replaced by the folder of local data."""
     if isinstance(value, dict):
         return {key: _placed(item, data) for key, item in value.items()}
     if isinstance(value, list):
@@ -68,9 +60,7 @@ def _replicates(name: str, experiment: dict) -> dict[str, dict]:
 
 
 def check_files(config: dict, source: str = "config") -> None:
-    """ConfigError where local data, models, tokenizers or functions that a config names are not
-    there.
-    """
+    """Raise ConfigError if local data, benchmarks or functions that a config names are missing."""
     mistakes: list[str] = []
     for name, corpus in config["corpora"].items():
         kind = CORPUS_KINDS[corpus["kind"]]
@@ -80,12 +70,23 @@ def check_files(config: dict, source: str = "config") -> None:
             else {f"splits.{split}": path for split, path in corpus["splits"].items()}
         )
         for key, path in paths.items() if kind.local else ():
-            check_data(f"corpora.{name}.{key}", path, kind.endings, mistakes)
+            check_data(f"corpora.{name}.{key}", path, kind.endings, config["data"], mistakes)
+    for name, model in config["models"].items():
+        for key, place in {
+            "pretrained": model["pretrained"],
+            "tokenizer.source": model["tokenizer"].get("source"),
+        }.items():
+            if isinstance(place, str) and is_absent_folder(place):
+                mistakes.append(
+                    f"models.{name}.{key}: {place!r}: there is no such folder. "
+                    + remedy(place, config["data"])
+                )
     for name, task in config["tasks"].items():
         for split, path in (task["data"] or {}).items():
             if not is_file(path):
                 mistakes.append(
-                    f"tasks.{name}.data.{split}: {path!r}: there is no such file; correct the path"
+                    f"tasks.{name}.data.{split}: {path!r}: there is no such file. "
+                    + remedy(path, config["data"])
                 )
         if task["kind"] == "lm_eval" and task["include_path"]:
             check_braces(f"tasks.{name}.include_path", task["include_path"], mistakes)
@@ -99,7 +100,7 @@ def check_files(config: dict, source: str = "config") -> None:
             if isinstance(survey.get("path"), str)
             else survey.get("path", [])
         ):
-            check_data(f"fingerprint.{name}.path", entry, TEXT_ENDINGS, mistakes)
+            check_data(f"fingerprint.{name}.path", entry, TEXT_ENDINGS, config["data"], mistakes)
         if survey["collect"]["prompts"] and not is_file(survey["collect"]["prompts"]):
             mistakes.append(
                 f"fingerprint.{name}.collect.prompts: {survey['collect']['prompts']!r}: there is "
@@ -118,7 +119,7 @@ def check_files(config: dict, source: str = "config") -> None:
 
 
 def _own_functions(config: dict) -> dict[str, str]:
-    """Each user's function that a config names -> the first key that names it."""
+    """Return {function of the user: first key that names it}."""
     keys = [(f"evaluate.measures.{n}", f) for n, f in config["evaluate"]["measures"].items()]
     keys += [
         (f"experiments.{name}.select.rule", experiment["select"]["rule"])
@@ -128,23 +129,24 @@ def _own_functions(config: dict) -> dict[str, str]:
 
 
 def check_data(
-    key: str, path: str | list[str], endings: tuple[str, ...], mistakes: list[str]
+    key: str, path: str | list[str], endings: tuple[str, ...], folder: str, mistakes: list[str]
 ) -> None:
+    """Check that local text is there; `folder` is the data folder of the config."""
     try:
         if not data_files(path, endings):
             mistakes.append(
-                f"{key}: {path!r}: no {', '.join(endings)} file is there; correct the path"
+                f"{key}: {path!r}: there is no {', '.join(endings)} file. "
+                + remedy(path if isinstance(path, str) else path[0], folder)
             )
     except ValueError as error:
         mistakes.append(f"{key}: {error}")
 
 
 def resolve(raw: dict, source: str = "config") -> dict:
-    """The resolved config: defaults filled in, `experiments` merged and replicated, `defaults`
-    gone.
+    """Return the resolved config: defaults filled in, experiments merged and replicated.
 
-    Raises ConfigError, one line a mistake, each opening with `source` (the files that the config
-    came from).
+    `defaults` is removed. Raises ConfigError with one line per mistake. Each line begins with
+    `source`, the config files.
     """
     mistakes = unusable(raw)
     if mistakes:
@@ -160,7 +162,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
         mistakes += _explain(violation)
     if any(raw.get(key) for key in LOOP) or not any(raw.get(key) for key in SIDE):
         mistakes += [
-            f"top level: the key {key!r} is missing; add it (config/README.md says what it holds)"
+            f"top level: the key {key!r} is missing; add it (config/README.md describes it)"
             for key in LOOP
             if key not in raw
         ][:1]

@@ -1,4 +1,4 @@
-"""Which experiments play which role in the report: `figures:` of a config, checked and resolved."""
+"""Check and resolve `figures:`, which assigns experiments to the figures of the report."""
 
 from typing import Any
 
@@ -7,12 +7,15 @@ from pollination.plan.config.targets import TARGETS
 
 
 def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
-    """Roles with their experiments: population and line -> replicates; ecosystems and comparisons
-    -> {title: {label: replicates}}; paper -> {target: the same, or prompts, or a survey}.
+    """Return the roles with their experiments.
 
-    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. An empty list or mapping where
-    nobody plays a role; `text` and `distribution_text` with their defaults filled in. `named` are
-    the experiments as written, before replication.
+    - population, line: [replicate, ...]
+    - ecosystems, comparisons: {title: {label: [replicate, ...]}}
+    - paper: {target: the same, or prompts, or a survey}
+    - text, distribution_text: with their defaults filled in
+
+    A replicate is `NAME`, or `NAME:MEMBER` for one of its members. A role without experiments is an
+    empty list or mapping. `named` are the experiments as written, before replication.
     """
     replicates = {
         name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
@@ -32,10 +35,14 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
         name, _, member = name.partition(":")
         if not reference(mistakes, key, name, replicates, "experiments"):
             return []
-        if member and not (member.isdigit() and int(member) < sizes[name] and alone):
+        if member and not alone:
             mistakes.append(
-                f"{key}: {name}:{member} is no member to compare; allowed: members 0 to "
-                f"{sizes[name] - 1}, where members are compared"
+                f"{key}: {name}:{member} names one member, which only figures.comparisons and "
+                f"figures.paper allow; write {name}"
+            )
+        elif member and not (member.isdigit() and int(member) < sizes[name]):
+            mistakes.append(
+                f"{key}: {name}:{member} is not a member; allowed: members 0 to {sizes[name] - 1}"
             )
         return [f"{replicate}:{member}" if member else replicate for replicate in replicates[name]]
 
@@ -73,7 +80,7 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
         kind = {"prompts": (list,), "survey": (str,)}.get(needs or "", (list, dict))
         if not isinstance(chosen, kind):
             mistakes.append(
-                f"{key}: {chosen!r} is of the wrong type; allowed: {TARGETS[target].takes}"
+                f"{key}: {chosen!r} has the wrong type; allowed: {TARGETS[target].takes}"
             )
         elif needs == "survey":
             roles["paper"][target] = (
@@ -98,8 +105,8 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
     if not texts and (given["ecosystems"] or given["comparisons"]):
         mistakes.append(
-            "evaluate.perplexity: empty; figures.ecosystems and figures.comparisons are about it: "
-            "add an entry, or drop them"
+            "evaluate.perplexity: the list is empty, but figures.ecosystems and "
+            "figures.comparisons show perplexity; add an entry, or remove these figures"
         )
     default = next(iter(texts), None)
     for key in ("text", "distribution_text"):

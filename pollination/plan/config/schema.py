@@ -1,4 +1,4 @@
-"""The JSON schema that a config is validated against, and each violation explained in one line."""
+"""Provide the JSON schema of a config, and explain each violation in one line."""
 
 import copy
 from functools import cache
@@ -13,7 +13,7 @@ from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.decoding import DECODINGS
 from pollination.plan.operators import MUTATION, SELECTION, TEXTS, WEIGHTS
 
-# 4.0 is no count: JSON schema takes it for an integer, and no range of Python does
+# JSON schema accepts 4.0 as an integer, but Python's range() does not.
 INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine(
     "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
 )
@@ -25,14 +25,15 @@ TABLES: dict[str, dict[str, Any]] = {
     "SELECTION": SELECTION,
     "MUTATION": MUTATION,
 }
-"""Tables of the plan that say which values a key takes: in the schema, `table: NAME`. A key that
-has a type beside it takes other values too.
+"""Tables of the plan that list the values of a key. The schema refers to them as `table: NAME`.
+
+A key with a `type` beside `table` takes other values too.
 """
 
 
 @cache
 def schema() -> dict:
-    """The schema with the values of the plan's tables; `{values}` in a description lists them."""
+    """Return the schema with the values of the plan's tables; `{values}` is replaced by them."""
     whole = copy.deepcopy(settings.schema())
     waiting = [whole]
     while waiting:
@@ -47,7 +48,7 @@ def schema() -> dict:
 
 
 def merge(base: dict, change: dict) -> dict:
-    """`base` with `change` laid over it; mappings are merged, anything else is replaced."""
+    """Return `base` overridden by `change`; mappings are merged, other values replaced."""
     merged = dict(base)
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
@@ -55,7 +56,7 @@ def merge(base: dict, change: dict) -> dict:
     return merged
 
 
-RENAMED = {  # keys of earlier versions -> their name today, which may depend on the section
+RENAMED = {  # keys of earlier versions -> their names today, by section
     "shots": ("num_fewshot",),
     "clip_norm": ("max_grad_norm",),
     "batch_sequences": ("batch_size",),
@@ -74,7 +75,7 @@ RENAMED = {  # keys of earlier versions -> their name today, which may depend on
 
 
 def _explain(error: ValidationError) -> list[str]:
-    """A violation of the schema: one line, or one for each unknown key."""
+    """Return a violation of the schema as one line, or one line for each unknown key."""
     key = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
         allowed = sorted(error.schema.get("properties", {}))
@@ -95,10 +96,7 @@ def _said(error: ValidationError, key: str) -> str:
     value = error.instance
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in value]
-        return (
-            f"{key}: the key {missing[0]!r} is missing; add it (config/README.md says what it "
-            "holds)"
-        )
+        return f"{key}: the key {missing[0]!r} is missing; add it (config/README.md describes it)"
     if error.validator in ("enum", "const"):
         allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
         return (
@@ -112,14 +110,16 @@ def _said(error: ValidationError, key: str) -> str:
             else [error.validator_value]
         )
         hint = (
-            "; write 1.0e-3 with a dot and a sign, YAML reads 1e-3 as text"
+            "; write 1.0e-3 with a dot and a sign, because YAML reads 1e-3 as text"
             if isinstance(value, str) and "number" in allowed
             else ""
         )
-        return f"{key}: {value!r} is of the wrong type; allowed: {' or '.join(allowed)}{hint}"
+        return f"{key}: {value!r} has the wrong type; allowed: {' or '.join(allowed)}{hint}"
     if error.validator == "pattern":
-        allowed = error.schema.get("title", "letters, digits, '_' and '-', a letter or digit first")
-        return f"{key}: {value!r} is not a usable name; allowed: {allowed}"
+        allowed = error.schema.get(
+            "title", "letters, digits, '_' and '-', beginning with a letter or digit"
+        )
+        return f"{key}: {value!r} is not a valid name; allowed: {allowed}"
     limits = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
     if error.validator in limits:
         return (
@@ -134,7 +134,7 @@ def _said(error: ValidationError, key: str) -> str:
     sizes |= {"maxItems": "at most {} entries", "minProperties": "at least {} entries"}
     if error.validator in sizes:
         return (
-            f"{key}: {value!r} is of the wrong size; allowed: "
+            f"{key}: {value!r} has the wrong size; allowed: "
             f"{sizes[error.validator].format(error.validator_value)}"
         )
     return f"{key}: {error.message}"

@@ -1,22 +1,22 @@
-"""Values of the config: one name or a list by member, and the name nearest to a misspelt one."""
+"""Handle config values: one name or a list by member, and suggestions for misspelt names."""
 
 import difflib
 from typing import Any
 
-OWN = "own"  # evaluate.perplexity: in place of a corpus, the member's own
+OWN = "own"  # in evaluate.perplexity, stands for the member's own corpus
 
 
 def nearest(word: str, allowed: list[str]) -> str:
-    """' (did you mean ...?)' if an allowed name is close, else nothing."""
+    """Return ' (did you mean ...?)' if an allowed name is similar, else an empty string."""
     close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def listed(value: str | list[str] | None) -> list[str]:
-    """The names of a key that takes one name or a list by member."""
+    """Return the names of a key that takes one name or a list by member."""
     return [] if value is None else [value] if isinstance(value, str) else value
 
 
 def by_member(value: Any, member: int) -> Any:
-    """The member's entry of a key that takes one name or a list by member."""
+    """Return the member's entry of a key that takes one name or a list by member."""
     return value[member] if isinstance(value, list) else value
