@@ -124,7 +124,7 @@ def test_replicates_carry_the_uncertainty_of_a_single_model():
 
 
 def test_ecosystems_with_other_rounds_are_refused():
-    with pytest.raises(ValueError, match="must have the same number"):
+    with pytest.raises(ValueError, match="different numbers of rounds"):
         ecosystems.optimum(
             [(1.0, [members([1.0, 2.0], 1, 0, 0)]), (2.0, [members([1.0], 2, 0, 0)])], 0
         )

@@ -345,7 +345,7 @@ def test_results_of_the_toolkit_in_all_shapes(tmp_path, caplog):
     assert (
         second["top_bigrams"] == []
         and "appears twice" in caplog.text
-        and "top_bigrams: missing, so empty" in caplog.text
+        and "top_bigrams: the list is missing" in caplog.text
     )
     for bad, complaint in (
         ("[]", "no models"),
@@ -369,15 +369,15 @@ def test_models_that_do_not_fit_the_list_are_an_error_or_left_out(tmp_path, capl
         m: {"family": "uuvvv"[i], "month": i, "release": "2024-01"} for i, m in enumerate("abcde")
     }
     for catalogued, complaint in (
-        ("abcde", "1 models not in list: x; correct this, or set mismatch: skip"),
-        ("abcdex", "in list, without outputs: e"),
+        ("abcde", r"models not in list \(1\): x; correct this, or set mismatch: skip"),
+        ("abcdex", r"in list but without outputs \(1\): e"),
     ):
         listed = catalogue | {"x": catalogue["e"]} if "x" in catalogued else catalogue
         with pytest.raises(ValueError, match=complaint):
             tables.gather([part], listed, "list", "error", LOG)
     with caplog.at_level(logging.WARNING):
         assert list(tables.gather([part], catalogue, "list", "skip", LOG)) == ["a", "b", "c"]
-    assert "left out: d is without recurring words" in caplog.text
+    assert "model d is left out, because it is without a word" in caplog.text
     with pytest.raises(ValueError, match="all 2 models belong to one family, 'u'"):
         tables.gather([part], {m: catalogue[m] for m in "ab"}, "list", "skip", LOG)
     with pytest.raises(ValueError, match="also in another file"):

@@ -233,7 +233,7 @@ def bad_utf8_parquet(path: Path) -> None:
         (
             "a.jsonl",
             lambda path: path.write_text('{"body": "x"}\n'),
-            "column: 'text' is in no line of .*a.jsonl; its first line has the keys body",
+            "column: 'text': no line of .*a.jsonl has this key; its first line has the keys body",
         ),
         (
             "a.jsonl.gz",

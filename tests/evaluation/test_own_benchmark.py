@@ -332,7 +332,7 @@ CHANGES = {  # file, old, new, what the message names
         "base.yaml",
         "test_split: test",
         "test_split: dev",
-        "harbours' is evaluated on split 'dev'; data names: test, train",
+        "harbours' is evaluated on split 'dev', but there are files only for: test, train",
     ),
     "no YAML": ("base.yaml", "test_split: test", "test_split: [", "base.yaml: not readable as YA"),
     "an include from elsewhere": (

@@ -394,10 +394,10 @@ def test_hub_data_is_read_through_datasets(tmp_path):
             "question 0 has no answer among its choices",
         ),
         ({"data": {"dev": "dev.parquet", "test": "empty.parquet"}}, "has none of the allowed"),
-        ({"data": {"dev": "dev.parquet"}}, "is evaluated on split 'test'; data names: dev"),
+        ({"data": {"dev": "dev.parquet"}}, "on split 'test', but there are files only for: dev"),
         (
             {"data": {"test": "test.parquet"}},
-            "num_fewshot 5 of template 'mmlu' needs data.dev; data names: test",
+            "takes its few-shot examples from split 'dev', but there are files only for: test",
         ),
         (
             {"num_fewshot": 6},

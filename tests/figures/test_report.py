@@ -69,7 +69,7 @@ def settings(
         "models": {
             "tiny": {
                 "architecture": "llama",
-                "context_tokens": 64,
+                "context_tokens": 1024,
                 "tokenizer": {"kind": "word", "corpus": "world"},
             }
         },
@@ -486,7 +486,7 @@ def test_tables_of_chosen_prompts_and_generations(plan, tmp_path):
         ("p0", 4, "population"),
     ]
     assert len(rows) == 8 and continuations.tables(rows)[0].startswith("<h2>Prompt <bdi>p2</bdi>")
-    with pytest.raises(ValueError, match="population does not continue prompt 'spring'"):
+    with pytest.raises(ValueError, match="population has no sample of prompt 'spring'"):
         continuations.read(run, {"population": "population"}, prompt_ids=["spring"])
 
 

@@ -45,9 +45,9 @@ def test_a_score_that_is_none_is_not_ranked(tmp_path, written):
         path.write_text(f'{{"tasks": {{"t": {{"accuracy": {accuracy}, "stderr": 0.1}}}}}}')
     table = pd.DataFrame({"task": ["t"], "doc_id": [0], "correct": [True]})
     artifacts.write_table(tmp_path / "answers.parquet", table)
-    with pytest.raises(ValueError, match=r"1.json: the accuracy in 't' is .*cannot be ranked"):
+    with pytest.raises(ValueError, match=r"1.json: the accuracy on benchmark 't' is .*cannot rank"):
         select(paths, [tmp_path / "answers.parquet"] * 2, "t", 1, 0)
-    with pytest.raises(ValueError, match="the accuracy in 'other' is None"):
+    with pytest.raises(ValueError, match="the accuracy on benchmark 'other' is None"):
         select(paths, [tmp_path / "answers.parquet"] * 2, "other", 1, 0)
 
 

@@ -198,7 +198,7 @@ def test_founders_take_distinct_segments_or_share_one_and_text_can_run_out():
         ValueError, match=r"founder 4 needs 400 tokens of text, but its corpus has 320"
     ):
         part(4, "distinct")
-    with pytest.raises(ValueError, match="less than one block"):
+    with pytest.raises(ValueError, match="less than one training block"):
         part(0, "distinct", tokens=7)
 
 

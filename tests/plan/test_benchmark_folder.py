@@ -134,7 +134,7 @@ def break_loop(folder):
         (break_code, "quiz.yaml: !function code.text: there is no code.py beside it"),
         (break_data, "part*.jsonl': there is no such file; correct the path"),
         (break_group, "BENCH has no task 'absent', which group 'quiz' names; allowed: one, quiz"),
-        (break_loop, "BENCH: group 'quiz' contains itself; correct its key task"),
+        (break_loop, "BENCH: group 'quiz' contains itself; correct its key `task`"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(raw, tmp_path, damage, message):

@@ -288,7 +288,7 @@ def test_the_documentation_has_every_key_as_the_schema_has_it():
 
 
 def test_the_smallest_config_of_the_documentation_is_valid():
-    example = re.search(r"(?s)## A smallest config.*?```yaml\n(.*?)```", reference.PAGE.read_text())
+    example = re.search(r"(?s)## A minimal config.*?```yaml\n(.*?)```", reference.PAGE.read_text())
     assert set(resolve(yaml.safe_load(example[1]))["experiments"]) == {"population", "line"}
 
 

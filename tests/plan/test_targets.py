@@ -292,7 +292,7 @@ def test_tables_put_the_papers_value_beside_ours(tmp_path):
     ]
     assert (
         found["table_b1"].loc["beams", "paper"] == "5"
-        and found["table_b1"].loc["block, tokens", "population"] == "64"
+        and found["table_b1"].loc["block, tokens", "population"] == "1024"
     )
 
 
@@ -321,5 +321,5 @@ def test_tables_of_text_show_one_prompt_and_their_generations(tmp_path):
     )
     assert "<script" not in page
     plan.config["figures"]["paper"]["figure_a7"] = ["nowhere"]
-    with pytest.raises(ValueError, match="does not continue prompt 'nowhere'"):
+    with pytest.raises(ValueError, match="has no sample of prompt 'nowhere'"):
         draw(plan, "figure_a7")
