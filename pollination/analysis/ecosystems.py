@@ -99,8 +99,8 @@ def optimum(
     }
     if len(rounds) != 1:
         raise ValueError(
-            f"optimum: the ecosystems have {sorted(rounds)} rounds; all must have the same number "
-            "of rounds, at least one"
+            f"optimum: the ecosystems have different numbers of rounds: {sorted(rounds)}; allowed: "
+            "one number for all, at least 1. Give them the same `generations`"
         )
     rng = np.random.default_rng(seed)
     # shares of blocks (B, R): one draw for all members that read the same number of blocks

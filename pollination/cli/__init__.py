@@ -94,13 +94,19 @@ def main(words: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except (ValueError, OSError) as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
+        print(_message(error), file=sys.stderr)
         return 2
 
 
 def _message(error: ValueError | OSError) -> str:
-    """Return an error's text without control characters and without an errno."""
+    """Return an error's text without control characters and without an errno.
+
+    Every mistake of a config begins with "error:", and so does any other message.
+    """
+    from pollination.plan.config.resolve import ConfigError
+
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}"
-    return "\n".join(map(sanitize.line, text.split("\n")))
+    lines = [sanitize.line(part) for part in text.split("\n")]
+    return "error: " + ("\nerror: " if isinstance(error, ConfigError) else "\n").join(lines)

@@ -24,12 +24,16 @@ def run(arguments) -> int:
         plan = read_plan(arguments.configfile)
         check_files(plan.config, arguments.configfile)
     except ConfigError as mistakes:
-        print(f"error: {mistakes}", file=sys.stderr)
+        print(
+            *(f"error: {mistake}" for mistake in str(mistakes).split("\n")),
+            sep="\n",
+            file=sys.stderr,
+        )
         return 1
     models = len(outputs.evaluations(plan, "scores.json")) - len(plan.bases)
     founders = sum(plan.pool_sizes.values())
     print(
         f"{arguments.configfile}: no mistakes. Experiments: {len(plan.config['experiments'])}; "
-        f"models to train: {models}, including {founders} founders."
+        f"models to train: {models}, including {founders} founder{'s' * (founders != 1)}."
     )
     return 0

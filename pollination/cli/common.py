@@ -26,8 +26,8 @@ def add_configfile(parser: ArgumentParser) -> None:
         "--configfile",
         type=preset,
         default=CONFIGFILE,
-        help="config file of the run (default: %(default)s); a preset, config/..., is found from "
-        "any folder",
+        help="config file of the run (default: %(default)s); the configs of the project, such as "
+        "config/paper/theory.yaml, are found from any folder",
     )
     completed_by(config_files, option)
 

@@ -1,12 +1,13 @@
 """Estimate GPU-hours, disk and time of a run from its config.
 
 The report gives models, tokens, FLOPs, hours by rule, disk space, and the time
-that J GPUs need. '?' marks an unknown amount; the report says how to give it.
+that J GPUs need. '?' marks an unknown amount. The report says how to provide it.
 
-The hours depend on the hardware, and the report names it first. --hardware
-selects published figures. Without it, the hours come from your own hardware, as
-`python -m benchmarks --throughput` measured it (results/throughput.json). If
-that file does not exist, the command assumes an NVIDIA A100 80GB.
+The hours depend on the hardware. The first lines of the report name the assumed
+hardware. --hardware selects published figures. Without it, the hours come from
+your own hardware, as `python -m benchmarks --throughput` measured it
+(results/throughput.json). If that file does not exist, the command assumes an
+NVIDIA A100 80GB.
 
 docs/cost.md has the formulas and an example calculated by hand.
 

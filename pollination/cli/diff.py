@@ -1,8 +1,12 @@
 """Compare two runs: settings, artifacts, lineages and last scores.
 
-The command names the first generation of each experiment that differs. It
-compares artifacts by the digests in their records. `pollination verify` checks
-that the files still match these records.
+Two artifacts are equal if their records (run.json) hold the same digest. The
+command does not read the artifacts themselves. `pollination verify` checks that
+they match their records.
+
+The report lists the settings and the artifacts that differ. For each experiment,
+it names the first generation in which an artifact differs, and gives the mean
+scores of the last generation.
 
 Exit status:
   0: the runs are equal, or differ in their name only

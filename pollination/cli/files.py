@@ -28,8 +28,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--kept",
         action="store_true",
-        help="also list the kept hard links of these files; while one exists, the job restores the "
-        "deleted file from it (default: without them)",
+        help="also list the second hard link that each finished file has; while this link exists, "
+        "a job restores a deleted file from it instead of recomputing it (default: without links)",
     )
     add_configfile(parser)
 

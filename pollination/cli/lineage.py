@@ -8,7 +8,7 @@ the generations before the model. MODEL is the path of a member:
 
 Exit status:
   0: the ancestors are listed
-  2: the command could not run (no such member, or its parents are not selected)
+  2: the command could not run (no such member, or no parents are selected yet)
 """
 
 import json
@@ -41,9 +41,9 @@ def run(arguments) -> int:
         tree = ancestry(plan, *place)
     except FileNotFoundError as error:
         raise ValueError(
-            f"model {arguments.model!r}: {error.filename} does not exist, so its parents are not "
-            "selected yet; start or resume the run first: snakemake --profile profiles/local "
-            "--configfile CONFIG"
+            f"model {arguments.model!r}: the run has not selected its parents yet "
+            f"({error.filename} does not exist); start or resume the run first: snakemake "
+            "--profile profiles/local --configfile CONFIG"
         ) from None
     print(json.dumps(tree, indent=1) if arguments.json else format_ancestry(tree))
     return 0

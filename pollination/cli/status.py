@@ -1,10 +1,11 @@
-"""Show which jobs of a run are done, running, failed or waiting.
+"""Show which jobs of a run are done, running, failed, stopped or waiting.
 
 The command reads only the files of the run. You can type it at any time and on
 any node that sees them. A job has one of five states:
   done     its output exists
-  running  it renews its lease, or, if it takes none, wrote to its log in the
-           last 10 minutes
+  running  it renews its lease, a file that shows that the job is alive. A job
+           without a lease is running if it wrote to its log in the last 10
+           minutes
   failed   the last message of its log is an error; the report shows it
   stopped  it was interrupted (killed, preempted, out of time); run snakemake
            again to resume it

@@ -1,11 +1,17 @@
 """Check that every artifact of a run matches its record.
 
 A record (run.json) holds the digests of the files that a job read and wrote.
-The command reports files that are damaged, cut short, empty, unreadable,
-missing, unrecorded, misplaced, or stale (made from an input that has changed
-since). It prints the commands that recompute exactly these files, and then
-everything that depends on them. It only reads, so it also works on the
-read-only results of another user.
+The command computes the digests again and compares them. It reports these
+findings:
+  damaged, cut short, empty, unreadable, missing: the file is not as recorded
+  damaged record: the record itself cannot be read
+  unrecorded: no record names the file
+  misplaced: the record belongs to another job
+  stale: the file was made from an input that has changed since
+
+For the findings, it prints two kinds of commands: those that recompute exactly
+these files, and one that then recomputes all files that depend on them. It
+writes nothing, so it also works on the read-only results of another user.
 
 Exit status:
   0: all files match their records
@@ -31,7 +37,8 @@ def add_arguments(parser) -> None:
     which.add_argument(
         "--run",
         metavar="FOLDER",
-        help="folder of the run, results/{run}, at any place; give this or --configfile",
+        help="folder of the run (results/{run}, or a copy of it elsewhere); give either --run or "
+        "--configfile",
     )
     parser.add_argument(
         "--jobs",
@@ -107,7 +114,7 @@ def run(arguments) -> int:
     print("\n".join(f"  {sanitize.line(words)}" for words in typed))
     if arguments.run:
         print(
-            "Replace CONFIG by the config file of the run. Type the commands in the folder where "
+            "Replace CONFIG with the config file of the run. Type the commands in the folder where "
             "the run was started."
         )
     return 1

@@ -41,7 +41,7 @@ def hold(results: str) -> None:
     holder = newest(folder)[1]
     if holder and not holder["released"] and not here(holder):
         log.warning(
-            "%s has not released %s; waiting up to %.0f s to see whether it is still alive",
+            "%s has not released its lease on %s; waiting up to %.0f s to see whether it is alive",
             describe(holder),
             results,
             MISSED * holder["beat_s"],

@@ -229,8 +229,8 @@ def _read_jsonl(path: Path, column: str, key: str) -> Iterator[str | None]:
         yield text if isinstance(text, str) and _encodable(text) else None
     if keys is not None and not has_column:
         raise ValueError(
-            f"{key}: {column!r} is in no line of {path}; its first line has the keys "
-            f"{', '.join(keys)}"
+            f"{key}: {column!r}: no line of {path} has this key; its first line has the keys "
+            f"{', '.join(keys)}. Name the key that holds the text"
         )
 
 

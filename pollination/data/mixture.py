@@ -133,8 +133,9 @@ def segment(blocks: Blocks, context_tokens: int, spec: dict, member: int, seed: 
         chosen = np.array_split(chosen, num_segments)[number]
     if len(chosen) == 0:
         raise ValueError(
-            f"{key}: founder {member} gets less than one block of {context_tokens} tokens; "
-            f"allowed: at least {context_tokens * (num_segments or 1):,}. Raise train.tokens, add "
-            "text, or lower num_segments"
+            f"{key}: founder {member} gets less than one training block; a block has "
+            f"{context_tokens} tokens (context_tokens of its model). Allowed: at least "
+            f"{context_tokens * (num_segments or 1):,}. Raise train.tokens, add text, or lower "
+            "num_segments"
         )
     return Subset(blocks, chosen)

@@ -96,7 +96,8 @@ def _bpe(vocabulary: int, corpus_folder: Path, seed: int) -> Tokenizer:
     tokenizer.train_from_iterator(_sample(corpus_folder, seed), trainer)
     if tokenizer.get_vocab_size() < vocabulary:
         log.warning(
-            "the corpus yields %d tokens, fewer than the %d of tokenizer.vocab_size",
+            "tokenizer.vocab_size: the vocabulary has only %d tokens instead of %d, because the "
+            "corpus yields no more",
             tokenizer.get_vocab_size(),
             vocabulary,
         )
@@ -127,13 +128,13 @@ def _pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
     except Exception as error:  # loaders raise any class, even bare Exception
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"{key}: the tokenizer of {source!r} cannot be loaded ({reason}). Name a folder with "
-            "tokenizer.json or a hub model (tokenizer.source or pretrained)"
+            f"{key}: the tokenizer of {source!r} cannot be loaded ({reason}). Set "
+            "tokenizer.source or pretrained to a folder with tokenizer.json, or to a hub model"
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
-            f"{key}: {source!r} has no fast tokenizer (tokenizer.json). Name a folder or hub model "
-            "that has one (tokenizer.source or pretrained)"
+            f"{key}: {source!r} has no fast tokenizer (tokenizer.json). Set tokenizer.source or "
+            "pretrained to a folder or hub model that has this file"
         )
     if tokenizer.eos_token_id is None:
         raise ValueError(

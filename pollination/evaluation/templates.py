@@ -250,8 +250,8 @@ def _plan_splits(
             repr(named[key]) for key in ("test_split", "validation_split") if named[key]
         )
         raise ValueError(
-            f"tasks: template {template!r} is evaluated on split {asks}; data names: {have}; add "
-            "a file for that split"
+            f"tasks: template {template!r} is evaluated on split {asks}, but there are "
+            f"files only for: {have}. Add a file for that split"
         )
     examples = None
     if shots and not (fewshot.get("samples") and not named["fewshot_split"]):
@@ -261,8 +261,9 @@ def _plan_splits(
         if named["fewshot_split"] and "fewshot_split" not in there:
             split = named["fewshot_split"]
             raise ValueError(
-                f"tasks: num_fewshot {shots} of template {template!r} needs data.{split}; data "
-                f"names: {have}; add a file for that split, or set num_fewshot: 0"
+                f"tasks: num_fewshot: {shots}: template {template!r} takes its few-shot examples "
+                f"from split {split!r}, but there are files only for: {have}. Add a file for that "
+                "split, or set num_fewshot: 0"
             )
     staged = {evaluated, examples}
     splits = {key: there.get(key) if there.get(key) in staged else None for key in SPLIT_KEYS}

@@ -104,8 +104,9 @@ def read_members(scores: list[Path], answers: list[Path], task: str) -> list[Mem
         accuracy = result.get("tasks", {}).get(task, {}).get("accuracy")
         if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
             raise ValueError(
-                f"{path}: the accuracy in {task!r} is {accuracy}, so the member cannot be ranked; "
-                "allowed: 0 to 1. Delete the file and run snakemake again"
+                f"{path}: the accuracy on benchmark {task!r} is {accuracy}; allowed: a number from "
+                "0 to 1. Without it, the selection cannot rank this member. Delete the file and "
+                "run snakemake again"
             )
         rows = artifacts.read_table(table, ["task", "doc_id", "correct"]).to_pandas()
         rows = rows[rows["task"] == task].sort_values("doc_id")

@@ -1,4 +1,4 @@
-"""Draw tokens and steps per round, summed over members: do ecosystems share one budget?
+"""Draw tokens and steps per round, summed over members: do all ecosystems get the same total?
 
 Study B (section 3.2) fixes the data budget and splits it over M models.
 """

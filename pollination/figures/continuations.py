@@ -63,8 +63,8 @@ def read(
                 absent = [prompt for prompt in prompt_ids if prompt not in set(samples.prompt_id)]
                 if absent:
                     raise ValueError(
-                        f"evaluate.samples: {name} does not continue prompt {absent[0]!r}; "
-                        "add it to evaluate.samples.texts"
+                        f"evaluate.samples: experiment {name} has no sample of prompt "
+                        f"{absent[0]!r}; add this prompt to evaluate.samples.texts"
                     )
                 samples = samples.set_index("prompt_id").loc[list(prompt_ids)].reset_index()
             for row in samples.to_dict("records"):

@@ -109,8 +109,8 @@ def make_config(spec: dict, tokenizer, key: str = "models") -> AutoConfig:
         known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise ValueError(
             f"{key}.architecture: {architecture!r} is not a causal language model of "
-            f"transformers{nearest(architecture, known)}; allowed: its model types, as llama, "
-            "gpt2 or opt"
+            f"transformers{nearest(architecture, known)}; allowed: the model types of its causal "
+            "language models, e.g. llama, gpt2 or opt"
         )
     default = AutoConfig.for_model(architecture)
     for setting in spec["settings"]:

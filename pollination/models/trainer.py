@@ -219,7 +219,8 @@ class Trainer:
                 self.optimizer.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 self.log.warning(
-                    "GPU memory is too small: now %d sequences per forward pass", self.micro
+                    "GPU memory is full; the job continues with %d sequences per forward pass",
+                    self.micro,
                 )
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:

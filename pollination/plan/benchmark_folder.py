@@ -325,7 +325,7 @@ def _expand(
     `used` collects their YAML files.
     """
     if name in above:
-        raise ValueError(f"{folder.path!r}: group {name!r} contains itself; correct its key task")
+        raise ValueError(f"{folder.path!r}: group {name!r} contains itself; correct its key `task`")
     definitions = folder.named.get(name, [])
     if not definitions:
         tagged = sorted(task for task, (one, *_) in folder.named.items() if _has_tag(one, name))

@@ -60,10 +60,11 @@ def _rates(entry: dict, is_published: bool) -> Rates:
         )
         lines[kind] = _line(points) if points else lines["train"]
         sources += [
-            f"{kind}: {point['tokens_per_s']:,.0f} tokens/s of {_called(point)}: {point['source']}"
+            f"{kind}: {point['tokens_per_s']:,.0f} tokens/s of {_called(point)}, from "
+            f"{point['source']}"
             for point in entry.get(kind, [])
         ]
-        sources += [] if points else [f"{kind}: no figure; assumed to reach the FLOP/s of training"]
+        sources += [] if points else [f"{kind}: rate unknown; assumed: the FLOP/s of training"]
     return Rates(entry["name"], entry["start_s"], lines, tuple(sources), is_published)
 
 

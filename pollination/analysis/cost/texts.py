@@ -184,7 +184,7 @@ class Texts:
             return longest
         mean = self.document(prompt_corpus(self.plan, name, 0))
         self.notes["completion"] = (
-            "completions are assumed as long as documents of the corpus, on average"
+            "completions are assumed to be as long as the documents of the corpus, on average"
         )
         return least + mean * (1 - math.exp(-(longest - least) / mean))
 

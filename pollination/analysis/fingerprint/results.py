@@ -66,6 +66,7 @@ def _entries(entry: dict, key: str, name: str, log: logging.Logger) -> list[dict
         and 0 < item[number] < math.inf
     }
     if len(kept) < len(items) or key not in entry:
-        dropped = f"{len(items) - len(kept)} entries left out"
-        log.warning("model %s, %s: %s", name, key, dropped if key in entry else "missing, so empty")
+        dropped = f"{len(items) - len(kept)} invalid or repeated entries are left out"
+        said = dropped if key in entry else "the list is missing and counts as empty"
+        log.warning("model %s: %s: %s", name, key, said)
     return [kept[item] for item in reversed(kept)]

@@ -83,20 +83,20 @@ def gather(
     ]
     troubles = {
         f"not in {where}": unknown,
-        f"in {where}, without outputs": [model for model in catalogue if model not in chosen],
-        "without recurring words or phrases (outputs empty, too short or too few)": empty,
+        f"in {where} but without outputs": [model for model in catalogue if model not in chosen],
+        "without a word or n-gram that recurs (outputs empty, too short or too few)": empty,
     }
     for trouble, names in troubles.items():
         if names and mismatch == "error":
             raise ValueError(
-                f"{len(names)} models {trouble}: "
+                f"models {trouble} ({len(names)}): "
                 f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; correct this, or set "
                 "mismatch: skip to leave them out"
             )
         for name in names:
-            log.warning("left out: %s is %s", name, trouble)
+            log.warning("model %s is left out, because it is %s", name, trouble)
     for name in second:
-        log.warning("left out: %s, a second entry of a model", name)
+        log.warning("%s is left out, because the data have another entry of this model", name)
     kept = sorted(
         (model for model in chosen if model not in empty),
         key=lambda model: (catalogue[model]["family"], model),

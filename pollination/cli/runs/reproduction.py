@@ -237,8 +237,8 @@ def _record(path: Path) -> tuple[Path, str]:
     record = artifacts.find_record(path)
     if record is None:
         raise ValueError(
-            f"{path}: no record names this file; type pollination verify for the commands to "
-            "recompute it"
+            f"{path}: no record (run.json) lists this file, so the cause of the difference is "
+            "unknown. Type `pollination verify`: it prints the commands that recompute the file"
         )
     return record
 

@@ -22,7 +22,9 @@ def read_catalogue(path: str | Path, served: bool = False) -> dict[str, dict]:
         with open(Path(path).expanduser(), encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise ValueError(f"{path}: {reason(error)}; correct the path") from None
+        missing = isinstance(error, FileNotFoundError)
+        said = "there is no such file" if missing else reason(error)
+        raise ValueError(f"{path}: {said}; correct the path") from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not a text file in UTF-8 ({error.reason}); save it as CSV in UTF-8"

@@ -5,6 +5,7 @@ meaning.
 """
 
 import csv
+import os
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -29,6 +30,7 @@ from pollination.plan.config.paths import TEXT_ENDINGS, data_files
 from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.userfiles import check_braces, check_file
+from pollination.plan.config.values import listed
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
 
@@ -134,8 +136,10 @@ def check_data(
     """Check that local text is there; `folder` is the data folder of the config."""
     try:
         if not data_files(path, endings):
+            folders = [one for one in listed(path) if os.path.isdir(os.path.expanduser(one))]
+            said = f"no {', '.join(endings)} file" if folders else "no such file"
             mistakes.append(
-                f"{key}: {path!r}: there is no {', '.join(endings)} file. "
+                f"{key}: {path!r}: there is {said}. "
                 + remedy(path if isinstance(path, str) else path[0], folder)
             )
     except ValueError as error:
