@@ -90,6 +90,9 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         return arguments.run_command(arguments)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2

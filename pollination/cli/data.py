@@ -10,6 +10,8 @@ download: the first jobs of the run fetch them.
 Exit status: 0: the data sets are there; 2: the command could not run.
 """
 
+import os
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -48,17 +50,19 @@ def run(arguments: Namespace) -> int:
         if not names:
             print(f"{arguments.configfile} reads no data set of this list.")
             return 0
-    folder = Path(arguments.into or place).expanduser()
+    folder = Path(os.path.expanduser(arguments.into or place))
     if not names:
         print("\n".join(_listed(folder)))
         return 0
+    for name in names:
+        if name not in (*datasets(), "all"):
+            allowed = f"{', '.join(datasets())}, or all"
+            raise ValueError(f"NAME: {name!r} is not a data set; allowed: {allowed}")
     if "all" in names:
         names = list(datasets())
-    for name in names:
-        if name not in datasets():
-            raise ValueError(f"NAME: {name!r} is not a data set; allowed: {', '.join(datasets())}")
     from pollination.data.download import download
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the scratch folder goes
     states = {
         "downloaded": "downloaded to",
         "complete": "complete in",

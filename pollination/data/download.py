@@ -4,17 +4,23 @@ A Git source is a commit: Git checks each object against it. An archive has its 
 table. The hub states a digest for each file, and the download is compared with it.
 """
 
+import errno
 import hashlib
+import json
 import os
-import shutil
 import subprocess
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pollination.core import artifacts
 from pollination.data.conversion import CONVERSIONS
 from pollination.plan.datasets import datasets
+
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
 
 
 def download(name: str, folder: Path, say: Callable[[str], None]) -> str:
@@ -27,29 +33,37 @@ def download(name: str, folder: Path, say: Callable[[str], None]) -> str:
     """
     entry, record = datasets()[name], folder / f"{name}.json"
     existing = [folder / file for file in entry["files"] if (folder / file).exists()]
-    if record.is_file():
-        _compare(name, folder, artifacts.read_json(record)["files"])
+    if record.exists():
+        _compare(name, folder, record, entry)
         return "complete"
     if existing and len(existing) == len(entry["files"]):
         return "present"
+    if existing:
+        raise ValueError(
+            f"{existing[0]}: the file exists, but other files of {name!r} are missing. Move it "
+            f"away, and run `pollination data {name}` again"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as scratch:
         source, target = Path(scratch, "source"), Path(scratch, "target")
         source.mkdir()
         _fetch(name, entry, source, say)
         say(f"{name}: converting")
-        CONVERSIONS[entry["convert"]](source, target)
+        try:
+            CONVERSIONS[entry["convert"]](source, target)
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"{name}: the source has another form than expected ({error}); report it"
+            ) from None
         for file in entry["files"]:
             place = folder / file
             place.parent.mkdir(parents=True, exist_ok=True)
-            if place.is_dir():
-                shutil.rmtree(place)
             os.replace(target / file, place)
     written = [path for file in entry["files"] for path in _files(folder / file)]
     artifacts.write_json(
         record,
         {key: entry[key] for key in ("about", "licence")}
-        | {"source": entry.get("git") or entry.get("archive") or entry["hub"]}
+        | {"source": _source(entry)}
         | {"files": {str(path.relative_to(folder)): artifacts.digest(path) for path in written}},
     )
     return "downloaded"
@@ -59,15 +73,28 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
-def _compare(name: str, folder: Path, digests: dict[str, str]) -> None:
+def _source(entry: dict) -> Any:
+    return entry.get("git") or entry.get("archive") or entry["hub"]
+
+
+def _compare(name: str, folder: Path, record: Path, entry: dict) -> None:
+    again = f"Delete {record} and the files of {name!r}, and run `pollination data {name}` again"
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        digests = {str(file): str(digest) for file, digest in known["files"].items()}
+        source = known["source"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{record}: the record is damaged. {again}") from None
+    if source != _source(entry):
+        raise ValueError(f"{record}: {name!r} now has another source. {again}")
+    for file in entry["files"]:
+        if not any(f"{path}/".startswith(f"{file}/") for path in digests):
+            raise ValueError(f"{record}: the record does not list {file}. {again}")
     for file, digest in digests.items():
         path = folder / file
         if not path.is_file() or artifacts.digest(path) != digest:
             state = "was changed" if path.is_file() else "is missing"
-            raise ValueError(
-                f"{path}: the file {state} since its download. Delete {folder / name}.json and "
-                f"the files of {name!r}, and run `pollination data {name}` again"
-            )
+            raise ValueError(f"{path}: the file {state} since its download. {again}")
 
 
 def _fetch(name: str, entry: dict, folder: Path, say: Callable[[str], None]) -> None:
@@ -82,7 +109,9 @@ def _fetch(name: str, entry: dict, folder: Path, say: Callable[[str], None]) -> 
         _fetch_git(name, source, folder / source["url"].rsplit("/", 1)[1])
 
 
-def _unreachable(name: str, url: str, reason: object) -> ValueError:
+def _unreachable(name: str, url: str, reason: object) -> Exception:
+    if isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+        return reason
     reason = " ".join(str(reason).split())[:300]
     return ValueError(
         f"{name}: {url} cannot be downloaded ({reason}). Check the network and run the command "
@@ -93,13 +122,17 @@ def _unreachable(name: str, url: str, reason: object) -> ValueError:
 def _fetch_git(name: str, source: dict, folder: Path) -> None:
     """Check out `needs` at `commit` into `folder`; only the objects of these files travel."""
 
+    # Inside a hook of Git, GIT_DIR would name the repository of the user.
+    kept = {key: value for key, value in os.environ.items() if key not in GIT_PLACES}
+    stalls = {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "60"}
+
     def git(*words: str) -> None:
         subprocess.run(
             ["git", "-C", str(folder), *words],
             check=True,
             capture_output=True,
             text=True,
-            env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+            env=kept | stalls | {"GIT_TERMINAL_PROMPT": "0"},
         )
 
     folder.mkdir()
@@ -136,6 +169,8 @@ def _fetch_archive(name: str, source: dict, folder: Path) -> None:
         ) from None
     except OSError as error:  # all errors of requests among them
         raise _unreachable(name, source["url"], error) from None
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise ValueError(f"{name}: {source['url']} is not a readable archive ({error})") from None
 
 
 def _on_terminal() -> bool:
@@ -145,7 +180,6 @@ def _on_terminal() -> bool:
 def _fetch_hub(name: str, source: dict, folder: Path) -> None:
     import huggingface_hub
     from huggingface_hub import RepoFile
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     repository, needs = source["repository"], source["needs"]
     try:
@@ -154,7 +188,7 @@ def _fetch_hub(name: str, source: dict, folder: Path) -> None:
         stated = api.get_paths_info(repository, needs, revision=commit)
         for file in needs:
             api.hf_hub_download(repository, file, revision=commit, local_dir=folder)
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled, ValueError) as error:
+    except Exception as error:  # its HTTP library has errors of its own
         raise _unreachable(name, repository, error) from None
     for info in stated:
         if not isinstance(info, RepoFile):

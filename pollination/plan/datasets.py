@@ -1,6 +1,7 @@
 """The data sets that `pollination data` downloads: one table, plan/datasets.yaml."""
 
 import os
+import shlex
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -21,13 +22,15 @@ def dataset_of(path: str, folder: str) -> str | None:
 
     `path` may be a file, a folder or a glob.
     """
+    if not path:
+        return None
     inside = os.path.relpath(os.path.expanduser(path), os.path.expanduser(folder))
     for name, entry in datasets().items():
         for file in entry["files"]:
             folder_of_file = os.path.dirname(file)
             if (
                 inside == folder_of_file
-                or fnmatch(file, inside)
+                or ("/" in inside and inside[0] != "*" and fnmatch(file, inside))
                 or f"{inside}/".startswith(f"{file}/")
             ):
                 return name
@@ -39,5 +42,5 @@ def remedy(path: str, folder: str) -> str:
     name = dataset_of(path, folder)
     if name is None:
         return "Correct the path, or set `data` to the folder that holds it"
-    into = "" if os.path.normpath(folder) == "data" else f" --into {folder}"
+    into = "" if os.path.normpath(folder) == "data" else f" --into {shlex.quote(folder)}"
     return f"Run `pollination data {name}{into}`, or set `data` to the folder that holds it"

@@ -95,6 +95,55 @@ def test_files_of_the_users_own_are_left_alone(books, tmp_path):
     assert file.read_bytes() == b"mine"
 
 
+def test_other_files_of_the_user_are_never_replaced(tmp_path):
+    """Some files of a data set are there: the download would overwrite one."""
+    file = tmp_path / "social_iqa" / "train.parquet"
+    file.parent.mkdir()
+    file.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="other files of 'social_iqa' are missing. Move it away"):
+        download("social_iqa", tmp_path, silent)
+    assert file.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"files": {}, "source": []}'])
+def test_a_damaged_record_is_named(books, tmp_path, content):
+    download("openstax", tmp_path, silent)
+    record = tmp_path / "openstax.json"
+    record.write_text(content)
+    with pytest.raises(ValueError, match=r"openstax.json: .*Delete .*openstax.json and the files"):
+        download("openstax", tmp_path, silent)
+
+
+def test_another_source_is_noticed(books, tmp_path):
+    download("openstax", tmp_path, silent)
+    books["commit"] = "0" * 40
+    with pytest.raises(ValueError, match="'openstax' now has another source"):
+        download("openstax", tmp_path, silent)
+
+
+def test_a_repository_of_the_user_is_left_alone(books, tmp_path, monkeypatch):
+    """A hook of Git sets GIT_DIR."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    git(mine, "init", "--quiet")
+    monkeypatch.setenv("GIT_DIR", str(mine / ".git"))
+    assert download("openstax", tmp_path / "data", silent) == "downloaded"
+    monkeypatch.delenv("GIT_DIR")
+    assert git(mine, "remote") == "" and git(mine, "status", "--porcelain") == ""
+
+
+def test_the_hub_that_is_not_there_is_an_error_of_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "pollination", "data", "stories15M", "--into", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": "0"},
+    )
+    assert result.returncode == 2
+    assert "Xenova/llama2.c-stories15M cannot be downloaded" in result.stderr.splitlines()[-1]
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass

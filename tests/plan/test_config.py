@@ -353,6 +353,23 @@ def test_a_completion_that_fills_the_context_is_refused(demo, key):
     assert f"allowed: 1 to {context - 1}" in said
 
 
+def test_an_experiment_that_writes_nothing_needs_no_room(demo):
+    demo["defaults"]["generate"]["max_new_tokens"] = demo["models"]["tiny"]["context_tokens"]
+    demo["experiments"] = {
+        "again": {"population": 1, "weights": "own", "text": "human"},
+        "founders_only": {"population": 1, "weights": "own", "text": "own", "generations": 1},
+    }
+    resolve(demo)
+
+
+@pytest.mark.parametrize("setting", ["max_position_embeddings", "n_positions"])
+def test_positions_that_the_settings_choose_are_left_to_the_job(demo, setting):
+    model = demo["models"]["tiny"]
+    model["settings"][setting] = "128"
+    demo["defaults"]["generate"]["max_new_tokens"] = model["context_tokens"]
+    resolve(demo)
+
+
 def test_a_folder_of_a_model_that_is_not_there_is_no_hub_name(demo):
     tiny = demo["models"]["tiny"]
     demo["models"]["tiny"] = {"pretrained": "data/models/stories15M", "context_tokens": 32}

@@ -314,3 +314,30 @@ def test_names_and_durations():
         "59 min 59 s",
         "2 h 01 min",
     ]
+
+
+def test_an_error_after_a_job_is_no_finished_run(folder):
+    (folder / "Snakefile").write_text(
+        'rule all:\n  output: ensure("x", non_empty=True)\n  shell: "touch x"\n'
+    )
+    lines = run(folder, status=1)
+    assert not [line for line in lines if line.startswith("Finished")], lines
+    assert "Ended with an error; 1 job did not finish." in lines
+
+
+def test_a_job_that_writes_much_keeps_its_error_and_is_cut_on_the_terminal(folder):
+    (folder / "train.py").write_text(
+        "import sys\n"
+        "open(snakemake.log[0], 'w').writelines(f'{n} log\\n' for n in range(20_000))\n"
+        "sys.stderr.writelines(f'{n} err\\n' for n in range(60_000))\n"
+        "sys.exit('y' * 3_000_000)\n"
+    )
+    lines = run(folder, status=1)
+    assert len("".join(lines)) < 20_000 and sum("error: yyy" in line for line in lines) == 2
+
+
+def test_a_closed_stream_does_not_change_the_exit_status(folder):
+    typed = " ".join(f"'{word}'" for word in words(folder))
+    done = subprocess.run(["bash", "-c", f"{typed} 2>&-"], stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    assert (folder / "done" / "quick.0").exists()

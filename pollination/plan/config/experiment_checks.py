@@ -88,18 +88,20 @@ def check_room(
 ) -> None:
     """Check that a completion leaves room for a prompt in the context of each new model.
 
-    The context of a pretrained model is known only after its download.
+    A model that is pretrained, or whose settings choose its positions, is checked by its jobs.
     """
     new = settings["max_new_tokens"]
     for name in sorted(models):
         model = config["models"][name]
-        context = model["settings"].get("max_position_embeddings", model["context_tokens"])
+        context = model["context_tokens"]
         said = (
             f"{key}.max_new_tokens: {new} leaves no room for a prompt in the {context} tokens of "
             f"models.{name}.context_tokens; allowed: 1 to {context - 1}. Lower it, or raise "
             "context_tokens"
         )
-        if model["pretrained"] is None and new >= context and said not in mistakes:
+        own_context = any("position" in setting for setting in model["settings"])
+        new_model = model["pretrained"] is None and not own_context
+        if new_model and new >= context and said not in mistakes:
             mistakes.append(said)
 
 
@@ -201,7 +203,8 @@ def check_members(
             f"population, or set num_segments: {n}"
         )
     families = {model for model in listed(pool["model"])[:n] if model in config["models"]}
-    check_room(f"{key}.generate", experiment["generate"], families, config, mistakes)
+    if experiment["generations"] > 1 and not text_of(experiment).is_human:
+        check_room(f"{key}.generate", experiment["generate"], families, config, mistakes)
     check_room("evaluate.samples", config["evaluate"]["samples"], families, config, mistakes)
     pretrained = {bool(config["models"][model]["pretrained"]) for model in families}
     weights = weights_of(experiment)

@@ -56,6 +56,13 @@ class Log:
         return True
 
 
+def tail(path: Path) -> str:
+    """Return the last LAST bytes of a file."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, 2) - LAST))
+        return file.read().decode(errors="replace")
+
+
 def last_error(text: str) -> str:
     """Return the last error of a job's log; of an exception with a traceback, its message."""
     for record in reversed(text.splitlines()):

@@ -21,7 +21,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_logger_plugin_pollination import errors, names
 from snakemake_logger_plugin_pollination.screen import Screen
 
+LONGEST = 1_000  # characters of an error on the terminal; the log has all of it
 PROGRESS_S = 600.0  # between two progress lines where the output is no terminal
+HELD_S = 30.0  # an error that belongs to no job is printed after this time
 STOPPING_S = 60.0  # likewise after Ctrl-C, before a line names the jobs that still run
 STILL_STOPPING = (
     "Still stopping. A third Ctrl-C ends Snakemake at once; then type snakemake --unlock before "
@@ -112,7 +114,8 @@ class LogHandler(LogHandlerBase):
         self.counts: dict[str, int] = {}  # jobs to run, by rule
         self.done: dict[str, list[float]] = {}  # seconds of the finished jobs, by rule
         self.reasons: list[tuple[str, str]] = []
-        self.held: dict[int, str] = {}  # errors of worker threads, until their job is named
+        # Errors of worker threads, and when they came, until their job is named.
+        self.held: dict[int, tuple[float, str]] = {}
         self.group: list[int] = []  # the jobs of the group that is submitted next
         self.workers = ""
         self.stopping: str | None = None  # "now" after Ctrl-C, "later" after SIGTERM
@@ -163,7 +166,7 @@ class LogHandler(LogHandlerBase):
         if self.plain is None and not self.ended.is_set():
             self.ended.set()
             with self._alone():
-                for text in self.held.values():
+                for _, text in self.held.values():
                     self.screen.print(text)
                 self.screen.status("")
                 if self.stopping or self.interrupted.is_set():
@@ -232,7 +235,7 @@ class LogHandler(LogHandlerBase):
             self._print_timed(f"{count}  {job.name}  ({self._details(job)})")
 
     def _job_error(self, data: dict[str, Any]) -> None:
-        exception = self.held.pop(data["thread"], "")
+        _, exception = self.held.pop(data["thread"], (0.0, ""))
         job = self.running.pop(data["jobid"], None)
         logs = [str(log) for log in data["log"]]
         if job is None:
@@ -259,8 +262,9 @@ class LogHandler(LogHandlerBase):
         said = errors.last_error(written)
         file = self.stderr.of(exception) if self.stderr else None
         if file is not None and file.is_file():
-            rest = file.read_text(errors="replace")
-            unseen = [text for text in rest.splitlines() if text and text not in written]
+            rest = errors.tail(file)
+            seen = set(written.splitlines())
+            unseen = [text for text in rest.splitlines() if text and text not in seen]
             if unseen and not (job.log and job.log.append("stderr of the job:", *unseen)):
                 self.screen.print("\n".join(unseen))
             file.unlink()
@@ -278,13 +282,13 @@ class LogHandler(LogHandlerBase):
             where = logs[-1]  # the log of the cluster's job
             raised = errors.last_raised(errors.Log(where, 0).added())
             said = "; ".join(filter(None, [CLUSTER_ADVICE.sub("", said).strip(" ."), raised]))
-        return names.line(said) if how or message else said, where
+        return names.line(said)[:LONGEST] if how or message else said[:LONGEST], where
 
     def _error(self, record: LogRecord, data: dict[str, Any]) -> None:
         text = record.getMessage()
         if record.threadName != "MainThread" and record.thread is not None:
             self._let_go(record.thread)
-            self.held[record.thread] = text
+            self.held[record.thread] = (time.monotonic(), text)
         elif data.get("exception") == "WorkflowError" and ONE_FAILED in text and self.over:
             return
         elif data.get("exception") == "LockException":
@@ -359,7 +363,12 @@ class LogHandler(LogHandlerBase):
             self.screen.print(self._summary())
         elif not self._is_quiet() and self.counts:
             took = names.duration(time.monotonic() - self.started_s)
-            self.screen.print(f"Finished: {names.jobs(self._finished())} in {took}.")
+            left = self._total() - self._finished()
+            if left:
+                text = f"Ended with an error; {names.jobs(left)} did not finish."
+            else:
+                text = f"Finished: {names.jobs(self._finished())} in {took}."
+            self.screen.print(text)
         if self.failed and self.stopping:
             self.screen.print(f"Failed before that:\n{self._list_of_failed()}")
 
@@ -399,8 +408,9 @@ class LogHandler(LogHandlerBase):
         printed_s, told, warned = time.monotonic(), False, False
         while not self.ended.wait(1.0):
             with self._alone():
-                for thread in list(self.held):
-                    self._let_go(thread)
+                for thread, (held_s, _) in list(self.held.items()):
+                    if time.monotonic() - held_s > HELD_S:
+                        self._let_go(thread)
                 if self.interrupts > 1 and not warned:
                     warned = True
                     self.screen.print(STILL_STOPPING)
@@ -470,7 +480,7 @@ class LogHandler(LogHandlerBase):
     def _let_go(self, thread: int) -> None:
         """Print an error that belongs to no job."""
         if thread in self.held:
-            self.screen.print(self.held.pop(thread))
+            self.screen.print(self.held.pop(thread)[1])
 
     def _print_timed(self, text: str) -> None:
         self.screen.print(f"{_now()}  {text}")

@@ -11,9 +11,9 @@ CLEAR = "\r\033[K"
 class Screen:
     """Writes to a stream; `live` is whether it is a terminal that can rewrite a line."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.live = stream.isatty() and os.environ.get("TERM") != "dumb"
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115  closed, as by `2>&-`
+        self.live = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self.text = ""
 
     def print(self, text: str) -> None:
