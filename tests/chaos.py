@@ -229,7 +229,7 @@ class Campaign:
             capture_output=True,
             text=True,
         )
-        assert found.returncode in (0, 1) or "there is no such folder" in found.stderr, found.stderr
+        assert found.returncode in (0, 1) or "no such folder" in found.stderr, found.stderr
         for name in found.stdout.split():
             (self.folder / name).unlink(missing_ok=True)
             self.damaged.add(name)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pollination.cli import main
-from pollination.cli.runs.status import report
+from pollination.cli.runs.status import report, was_interrupted
 from pollination.core.lease import Lease
 from pollination.plan.config.resolve import resolve
 from pollination.plan.jobs import jobs
@@ -100,3 +100,13 @@ def test_thousands_of_jobs_take_seconds_and_fit_a_screen(tmp_path, monkeypatch):
     text = report(plan)
     assert time.monotonic() - start < 5
     assert "500 failed" in text and len(text.splitlines()) < 60
+
+
+def test_a_job_that_ctrl_c_ended_while_it_was_starting_is_stopped(tmp_path):
+    """It had no time to say so: its log ends in Python's own traceback."""
+    log = tmp_path / "train.log"
+    log.write_text("Traceback (most recent call last):\n  import torch\nKeyboardInterrupt\n")
+    assert was_interrupted(str(log))
+    log.write_text("2026-01-01 00:00:00,000 INFO step 1\n")
+    assert not was_interrupted(str(log))
+    assert not was_interrupted(str(tmp_path / "absent.log"))

@@ -45,6 +45,16 @@ def last_line(log: str) -> str:
     return sanitize.line(told[-1].split(" ", 2)[-1]) if told else ""
 
 
+def was_interrupted(log: str) -> bool:
+    """Return whether a job ended by Ctrl-C before it could say so in its log."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            return file.read().rstrip().endswith(b"KeyboardInterrupt")
+    except OSError:
+        return False
+
+
 def state(work: Work, now_s: float, pruned: set[str]) -> tuple[str, str]:
     """Return a job's state (one of STATES) and its details."""
     folder, name = work.output.rsplit("/", 1)
@@ -67,6 +77,8 @@ def state(work: Work, now_s: float, pruned: set[str]) -> tuple[str, str]:
                 return "running", f"{text if level == 'INFO' else 'starting'} ({describe(holder)})"
             died = f"{describe(holder)} died without releasing its lease"
             return "stopped", f"{died}; last message: {text or 'none'}"
+    elif was_interrupted(work.log):
+        return "stopped", "interrupted while it was starting"
     elif level != "ERROR" and now_s - Path(work.log).stat().st_mtime < YOUNG_S:
         return "running", text or "starting"
     if level == "ERROR":

@@ -244,7 +244,7 @@ class LogHandler(LogHandlerBase):
         if "SIGINT" in said or said == "KeyboardInterrupt":
             self.interrupted.wait(0.5)  # the job may report Ctrl-C before Snakemake notices it
         if self.interrupted.is_set() or (self.stopping and re.search(r"\bSIG(TERM|INT)\b", said)):
-            saved = re.search(r"\bsaved\b", said) and not re.search(r"\bno \w+ saved\b", said)
+            saved = re.search(r"\bsaved\b", said) and not re.search(r"\b(no|0) \w+ saved\b", said)
             self.saved += bool(saved)
             self.without_checkpoint += not saved
             return
