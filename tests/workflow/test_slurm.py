@@ -250,9 +250,10 @@ def time_limit(run: Run) -> None:
     with suppress(ProcessLookupError):
         os.kill(trainer, signal.SIGCONT)
     run.ends_well(process)
-    run.lost_nothing(
-        *["FAILED"] * (len(run.jobs()) - 1 or 1), "COMPLETED"
-    )  # on a slow machine a minute may be too short twice
+    # On a slow machine a minute may be too short twice, and five seconds too short to stop.
+    stopped = [job["JobState"] for job in run.jobs()][:-1]
+    assert stopped and set(stopped) <= {"FAILED", "TIMEOUT"}
+    run.lost_nothing(*stopped, "COMPLETED")
 
 
 @scenario
@@ -264,10 +265,12 @@ def killed_driver(run: Run) -> None:
     process.wait(10)
     snakemake(run.folder, "--unlock", configfile=CONFIG)
     run.ends_well(run.start())
-    assert [job["JobState"] for job in run.jobs()] == ["COMPLETED"] * 2
+    states = [job["JobState"] for job in run.jobs()]
+    assert states in (["COMPLETED"], ["COMPLETED"] * 2)
     # Snakemake begins a new log for the second copy: it waited, if it came before the first had
-    # ended, and trained nothing.
-    assert "files were restored" in run.log and "steps of" not in run.log
+    # ended, and trained nothing. On a slow machine the first has ended before the new driver plans.
+    if len(states) == 2:
+        assert "files were restored" in run.log and "steps of" not in run.log
 
 
 @scenario
@@ -296,7 +299,7 @@ def no_usable_gpu(run: Run) -> None:
     process = run.start("--configfile", str(config), "--retries", "0", "--rerun-triggers", "mtime")
     assert process.wait(LIMIT_S) == 1
     assert (
-        run.log.splitlines()[-1].endswith("check the node's driver, or set device: cpu")
+        run.log.splitlines()[-1].endswith("Check the node's driver, or set device: cpu")
         and "Traceback" not in run.log
     )
     assert [job["JobState"] for job in run.jobs()] == ["FAILED"]
