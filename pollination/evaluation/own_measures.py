@@ -78,10 +78,6 @@ def _value(name: str, text: str, about: Measured) -> float | dict[str, float]:
     raise own.refuse(returned, ALLOWED)
 
 
-def _named(key: Any) -> bool:
-    return isinstance(key, str) and bool(key) and key.isprintable()
-
-
 def _finite(value: Any) -> bool:
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
