@@ -5,6 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,16 @@ def shared(relative: str) -> Path:
     pytest.skip(
         f"real data {relative!r} is not here: set POLLINATION_DATA to the folder that holds it"
     )
+
+
+@contextmanager
+def serving(answers: type[BaseHTTPRequestHandler], **state) -> Iterator[ThreadingHTTPServer]:
+    """A local HTTP server whose handler finds `state` as attributes of the server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
+        vars(server).update(state)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 def as_read(params: dict) -> dict:

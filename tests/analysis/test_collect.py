@@ -3,9 +3,8 @@ what it is asked.
 """
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import openai
@@ -14,7 +13,7 @@ import yaml
 
 from pollination.analysis.fingerprint import collect
 from pollination.core import artifacts
-from tests.conftest import planned, snakemake
+from tests.conftest import planned, serving, snakemake
 
 KEY = "sk-very-secret-9731"
 PRICES = ",input_price,output_price"
@@ -58,11 +57,8 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as here:
-        here.asked, here.refuse, here.flaky = [], {}, False
-        threading.Thread(target=here.serve_forever, daemon=True).start()
+    with serving(Answers, asked=[], refuse={}, flaky=False) as here:
         yield here
-        here.shutdown()
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The survey of docs/howto/deployed-models.md, against an endpoint on this computer."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from pollination.core import artifacts
-from tests.conftest import snakemake
+from tests.conftest import serving, snakemake
 from tests.docs.pages import DOCS, save
 
 PAGE = DOCS / "howto/deployed-models.md"
@@ -39,11 +38,8 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as here:
-        here.asked = []
-        threading.Thread(target=here.serve_forever, daemon=True).start()
+    with serving(Answers, asked=[]) as here:
         yield here
-        here.shutdown()
 
 
 @pytest.mark.slow
