@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_rule(files, tmp_path, bo
 
 def test_a_member_without_a_score_is_named(files):
     artifacts.write_json(files[0][2], {"tasks": {}})
-    with pytest.raises(ValueError, match="scores2.json: the accuracy in 'quiz' is None"):
+    with pytest.raises(ValueError, match="scores2.json: the accuracy on benchmark 'quiz' is None"):
         chosen(files, "truncation")
 
 
