@@ -73,6 +73,11 @@ class Optimum:
     monotone_probability: float
     rises_probability: float
     """Share of the resamples in which D_opt of all rounds exceeds D_opt of the first."""
+    low_T: np.ndarray
+    high_T: np.ndarray
+    """Rows of the ends of the interval of D_opt(T)."""
+    replicates: list[int]
+    """Runs of each ecosystem. With one run, the interval lacks the variation between runs."""
 
 
 def optimum(
@@ -127,6 +132,10 @@ def optimum(
         bool((np.diff(best_T) >= 0).all()),
         float((np.diff(best_RT, axis=1) >= 0).all(axis=1).mean()),
         float((best_RT[:, -1] > best_RT[:, 0]).mean()),
+        *np.quantile(
+            best_RT, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
+        ).astype(int),
+        [len(replicates) for _, replicates in ecosystems],
     )
 
 

@@ -59,8 +59,7 @@ def _replicates(name: str, experiment: dict) -> dict[str, dict]:
     single = {key: item for key, item in experiment.items() if key not in ("seeds", "replicates")}
     runs = {f"{name}.s{seed}": single | {"seed": seed} for seed in experiment["seeds"]}
     independent = {
-        f"{name}.s{seed}": single
-        | {"seed": seed, "founders": f"{single.get('founders')}.s{seed}"}
+        f"{name}.s{seed}": single | {"seed": seed, "founders": f"{single.get('founders')}.s{seed}"}
         for seed in experiment["replicates"]
     }
     return (runs or {name: single}) | independent
@@ -76,10 +75,7 @@ def _own_pools(config: dict) -> None:
     for entry in config["evaluate"]["perplexity"]:
         if entry["founders"] is not None:
             entry["founders"] = [
-                pool
-                for name in entry["founders"]
-                for pool in pools
-                if pool.split(".s")[0] == name
+                pool for name in entry["founders"] for pool in pools if pool.split(".s")[0] == name
             ]
 
 
