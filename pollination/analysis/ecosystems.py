@@ -1,8 +1,8 @@
 """Ecosystems of models: diversity, perplexity, and the best diversity after T rounds (study B).
 
 Section 3 of the paper defines them. A round is a generation. T counts rounds and includes the round
-on human text, t = 0. Shapes: M models, T rounds, B blocks of the test text, R resamples, D ecosystems of rising
-diversity. Every draw has its seed.
+on human text, t = 0. Shapes: M models, T rounds, B blocks of the test text, R resamples, D
+ecosystems of rising diversity. Every draw has its seed.
 """
 
 from collections import Counter

@@ -128,6 +128,16 @@ def test_optimal_diversity_grows_with_the_rounds(plan):
         if row["optimum"] == "True"
     ]
     assert best[0] == 1 and best[-1] == 4 and best == sorted(best) and len(best) == GENERATIONS
+    assert {(row["diversity"], row["replicates"]) for row in rows} == {
+        ("1", "2"),
+        ("2", "1"),
+        ("4", "1"),
+    }
+    assert all(
+        float(row["optimum_low"]) <= float(row["diversity"]) <= float(row["optimum_high"])
+        for row in rows
+        if row["optimum"] == "True"
+    )
     assert (
         rows[0]["monotone"] == "True"
         and float(rows[0]["monotone_probability"]) > 0.9

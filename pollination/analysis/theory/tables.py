@@ -25,8 +25,8 @@ def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
     summary: role, generation, quantity and its mean and quantiles over all runs.
 
-    windows: role, run, and the mean w2 of each of WINDOWS, of all runs; NaN if it has no
-    generation. Roles: evolution (best of K), baseline (K = 1).
+    windows: role, run, number of generations, and the mean w2 of each of WINDOWS, of all runs.
+    Roles: evolution (best of K), baseline (K = 1).
     """
     paths, summary, windows = [], [], []
     for role, k in (("evolution", theory["k"]), ("baseline", 1)):
@@ -40,14 +40,15 @@ def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
             columns = {"role": role, "generation": generation, "quantity": name, **_spread(track)}
             summary.append(pd.DataFrame(columns))
         each = {name: _mean_within(tracks["w2"][1:], *ends) for name, ends in WINDOWS.items()}
-        windows.append(pd.DataFrame({"role": role, "run": np.arange(theory["runs"]), **each}))
+        shared = {"role": role, "generations": theory["generations"]}
+        windows.append(pd.DataFrame({"run": np.arange(theory["runs"]), **shared, **each}))
     return pd.concat(paths), pd.concat(summary), pd.concat(windows)
 
 
 def _mean_within(w2: np.ndarray, first: float, last: float) -> np.ndarray:
-    """Return (R,): the mean over a part of the generations, from (T, R)."""
-    part = w2[round(first * len(w2)) : round(last * len(w2))]
-    return part.mean(axis=0) if len(part) else np.full(w2.shape[1], np.nan)
+    """Return (R,): the mean over a part of the generations, at least one, from (T, R)."""
+    start = min(round(first * len(w2)), len(w2) - 1)
+    return w2[start : max(start + 1, round(last * len(w2)))].mean(axis=0)
 
 
 def sensitivity(theory: dict) -> pd.DataFrame:
