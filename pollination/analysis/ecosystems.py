@@ -120,8 +120,10 @@ def optimum(
         ]
         means.append(np.mean(of_replicates, axis=0))
     mu_DT, mu_DRT = aggregate(np.stack(means)), aggregate(np.stack(resampled))
-    low, high = np.quantile(mu_DRT, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(mu_DRT, tails, axis=1)
     best_T, best_RT = mu_DT.argmin(axis=0), mu_DRT.argmin(axis=0)
+    low_T, high_T = np.quantile(best_RT, tails, axis=0, method="inverted_cdf").astype(int)
     return Optimum(
         [diversity for diversity, _ in ecosystems],
         mu_DT,
@@ -132,9 +134,8 @@ def optimum(
         bool((np.diff(best_T) >= 0).all()),
         float((np.diff(best_RT, axis=1) >= 0).all(axis=1).mean()),
         float((best_RT[:, -1] > best_RT[:, 0]).mean()),
-        *np.quantile(
-            best_RT, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf"
-        ).astype(int),
+        low_T,
+        high_T,
         [len(replicates) for _, replicates in ecosystems],
     )
 

@@ -8,7 +8,6 @@ ancestors and text. Shapes: n trainings, P permutations. Every draw has its seed
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -74,49 +73,54 @@ def regimes(
     rng, tails = np.random.default_rng(seed), [(1 - level) / 2, (1 + level) / 2]
 
     def conditional(kept: np.ndarray) -> float:
-        chosen = [rankdata(column[kept]) for column in (text, change, before, loss_before)]
-        return np.arctanh(_partial(chosen[0], chosen[1], np.column_stack(chosen[2:]), rounds[kept]))
+        x, y, *others = (rankdata(column[kept]) for column in (text, change, before, loss_before))
+        return float(np.arctanh(_partial(x, y, np.column_stack(others), rounds[kept])))
 
     runs = np.unique(run)
     z = conditional(np.full(len(run), True))
     left_out = [conditional(run != one) for one in runs] if len(runs) > 1 else []
     interval = jackknife_interval(z, np.array(left_out), level)
+    low, high = np.tanh([interval["low"], interval["high"]])
 
     source = _permutations(trainings, rng, resamples)  # (P, n): whose text a training gets
-    strata = [f"{name.split('.')[0]} {g}" for name, g in zip(run, rounds, strict=True)]
-    correlate = partial(_partial, y=rankdata(change), given=given, strata=np.array(strata))
-    ranks = rankdata(text)
-    movable = bool((ranks[source] != ranks).any())
-    within = correlate(ranks)
-    permuted = correlate(ranks[source]) if movable else np.full(resamples, np.nan)
+    strata = np.array([f"{name.split('.')[0]} {g}" for name, g in zip(run, rounds, strict=True)])
+    ranks, effect = rankdata(text), rankdata(change)
+    within = float(_partial(ranks, effect, given, strata))
     nulls = text[source] - before
-    spearman = partial(_correlation, y=rankdata(change))
-    coupling = spearman(rankdata(nulls, axis=1)) if movable else permuted
-    p = np.nan
-    if movable and np.isfinite(within):
-        p = (1 + (np.abs(permuted) > abs(within) - TIE).sum()) / (1 + resamples)
-    low, high = np.tanh([interval["low"], interval["high"]])
-    boundary, parted = (values[0] for values in _boundary(delta[None], change[None]))
+    permuted, coupling, signs, parts = np.full((4, resamples), np.nan)
+    if (ranks[source] != ranks).any():
+        permuted = _partial(ranks[source], effect, given, strata)
+        coupling = _correlation(rankdata(nulls, axis=1), effect)
+        signs = (np.sign(nulls) == np.sign(change)).mean(axis=1)
+        parts = _boundary(nulls, np.tile(change, (resamples, 1)))[1]
+    null_low, null_high = np.quantile(coupling, tails)
+    as_far = (np.abs(permuted) > abs(within) - TIE).sum()
+    tested = np.isfinite(permuted).all() and np.isfinite(within)
+    p = float((1 + as_far) / (1 + resamples)) if tested else float("nan")
+
+    (boundary,), (parted,) = _boundary(delta[None], change[None])
     edges = _boundaries(delta, change, [np.flatnonzero(run == one) for one in runs], rng, resamples)
-    null = np.quantile(coupling, tails)
+    edge_low, edge_high = _ends(edges, tails)
     return Regimes(
-        len(text),
-        len(runs),
-        float(spearman(rankdata(delta))),
-        float(coupling.mean()),
-        *(float(end) for end in null),
-        float(np.tanh(z)),
-        float(low),
-        float(high),
-        float(within),
-        float(p),
-        _verdict(low, high, float(within), p),
-        float((np.sign(delta) == np.sign(change)).mean()),
-        float((np.sign(nulls) == np.sign(change)).mean()) if movable else np.nan,
-        float(boundary),
-        *_ends(edges, tails),
-        float(parted),
-        float(_boundary(nulls, np.tile(change, (resamples, 1)))[1].mean()) if movable else np.nan,
+        n=len(text),
+        runs=len(runs),
+        rank_correlation=float(_correlation(rankdata(delta), effect)),
+        rank_correlation_null=float(coupling.mean()),
+        rank_correlation_null_low=float(null_low),
+        rank_correlation_null_high=float(null_high),
+        partial=float(np.tanh(z)),
+        partial_low=float(low),
+        partial_high=float(high),
+        within=within,
+        permutation_p=p,
+        verdict=_verdict(low, high, within, p),
+        same_sign=float((np.sign(delta) == np.sign(change)).mean()),
+        same_sign_null=float(signs.mean()),
+        boundary=float(boundary),
+        boundary_low=edge_low,
+        boundary_high=edge_high,
+        parted=float(parted),
+        parted_null=float(parts.mean()),
     )
 
 
@@ -159,10 +163,8 @@ def _permutations(trainings: pd.DataFrame, rng: np.random.Generator, count: int)
     return source
 
 
-def _partial(
-    x: np.ndarray, y: np.ndarray, given: np.ndarray, strata: np.ndarray
-) -> np.ndarray | float:
-    """Return the correlation of x (..., n) with y (n,), given covariates (n, c) within strata."""
+def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Return the correlation (...) of x (..., n) with y (n,), given (n, c) and strata (n,)."""
     _, of = np.unique(strata, return_inverse=True)
     covariates = np.column_stack([given, np.eye(of.max() + 1)[of]])
     u, size, _ = np.linalg.svd(covariates, full_matrices=False)
@@ -172,15 +174,15 @@ def _partial(
     return _correlation(rest_x, rest_y, x.std() * TIE if free else np.inf)
 
 
-def _correlation(x: np.ndarray, y: np.ndarray, least: float = 0.0) -> np.ndarray | float:
-    """Return the correlation of x (..., n) with y (n,); NaN if one has no spread above `least`."""
+def _correlation(x: np.ndarray, y: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """Return the correlation (...) of x (..., n) with y (n,); NaN if a spread is below `least`."""
     x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean()
     sizes = np.linalg.norm(x, axis=-1), np.linalg.norm(y)
     known = (sizes[0] > least) & (sizes[1] > least)
     bound = 1 - TIE  # finite after Fisher's z
     return np.where(
         known, np.clip(x @ y / np.where(known, sizes[0] * sizes[1], 1), -bound, bound), np.nan
-    )[()]
+    )
 
 
 def _boundaries(

@@ -32,11 +32,10 @@ COLUMNS = (
     "outcome",
 )
 STATISTICS = tuple(field.name for field in fields(Regimes))
-UNTESTED = {name: float("nan") for name in STATISTICS} | {"n": 0, "runs": 0, "verdict": "no test"}
 VERDICTS = {
-    "supported": "supported: both tests are significant",
-    "contradicted": "contradicted: both tests are significant",
-    "undecided": "undecided: not both tests are significant",
+    "supported": "supported (both tests are significant)",
+    "contradicted": "contradicted (both tests are significant)",
+    "undecided": "undecided (not both tests are significant)",
     "no test": "no test",
 }
 NAMES = {"sentences": "sentences", "next_token": "next tokens", "bigrams": "bigrams (a proxy)"}
@@ -50,15 +49,16 @@ def draw(run: Run, out: Path) -> None:
     for axis, (distance, corrected) in zip(axes, panels, strict=True):
         mine = rows[(rows.distance == distance) & (rows.corrected == corrected)]
         children = mine[mine.generation > 0]
-        statistics = Regimes(**UNTESTED)
+        what = f"{NAMES[distance]}{', less the floor' if corrected else ''}"
+        said, columns = f"{what}: founders only", dict.fromkeys(STATISTICS, float("nan"))
         if len(children):
-            # distances of text less the floor, where this panel subtracts it
+            # the distances of texts less the floor, where the panel subtracts it
             tested = children.assign(text=children.delta + children.before)
             statistics = regimes(tested, derive_seed("quality", distance))
             draw_panel(axis, children, experiments, statistics)
-        what = f"{NAMES[distance]}{', less the floor' if corrected else ''}"
-        axis.set_title(title(statistics, what), fontsize=7.5)
-        parts.append(mine.assign(**asdict(statistics)))
+            said, columns = title(statistics, what), asdict(statistics)
+        axis.set_title(said, fontsize=7.5)
+        parts.append(mine.assign(**columns))
     style.legend(figure, curves.keys(experiments))
     style.save(figure, pd.concat(parts)[[*COLUMNS, *STATISTICS]], out)
 
@@ -104,7 +104,7 @@ def title(said: Regimes, what: str) -> str:
             f"boundary {said.boundary:.2f} classifies {said.parted:.0%} correctly"
             f"{_null(said.parted_null, '.0%')}"
         )
-    elif said.n:
+    else:
         lines.append("no boundary: all trainings harmed, or none did")
     return "\n".join(lines)
 
