@@ -39,10 +39,10 @@ report: "workflow/report/workflow.rst"
 wildcard_constraints:
     **dict.fromkeys(("gen", "member", "rank", "shard"), r"\d+"),
     experiment="|".join(map(re.escape, config["experiments"])) or "(?!)",
-    pool="|".join(config["founders"]) or "(?!)",
+    pool="|".join(map(re.escape, config["founders"])) or "(?!)",
     survey="|".join(config["fingerprint"]) or "(?!)",
     part=r"[\w.-]+",
-    place=r"(founders|base)/[\w-]+|[\w.-]+/gen\d+",
+    place=r"(founders|base)/[\w.-]+|[\w.-]+/gen\d+",
     split="train|validation|test|prompts",
 
 

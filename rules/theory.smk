@@ -4,7 +4,7 @@ The rules simulate recursive estimation with one estimator and with the best of 
 tail bound.
 
 INPUTS   only the config's `theory`
-OUTPUTS  <results>/theory/{recursion,summary,sensitivity,bound}.parquet,
+OUTPUTS  <results>/theory/{recursion,summary,windows,sensitivity,bound}.parquet,
          <results>/report/theory_*.svg, .png, .csv
 """
 
@@ -27,6 +27,7 @@ rule simulate_recursion:
     output:
         recursion="<results>/theory/recursion.parquet",
         summary="<results>/theory/summary.parquet",
+        windows="<results>/theory/windows.parquet",
         run="<results>/theory/recursion.run.json",
     log:
         "<logs>/theory/recursion.log",

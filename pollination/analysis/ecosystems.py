@@ -1,9 +1,8 @@
 """Ecosystems of models: diversity, perplexity, and the best diversity after T rounds (study B).
 
-Section 3 of the paper defines them. Section 5 asks whether effective data quality separates harm
-from help. A round is a generation. T counts rounds and includes the round on human text, t = 0.
-Shapes: M models, T rounds, B blocks of the test text, R resamples, D ecosystems of rising
-diversity. Every draw has its seed.
+Section 3 of the paper defines them. A round is a generation. T counts rounds and includes the round
+on human text, t = 0. Shapes: M models, T rounds, B blocks of the test text, R resamples, D
+ecosystems of rising diversity. Every draw has its seed.
 """
 
 from collections import Counter
@@ -11,7 +10,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 # one replicate: the perplexities (T, B) of each member; B depends on the member's tokenizer
 Members = Sequence[np.ndarray]
@@ -75,6 +73,11 @@ class Optimum:
     monotone_probability: float
     rises_probability: float
     """Share of the resamples in which D_opt of all rounds exceeds D_opt of the first."""
+    low_T: np.ndarray
+    high_T: np.ndarray
+    """Rows of the ends of the interval of D_opt(T)."""
+    replicates: list[int]
+    """Runs of each ecosystem. With one run, the interval lacks the variation between runs."""
 
 
 def optimum(
@@ -117,8 +120,10 @@ def optimum(
         ]
         means.append(np.mean(of_replicates, axis=0))
     mu_DT, mu_DRT = aggregate(np.stack(means)), aggregate(np.stack(resampled))
-    low, high = np.quantile(mu_DRT, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(mu_DRT, tails, axis=1)
     best_T, best_RT = mu_DT.argmin(axis=0), mu_DRT.argmin(axis=0)
+    low_T, high_T = np.quantile(best_RT, tails, axis=0, method="inverted_cdf").astype(int)
     return Optimum(
         [diversity for diversity, _ in ecosystems],
         mu_DT,
@@ -129,6 +134,9 @@ def optimum(
         bool((np.diff(best_T) >= 0).all()),
         float((np.diff(best_RT, axis=1) >= 0).all(axis=1).mean()),
         float((best_RT[:, -1] > best_RT[:, 0]).mean()),
+        low_T,
+        high_T,
+        [len(replicates) for _, replicates in ecosystems],
     )
 
 
@@ -158,76 +166,3 @@ def _member_shares(sizes: list[int], rng: np.random.Generator, resamples: int) -
     return np.concatenate(
         [shares[:, replicate, :size] for replicate, size in enumerate(sizes)], axis=1
     )
-
-
-def regimes(
-    delta: np.ndarray,
-    change: np.ndarray,
-    lineages: Sequence[Hashable],
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> dict:
-    """Test whether text closer to the truth than its reader helps, and farther text harms.
-
-    Study B, section 5. delta (n,): the distance of a training's text minus that of the model before
-    it. change (n,): the change of the loss by the training; above zero is harm. Result:
-    rank_correlation (Spearman) with low, high; same_sign, the share of trainings where both have
-    the same sign; boundary, the delta that best separates harm from help (NaN if all trainings
-    harmed, or none), with its low and high; parted, the share that it classifies correctly; n;
-    lineages. Intervals resample lineages (a slot of an experiment with all its rounds).
-    """
-    names, of = np.unique([repr(lineage) for lineage in lineages], return_inverse=True)
-    groups = [np.flatnonzero(of == g) for g in range(len(names))]
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(resamples):
-        rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
-        delta_drawn, change_drawn = delta[rows], change[rows]
-        boundary, _ = _boundary(delta_drawn, change_drawn)
-        drawn.append((_spearman(delta_drawn, change_drawn), boundary))
-    low, high = np.transpose([_ends(values, level) for values in np.transpose(drawn)])
-    boundary, parted = _boundary(delta, change)
-    result = {"rank_correlation": _spearman(delta, change), "low": low[0], "high": high[0]}
-    result |= {
-        "boundary": boundary,
-        "boundary_low": low[1],
-        "boundary_high": high[1],
-        "parted": parted,
-    }
-    return result | {
-        "same_sign": float((np.sign(delta) == np.sign(change)).mean()),
-        "n": len(delta),
-        "lineages": len(names),
-    }
-
-
-def _ends(values: np.ndarray, level: float) -> np.ndarray:
-    """Return the percentile interval of the finite values."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return np.full(2, np.nan)
-    return np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    if len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
-        return float("nan")
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-
-
-def _boundary(delta: np.ndarray, change: np.ndarray) -> tuple[float, float]:
-    """Return (delta that separates harm above from help below, share classified correctly).
-
-    Harm is change > 0. The delta is the middle of the gap with the fewest errors.
-    """
-    harmed = change[np.argsort(delta, kind="stable")] > 0
-    if harmed.all() or not harmed.any():
-        return float("nan"), float("nan")
-    values = np.sort(delta)
-    # correct: help below, harm above a cut after value 0, 1, ...
-    right = np.cumsum(~harmed)[:-1] + np.cumsum(harmed[::-1])[::-1][1:]
-    right = np.where(np.diff(values) > 0, right, -1)
-    cut = int(right.argmax())
-    if right[cut] < 0:
-        return float("nan"), float("nan")
-    return float(values[cut : cut + 2].mean()), float(right[cut] / len(delta))

@@ -25,6 +25,9 @@ COLUMNS = (
     "monotone",
     "monotone_probability",
     "rises_probability",
+    "optimum_low",
+    "optimum_high",
+    "replicates",
 )
 
 
@@ -40,7 +43,7 @@ def draw(run: Run, out: Path) -> None:
             f"P(D_opt never falls) = {optimum.monotone_probability:.2f}, "
             f"P(D_opt rises) = {optimum.rises_probability:.2f}"
         )
-        axis.set_title(f"{label}\n{said}", fontsize=9)
+        axis.set_title(f"{label}, {_runs(optimum.replicates)}\n{said}", fontsize=9)
     keys = [
         Line2D(
             [],
@@ -48,12 +51,21 @@ def draw(run: Run, out: Path) -> None:
             color=style.BLACK,
             marker="o",
             ms=5,
-            label="D_opt(T): D with the lowest perplexity",
+            label="D_opt(T): D with the lowest perplexity, 95 % interval",
         ),
         Patch(facecolor=style.BLUE, alpha=0.6, label="probability that D is best (bootstrap)"),
     ]
     style.legend(figure, keys)
     style.save(figure, numbers, out)
+
+
+def _runs(replicates: list[int]) -> str:
+    """Return how many runs each D has, in words."""
+    if set(replicates) == {1}:
+        return "one run of each D (no variation between runs)"
+    if len(set(replicates)) == 1:
+        return f"{replicates[0]} runs of each D"
+    return f"runs of each D: {', '.join(map(str, replicates))}"
 
 
 def rows(label: str, optimum: Optimum) -> list[dict]:
@@ -74,6 +86,9 @@ def rows(label: str, optimum: Optimum) -> list[dict]:
             "high": optimum.high_DT[d, t],
             "probability": optimum.probability_DT[d, t],
             "optimum": bool(optimum.best_T[t] == d),
+            "optimum_low": optimum.diversities[optimum.low_T[t]],
+            "optimum_high": optimum.diversities[optimum.high_T[t]],
+            "replicates": optimum.replicates[d],
         }
         for (d, t), mu in np.ndenumerate(optimum.mu_DT)
     ]
@@ -90,6 +105,9 @@ def draw_panel(axis: Axes, optimum: Optimum) -> None:
         cmap=blues,
         vmin=0,
         vmax=1,
+    )
+    axis.vlines(
+        np.arange(rounds) + 1, optimum.low_T, optimum.high_T, color=style.BLACK, lw=2.5, alpha=0.35
     )
     axis.plot(np.arange(rounds) + 1, optimum.best_T, color=style.BLACK, marker="o", ms=5, lw=1.2)
     for (d, t), share in np.ndenumerate(optimum.probability_DT) if rounds <= 12 else ():

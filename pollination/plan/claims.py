@@ -341,7 +341,7 @@ CLAIMS = (
     ),
 )
 CLAIM_TARGETS = tuple(dict.fromkeys(claim.target for claim in CLAIMS))
-TABLES = {"figure_a8": ("recursion",), "figure_a11": ("recursion", "bound")}
+TABLES = {"figure_a8": ("windows",), "figure_a11": ("windows", "bound")}
 
 
 def claim_lacks(plan: Plan) -> dict[str, str | None]:

@@ -19,7 +19,7 @@ def theory_files(plan: Plan) -> list[str]:
     """Return the theory's tables and figures; none without theory in the config."""
     tables = [
         f"{plan.results}/theory/{table}.parquet"
-        for table in ("recursion", "summary", "sensitivity", "bound")
+        for table in ("recursion", "summary", "windows", "sensitivity", "bound")
     ]
     return tables + drawn_files(plan, THEORY) if plan.config["theory"] else []
 

@@ -265,6 +265,18 @@ def test_ecosystems_that_ran_once_are_undecided(tmp_path):
     assert "D_opt 1 at T = 1, 4 at T = 4" in one["note"]
 
 
+def test_independent_runs_decide_about_the_optimum(tmp_path):
+    raw = eco.config()
+    for name, experiment in raw["experiments"].items():
+        raw["experiments"][name] = {key: experiment[key] for key in experiment if key != "seeds"}
+        raw["experiments"][name]["replicates"] = [1, 2, 3]
+    found = judged(eco.invent(tmp_path, raw))
+    for claim in ("optimum_grows", "single_not_best_later", "single_best_at_first"):
+        (one,) = found[claim]
+        assert (one["replicates"], one["variance_between_runs"]) == ("4", "own")
+        assert one["verdict"] == "supported", claim
+
+
 class Given(rounds.Rounds):
     def __init__(self, found: list[Ecosystem], lent: list[Ecosystem]) -> None:
         self.given, self._donors = found, lent

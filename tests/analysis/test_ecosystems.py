@@ -123,6 +123,18 @@ def test_replicates_carry_the_uncertainty_of_a_single_model():
     )
 
 
+def test_d_opt_has_an_interval_where_runs_differ():
+    """The first of four runs of D = 2 is far better than the others; alone, it decides D_opt."""
+    one = [members([2.0], 1, 0, seed) for seed in range(4)]
+    two = [members([mu], 2, 0, seed) for seed, mu in enumerate((1.4, 2.2, 1.9, 2.4))]
+    alone = ecosystems.optimum([(1.0, one[:1]), (2.0, two[:1])], 0)
+    assert (alone.best_T[0], alone.low_T[0], alone.high_T[0]) == (1, 1, 1)
+    assert alone.replicates == [1, 1]
+    every = ecosystems.optimum([(1.0, one), (2.0, two)], 0)
+    assert (every.low_T[0], every.high_T[0], every.replicates) == (0, 1, [4, 4])
+    assert 0.2 < every.probability_DT[0, 0] < 0.8
+
+
 def test_ecosystems_with_other_rounds_are_refused():
     with pytest.raises(ValueError, match="different numbers of rounds"):
         ecosystems.optimum(

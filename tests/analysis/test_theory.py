@@ -5,18 +5,24 @@ selection, and the tail bound.
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from scipy import stats
 from scipy.linalg import sqrtm
+from scipy.stats import t as student
 
+from pollination.analysis.claims import standalone, verdicts
+from pollination.analysis.run import Run
 from pollination.analysis.theory import bound, tables
 from pollination.analysis.theory.gaussian import Setting, distance, simulate
 from pollination.core import artifacts
 from pollination.figures.theory import bound as bound_figure
 from pollination.figures.theory import noise, runs, sensitivity, trajectory
+from pollination.plan.claims import CLAIMS
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.figures import THEORY
+from pollination.plan.plan import Plan
 from tests.conftest import ROOT, planned, snakemake
 
 SMALL = {
@@ -197,7 +203,8 @@ def test_chernoff_is_the_smallest_over_t_and_the_approximation_is_a_weighted_sum
 
 
 def test_tables_and_figures(tmp_path):
-    made = dict(zip(("recursion", "summary"), tables.recursion(SMALL), strict=True))
+    names = ("recursion", "summary", "windows")
+    made = dict(zip(names, tables.recursion(SMALL), strict=True))
     made |= {"sensitivity": tables.sensitivity(SMALL), "bound": tables.bounds(SMALL)}
     assert set(made["recursion"].run) == {0, 1} and set(made["summary"].role) == {
         "evolution",
@@ -249,3 +256,70 @@ def test_more_dimensions_than_samples_are_refused():
         Setting(3, 1, 1, 1, dimensions=3)
     with pytest.raises(ConfigError, match="the key 'corpora' is missing"):
         resolve({"run": "x", "theory": {}})
+
+
+def windows(folder, levels: list[float], spread: float, seed: int = 0) -> Run:
+    """Write a theory whose runs have these ratios of late to middle and early W2, in log10."""
+    rng = np.random.default_rng(seed)
+    noise = spread * rng.standard_normal((2, len(levels)))
+    parts = [
+        pd.DataFrame(
+            {
+                "run": np.arange(len(levels)),
+                "role": role,
+                "generations": 1000,
+                "early": 1e-3,
+                "middle": 1e-3,
+                "late": 1e-3 * 10 ** (np.array(levels) * sign + noise[place]),
+            }
+        )
+        for place, (role, sign) in enumerate((("evolution", 0), ("baseline", 1)))
+    ]
+    plan = Plan(resolve({"run": "theory", "theory": {"runs": len(levels)}}), str(folder))
+    artifacts.write_table(folder / "theory/windows.parquet", pd.concat(parts))
+    return Run(plan)
+
+
+def test_the_claims_use_all_runs_and_not_the_drawn_ones(tmp_path):
+    claim = {one.id: one for one in CLAIMS}
+    # the four runs that figures draw stay; the line grows in the other 396
+    run = windows(tmp_path / "many", [-2.0] * 4 + [2.0] * 396, 0.5)
+    tests = {
+        "w2_line_grows": standalone.w2_line_grows,
+        "w2_below_line": standalone.w2_below_line,
+        "w2_bounded": standalone.w2_bounded,
+    }
+    for name, test in tests.items():
+        (found,) = test(claim[name], run)
+        made = verdicts.row(claim[name], found)
+        assert (made["verdict"], made["replicates"]) == ("supported", "400"), name
+    few = windows(tmp_path / "few", [2.0] * 25, 0.5)
+    many = windows(tmp_path / "more", [2.0] * 2500, 0.5)
+    rows = [
+        verdicts.row(
+            claim["w2_line_grows"], standalone.w2_line_grows(claim["w2_line_grows"], one)[0]
+        )
+        for one in (few, many)
+    ]
+    width = [made["high"] - made["low"] for made in rows]
+    assert width[0] / width[1] == pytest.approx(10, rel=0.35)
+    assert rows[0]["detectable"] / rows[1]["detectable"] == pytest.approx(10, rel=0.35)
+    # Student's t by hand
+    late = artifacts.read_table(f"{few.plan.results}/theory/windows.parquet").to_pandas()
+    values = np.log10(late[late.role == "baseline"].late / 1e-3)
+    low, high = student.interval(
+        0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    )
+    assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((low, high), rel=1e-3)
+
+
+def test_windows_are_the_means_of_every_run():
+    theory = SMALL | {"generations": 40, "shown": 30}
+    paths, _, windows = tables.recursion(theory)
+    assert len(windows) == 2 * 30
+    for row in windows.itertuples():
+        w2 = paths[(paths.role == row.role) & (paths.run == row.run) & (paths.generation > 0)].w2
+        parts = w2.to_numpy()[:2], w2.to_numpy()[10:20], w2.to_numpy()[30:]
+        assert (row.early, row.middle, row.late) == pytest.approx([p.mean() for p in parts])
+    short = tables.recursion(SMALL)[2]
+    assert set(short.generations) == {12} and np.isfinite(short.early).all()

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pollination.analysis.ecosystems import regimes
 from pollination.analysis.run import Run
 from pollination.core import artifacts
 from pollination.figures import drawing
@@ -75,12 +74,12 @@ def invent(folder: Path, raw: dict) -> Plan:
                     }
                 )
                 artifacts.write_table(member / "sequences.parquet", table.assign(truth_nll=10.0))
-                delta = rng.normal()
+                delta, text = rng.normal(), 0.5 + 0.8 * rng.normal()
                 distance = {
-                    "text": 0.5,
+                    "text": text,
                     "text_floor": 0.1,
                     "text_floor_sd": 0.01,
-                    "before": 0.5 - delta,
+                    "before": text - delta,
                     "after": 0.3,
                 }
                 distances = {
@@ -92,7 +91,11 @@ def invent(folder: Path, raw: dict) -> Plan:
                 (member / "train.jsonl").write_text(
                     "".join(f"{json.dumps(row)}\n" for row in trained), encoding="utf-8"
                 )
-                performance = {"change": 0.5 * (delta - 0.2), "change_stderr": 0.01}
+                performance = {
+                    "change": 0.5 * (delta - 0.2),
+                    "change_stderr": 0.01,
+                    "nll_per_token_before": 2 + text - delta,
+                }
                 artifacts.write_json(
                     member / "quality.json",
                     {"kind": "truth", "distances": distances, "performance": performance},
@@ -125,6 +128,16 @@ def test_optimal_diversity_grows_with_the_rounds(plan):
         if row["optimum"] == "True"
     ]
     assert best[0] == 1 and best[-1] == 4 and best == sorted(best) and len(best) == GENERATIONS
+    assert {(row["diversity"], row["replicates"]) for row in rows} == {
+        ("1", "2"),
+        ("2", "1"),
+        ("4", "1"),
+    }
+    assert all(
+        float(row["optimum_low"]) <= float(row["diversity"]) <= float(row["optimum_high"])
+        for row in rows
+        if row["optimum"] == "True"
+    )
     assert (
         rows[0]["monotone"] == "True"
         and float(rows[0]["monotone_probability"]) > 0.9
@@ -205,6 +218,10 @@ def test_quality_finds_the_boundary_that_was_put_in(plan):
         2 * 1 + 2 + 4
     )  # replicates share their founder
     assert float(raw[0]["rank_correlation"]) == pytest.approx(1) and float(raw[0]["parted"]) == 1
+    assert raw[0]["verdict"] == "supported" and float(raw[0]["partial_low"]) > 0
+    assert float(raw[0]["permutation_p"]) < 0.01 and float(raw[0]["rank_correlation_null"]) < 0.9
+    floor = next(row for row in rows if row["corrected"] == "True")
+    assert floor["partial"] == raw[0]["partial"]  # ranks do not see an equal floor
     assert float(raw[0]["boundary_low"]) <= 0.2 <= float(raw[0]["boundary_high"])
     for row in raw:
         assert row["regime"] == (
@@ -215,20 +232,6 @@ def test_quality_finds_the_boundary_that_was_put_in(plan):
             else "medium"
         )
     assert {row["outcome"] for row in raw} <= {"helped", "harmed", "unchanged"}
-
-
-def test_where_all_are_harmed_there_is_no_boundary():
-    rng = np.random.default_rng(0)
-    found = regimes(
-        rng.normal(size=20), rng.random(20) + 1, [m % 5 for m in range(20)], 0, resamples=50
-    )
-    assert (
-        np.isnan(found["boundary"]) and np.isnan(found["boundary_low"]) and found["lineages"] == 5
-    )
-    assert (
-        abs(found["rank_correlation"]) < 0.6
-        and found["low"] <= found["rank_correlation"] <= found["high"]
-    )
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pollination.core.seeds import derive_seed
 from pollination.plan.config import reference
 from pollination.plan.config.paths import data_files
 from pollination.plan.config.resolve import ConfigError, check_files, resolve
 from pollination.plan.config.schema import merge, schema
+from pollination.plan.measuring import measures
+from pollination.plan.plan import Plan
 from tests.conftest import ROOT
 
 
@@ -44,6 +47,44 @@ def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo
     roles = {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
     texts = {"text": "world/test", "distribution_text": "world/test"}
     assert config["figures"] == roles | texts | {"ecosystems": {}, "comparisons": {}, "paper": {}}
+
+
+def test_further_runs_have_founders_and_seeds_of_their_own(demo):
+    single = resolve(demo)
+    demo["experiments"]["population"]["replicates"] = [7, 8]
+    demo["evaluate"]["perplexity"][0]["founders"] = ["human"]
+    config = resolve(demo)
+    runs = {name: one for name, one in config["experiments"].items() if "population" in name}
+    assert runs["population"] == single["experiments"]["population"]
+    assert {name: (one["seed"], one["founders"]) for name, one in runs.items()} == {
+        "population": (42, "human"),
+        "population.s7": (7, "human.s7"),
+        "population.s8": (8, "human.s8"),
+    }
+    assert config["founders"]["human.s8"] == config["founders"]["human"]
+    assert list(config["founders"]) == ["human", "human.s7", "human.s8"]
+    assert config["figures"]["population"] == list(runs)
+    # what is measured on the founders of NAME is measured on those of its further runs
+    assert config["evaluate"]["perplexity"][0]["founders"] == list(config["founders"])
+    plan = Plan(config, "r")
+    assert plan.pool_sizes == dict.fromkeys(config["founders"], 4)
+    places = [f"founders/{pool}" for pool in config["founders"]]
+    seeds = {derive_seed("founder", place.split("/")[1], 0) for place in places}
+    assert len(seeds) == 3 and len(measures(plan, places[2], 0)["perplexity"]) == len(
+        measures(plan, places[0], 0)["perplexity"]
+    )
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"replicates": [42]}, "[42] contains 42, the seed of population itself"),
+        ({"seeds": [1], "replicates": [2]}, "[2] excludes seeds: [1]"),
+    ],
+)
+def test_further_runs_need_seeds_of_their_own(demo, change, said):
+    demo["experiments"]["population"] |= change
+    assert f"experiments.population.replicates: {said}" in mistake(demo)
 
 
 def test_another_order_of_keys_is_no_other_setting(demo):

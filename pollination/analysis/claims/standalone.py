@@ -14,37 +14,28 @@ OVL, DELTA = 0.313, -0.572  # study A, section 4
 KIND = "all"  # words, bigrams and trigrams together
 
 
-# --- theory: the independent runs of recursion.parquet are the units
+# --- theory: the independent runs are the units, all of them and not only those that are drawn
 
 
-def _w2(run: Run, role: str) -> np.ndarray:
-    """Return (generations + 1, runs): squared W2 of each run that the table keeps."""
-    table = artifacts.read_table(f"{run.plan.results}/theory/recursion.parquet").to_pandas()
-    table = table[table.role == role]
-    return table.pivot(index="generation", columns="run", values="w2").to_numpy()
+def _w2(run: Run, role: str) -> pd.DataFrame:
+    """Return the mean squared W2 of each run within analysis/theory/tables.WINDOWS (columns)."""
+    table = artifacts.read_table(f"{run.plan.results}/theory/windows.parquet").to_pandas()
+    return table[table.role == role].sort_values("run")
 
 
-def _growth(run: Run, role: str, first: float, last: float) -> np.ndarray | str:
-    """Return (runs,): log10 of the mean of the last quarter over the mean of a window.
-
-    `first` and `last`, the ends of the window, are shares of all generations.
-    """
-    w2 = _w2(run, role)[1:]
-    if len(w2) < 20:
+def _growth(run: Run, role: str, window: str) -> np.ndarray | str:
+    """Return (runs,): log10 of the mean of the last quarter over the mean of a window."""
+    w2 = _w2(run, role)
+    if w2["generations"].min() < 20:
         return "theory.generations is below 20, too few for this test"
-
-    def generation(share: float) -> int:
-        return round(share * len(w2))
-
-    window = w2[generation(first) : generation(last)]
-    return np.log10(w2[generation(0.75) :].mean(axis=0) / window.mean(axis=0))
+    return np.log10(w2["late"] / w2[window]).to_numpy()
 
 
 def _of_runs(values: np.ndarray | str, instance: str) -> list[Finding] | str:
     if isinstance(values, str):
         return values
     if len(values) < 2:
-        return "the theory keeps only one run; set theory.shown and theory.runs to 2 or more"
+        return "the theory has only one run; set theory.runs to 2 or more"
     stderr = values.std(ddof=1) / np.sqrt(len(values))
     return [
         Finding(
@@ -57,18 +48,18 @@ def _of_runs(values: np.ndarray | str, instance: str) -> list[Finding] | str:
 
 
 def w2_bounded(claim: Claim, run: Run, *_) -> list[Finding] | str:
-    return _of_runs(_growth(run, "evolution", 0.25, 0.5), "population")
+    return _of_runs(_growth(run, "evolution", "middle"), "population")
 
 
 def w2_line_grows(claim: Claim, run: Run, *_) -> list[Finding] | str:
-    return _of_runs(_growth(run, "baseline", 0.0, 0.05), "single estimator")
+    return _of_runs(_growth(run, "baseline", "early"), "single estimator")
 
 
 def w2_below_line(claim: Claim, run: Run, *_) -> list[Finding] | str:
-    level = {role: _w2(run, role) for role in ("baseline", "evolution")}
-    quarter = max(1, len(level["baseline"]) // 4)
-    logs = {role: np.log10(w2[-quarter:].mean(axis=0)) for role, w2 in level.items()}
-    return _of_runs(logs["baseline"] - logs["evolution"], "pairs of independent runs")
+    late = {role: np.log10(_w2(run, role)["late"]) for role in ("baseline", "evolution")}
+    return _of_runs(
+        late["baseline"].to_numpy() - late["evolution"].to_numpy(), "pairs of independent runs"
+    )
 
 
 def bound_holds(claim: Claim, run: Run, *_) -> list[Finding] | str:

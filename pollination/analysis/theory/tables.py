@@ -11,18 +11,24 @@ from pollination.core.seeds import derive_seed
 from pollination.core.statistics import wilson_interval
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+# parts of all generations whose mean squared W2 the claims compare
+WINDOWS = {"early": (0.0, 0.05), "middle": (0.25, 0.5), "late": (0.75, 1.0)}
 COLLAPSED = 0.1  # a run has collapsed if its sd is below a tenth of the truth's
 # n delta / sigma^2
 X = np.round(np.concatenate([np.arange(0.25, 6, 0.25), np.arange(6, 61, 1.0)]), 2)
 
 
-def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (paths, summary). paths: role, run, generation, mean, sd, w2 of `shown` runs.
+def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return (paths, summary, windows).
 
-    summary: role, generation, quantity and its mean and quantiles over all runs. Roles: evolution
-    (best of K), baseline (K = 1).
+    paths: role, run, generation, mean, sd, w2 of `shown` runs.
+
+    summary: role, generation, quantity and its mean and quantiles over all runs.
+
+    windows: role, run, number of generations, and the mean w2 of each of WINDOWS, of all runs.
+    Roles: evolution (best of K), baseline (K = 1).
     """
-    paths, summary = [], []
+    paths, summary, windows = [], [], []
     for role, k in (("evolution", theory["k"]), ("baseline", 1)):
         tracks = simulate(_setting(theory, theory["runs"], k=k), derive_seed(theory["seed"], role))
         generation = np.arange(theory["generations"] + 1)
@@ -33,7 +39,16 @@ def recursion(theory: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
         for name, track in tracks.items():
             columns = {"role": role, "generation": generation, "quantity": name, **_spread(track)}
             summary.append(pd.DataFrame(columns))
-    return pd.concat(paths), pd.concat(summary)
+        each = {name: _mean_within(tracks["w2"][1:], *ends) for name, ends in WINDOWS.items()}
+        shared = {"role": role, "generations": theory["generations"]}
+        windows.append(pd.DataFrame({"run": np.arange(theory["runs"]), **shared, **each}))
+    return pd.concat(paths), pd.concat(summary), pd.concat(windows)
+
+
+def _mean_within(w2: np.ndarray, first: float, last: float) -> np.ndarray:
+    """Return (R,): the mean over a part of the generations, at least one, from (T, R)."""
+    start = min(round(first * len(w2)), len(w2) - 1)
+    return w2[start : max(start + 1, round(last * len(w2)))].mean(axis=0)
 
 
 def sensitivity(theory: dict) -> pd.DataFrame:

@@ -40,6 +40,14 @@ class Panels:
             )
         return self._read[key]
 
+    def apart(self) -> "Panels":
+        """Return the same entries with each replicate as an ecosystem of its own."""
+        self.entries = {
+            title: {name: [name] for names in entry.values() for name in names}
+            for title, entry in self.entries.items()
+        }
+        return self
+
     def optimum(self, title: str) -> Optimum:
         return trajectories.optimum(self.ecosystems_of(title), title)
 
@@ -204,6 +212,8 @@ def from_base(shared: Panels) -> list:
 
 def runs(shared: Panels) -> list:
     """A panel per entry: mean and standard deviation of its ecosystems, as independent runs."""
+
+    shared = shared.apart()
 
     def paint(title, axis):
         mu_RT = np.array(

@@ -41,6 +41,16 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
     key = f"experiments.{name}"
     if name in RESERVED:
         mistakes.append(f"{key}: every run has a folder {name!r}; choose another name")
+    for seed in experiment["replicates"]:
+        if experiment["seeds"] or seed == experiment["seed"]:
+            why = (
+                f"excludes seeds: {experiment['seeds']}, whose runs share one founder pool; keep "
+                "one of the two keys"
+                if experiment["seeds"]
+                else f"contains {seed}, the seed of {name} itself; list other seeds"
+            )
+            mistakes.append(f"{key}.replicates: {experiment['replicates']} {why}")
+            break
     pool = None
     if "founders" not in experiment:
         mistakes.append(

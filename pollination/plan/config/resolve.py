@@ -55,10 +55,28 @@ def _placed(value: Any, data: str) -> Any:
 
 
 def _replicates(name: str, experiment: dict) -> dict[str, dict]:
-    single = {key: value for key, value in experiment.items() if key != "seeds"}
-    if not experiment["seeds"]:
-        return {name: single}
-    return {f"{name}.s{seed}": {**single, "seed": seed} for seed in experiment["seeds"]}
+    """Return the experiments of one entry, by name: itself or `seeds`, then `replicates`."""
+    single = {key: item for key, item in experiment.items() if key not in ("seeds", "replicates")}
+    runs = {f"{name}.s{seed}": single | {"seed": seed} for seed in experiment["seeds"]}
+    independent = {
+        f"{name}.s{seed}": single | {"seed": seed, "founders": f"{single.get('founders')}.s{seed}"}
+        for seed in experiment["replicates"]
+    }
+    return (runs or {name: single}) | independent
+
+
+def _own_pools(config: dict) -> None:
+    """Add the founder pools of `replicates`, and measure what their originals are measured on."""
+    pools = config["founders"]
+    for experiment in config["experiments"].values():
+        original = experiment.get("founders", "").split(".s")[0]
+        if original in pools:
+            pools.setdefault(experiment["founders"], pools[original])
+    for entry in config["evaluate"]["perplexity"]:
+        if entry["founders"] is not None:
+            entry["founders"] = [
+                pool for name in entry["founders"] for pool in pools if pool.split(".s")[0] == name
+            ]
 
 
 def check_files(config: dict, source: str = "config") -> None:
@@ -192,6 +210,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
             experiment = with_defaults(change, experiment_node)
             check_experiment(name, experiment, config, mistakes)
             config["experiments"] |= _replicates(name, experiment)
+        _own_pools(config)
         check_size(config["experiments"], mistakes)
         check_text_of(config, mistakes)
         check_synthetic(config, mistakes)
