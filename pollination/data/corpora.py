@@ -66,9 +66,9 @@ def build_corpus(
     A microworld also gets world.json and tasks/. `folder` has the name of the corpus, `spec` is
     the config's `corpora.{name}`, and `sources` are the files that the plan lists for it
     (`corpus_sources`). A document's split is a hash of (seed, doc_id), so other documents do not
-    move it. If a wanted split has fewer documents than plan/sizes.py allows, documents move into it. If
-    the corpus has its own splits (`splits`, or the splits of the corpora that it joins), doc_ids
-    begin with "{split}/". With `passages`, long documents are cut (passages.py). With `on_overlap:
+    move it. If a wanted split has fewer documents than plan/sizes.py allows, documents move into
+    it. If the corpus has its own splits (`splits`, or the splits of the corpora that it joins),
+    doc_ids begin with "{split}/". With `passages`, long documents are cut (passages.py). With `on_overlap:
     remove`, documents that contain one of `questions` are dropped before they are split or cut;
     corpus.json lists them by question.
     ValueError: there are no documents, or too few for the wanted splits, or a file is missing or

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pollination.core import artifacts
+from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.jobs import held_out_splits
 from pollination.plan.plan import Plan
 
@@ -43,13 +44,13 @@ def warning(key: str, kind: str, count: int, spec: dict) -> str | None:
     size = SIZES[kind]
     if count >= size.few:
         return None
-    remedy = (
-        f"raise {key}.questions or add questions"
-        if kind == "questions"
-        else f"add documents to {key}.splits.{'test' if kind == 'test' else 'validation'}"
-        if spec.get("splits")
-        else f"add text or raise {key}.held_out.{kind}"
-    )
+    if kind == "questions":
+        remedy = f"raise {key}.questions" if spec.get("questions") else "add questions"
+    elif spec.get("splits"):
+        remedy = f"add documents to {key}.splits.{'test' if kind == 'test' else 'validation'}"
+    else:
+        more = f"raise {key}.documents" if CORPUS_KINDS[spec["kind"]].world else "add text"
+        remedy = f"{more} or raise {key}.held_out.{kind}"
     items = size.items if count != 1 else size.items.removesuffix("s")
     return f"{key}: {count} {items}, fewer than {size.few}, so {size.effect}; {remedy} if you can"
 
