@@ -35,7 +35,9 @@ from pollination.data.passages import (
     Piece,
     Shares,
 )
-from pollination.plan.corpora import CORPUS_KINDS
+from pollination.plan.corpora import CORPUS_KINDS, kind_of
+from pollination.plan.inputs import corpus_sources
+from pollination.plan.plan import Plan
 from pollination.plan.sizes import SIZES, floors
 
 __all__ = ["build_corpus", "first_sentences", "overlap", "prompts", "read_documents"]
@@ -68,9 +70,9 @@ def build_corpus(
     (`corpus_sources`). A document's split is a hash of (seed, doc_id), so other documents do not
     move it. If a wanted split has fewer documents than plan/sizes.py allows, documents move into
     it. If the corpus has its own splits (`splits`, or the splits of the corpora that it joins),
-    doc_ids begin with "{split}/". With `passages`, long documents are cut (passages.py). With `on_overlap:
-    remove`, documents that contain one of `questions` are dropped before they are split or cut;
-    corpus.json lists them by question.
+    doc_ids begin with "{split}/". With `passages`, long documents are cut (passages.py). With
+    `on_overlap: remove`, documents that contain one of `questions` are dropped before they are
+    split or cut; corpus.json lists them by question.
     ValueError: there are no documents, or too few for the wanted splits, or a file is missing or
     unreadable.
     """
@@ -289,16 +291,15 @@ def _deal(
     return about
 
 
-def forecast(name: str, corpora: dict[str, dict], seed: int) -> dict[str, int] | None:
+def forecast(plan: Plan, name: str) -> dict[str, int] | None:
     """Return the documents of each split that a corpus will have, or None if that is unknown.
 
-    `corpora` is the config's. The counts stop at those that sizes.py calls few. ValueError: the
-    local text is unreadable, or too little.
+    Reading stops when no split has few documents (plan/sizes.py). ValueError: the local text is
+    unreadable, or too little.
     """
-    spec = corpora[name]
-    kind = CORPUS_KINDS[spec["kind"]]
+    spec, seed, kind = plan.config["corpora"][name], plan.config["data_seed"], kind_of(plan, name)
     if kind.joined:
-        parts = [forecast(part, corpora, seed) for part in spec["corpora"]]
+        parts = [forecast(plan, part) for part in spec["corpora"]]
         known = [part for part in parts if part]
         return (
             {split: sum(part[split] for part in known) for split in SPLITS}
@@ -308,7 +309,8 @@ def forecast(name: str, corpora: dict[str, dict], seed: int) -> dict[str, int] |
     if kind.world:
         documents: Callable[[], Documents] = partial(_unwritten, spec["documents"])
     elif kind.local:
-        documents = from_files(spec, seed, Path(name), ())[1]
+        sources = [Path(path) for path in corpus_sources(plan, name)]
+        documents = _function(kind.reader)(spec, seed, Path(name), sources)[1]
     else:
         return None
     dealt, least = _dealt(spec, seed, name)

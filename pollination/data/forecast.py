@@ -19,7 +19,7 @@ def expected(plan: Plan) -> dict[tuple[str, str, str], int]:
     counts = {
         ("corpora", name, split): documents[split]
         for name in dict.fromkeys(name for name, _ in used)
-        if (documents := forecast(name, corpora, seed))
+        if (documents := forecast(plan, name))
         for corpus, split in used
         if corpus == name
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from pollination.core import artifacts
 from pollination.plan.corpora import CORPUS_KINDS
@@ -65,13 +65,22 @@ def warnings(plan: Plan, counts: dict[tuple[str, str, str], int]) -> Iterator[st
 
 def found(plan: Plan) -> dict[tuple[str, str, str], int]:
     """Count the documents that the run reads and the questions, from the artifacts that exist."""
-    counts = {}
-    for name, split in held_out_splits(plan):
-        about = Path(f"{plan.results}/corpora/{name}/corpus.json")
-        if about.is_file():
-            counts["corpora", name, split] = artifacts.read_json(about)["documents"][split]
+    counts: dict[tuple[str, str, str], int] = {}
+    for name in plan.config["corpora"]:
+        documents = _read(f"{plan.results}/corpora/{name}/corpus.json", "documents") or {}
+        counts |= {("corpora", name, split): count for split, count in documents.items()}
+    if counts:
+        read = {("corpora", name, split) for name, split in held_out_splits(plan)}
+        counts = {key: count for key, count in counts.items() if key in read}
     for name in plan.config["tasks"]:
-        about = Path(f"{plan.results}/tasks/{name}/task.json")
-        if about.is_file():
-            counts["tasks", name, "questions"] = artifacts.read_json(about)["questions"]
+        count = _read(f"{plan.results}/tasks/{name}/task.json", "questions")
+        counts |= {("tasks", name, "questions"): count} if count is not None else {}
     return counts
+
+
+def _read(path: str, key: str) -> Any:
+    """Return a value of a JSON artifact; None if it is absent or damaged (its readers say so)."""
+    try:
+        return artifacts.read_json(path).get(key)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -28,6 +28,7 @@ from pollination.data.hub import stage_hub
 from pollination.data.microworld import World
 from pollination.data.passages import cut
 from pollination.data.vocabulary import count_words, vocabulary
+from pollination.plan.plan import Plan
 from tests.conftest import shared
 
 SPLITS = ("train", "validation", "test", "prompts")
@@ -650,13 +651,14 @@ def test_check_counts_what_the_job_will_write(tmp_path):
         "own": {"kind": "files"} | common | {"splits": own},
         "world": {"kind": "microworld", "people": 6, "documents": 300} | common,
     }
+    union = {"kind": "union", "corpora": ["books", "own"]} | common
+    plan = Plan({"corpora": corpora | {"both": union}, "data_seed": 3}, "results/x")
     for name, spec in corpora.items():
         build_corpus(spec | {"passages": "none"} if name == "world" else spec, 3, tmp_path / name)
         made = artifacts.read_json(tmp_path / name / "corpus.json")["documents"]
-        assert forecast(name, corpora, 3) == made
-    both = corpora | {"both": {"kind": "union", "corpora": ["books", "own"]} | common}
-    counts = forecast("both", both, 3)
-    assert counts["prompts"] == sum(forecast(part, both, 3)["prompts"] for part in ("books", "own"))
+        assert forecast(plan, name) == made
+    both = forecast(plan, "both")
+    assert both["prompts"] == sum(forecast(plan, part)["prompts"] for part in ("books", "own"))
 
 
 def test_the_fast_search_agrees_with_a_plain_one(tmp_path):
