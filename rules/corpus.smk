@@ -1,13 +1,20 @@
 """Turn a grammar, local files or the hub into documents, tokenizers and packed tokens.
 
 INPUTS   the config's corpora and models; local files; the hub (stage_* rules run where there is a
-         network)
+         network); questions of staged tasks, to search the text for them
 OUTPUTS  <results>/corpora/{corpus}/, <results>/models/{model}/,
          <results>/tokens/{model}/{corpus}/{split}.bin
 """
 
 from pollination.plan.corpora import CORPUS_KINDS
-from pollination.plan.inputs import checked_tasks, corpus_sources, staged_files, tokenizer_corpus
+from pollination.plan.inputs import (
+    checked_tasks,
+    corpus_settings,
+    corpus_sources,
+    removed_questions,
+    staged_files,
+    tokenizer_corpus,
+)
 from pollination.plan.layout import pretrained_from
 
 
@@ -44,7 +51,7 @@ rule stage_corpus:
         "../envs/pollination.yaml"
     params:
         recipe=2,
-        corpus=setting("corpora/{corpus}"),
+        corpus=ask(corpus_settings, "corpus", is_download=True),
     message:
         "Downloading corpus {wildcards.corpus} from the hub"
     script:
@@ -53,7 +60,8 @@ rule stage_corpus:
 
 rule build_corpus:
     input:
-        ask(corpus_sources, "corpus"),
+        sources=ask(corpus_sources, "corpus"),
+        questions=ask(removed_questions, "corpus"),
     output:
         train="<results>/corpora/{corpus}/train.parquet",
         validation="<results>/corpora/{corpus}/validation.parquet",
@@ -76,7 +84,7 @@ rule build_corpus:
         runtime=minutes(240),
     params:
         recipe=1,
-        corpus=setting("corpora/{corpus}"),
+        corpus=ask(corpus_settings, "corpus"),
         seed=config["data_seed"],
     message:
         "Splitting corpus {wildcards.corpus} into training text, held-out text and prompts"
@@ -110,7 +118,7 @@ rule build_microworld:
         runtime=minutes(60),
     params:
         recipe=1,
-        corpus=setting("corpora/{corpus}"),
+        corpus=ask(corpus_settings, "corpus"),
         seed=config["data_seed"],
     message:
         "Generating the microworld {wildcards.corpus}"
@@ -122,6 +130,8 @@ rule check_overlap:
     input:
         questions=checked_tasks(plan),
         train="<results>/corpora/{corpus}/train.parquet",
+        validation="<results>/corpora/{corpus}/validation.parquet",
+        prompts="<results>/corpora/{corpus}/prompts.parquet",
     output:
         overlap="<results>/corpora/{corpus}/overlap.json",
         run="<results>/corpora/{corpus}/overlap.run.json",
@@ -135,7 +145,7 @@ rule check_overlap:
         mem_mb=grows(8000),
         runtime=minutes(240),
     params:
-        recipe=1,
+        recipe=2,
         max_overlap=setting("corpora/{corpus}/max_overlap"),
     message:
         "Searching corpus {wildcards.corpus} for benchmark questions"

@@ -9,12 +9,18 @@ OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages
 """
 
 from pollination.core.settings import lean, schema
+from pollination.plan.sizes import found, warnings
 from pollination.plan.figures import REPORT
 from pollination.plan.report import figure_config, figure_inputs, report_files
 
 
 localrules:
     write_config,
+
+
+if workflow.is_main_process:
+    # The first page of the report states these counts of artifacts. No rule reads this key.
+    config = config | {"small": list(warnings(plan, found(plan)))}
 
 
 rule figures:
@@ -36,7 +42,7 @@ rule write_config:
     conda:
         "../envs/pollination.yaml"
     params:
-        config=lean(config, schema()),
+        config=lean(plan.config, schema()),
     message:
         "Saving the config of run {config[run]} with all defaults"
     script:

@@ -14,7 +14,7 @@ from pollination.cli.completion import completed_by, config_files, experiments
 from pollination.core.sanitize import line
 from pollination.core.settings import schema, whole
 from pollination.plan.config.loading import preset, read_yaml
-from pollination.plan.config.resolve import resolve
+from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.plan import Plan
 
 PROGRESS_S = 10.0  # between progress lines in a file
@@ -57,6 +57,20 @@ def read_plan(configfile: str) -> Plan:
     """
     config = resolve(read_yaml(configfile), configfile)
     return Plan(config, f"results/{config['run']}")
+
+
+def few(plan: Plan, configfile: str) -> list[str]:
+    """Return a line for each split of a corpus and benchmark that will be small (plan/sizes.py).
+
+    ConfigError: local text is unreadable, or too little.
+    """
+    from pollination.data.forecast import expected  # loads pyarrow, so not for `--help`
+    from pollination.plan.sizes import warnings
+
+    try:
+        return list(warnings(plan, expected(plan)))
+    except ValueError as mistake:
+        raise ConfigError([str(mistake)], configfile) from None
 
 
 def read_run(folder: str) -> Plan:

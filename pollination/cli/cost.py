@@ -18,10 +18,13 @@ Exit status:
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pollination.cli.common import add_configfile, bytes_, read_plan, table
+from pollination.cli.common import add_configfile, bytes_, few, read_plan, table
 from pollination.core import artifacts
+from pollination.plan.config.resolve import ConfigError, check_files
+from pollination.plan.plan import Plan
 
 if TYPE_CHECKING:
     from pollination.analysis.cost import Estimate
@@ -67,7 +70,7 @@ def run(arguments) -> int:
     plan = read_plan(arguments.configfile)
     counts = _parameter_counts(arguments.parameters, plan.config["models"])
     preview = estimate(plan, read_rates(arguments.hardware), arguments.gpus, counts)
-    print("\n".join(report(preview, plan.results, arguments.hardware)))
+    print("\n".join(report(preview, plan.results, arguments.hardware, _small(plan, arguments))))
     if arguments.json:
         artifacts.write_json(arguments.json, preview.as_json())
     return int(bool(preview.unknown))
@@ -105,12 +108,27 @@ def _assumed_hardware(preview: "Estimate", hardware: str | None) -> list[str]:
     return [*lines, '  Below, one "GPU" is one unit of this hardware.']
 
 
-def report(preview: "Estimate", results: str, hardware: str | None = None) -> list[str]:
-    """Return the estimate as lines of text; `hardware` is the name that the user gave."""
+def _small(plan: Plan, arguments) -> list[str]:
+    """Return the warnings of `pollination check`; none while local text is absent or unreadable."""
+    try:
+        check_files(plan.config, arguments.configfile)
+        return few(plan, arguments.configfile)
+    except ConfigError:
+        return []
+
+
+def report(
+    preview: "Estimate", results: str, hardware: str | None = None, small: Sequence[str] = ()
+) -> list[str]:
+    """Return the estimate as lines of text; `hardware` is the name that the user gave.
+
+    `small` are warnings about small splits and benchmarks.
+    """
     from pollination.analysis.cost import KINDS
 
     lines = [
         f"Estimated cost of {results}",
+        *(f"warning: {line}" for line in small),
         "",
         *_assumed_hardware(preview, hardware),
         "",

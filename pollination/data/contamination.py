@@ -1,19 +1,23 @@
-"""Find benchmark questions that occur word for word in training text."""
+"""Find benchmark questions that occur word for word in text that models read."""
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 
+from pollination.core import artifacts
 from pollination.data.files import read_documents
 
 # A question is found by its first words. Shorter questions match by chance: they are not checked.
 SHINGLE_WORDS = 8
 BATCH_CHARACTERS = 2_000_000
 EXAMPLES = 10
+# Models train on train and continue prompts; validation text chooses checkpoints. Test text is only
+# measured: no model trains on it, and nothing is chosen by it.
+READ_SPLITS = ("train", "validation", "prompts")
 
 _WORD = re.compile(r"[^\W_]+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's weight vanishes modulo 2**64
@@ -62,45 +66,78 @@ class _Shingles:
         return starts[self.hashes[places] == hashes[starts]].tolist()
 
 
-def overlap(folder: Path, questions: Iterable[str]) -> dict:
-    """Count the questions that occur in a training document as a contiguous word sequence.
+class Questions:
+    """Benchmark questions to find in documents as a contiguous sequence of words.
 
     Questions and documents are compared as words of letters and digits, in NFKC and lower case.
-    Return the counts questions (all), not_checked (shorter than 8 words) and overlapping, and up to
-    10 examples {question, doc_id}.
+    Questions of fewer than 8 words are not looked for (`not_checked` counts them).
     """
-    asked = list(questions)
-    texts: dict[tuple[str, ...], list[str]] = {}
-    for text in asked:
-        texts.setdefault(tuple(normalised_words(text)), []).append(text)
-    long = {words: originals for words, originals in texts.items() if len(words) >= SHINGLE_WORDS}
-    shingles, matches = _Shingles(long), {}  # matches: a question's words -> doc_id
 
-    def search(words: list[str], documents: list[tuple[int, str]]) -> None:
-        ends = [end for end, _ in documents]
-        for start in shingles.find(words):
-            for question in shingles.by_start.get(tuple(words[start : start + SHINGLE_WORDS]), ()):
-                stop = start + len(question)
-                if question not in matches and tuple(words[start:stop]) == question:
-                    document = int(np.searchsorted(ends, start, side="right"))
-                    matches[question] = documents[document][1]
+    def __init__(self, questions: Iterable[str]) -> None:
+        self.texts: dict[tuple[str, ...], list[str]] = {}  # words -> the questions as written
+        for text in questions:
+            self.texts.setdefault(tuple(normalised_words(text)), []).append(text)
+        self.total = sum(map(len, self.texts.values()))
+        self.not_checked = sum(
+            len(texts) for words, texts in self.texts.items() if len(words) < SHINGLE_WORDS
+        )
+        self._shingles = _Shingles(words for words in self.texts if len(words) >= SHINGLE_WORDS)
 
-    words, documents, characters = [], [], 0
-    for doc_id, text in read_documents(folder, "train") if long else ():
-        # no question contains the word "", so no match spans two documents
-        words += [*normalised_words(text), ""]
-        documents.append((len(words), doc_id))
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            search(words, documents)
-            words, documents, characters = [], [], 0
-    search(words, documents)
+    def search(
+        self, documents: Iterable[tuple[str, str]]
+    ) -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+        """Yield (doc_id, text, the words of each question in it) of every document, in order."""
+        batch: list[tuple[str, str]] = []
+        characters = 0
+        for doc_id, text in documents:
+            batch.append((doc_id, text))
+            characters += len(text)
+            if characters >= BATCH_CHARACTERS:
+                yield from self._search(batch)
+                batch, characters = [], 0
+        yield from self._search(batch)
+
+    def _search(
+        self, batch: list[tuple[str, str]]
+    ) -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+        found: list[dict[tuple[str, ...], None]] = [{} for _ in batch]
+        if len(self._shingles.hashes):
+            words: list[str] = []
+            ends = []
+            for _, text in batch:
+                # no question contains the word "", so no match spans two documents
+                words += [*normalised_words(text), ""]
+                ends.append(len(words))
+            for start in self._shingles.find(words):
+                beginning = tuple(words[start : start + SHINGLE_WORDS])
+                for question in self._shingles.by_start.get(beginning, ()):
+                    if tuple(words[start : start + len(question)]) == question:
+                        found[int(np.searchsorted(ends, start, side="right"))][question] = None
+        for (doc_id, text), questions in zip(batch, found, strict=True):
+            yield doc_id, text, list(questions)
+
+
+def read_questions(paths: Iterable[Path]) -> list[str]:
+    """Return the questions of staged tasks (their questions.parquet)."""
+    return [text for path in paths for text in artifacts.read_table(path)["question"].to_pylist()]
+
+
+def overlap(folder: Path, questions: Iterable[str]) -> dict:
+    """Count the questions that occur in the text of a corpus folder that models read.
+
+    That text is the splits READ_SPLITS. Return the counts questions (all), not_checked (shorter
+    than 8 words) and overlapping, and up to 10 examples {question, doc_id, split}.
+    """
+    asked = Questions(questions)
+    matches: dict[tuple[str, ...], dict] = {}
+    for split in READ_SPLITS if asked.total > asked.not_checked else ():
+        for doc_id, _, found in asked.search(read_documents(folder, split)):
+            for words in found:
+                place = {"question": asked.texts[words][0], "doc_id": doc_id, "split": split}
+                matches.setdefault(words, place)
     return {
-        "questions": len(asked),
-        "not_checked": sum(len(texts[words]) for words in texts if words not in long),
-        "overlapping": sum(len(long[question]) for question in matches),
-        "examples": [
-            {"question": long[question][0], "doc_id": doc_id}
-            for question, doc_id in list(matches.items())[:EXAMPLES]
-        ],
+        "questions": asked.total,
+        "not_checked": asked.not_checked,
+        "overlapping": sum(len(asked.texts[words]) for words in matches),
+        "examples": list(matches.values())[:EXAMPLES],
     }

@@ -5,7 +5,7 @@ The text comes from a grammar, local files, the hub, other corpora or an experim
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pollination.core import artifacts
 from pollination.core.seeds import derive_seed
-from pollination.data.contamination import overlap
+from pollination.data.contamination import Questions, overlap
 from pollination.data.files import (
     read_documents,
     read_files,
@@ -27,12 +27,25 @@ from pollination.data.files import (
     resolve_files,
 )
 from pollination.data.microworld import World
-from pollination.plan.corpora import CORPUS_KINDS
+from pollination.data.passages import (
+    HELD_OUT,
+    PASSAGE,
+    JoinedSplits,
+    OwnSplits,
+    Piece,
+    Shares,
+)
+from pollination.plan.corpora import CORPUS_KINDS, kind_of
+from pollination.plan.inputs import corpus_sources
+from pollination.plan.plan import Plan
+from pollination.plan.sizes import SIZES, floors
 
 __all__ = ["build_corpus", "first_sentences", "overlap", "prompts", "read_documents"]
 
 SPLITS = ("train", "validation", "test", "prompts")
 SCHEMA = pa.schema([("doc_id", pa.string()), ("text", pa.string())])
+FORECAST_CHARACTERS = 100_000_000  # of text that a forecast reads at most
+MOVES = 20  # of documents between splits, each after the corpus was read again
 BATCH_CHARACTERS = 8_000_000  # of text that each split holds in memory until it is written
 # Documents per seed. A larger microworld corpus begins with the documents of a smaller one.
 WORLD_CHUNK = 1000
@@ -40,24 +53,34 @@ WORLD_CHUNK = 1000
 Documents = Iterator[tuple[str, str | None]]
 Read = tuple[dict, Callable[[], Documents]]
 """The entries of corpus.json about a source, and a function that iterates over its documents."""
+Dealt = Shares | OwnSplits | JoinedSplits
 
 
-def build_corpus(spec: dict, seed: int, folder: Path, sources: Sequence[Path] = ()) -> None:
+def build_corpus(
+    spec: dict,
+    seed: int,
+    folder: Path,
+    sources: Sequence[Path] = (),
+    questions: Iterable[str] = (),
+) -> None:
     """Write {train,validation,test,prompts}.parquet (doc_id, text) and corpus.json.
 
     A microworld also gets world.json and tasks/. `folder` has the name of the corpus, `spec` is
     the config's `corpora.{name}`, and `sources` are the files that the plan lists for it
     (`corpus_sources`). A document's split is a hash of (seed, doc_id), so other documents do not
-    move it. If a wanted split stays empty, one document is moved into it. If the corpus has its
-    own splits (`splits`, or the splits of the corpora that it joins), doc_ids begin with
-    "{split}/".
-    ValueError: there are no documents, or fewer than wanted splits, or a file is missing or
+    move it. If a wanted split has fewer documents than plan/sizes.py allows, documents move into
+    it. If the corpus has its own splits (`splits`, or the splits of the corpora that it joins),
+    doc_ids begin with "{split}/". With `passages`, long documents are cut (passages.py). With
+    `on_overlap: remove`, documents that contain one of `questions` are dropped before they are
+    split or cut; corpus.json lists them by question.
+    ValueError: there are no documents, or too few for the wanted splits, or a file is missing or
     unreadable.
     """
     folder = Path(folder)
     read = _function(CORPUS_KINDS[spec["kind"]].reader)
     about, documents = read(spec, seed, folder, sources)
-    about |= _write_splits(documents, spec, seed, folder)
+    asked = Questions(questions) if spec.get("on_overlap") == "remove" else None
+    about |= _write_splits(documents, spec, seed, folder, asked)
     artifacts.write_json(folder / "corpus.json", {"kind": spec["kind"], "seed": seed} | about)
 
 
@@ -155,60 +178,69 @@ def _union(folders: list[Path]) -> Documents:
             )
 
 
-class _EmptySplit(Exception):
-    """A wanted split has no document. `doc_id` moves into it."""
+class _Again(Exception):
+    """The splits must be written again: long documents are cut, or a passage moves (`move`)."""
 
-    def __init__(self, doc_id: str, split: str) -> None:
-        self.move = {doc_id: split}
+    def __init__(self, move: dict[str, str] | None = None) -> None:
+        self.move = move
 
 
-def _write_splits(documents: Callable[[], Documents], spec: dict, seed: int, folder: Path) -> dict:
-    """Write the four files, all or none. Return the counts for corpus.json.
+def _write_splits(
+    documents: Callable[[], Documents], spec: dict, seed: int, folder: Path, asked: Questions | None
+) -> dict:
+    """Write the four files, all or none. Return the counts for corpus.json."""
+    dealt, least = _dealt(spec, seed, folder.name)
+    return _settled(
+        lambda: _write_once(documents(), spec, dealt, least, folder, asked),
+        dealt,
+        f"corpora.{folder.name}",
+    )
+
+
+def _settled(deal: Callable[[], dict], dealt: Dealt, key: str) -> dict:
+    """Return what `deal` returns, after documents moved or were cut so that every split is filled.
 
     A small corpus may be read more than once.
     """
-    if CORPUS_KINDS[spec["kind"]].joined:
-        return _write_once(
-            documents(), spec, lambda doc_id: (doc_id.split("/")[0],), ["train"], folder
-        )
-    if spec.get("splits"):
-        # a data set has no split for prompts; its validation text is not trained on either
-        own = {"train": ("train",), "validation": ("validation", "prompts"), "test": ("test",)}
+    for _ in range(MOVES):
         try:
-            return _write_once(
-                documents(), spec, lambda doc_id: own[doc_id.split("/")[0]], ["train"], folder
-            )
-        except _EmptySplit:
-            raise ValueError(
-                f"corpora.{folder.name}.splits.train: {spec['splits'].get('train')!r} holds no "
-                "usable document. Correct it, column or min_characters"
-            ) from None
+            return deal()
+        except _Again as again:
+            if again.move is None:
+                dealt.characters = PASSAGE
+            elif isinstance(dealt, Shares):
+                dealt.moved |= again.move
+    raise ValueError(
+        f"{key}.held_out: the documents are too few for the wanted splits. Add documents, or set a "
+        "share to 0"
+    )
+
+
+def _dealt(spec: dict, seed: int, name: str) -> tuple[Dealt, dict[str, int]]:
+    """Return how documents get to splits, and the least number of documents of each split."""
+    if CORPUS_KINDS[spec["kind"]].joined:
+        return JoinedSplits(), {"train": 1}
+    characters = spec["passages"] if isinstance(spec.get("passages"), int) else None
+    if spec.get("splits"):
+        return OwnSplits(characters), {"train": 1} | floors(HELD_OUT)
     fractions = {"validation": 0.02, "test": 0.02, "prompts": 0.05} | spec.get("held_out", {})
     if sum(fractions.values()) >= 1:
         raise ValueError(
-            f"corpora.{folder.name}.held_out: the shares {fractions} sum to "
+            f"corpora.{name}.held_out: the shares {fractions} sum to "
             f"{sum(fractions.values()):g}; allowed: less than 1, because the rest is the training "
             "text. Lower a share"
         )
-    moved: dict[str, str] = {}
-
-    def splits_of(doc_id: str) -> tuple[str]:
-        return (moved.get(doc_id) or _split(seed, doc_id, fractions),)
-
-    wanted = ["train", *(split for split in SPLITS[1:] if fractions[split] > 0)]
-    while True:
-        try:
-            return _write_once(documents(), spec, splits_of, wanted, folder)
-        except _EmptySplit as empty:
-            moved.update(empty.move)
+    wanted = [split for split in HELD_OUT if fractions[split] > 0]
+    return Shares(seed, fractions, characters), {"train": 1} | floors(wanted)
 
 
 def _write_once(
     documents: Documents,
     spec: dict,
-    splits_of: Callable[[str], tuple[str, ...]],
-    wanted: list[str],
+    dealt: Dealt,
+    least: dict[str, int],
     folder: Path,
+    asked: Questions | None,
 ) -> dict:
     with ExitStack() as stack:
         paths = {
@@ -216,36 +248,184 @@ def _write_once(
             for split in SPLITS
         }
         writers = {split: stack.enter_context(_Writer(path)) for split, path in paths.items()}
-        skipped: Counter = Counter()
-        for doc_id, text in _kept(documents, spec, skipped):
-            for split in splits_of(doc_id):
-                writers[split].add(doc_id, text)
-        counts = {split: writer.documents for split, writer in writers.items()}
-        total = sum(counts.values())
-        reasons = (
-            ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-            or "the source has none"
+        return _deal(documents, spec, dealt, least, folder.name, asked, writers)
+
+
+def _deal(
+    documents: Iterable[tuple[str, str | None]],
+    spec: dict,
+    dealt: Dealt,
+    least: dict[str, int],
+    name: str,
+    asked: Questions | None,
+    writers: Mapping[str, "_Count"],
+) -> dict:
+    skipped: Counter = Counter()
+    removed: dict[str, list[str]] = {}
+    longest = 0
+    kept = _kept(documents, spec, skipped)
+    for doc_id, text in _without(asked, kept, dealt, removed) if asked else kept:
+        longest = max(longest, len(text))
+        for piece in dealt.pieces(doc_id, text):
+            writers[piece.split].add(piece)
+    counts = {split: writer.documents for split, writer in writers.items()}
+    few = [split for split in least if split in dealt.fills and counts[split] < SIZES[split].few]
+    is_auto = spec.get("passages", "auto") == "auto" and not CORPUS_KINDS[spec["kind"]].world
+    if few and is_auto and not dealt.characters and longest > 2 * PASSAGE:
+        raise _Again
+    _check_counts(writers, least, skipped, removed, spec, name, dealt)
+    about: dict = {
+        "documents": counts,
+        "characters": {split: writer.characters for split, writer in writers.items()},
+        "skipped": dict(skipped),
+    }
+    if dealt.characters and longest > 2 * dealt.characters:
+        about["passage_characters"] = dealt.characters
+    if asked:
+        about["removed"] = {
+            "documents": len({doc_id for ids in removed.values() for doc_id in ids}),
+            "questions": [
+                {"question": question, "doc_ids": ids} for question, ids in removed.items()
+            ],
+        }
+    return about
+
+
+def forecast(plan: Plan, name: str) -> dict[str, int] | None:
+    """Return the documents of each split that a corpus will have, or None if that is unknown.
+
+    Reading stops when no split has few documents (plan/sizes.py). ValueError: the local text is
+    unreadable, or too little.
+    """
+    spec, seed, kind = plan.config["corpora"][name], plan.config["data_seed"], kind_of(plan, name)
+    if kind.joined:
+        parts = [forecast(plan, part) for part in spec["corpora"]]
+        known = [part for part in parts if part]
+        return (
+            {split: sum(part[split] for part in known) for split in SPLITS}
+            if len(known) == len(parts)
+            else None
         )
-        if total == 0:
-            raise ValueError(
-                f"corpora.{folder.name}: the corpus is empty, because no document is usable "
-                f"({reasons}). Correct its source, column or min_characters"
-            )
-        if total < len(wanted):
-            raise ValueError(
-                f"corpora.{folder.name}.held_out: {total} documents cannot fill the splits "
-                f"{', '.join(wanted)}; allowed: at least one document per split. Add documents, or "
-                "set a share of held_out to 0"
-            )
-        empty = [split for split in wanted if counts[split] == 0]
-        if empty:
-            donor = max(SPLITS, key=lambda split: counts[split])
-            raise _EmptySplit(writers[donor].first, empty[0])
-        characters = {split: writer.characters for split, writer in writers.items()}
-        return {"documents": counts, "characters": characters, "skipped": dict(skipped)}
+    if kind.world:
+        documents: Callable[[], Documents] = partial(_unwritten, spec["documents"])
+    elif kind.local:
+        sources = [Path(path) for path in corpus_sources(plan, name)]
+        documents = _function(kind.reader)(spec, seed, Path(name), sources)[1]
+    else:
+        return None
+    dealt, least = _dealt(spec, seed, name)
+    read = _Enough(documents, least)
+
+    def deal() -> dict:
+        return _deal(read, spec, dealt, least, name, None, read.begin())
+
+    try:
+        _settled(deal, dealt, f"corpora.{name}")
+    except ValueError:
+        if not read.too_long:
+            raise
+    if read.too_long:
+        return None
+    return {split: count.documents for split, count in read.counts.items()}
 
 
-def _kept(documents: Documents, spec: dict, skipped: Counter) -> Iterator[tuple[str, str]]:
+def _unwritten(documents: int) -> Documents:
+    """Yield the doc_ids of a microworld. Its texts are not needed, and long to write."""
+    return ((str(n), "?") for n in range(documents))
+
+
+class _Enough:
+    """Iterates over documents until every held-out split has enough, or FORECAST_CHARACTERS."""
+
+    def __init__(self, documents: Callable[[], Documents], least: dict[str, int]) -> None:
+        self.documents, self.wanted = documents, [split for split in least if split in SIZES]
+        self.counts: dict[str, _Count] = {}
+        self.too_long = False
+
+    def begin(self) -> dict[str, "_Count"]:
+        self.counts = {split: _Count() for split in SPLITS}
+        return self.counts
+
+    def __iter__(self) -> Documents:
+        characters = 0
+        for doc_id, text in self.documents():
+            yield doc_id, text
+            enough = (self.counts[split].documents >= SIZES[split].few for split in self.wanted)
+            if self.counts["train"].documents and all(enough):
+                return
+            characters += len(text or "")
+            if characters > FORECAST_CHARACTERS:
+                self.too_long = True
+                return
+
+
+def _check_counts(
+    writers: Mapping[str, "_Count"],
+    least: dict[str, int],
+    skipped: Counter,
+    removed: dict[str, list[str]],
+    spec: dict,
+    name: str,
+    dealt: Dealt,
+) -> None:
+    """Raise _Again if a document must move to another split, and a ValueError if none can."""
+    held = {split: writer.passages for split, writer in writers.items()}
+    gone = len({doc_id for ids in removed.values() for doc_id in ids})
+    lost = f"on_overlap: remove dropped {gone} documents that contain benchmark questions"
+    remedy = f". {lost}; correct corpora.{name}.on_overlap or add text" if gone else ""
+    total = sum(held.values())
+    if total == 0:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise ValueError(
+            f"corpora.{name}: the corpus is empty, because no document is usable "
+            f"({reasons or 'the source has none'}). Correct its source, column or "
+            f"min_characters{remedy}"
+        )
+    empty = [split for split, count in least.items() if held[split] < count]
+    if isinstance(dealt, JoinedSplits) and gone:
+        # the parts may have no prompts of their own; a removal must not take the last ones
+        before = {doc_id.split("/")[0] for ids in removed.values() for doc_id in ids}
+        empty += sorted(split for split in before if held[split] == 0 and split not in empty)
+    if empty and not isinstance(dealt, Shares):
+        split = empty[0]
+        source = "validation" if split == "prompts" else split
+        place = f"splits.{source}: {spec['splits'].get(source)!r}" if spec.get("splits") else split
+        raise ValueError(
+            f"corpora.{name}.{place} holds "
+            + ("no usable document" if held[split] == 0 else f"{held[split]} usable document")
+            + f" for {split}; allowed: {max(1, least.get(split, 1))} or more. Correct it, column "
+            f"or min_characters{remedy}"
+        )
+    if total < sum(least.values()):
+        raise ValueError(
+            f"corpora.{name}.held_out: {total} documents cannot fill the splits "
+            f"{', '.join(least)}; allowed: {sum(least.values())} or more. Add documents, or "
+            f"set a share of held_out to 0{remedy}"
+        )
+    if empty:
+        donor = max(SPLITS, key=lambda split: held[split] - least.get(split, 0))
+        raise _Again({writers[donor].movable: empty[0]})
+
+
+def _without(
+    asked: Questions, documents: Iterator[tuple[str, str]], dealt: Dealt, removed: dict
+) -> Iterator[tuple[str, str]]:
+    """Yield the documents without benchmark questions. List the others in `removed` by question.
+
+    The test text of a data set's own splits stays complete: no model trains on it.
+    """
+    for doc_id, text, found in asked.search(documents):
+        is_kept = doc_id.startswith("test/") and not isinstance(dealt, Shares)
+        if found and not is_kept:
+            for words in found:
+                removed.setdefault(asked.texts[words][0], []).append(doc_id)
+        else:
+            yield doc_id, text
+
+
+def _kept(
+    documents: Iterable[tuple[str, str | None]], spec: dict, skipped: Counter
+) -> Iterator[tuple[str, str]]:
     """Yield the usable documents. Count the others in `skipped` by reason."""
     least, most = spec.get("min_characters", 1), spec.get("max_documents") or float("inf")
     used: Counter[str] = Counter()
@@ -263,30 +443,34 @@ def _kept(documents: Documents, spec: dict, skipped: Counter) -> Iterator[tuple[
             yield doc_id, text
 
 
-def _split(seed: int, doc_id: str, fractions: dict[str, float]) -> str:
-    place = derive_seed(seed, "split", doc_id) / 2**63
-    for split, fraction in fractions.items():
-        if place < fraction:
-            return split
-        place -= fraction
-    return "train"
+class _Count:
+    """Count documents, passages and characters of a split."""
+
+    def __init__(self) -> None:
+        self.documents = self.passages = self.characters = 0
+        self.movable = ""
+        """The document or passage that another split gets if it has too few."""
+
+    def add(self, piece: Piece) -> None:
+        self.movable = self.movable or piece.last
+        self.documents += 1
+        self.passages += piece.passages
+        self.characters += len(piece.text)
 
 
-class _Writer:
+class _Writer(_Count):
     """Append documents to a parquet file in row groups of about BATCH_CHARACTERS."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.file = pq.ParquetWriter(path, SCHEMA, compression="zstd")
         self.rows: list[tuple[str, str]] = []
-        self.held = self.documents = self.characters = 0
-        self.first = ""
+        self.held = 0
 
-    def add(self, doc_id: str, text: str) -> None:
-        self.first = self.first or doc_id
-        self.rows.append((doc_id, text))
-        self.documents += 1
-        self.characters += len(text)
-        self.held += len(text) + 100  # empty and tiny documents also fill a batch
+    def add(self, piece: Piece) -> None:
+        super().add(piece)
+        self.rows.append((piece.doc_id, piece.text))
+        self.held += len(piece.text) + 100  # empty and tiny documents also fill a batch
         if self.held >= BATCH_CHARACTERS:
             self.flush()
 

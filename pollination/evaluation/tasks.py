@@ -40,6 +40,7 @@ from pollination.evaluation.templates import (
     require_columns,
     stage_lm_eval,
 )
+from pollination.plan.sizes import SIZES
 
 log = logging.getLogger("pollination")
 
@@ -79,9 +80,12 @@ def stage_task(
     label, leaves, splits = stage["template"], stage["leaves"], stage["splits"]
     asked = splits["evaluated"]
     total = sum(len(leaf["tables"][asked]) for leaf in leaves)
-    if total == 0:
+    least = SIZES["questions"].floor
+    if total < least:
+        has = f"{total} question" if total else "no questions"
         raise ValueError(
-            f"task {label!r}: split {asked!r} has no questions; add questions to its data"
+            f"task {label!r}: split {asked!r} has {has}; allowed: {least} or more. Add questions "
+            "to its data"
         )
     if (spec.get("questions") or 0) > total:
         log.warning(

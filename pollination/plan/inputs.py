@@ -125,6 +125,48 @@ def checked_tasks(plan: Plan) -> list[str]:
     ]
 
 
+def removed_questions(plan: Plan, corpus: str) -> list[str]:
+    """Return the questions whose documents a corpus drops; none unless `on_overlap` is remove."""
+    removes = plan.config["corpora"][corpus]["on_overlap"] == "remove"
+    return checked_tasks(plan) if removes else []
+
+
+def corpus_settings(plan: Plan, corpus: str, is_download: bool = False) -> dict:
+    """Return an entry of `corpora` without later keys that the job does not read.
+
+    A download reads neither of them, and no kind that cuts no document reads `passages`.
+    """
+    kind = kind_of(plan, corpus)
+    unread = ["passages"] if is_download or kind.joined or kind.world else []
+    unread += ["on_overlap"] if is_download else []
+    spec = plan.config["corpora"][corpus]
+    kept = {key: value for key, value in spec.items() if key not in unread}
+    return lean(kept, definition("corpus"))
+
+
+def read_corpora(plan: Plan, place: str, member: int) -> list[str]:
+    """Return the corpora whose text reaches a member, to search them for benchmark questions.
+
+    These are the text that its founder trains on, the text that chooses its checkpoint, the prompts
+    that are in a child's training text, and those of the pool that made its pretrained model.
+    """
+    first = place.split("/")[0]
+    corpora = [corpus_of(plan, place, member)]
+    if first == "founders":
+        if pool_of(plan, place)["train"]["checkpoint"] == "best":
+            corpora.append(validation(plan, place, member))
+    elif first != "base":
+        experiment = plan.experiment(first)
+        if experiment["train"]["checkpoint"] == "best":
+            corpora.append(validation(plan, place, member))
+        if experiment["generate"]["prompt"] != "blocks":
+            corpora.append(prompt_corpus(plan, first, member))
+    source = plan.config["models"][model_of(plan, place, member)]["pretrained"]
+    if isinstance(source, dict):
+        corpora += read_corpora(plan, f"founders/{source['founders']}", 0)
+    return list(dict.fromkeys(corpora))
+
+
 def task_sources(plan: Plan, task: str) -> list[str]:
     spec = plan.config["tasks"][task]
     if spec["kind"] == "microworld":

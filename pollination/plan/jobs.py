@@ -17,6 +17,7 @@ from pollination.plan.inputs import (
     parent_weights,
     parents_write,
     prompt_inputs,
+    removed_questions,
     task_sources,
     tokenizer_corpus,
 )
@@ -233,12 +234,24 @@ def _prepared(plan: Plan) -> set[str]:
     for folder, sources in (
         ("models", tokenizer_corpus),
         ("corpora", corpus_sources),
+        ("corpora", removed_questions),
         ("tasks", task_sources),
     ):
         for name in {path.split("/")[1] for path in needed if path.startswith(f"{folder}/")}:
             paths = sources(plan, name)
             needed |= {path.removeprefix(base) for path in paths if path.startswith(base)}
     return needed
+
+
+def held_out_splits(plan: Plan) -> list[tuple[str, str]]:
+    """Return (corpus, split) of the validation text, test text and prompts that the run reads."""
+    found = set()
+    for path in _needed(plan):
+        *_, folder, file = path.split("/")
+        split = file.split(".")[0]
+        if split in ("validation", "test", "prompts") and file.endswith((".parquet", ".bin")):
+            found.add((folder, split))
+    return sorted(found)
 
 
 def _needed(plan: Plan) -> set[str]:

@@ -5,7 +5,14 @@ from pollination.core.settings import definition, lean
 from pollination.plan.config.userfiles import code_digests
 from pollination.plan.config.values import OWN, listed
 from pollination.plan.corpora import kind_of
-from pollination.plan.inputs import child_inputs, founder_inputs, packed, prompts, sample_corpus
+from pollination.plan.inputs import (
+    child_inputs,
+    founder_inputs,
+    packed,
+    prompts,
+    read_corpora,
+    sample_corpus,
+)
 from pollination.plan.layout import (
     corpus_of,
     member_files,
@@ -65,7 +72,10 @@ def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str
             f"{plan.results}/corpora/{c}/world.json" for c in measured_worlds(plan, place, member)
         ],
         "prompts": [prompts(plan, sample_corpus(plan, place, member))],
-        "overlap": [f"{plan.results}/corpora/{corpus_of(plan, place, member)}/overlap.json"],
+        "overlap": [
+            f"{plan.results}/corpora/{corpus}/overlap.json"
+            for corpus in read_corpora(plan, place, member)
+        ],
         "measures": list(dict.fromkeys(userfile.split(text)[0] for text in own)),
     }
 

@@ -1,8 +1,11 @@
 """The command `pollination`: what it prints, and one line where it cannot."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from pollination.cli import COMMANDS, main
 from pollination.plan.outputs import generation_files
@@ -19,8 +22,40 @@ def test_check_counts_the_models_of_a_config(capsys):
     assert say(capsys, "check") == (
         0,
         f"{TOY}: no mistakes. Experiments: 2; models to train: 14, including 4 founders.\n",
-        "",
+        (
+            "warning: corpora.world: 19 test documents, fewer than 20, so held-out measures are "
+            "uncertain; raise corpora.world.documents or raise corpora.world.held_out.test if you "
+            "can\n"
+            "warning: tasks.knowledge: 24 questions, fewer than 50, so the standard error of an "
+            "accuracy is 7 percentage points or more; add questions if you can\n"
+        ),
     )
+
+
+def small(folder: Path, passages: str, documents: list[str]) -> Path:
+    """Write the toy config with a few documents of local text in place of the microworld's."""
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": d}) + "\n" for d in documents))
+    config = yaml.safe_load(TOY.read_text())
+    text = {"kind": "files", "path": str(folder / "text.jsonl"), "passages": passages}
+    config["corpora"]["text"] = text
+    config["founders"]["human"]["corpus"] = "text"
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    return folder / "small.yaml"
+
+
+def test_check_and_cost_warn_of_few_prompts_and_refuse_fewer_than_two(capsys, tmp_path):
+    chapters = [" ".join(f"Line {n} of part {m}." for n in range(600)) for m in range(27)]
+    for passages, count in (("none", 2), ("auto", 8)):
+        path = str(small(tmp_path, passages, chapters))
+        for command, status, stream in (("check", 0, "err"), ("cost", None, "out")):
+            given = main([command, "--configfile", path])
+            lines = getattr(capsys.readouterr(), stream).split("\n")
+            told = [line for line in lines[:5] if line.startswith("warning: corpora.text")]
+            assert status in (given, None) and len(told) == 1, lines
+            assert re.match(rf"warning: corpora.text: {count} prompt documents, fewer", told[0])
+    path = str(small(tmp_path, "auto", ["a few words"] * 4))
+    assert main(["check", "--configfile", path]) == 1
+    assert "corpora.text.held_out: 4 documents cannot fill" in capsys.readouterr().err
 
 
 def test_files_lists_what_a_generation_consists_of(capsys):

@@ -4,7 +4,9 @@ Errors are clear and leave no files.
 """
 
 import gzip
+import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from pollination.core import artifacts
-from pollination.data.corpora import build_corpus, first_sentences, overlap, prompts, read_documents
+from pollination.data.corpora import (
+    build_corpus,
+    first_sentences,
+    forecast,
+    overlap,
+    prompts,
+    read_documents,
+)
 from pollination.data.hub import stage_hub
 from pollination.data.microworld import World
+from pollination.data.passages import cut
 from pollination.data.vocabulary import count_words, vocabulary
+from pollination.plan.plan import Plan
 from tests.conftest import shared
 
 SPLITS = ("train", "validation", "test", "prompts")
@@ -88,7 +99,7 @@ def test_a_rerun_writes_the_same_bytes(tmp_path):
         assert artifacts.digest(file) == artifacts.digest(tmp_path / "two" / file.name)
 
 
-@pytest.mark.parametrize("count", [4, 5, 20])
+@pytest.mark.parametrize("count", [5, 6, 20])
 def test_a_small_corpus_fills_every_split_the_same_way_each_time(tmp_path, count):
     path = write_lines(tmp_path / "a.txt", numbered(count))
     splits = build(tmp_path / "c", path=str(path), txt_documents="line")
@@ -101,7 +112,7 @@ def test_a_small_corpus_fills_every_split_the_same_way_each_time(tmp_path, count
     [
         ([], "the corpus is empty"),
         (["", "  "], "the corpus is empty"),
-        (numbered(3), "3 documents cannot fill"),
+        (numbered(4), "4 documents cannot fill .* allowed: 5 or more"),
     ],
 )
 def test_too_few_documents_are_refused_and_nothing_is_left_behind(tmp_path, lines, message):
@@ -425,12 +436,12 @@ def test_prompts_come_from_held_out_documents_alone(tmp_path):
 # Overlap with benchmarks
 
 
-def corpus_of(folder: Path, documents: list[str]) -> Path:
+def corpus_of(folder: Path, documents: list[str], **held_out: list[str]) -> Path:
     folder.mkdir()
-    pq.write_table(
-        pa.table({"doc_id": [str(n) for n in range(len(documents))], "text": documents}),
-        folder / "train.parquet",
-    )
+    for split in SPLITS:
+        texts = documents if split == "train" else held_out.get(split, [])
+        columns = {"doc_id": [str(n) for n in range(len(texts))], "text": texts}
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
     return folder
 
 
@@ -452,7 +463,7 @@ def test_a_question_is_found_wherever_it_stands_however_it_is_written(tmp_path):
         ],
     )
     assert (found["questions"], found["overlapping"], found["not_checked"]) == (4, 2, 1)
-    assert found["examples"] == [{"question": asked, "doc_id": "1"}]
+    assert found["examples"] == [{"question": asked, "doc_id": "1", "split": "train"}]
 
 
 def test_a_match_may_not_run_over_two_documents_and_must_be_complete(tmp_path):
@@ -469,6 +480,185 @@ def test_a_match_may_not_run_over_two_documents_and_must_be_complete(tmp_path):
         ],
     )
     assert found["overlapping"] == 1 and found["examples"][0]["question"] == "a b c d e f g h"
+
+
+def test_prompts_and_validation_text_are_searched_and_test_text_is_not(tmp_path):
+    asked = {split: f"what is the true height of the tallest {split} tower" for split in SPLITS}
+    held_out = {split: ["nothing", asked[split]] for split in SPLITS[1:]}
+    found = overlap(corpus_of(tmp_path / "c", ["nothing"], **held_out), asked.values())
+    assert found["overlapping"] == 2
+    assert [(row["question"], row["doc_id"], row["split"]) for row in found["examples"]] == [
+        (asked[split], "1", split) for split in ("validation", "prompts")
+    ]
+
+
+PLANTED = "Which of the following rivers is the longest one in the world?"
+
+
+def removed(folder: Path, documents: list[str], **spec) -> tuple[dict[str, dict[str, str]], dict]:
+    """Build a corpus of lines without the documents that contain PLANTED or another question."""
+    write_lines(folder / "a.txt", documents)
+    spec = {"kind": "files", "path": str(folder / "a.txt"), "txt_documents": "line"} | spec
+    asked = [PLANTED, "a question of eight words that nobody wrote", "too short"]
+    build_corpus(spec | {"on_overlap": "remove"}, 100, folder / "c", (), asked)
+    splits = {split: dict(read_documents(folder / "c", split)) for split in SPLITS}
+    return splits, artifacts.read_json(folder / "c" / "corpus.json")["removed"]
+
+
+def test_documents_with_a_question_are_dropped_from_every_split_and_listed(tmp_path):
+    plain = numbered(3000)
+    planted = {n: f"{plain[n]} {PLANTED.upper()} Nile" for n in range(0, 3000, 7)}
+    (tmp_path / "plain").mkdir()
+    path = write_lines(tmp_path / "plain" / "a.txt", plain)
+    whole = build(tmp_path / "whole", path=str(path), txt_documents="line")
+    splits, said = removed(tmp_path, [planted.get(n, text) for n, text in enumerate(plain)])
+    gone = [f"a.txt:{n}" for n in planted]
+    assert said == {"documents": 429, "questions": [{"question": PLANTED, "doc_ids": gone}]}
+    assert overlap(tmp_path / "c", [PLANTED])["overlapping"] == 0
+    for split in SPLITS:  # the others stay where they were
+        expected = [text for text in whole[split].values() if plain.index(text) not in planted]
+        assert list(splits[split].values()) == expected and len(expected) < len(whole[split])
+
+
+def test_a_removal_that_leaves_too_little_is_an_error_with_the_fix(tmp_path):
+    with pytest.raises(ValueError, match="cannot fill .*remove dropped 26 documents"):
+        removed(tmp_path, [*numbered(4), *[f"{n} {PLANTED}" for n in range(26)]])
+    files = {split: tmp_path / f"{split}.txt" for split in ("train", "validation", "test")}
+    for path in files.values():
+        write_lines(path, [f"{n} {PLANTED}" for n in range(3)])
+    write_lines(files["train"], numbered(30))
+    own = {split: str(path) for split, path in files.items()}
+    with pytest.raises(ValueError, match="splits.validation: .*no usable.*dropped 3 documents"):
+        removed(tmp_path, [], splits=own)
+
+
+def test_own_splits_and_unions_drop_what_models_read_and_keep_the_test_text(tmp_path):
+    lines = [*numbered(30), f"One more: {PLANTED}"]
+    files = {split: write_lines(tmp_path / f"{split}.txt", lines) for split in SPLITS[:3]}
+    own = {"kind": "files", "splits": {split: str(path) for split, path in files.items()}}
+    own |= {"txt_documents": "line"}
+    build_corpus(own, 1, tmp_path / "part")
+    cases = {
+        "own": own,
+        "union": {"kind": "union", "corpora": ["part"]},
+    }
+    for name, spec in cases.items():
+        build_corpus(spec | {"on_overlap": "remove"}, 1, tmp_path / name, (), [PLANTED])
+        count = {split: len(list(read_documents(tmp_path / name, split))) for split in SPLITS}
+        assert count == {"train": 30, "validation": 30, "prompts": 30, "test": 31}, name
+
+
+# Passages
+
+
+def long_documents(path: Path, count: int = 27) -> Path:
+    """Write documents of about 11,000 characters, as chapters of a book or reports are."""
+    rng = np.random.default_rng(0)
+    words = np.array(["the", "river", "runs", "slowly", "past", "old", "mills", "and", "meadows"])
+
+    def sentence(number: int) -> str:
+        return f"Sentence {number} says that {' '.join(rng.choice(words, 12))}."
+
+    with open(path, "w") as file:
+        for document in range(count):
+            paragraphs = [
+                " ".join(sentence(1000 * document + 5 * part + n) for n in range(5))
+                for part in range(23)
+            ]
+            file.write(json.dumps({"text": "\n\n".join(paragraphs)}) + "\n")
+    return path
+
+
+def test_a_few_long_documents_give_distinct_prompts_that_no_model_trains_on(tmp_path):
+    path = long_documents(tmp_path / "a.jsonl")
+    sources = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert 9000 < np.mean([len(text) for text in sources]) < 12_000
+    whole = build(tmp_path / "whole", path=str(path), passages="none")
+    assert [len(whole[split]) for split in SPLITS[1:]] <= [2, 2, 2]  # what the default gave before
+    splits = build(tmp_path / "c", path=str(path))
+    opened = [prompt for _, prompt in prompts(tmp_path / "c", 8)]
+    assert len(opened) >= 5 and len(set(opened)) == len(opened)
+    assert len(splits["validation"]) >= 2 and len(splits["test"]) >= 2
+    # every sentence is unique: no split shares one, and nothing else is in no split than the
+    # passage after held-out text
+    sentences = {
+        split: set(re.findall(r"Sentence \d+ says", " ".join(documents.values())))
+        for split, documents in splits.items()
+    }
+    for first, second in itertools.combinations(SPLITS, 2):
+        assert not sentences[first] & sentences[second], (first, second)
+    for text in (text for split in SPLITS[1:] for text in splits[split].values()):
+        source = next(source for source in sources if text in source)
+        following = source[source.index(text) + len(text) :][:200]
+        assert not following or not any(following in text for text in splits["train"].values())
+    about = artifacts.read_json(tmp_path / "c" / "corpus.json")
+    assert about["passage_characters"] == 2000
+    assert about["characters"]["train"] > 0.75 * sum(map(len, sources))
+
+
+def test_one_book_fills_every_split_with_neighbouring_passages(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(f"Paragraph {n} of this book. " * 12 for n in range(1500)))
+    splits = build(tmp_path / "c", path=str(path))
+    count = {split: len(documents) for split, documents in splits.items()}
+    assert count["train"] == 2 and 4 <= count["test"] <= 6 and 10 <= count["prompts"] <= 14
+    numbers = [int(doc_id.split("#")[1]) for split in SPLITS[1:] for doc_id in splits[split]]
+    assert sorted(numbers) == list(range(min(numbers), max(numbers) + 1))
+    text = path.read_text()
+    assert all(part in text for documents in splits.values() for part in documents.values())
+
+
+def test_passages_leave_corpora_of_short_or_many_documents_as_they_were(tmp_path):
+    path = write_lines(tmp_path / "short.txt", numbered(100))
+    many = write_lines(tmp_path / "many.txt", ["word " * 1000 + str(n) for n in range(2000)])
+    for number, source in enumerate((path, many)):
+        spec = {"path": str(source), "txt_documents": "line"}
+        splits = [
+            build(tmp_path / f"{number}{passages}", passages=passages, **spec)
+            for passages in ("auto", "none")
+        ]
+        assert splits[0] == splits[1]
+    forced = build(tmp_path / "forced", path=str(many), txt_documents="line", passages=1000)
+    assert len(forced["prompts"]) > 3 * len(splits[0]["prompts"])
+
+
+def test_only_prompts_of_a_data_sets_own_splits_are_cut(tmp_path):
+    files = {split: str(long_documents(tmp_path / f"{split}.jsonl", 3)) for split in SPLITS[:3]}
+    splits = build(tmp_path / "c", splits=files)
+    assert [len(splits[split]) for split in SPLITS] == [3, 3, 3, len(splits["prompts"])]
+    assert len(splits["prompts"]) >= 12
+
+
+def test_passages_end_where_sentences_end_and_together_are_the_text():
+    text = " ".join(f"This is sentence {n}." for n in range(1000))
+    parts = cut(text, 500)
+    assert "".join(parts) == text and all(250 <= len(part) <= 1000 for part in parts)
+    assert all(part.endswith(". ") for part in parts[:-1])
+    assert cut("x" * 1001, 500) == ["x" * 500, "x" * 501] and cut("x" * 1000, 500) == ["x" * 1000]
+
+
+# Sizes
+
+
+def test_check_counts_what_the_job_will_write(tmp_path):
+    path = long_documents(tmp_path / "a.jsonl")
+    few = long_documents(tmp_path / "few.jsonl", 3)
+    own = {split: str(few) for split in SPLITS[:3]}
+    held_out = {"validation": 0.02, "test": 0.02, "prompts": 0.05}
+    common = {"passages": "auto", "held_out": held_out, "splits": None}
+    corpora = {
+        "books": {"kind": "files", "path": str(path)} | common,
+        "own": {"kind": "files"} | common | {"splits": own},
+        "world": {"kind": "microworld", "people": 6, "documents": 300} | common,
+    }
+    union = {"kind": "union", "corpora": ["books", "own"]} | common
+    plan = Plan({"corpora": corpora | {"both": union}, "data_seed": 3}, "results/x")
+    for name, spec in corpora.items():
+        build_corpus(spec | {"passages": "none"} if name == "world" else spec, 3, tmp_path / name)
+        made = artifacts.read_json(tmp_path / name / "corpus.json")["documents"]
+        assert forecast(plan, name) == made
+    both = forecast(plan, "both")
+    assert both["prompts"] == sum(forecast(plan, part)["prompts"] for part in ("books", "own"))
 
 
 def test_the_fast_search_agrees_with_a_plain_one(tmp_path):

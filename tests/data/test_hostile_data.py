@@ -222,7 +222,8 @@ def test_a_line_of_100_mb_takes_at_most_twelve_times_its_size_and_many_long_rows
         for split in ("train", "validation", "test", "prompts")
         for _, text in read_documents(tmp_path / "c", split)
     ]
-    assert len(documents) == (300 if end == "parquet" else 21)
+    # each long document leaves out the passage after its held-out passages
+    assert sum(documents) > 0.99 * (3 * size if end == "parquet" else size)
 
 
 def test_names_in_data_do_not_reach_the_terminal_or_the_log_raw(tmp_path):

@@ -13,7 +13,7 @@ from pollination.plan.figures import FINGERPRINT, THEORY
 from pollination.plan.paper import target_setting
 from pollination.plan.plan import Plan
 from pollination.plan.report import figures
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TOY_PLAN
 
 CONFIGS = [
     *("config/config.yaml", "config/microworld_ecosystem.yaml", "config/paper/theory.yaml"),
@@ -36,6 +36,22 @@ def captions(plan: Plan):
             yield name, {"survey": survey}, {}
     for target in plan.config["figures"]["paper"]:
         yield "paper", {"target": target}, {key: target_setting(plan, target, key) for key in KEYS}
+
+
+def test_the_first_page_lists_the_warnings_of_a_small_run():
+    template = SNAKEMAKE.from_string((ROOT / "workflow/report/workflow.rst").read_text())
+    small = [f"corpora.{name}_: 3 prompt documents, fewer than 20" for name in ("a", "b")]
+    for warnings in (small, []):
+        job = SimpleNamespace(config=TOY_PLAN.config | {"small": warnings})
+        said = io.StringIO()
+        page = publish_string(
+            template.render(snakemake=job),
+            writer="html",
+            settings_overrides={"warning_stream": said, "report_level": 2},
+        ).decode()
+        assert not said.getvalue()
+        assert page.count("3 prompt documents, fewer than 20") == len(warnings)
+        assert ("This run is small" in page) == bool(warnings)
 
 
 @pytest.mark.parametrize("path", CONFIGS)

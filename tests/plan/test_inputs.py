@@ -1,5 +1,6 @@
 """The plan: which files an experiment consists of and what each step reads."""
 
+import pytest
 import yaml
 
 from pollination.plan import embedding, inputs, layout, measuring, outputs, report
@@ -8,11 +9,14 @@ from pollination.plan.embedding import embedded_groups, embedded_models
 from pollination.plan.inputs import (
     all_shards,
     child_inputs,
+    corpus_settings,
     corpus_sources,
     founder_inputs,
     parent_inputs,
     parents_write,
     prompt_inputs,
+    read_corpora,
+    removed_questions,
     staged_files,
     starting_weights,
     synthetic_text,
@@ -23,7 +27,7 @@ from pollination.plan.measuring import evaluation_inputs
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_inputs
 from pollination.plan.semantics import embeddings_file, encoder_files, semantics_settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TOY
 
 
 def plan(**experiments) -> Plan:
@@ -183,6 +187,53 @@ def test_models_and_corpora_may_be_lists_by_member():
     assert evaluation_inputs(p, "eco/gen2", 0)["overlap"] == ["r/corpora/world/overlap.json"]
     assert evaluation_inputs(p, "eco/gen2", 1)["overlap"] == ["r/corpora/other/overlap.json"]
     assert layout.blueprint(p, "eco/gen1", 1) == "r/models/tiny"
+
+
+def with_text(**change) -> Plan:
+    """The toy config with a corpus of local text, changed."""
+    raw = yaml.safe_load(TOY.read_text())
+    raw["corpora"]["text"] = {"kind": "files", "path": "text.txt"}
+    raw["tasks"]["mmlu"] = {"kind": "lm_eval", "template": "mmlu"}
+    for path, value in change.items():
+        node = raw
+        *parents, last = path.split("__")
+        for key in parents:
+            node = node[key]
+        node[last] = value
+    return Plan(resolve(raw), "r")
+
+
+def test_every_corpus_whose_text_reaches_a_model_is_searched_for_questions():
+    assert read_corpora(with_text(), "line/gen1", 0) == ["world"]
+    prompted = with_text(defaults__generate__prompt_corpus="text")
+    assert read_corpora(prompted, "line/gen1", 0) == ["world", "text"]
+    assert "r/corpora/text/overlap.json" in evaluation_inputs(prompted, "line/gen1", 0)["overlap"]
+    assert any(work.output == "r/corpora/text/overlap.json" for work in jobs(prompted))
+    chosen = with_text(
+        founders__human__validation="text", founders__human__train__checkpoint="best"
+    )
+    assert read_corpora(chosen, "founders/human", 0) == ["world", "text"]
+    taught = ecosystems({"corpus": "other"}, eco=ECOSYSTEM)
+    assert set(read_corpora(taught, "founders/pair", 0)) == {
+        "other",
+        "world",
+    }  # its base read world
+
+
+def test_a_corpus_waits_for_the_questions_only_if_it_drops_documents():
+    assert removed_questions(with_text(), "text") == []
+    removing = with_text(corpora__text__on_overlap="remove", founders__human__corpus="text")
+    assert removed_questions(removing, "text") == ["r/tasks/mmlu/questions.parquet"]
+    with pytest.raises(ValueError, match="corpora.world.on_overlap: 'remove' is not allowed"):
+        with_text(corpora__world__on_overlap="remove")
+
+
+def test_downloads_and_microworlds_of_earlier_versions_do_not_run_again():
+    plan = with_text()
+    later = {"passages", "on_overlap"}
+    assert not later & set(corpus_settings(plan, "world"))
+    assert not later & set(corpus_settings(plan, "text", is_download=True))
+    assert corpus_settings(plan, "text")["passages"] == "auto"
 
 
 def test_text_of_human_again_of_all_rounds_and_of_another_experiment():

@@ -2,6 +2,7 @@
 resumable, reproducible.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_the_report_is_one_file_with_every_figure(finished, tmp_path):
     page = (tmp_path / "report.html").read_text()
     for path in report_files(TOY_PLAN):
         assert path.endswith(".png") or Path(path).name in page, path
+    about = json.loads((finished / "results/toy/corpora/world/corpus.json").read_text())
+    assert about["documents"]["test"] == 19  # few, and the toy's benchmark of 24 questions is small
+    assert "19 test documents, fewer than 20" in page and "24 questions, fewer than 50" in page
 
 
 def test_another_mutation_scale_reruns_only_what_depends_on_it(finished, tmp_path):

@@ -5,7 +5,13 @@ from pathlib import Path
 from pollination.core.job import Job
 
 with Job(snakemake, online=True) as job:
+    from pollination.core import artifacts
     from pollination.evaluation.tasks import stage_task
+    from pollination.plan.sizes import warning
 
     corpus = Path(job.input[0]).parent.parent if job.params.task["kind"] == "microworld" else None
-    stage_task(job.params.task, Path(job.output.task).parent, job.params.seed, corpus)
+    folder = Path(job.output.task).parent
+    stage_task(job.params.task, folder, job.params.seed, corpus)
+    count = artifacts.read_json(job.output.task)["questions"]
+    if said := warning(f"tasks.{folder.name}", "questions", count, job.params.task):
+        job.log.warning("%s", said)

@@ -58,6 +58,11 @@ def check_corpora(corpora: dict, mistakes: list[str]) -> None:
                 f"{corpus['kind']}; allowed: train, validation and test together, for kinds "
                 f"{with_splits}"
             )
+        if kind.world and corpus["on_overlap"] == "remove":
+            mistakes.append(
+                f"corpora.{name}.on_overlap: 'remove' is not allowed for kind {corpus['kind']}, "
+                "whose documents follow a known grammar; allowed: refuse"
+            )
         for part in corpus.get("corpora", []):
             if (
                 reference(mistakes, f"corpora.{name}.corpora", part, corpora, "corpora")
