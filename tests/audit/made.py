@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 
 from pollination.analysis.run import Run
@@ -26,6 +27,8 @@ QUADRATURE = 1e-6  # another numerical integration
 RESAMPLED = 0.1  # ends of resampled intervals, as a share of the interval's width
 DENSITY = 0.02  # a density from counts in cells, as a share of its highest value
 SAMPLED = 0.01  # the smallest p-value of a test that compares two simulations
+
+WAITS = pytest.mark.xfail(strict=True, reason="the value is to be mended")
 
 ROUNDS, LONG = 3, 4  # rounds of study B; of its experiments with 20 rounds
 GENERATIONS, QUESTIONS = 3, 40

@@ -103,33 +103,36 @@ def test_inheritance(claims_a, level):
     check(claims_a["data_only_over_line"], {"text only over the line": data - line})
 
 
-def test_interval_of_population_over_line(study_a, claims_a):
+@pytest.mark.parametrize("label", ["MMLU", pytest.param("WinoGrande", marks=made.WAITS)])
+def test_interval_of_population_over_line(study_a, claims_a, label):
     """Questions, runs (the population borrows the line's variance) and shared founders.
 
     Both sides use the line's three deviations and share the error of their variance, a chi-square
-    with 2 degrees of freedom. Each side adds the spread of its pool's founders.
+    with 2 degrees of freedom. Each side adds the spread of its pool's founders, with the
+    chi-square of that pool.
     """
-    rng, draws, task = np.random.default_rng(2), 40_000, "social_iqa"
+    rng, draws, task = np.random.default_rng(2), 40_000, OWN[label]
     population = 100 * reported(study_a, task, LAST, task).mean(axis=0)
     lines = np.array([100 * reported(study_a, name, LAST, task)[0] for name in LINE])
+    one_answer = 100 / lines.shape[1]
     asked = rng.integers(0, len(population), (draws, len(population)))
     found = population[asked].mean(axis=1) - lines.mean(axis=0)[asked].mean(axis=1)
     root = np.sqrt(rng.chisquare(2, draws) / 2)
-    sd = max(lines.mean(axis=1).std(ddof=1), 100 / lines.shape[1])  # at least one answer
+    sd = max(lines.mean(axis=1).std(ddof=1), one_answer)
     for runs in (1, 3):
         found += sd / np.sqrt(runs) * rng.standard_normal(draws) / root
-    founders = {
-        task: (100 * reported(study_a, task, 0, task).mean(axis=1), 4),
-        "mmlu": (100 * reported(study_a, "mmlu", 0, task).mean(axis=1), 1),
-    }
-    # both sides divide by one chi-square, that of the first pool
-    shared = np.sqrt(rng.chisquare(3, draws) / 3)
-    for levels, size in founders.values():
-        spread = max(levels.std(ddof=1), 100 / lines.shape[1])
-        found += spread / np.sqrt(size) * rng.standard_normal(draws) / shared
+    roots = {}
+    for pool, size in ((task, len(reported(study_a, task, 0, task))), ("mmlu", 1)):
+        levels = 100 * reported(study_a, pool, 0, task).mean(axis=1)
+        degrees = len(levels) - 1
+        if pool not in roots:
+            roots[pool] = np.sqrt(rng.chisquare(degrees, draws) / degrees)
+        spread = max(levels.std(ddof=1), one_answer) / np.sqrt(size)
+        found += spread * rng.standard_normal(draws) / roots[pool]
     low, high = np.quantile(found, [0.025, 0.975])
-    row = claims_a["population_over_line"]["SIQA"]
+    row = claims_a["population_over_line"][label]
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=RESAMPLED * (high - low))
+    assert row["high"] - row["low"] == pytest.approx(high - low, rel=RESAMPLED)
 
 
 # --- study A: theory

@@ -151,7 +151,8 @@ def test_base_models_before_the_first_round(study_b, drawn):
         assert len(first) == 4
 
 
-OPTIMA = ("figure_b3", "figure_b5", "figure_b6", "figure_b7", "figure_b10", "figure_b14")
+OPTIMA = ("figure_b3", "figure_b5", "figure_b10", "figure_b14")
+OPTIMA += tuple(pytest.param(target, marks=made.WAITS) for target in ("figure_b6", "figure_b7"))
 
 
 def ladder(plan: Plan, target: str) -> set[float]:
@@ -240,6 +241,7 @@ def test_one_level_of_all_entries(study_b, drawn, target, panel, level):
         assert mine.mu.to_numpy() == pytest.approx(of_names(study_b, names, ROUNDS), rel=CSV)
 
 
+@made.WAITS
 def test_independent_runs(study_b, drawn):
     """Figure 9: mean and standard deviation over the blocks of each of the four runs."""
     rows = drawn("figure_b9")
@@ -299,6 +301,7 @@ def test_expansion(study_b, drawn):
         assert mine.mu.to_numpy() == pytest.approx(of_names(study_b, names, ROUNDS), rel=CSV)
 
 
+@made.WAITS
 def test_base_trained_on_the_text_of_a_round(study_b, drawn):
     """Figure 18 a: x = t shows the model that read the text of round t, generation t + 1."""
     rows = drawn("figure_b18")
