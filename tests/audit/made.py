@@ -23,6 +23,7 @@ from tests.conftest import ROOT
 
 EXACT = 1e-9  # the same arithmetic in another order
 CSV = 1e-5  # a CSV holds six digits
+FP32 = 1e-5  # the models compute in float32
 QUADRATURE = 1e-6  # another numerical integration
 RESAMPLED = 0.1  # ends of resampled intervals, as a share of the interval's width
 DENSITY = 0.02  # a density from counts in cells, as a share of its highest value
@@ -260,13 +261,14 @@ RECORD = {
 }
 PROMPTS = ("p0", "p1", "p2", "fantasy", "spring", "mathematics")
 LOOP = "old river old river old river old river"
+NONSENSE = "brilligwumple"
 
 
 def samples(rng) -> list[dict]:
     rows = []
     for number, prompt in enumerate(PROMPTS):
-        text = " ".join(rng.choice(WORDS, 12))
-        text += f". {LOOP} zzyzx end" if number % 2 else "."
+        text = " ".join(rng.choice(WORDS, 12, replace=False))
+        text += f". {LOOP} {NONSENSE} end" if number % 2 else "."
         rows.append({"prompt_id": prompt, "prompt": f"anna {prompt}", "completion": text})
     return [row | {"seed": number} for number, row in enumerate(rows)]
 

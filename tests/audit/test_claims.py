@@ -152,7 +152,11 @@ def test_theory_claims(study_a, claims_a):
     bounded = np.log10(population[last:].mean(axis=0) / population[quarter:half].mean(axis=0))
     grows = np.log10(line[last:].mean(axis=0) / line[: n // 20].mean(axis=0))
     below = np.log10(line[-(n // 4) :].mean(axis=0) / population[-(n // 4) :].mean(axis=0))
-    for name, values in (("w2_bounded", bounded), ("w2_line_grows", grows), ("w2_below_line", below)):
+    for name, values in (
+        ("w2_bounded", bounded),
+        ("w2_line_grows", grows),
+        ("w2_below_line", below),
+    ):
         (row,) = claims_a[name].values()
         assert row["estimate"] == pytest.approx(values.mean(), rel=EXACT)
         ends = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
@@ -200,7 +204,9 @@ def test_single_collapses(study_b, claims_b):
     draws = []
     for _ in range(8000):
         blocks = values[:, :, rng.integers(0, values.shape[2], values.shape[2])].mean(axis=2)
-        draws.append(np.log(blocks[:, 1] / blocks[:, 0]).mean() + stats.sem(rise) * rng.standard_t(3))
+        draws.append(
+            np.log(blocks[:, 1] / blocks[:, 0]).mean() + stats.sem(rise) * rng.standard_t(3)
+        )
     low, high = np.quantile(draws, [0.025, 0.975])
     row = claims_b["single_collapses"][title]
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=RESAMPLED * (high - low))

@@ -32,7 +32,8 @@ def diversity(plan: Plan, names: list[str]) -> float:
     pool, kinds = plan.config["founders"][settings["founders"]], Counter()
     for m in range(settings["population"]):
         model, corpus = (
-            value if isinstance(value, str) else value[m] for value in (pool["model"], pool["corpus"])
+            value if isinstance(value, str) else value[m]
+            for value in (pool["model"], pool["corpus"])
         )
         kinds[model, corpus, pool["segments"][m] if isinstance(pool["segments"], list) else m] += 1
     shares = np.array(list(kinds.values())) / kinds.total()
@@ -147,7 +148,9 @@ def test_base_models_before_the_first_round(study_b, drawn):
         table = pd.read_parquet(f"{study_b.results}/base/{model}/member0/sequences.parquet")
         table = table[(table.corpus == "own") & (table.split == "test")]
         first = panel_of(rows, title).query("t == -1")
-        assert first.mu.to_numpy() == pytest.approx(np.exp(table.nll / table.tokens).mean(), rel=CSV)
+        assert first.mu.to_numpy() == pytest.approx(
+            np.exp(table.nll / table.tokens).mean(), rel=CSV
+        )
         assert len(first) == 4
 
 

@@ -54,7 +54,7 @@ def models() -> tuple[dict, dict]:
     rng, prints, catalogue = np.random.default_rng(4), {}, {}
     for family, size in FAMILIES.items():
         for i in range(size):
-            name, month = f"{family}{i}", int(rng.integers(0, 24))
+            name, month = f"{family}{i}", int(rng.integers(0, 12))
             prints[name] = fingerprint(rng, name, family)
             catalogue[name] = {"family": family, "month": month, "release": str(month)}
     return prints, catalogue
@@ -93,7 +93,9 @@ def entries(prints: dict, kind: str) -> dict[str, dict[str, float]]:
 
 def texts(seed: int) -> list[tuple[str, str]]:
     rng = np.random.default_rng(seed)
-    words = "The lantern, window; shimmering qzxwvq don’t CAFÉ and river's old house-boat 12 a".split()
+    words = (
+        "The lantern, window; shimmering qzxwvq don’t CAFÉ and river's old house-boat 12 a".split()
+    )
     shares = np.array([8, 6, 5, 5, 4, 3, 3, 5, 2, 4, 3, 2, 5], dtype=float)
     return [
         (f"p{p}", " ".join(rng.choice(words, 60, p=shares / shares.sum())) + ".")
@@ -128,7 +130,9 @@ def test_lists_of_a_text():
     counts = {w: c for w, c in counts.items() if c > 5 and len(prompts[w]) >= 2}
     total, english = sum(counts.values()), {w: word_frequency(w, "en") for w in counts}
     scores = {w: c / total / english[w] for w, c in counts.items() if english[w] > 0}
-    assert {e["word"]: e["score"] for e in found[LISTS["words"]]} == pytest.approx(scores, rel=EXACT)
+    assert {e["word"]: e["score"] for e in found[LISTS["words"]]} == pytest.approx(
+        scores, rel=EXACT
+    )
     ranked = sorted(scores, key=lambda w: (-scores[w], w))
     assert [e["word"] for e in found[LISTS["words"]]] == ranked
     unknown = {w: c / total for w, c in counts.items() if english[w] == 0}
@@ -183,7 +187,9 @@ def test_overlap_and_effect_size(models, compared):
         rows = rows[rows.kind == kind].drop_duplicates("statistic").set_index("statistic")
         kde = ovl(within, cross, width, both)
         assert rows.value["overlap_kde"] == pytest.approx(kde, rel=10 * CSV)
-        counts = [np.histogram(v, 50, (both.min(), both.max()))[0] / len(v) for v in (within, cross)]
+        counts = [
+            np.histogram(v, 50, (both.min(), both.max()))[0] / len(v) for v in (within, cross)
+        ]
         histogram = np.minimum(*counts).sum()
         assert rows.value["overlap_histogram"] == pytest.approx(histogram, rel=EXACT)
         u = stats.mannwhitneyu(cross, within).statistic
@@ -497,7 +503,9 @@ def test_inheritance_of_fingerprints():
     table = inheritance.trace(families, pairs)
     found = {row["effect"]: row for row in inheritance.effects(table, seed=1, permutations=99)}
     text, weights = (
-        np.array([row.source == families[int(row.target[1:])][key][0] for row in pairs.itertuples()])
+        np.array(
+            [row.source == families[int(row.target[1:])][key][0] for row in pairs.itertuples()]
+        )
         for key in ("text_from", "weights_from")
     )
     design = np.column_stack(
@@ -520,5 +528,3 @@ def test_inheritance_of_fingerprints():
     relations = table.relation.value_counts().to_dict()
     assert relations["weights and text"] == 3 and relations["text"] == relations["weights"] == 6
     assert relations["no parent"] == 27
-
-

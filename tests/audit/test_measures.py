@@ -13,9 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pollination.core.statistics import bootstrap_mean_interval
 from pollination.evaluation import disagreement, perplexity, quality
 from pollination.evaluation.grammar import Grammar
-from tests.audit.made import EXACT, RESAMPLED
-
-FP32 = 1e-5  # the models compute in float32
+from tests.audit.made import EXACT, FP32, RESAMPLED, SAMPLED
 
 
 def tiny(seed: int) -> LlamaForCausalLM:
@@ -82,7 +80,9 @@ def test_disagreement_of_models():
     models, texts = [tiny(seed) for seed in (1, 2, 3)], rows(5)
     frame, pairs = disagreement.disagreement(models, texts, 2)
     p = [np.array([probabilities(model, row) for model in models]) for row in texts]
-    js = [stats.entropy(x.mean(axis=0), axis=-1) - stats.entropy(x, axis=-1).mean(axis=0) for x in p]
+    js = [
+        stats.entropy(x.mean(axis=0), axis=-1) - stats.entropy(x, axis=-1).mean(axis=0) for x in p
+    ]
     assert frame.js.to_numpy() == pytest.approx([row.mean() for row in js], rel=10 * FP32)
     for i, j in combinations(range(3), 2):
         each = np.concatenate([jensenshannon(x[i], x[j], axis=-1) ** 2 for x in p])
@@ -142,5 +142,6 @@ def test_floor_of_a_finite_sample(count):
     mean, sd = grammar.floor(count, seed=2)["sentences"]
     p = Table.probabilities
     draws = np.abs(rng.multinomial(count, p, 4000) / count - p).sum(axis=1) / 2
-    assert abs(mean - draws.mean()) < 4 * draws.std() / 40**0.5  # the floor draws 40 texts
-    assert sd == pytest.approx(draws.std(), rel=0.5)
+    z = (mean - draws.mean()) / (draws.std() / 40**0.5)  # the floor draws 40 texts
+    assert 2 * stats.norm.sf(abs(z)) > SAMPLED
+    assert 2 * stats.chi2.sf(39 * max(sd, draws.std()) ** 2 / draws.var(), 39) > SAMPLED

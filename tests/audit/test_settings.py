@@ -1,8 +1,11 @@
 """Tables of settings: the run's values from its config and artifacts, the papers' from the papers."""
 
+import pandas as pd
 import pytest
 
+from pollination.plan.config.catalogue import read_catalogue
 from tests.audit import made
+from tests.conftest import ROOT
 
 PAPER_A1 = {  # study A, table 1
     "layers": 12,
@@ -115,3 +118,34 @@ def test_batch_of_generation(study_b):
     generate = made.preset("epistemic_diversity")["defaults"]["generate"]
     prompts = generate["batch_size"] / generate["num_beams"]
     assert float(column(rows, "population")["batch"]) == prompts == 32
+
+
+def test_pairs_of_deployed_models():
+    """Study A, appendix B.1: 27 models in five families, 64 pairs within and 287 between them."""
+    family = pd.read_csv(ROOT / "config/paper/models.csv").groupby("family").size()
+    within = (family * (family - 1) // 2).sum()
+    n = family.sum()
+    assert (n, len(family), within, n * (n - 1) // 2 - within) == (27, 5, 64, 287)
+    found = pd.Series([m["family"] for m in read_catalogue("config/paper/models.csv").values()])
+    assert found.value_counts().to_dict() == family.to_dict()
+
+
+def test_models_of_the_preset_of_study_a(study_a):
+    """Section 5.1: four populations of 16 over five generations."""
+    raw = made.preset("data_pollination")
+    shown = study_a.config["figures"]["paper"]["figure_a6"].values()
+    names = [name for entry in shown for (name,) in entry.values()]
+    sizes = [raw["experiments"][n].get("population", raw["defaults"]["population"]) for n in names]
+    assert sum(sizes) * raw["defaults"]["generations"] == 320
+
+
+def test_training_of_study_b(study_b):
+    """Section 3.2: 7,500 blocks of 128 tokens, five epochs, learning rate 1e-5, the best kept."""
+    for pool in ("opt1", "gpt2_16"):
+        founders = study_b.config["founders"][pool]
+        train = founders["train"]
+        assert (
+            train["tokens"] / study_b.config["models"][founders["model"]]["context_tokens"] == 7500
+        )
+        assert (train["epochs"], train["learning_rate"], train["checkpoint"]) == (5, 1e-5, "best")
+    assert study_b.config["experiments"]["opt_m16"]["train"]["epochs"] == 5

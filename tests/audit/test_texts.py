@@ -42,8 +42,11 @@ def test_one_prompt_over_generations(study_a, target):
 
 def marked(text: str) -> dict[str, float]:
     """Shares of the made texts: their loop, and their one word that English does not have."""
-    loop, word = text.find(made.LOOP), text.find("zzyzx")
-    found = {"repetition": len(made.LOOP) if loop >= 0 else 0, "unknown": 5 if word >= 0 else 0}
+    loop, word = text.find(made.LOOP), text.find(made.NONSENSE)
+    found = {
+        "repetition": len(made.LOOP) if loop >= 0 else 0,
+        "unknown": len(made.NONSENSE) if word >= 0 else 0,
+    }
     return {kind: size / len(text) for kind, size in found.items()}
 
 
@@ -140,7 +143,9 @@ def test_measures_of_diversity():
     texts = [rng.choice(list("abcdef"), n).tolist() for n in (9, 7, 8, 5)]
     for n in (1, 2, 3):
         grams = ["".join(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
-        assert semantics.distinct(texts, n) == pytest.approx(len(set(grams)) / len(grams), rel=EXACT)
+        assert semantics.distinct(texts, n) == pytest.approx(
+            len(set(grams)) / len(grams), rel=EXACT
+        )
     expected = [bleu(text, texts[:i] + texts[i + 1 :]) for i, text in enumerate(texts)]
     assert semantics.self_bleu(texts) == pytest.approx(np.mean(expected), rel=EXACT)
 
@@ -155,8 +160,10 @@ def test_diversity_of_a_population(study_a):
         here = table[(table.experiment == "winogrande") & (table.generation == g)]
         prompts = sorted(here.prompt_id.unique())
         vectors = np.array(
-            [[np.stack(part[part.prompt_id == p].embedding)[0] for p in prompts]
-             for _, part in here.groupby("member")]
+            [
+                [np.stack(part[part.prompt_id == p].embedding)[0] for p in prompts]
+                for _, part in here.groupby("member")
+            ]
         )
         unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
         pairs = np.array([pdist(vectors[:, p], "cosine").mean() for p in range(3)])

@@ -272,5 +272,3 @@ def test_own_samples_keep_the_bound_within_a_generation():
         hits = round(share * len(w2))
         assert stats.binomtest(hits, len(w2), expected).pvalue > SAMPLED
         assert share <= (2 * np.exp(0.5 - x / 4)) ** k
-
-
