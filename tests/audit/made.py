@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -33,7 +35,8 @@ WAITS = pytest.mark.xfail(strict=True, reason="the value is to be mended")
 
 ROUNDS, LONG = 3, 4  # rounds of study B; of its experiments with 20 rounds
 GENERATIONS, QUESTIONS = 3, 40
-WORDS = "anna lives in a small house and works as a baker near the old river".split()
+WORDS = ["anna", "lives", "in", "a", "small", "house", "and", "works", "as", "baker", "near"]
+WORDS += ["the", "old", "river"]
 
 
 def preset(name: str) -> dict:
@@ -106,7 +109,7 @@ def study_b(results: Path) -> Plan:
         texts += [(corpus, "train", 1.0 + 0.3 * int(corpus[-1])) for corpus in written]
         rng = np.random.default_rng(len(model))
         rows = [sequences(rng, corpus, split, nats, 20) for corpus, split, nats in texts]
-        write(plan.results, f"base/{model}/member0/sequences.parquet", pd.concat(rows))
+        write(plan.results, f"base/{model}/member0/sequences.parquet", pa.concat_tables(rows))
         sizes = {"hidden_size": 32 * (1 + (model in ("opt350m", "gpt2medium")))}
         write_json(plan.results, f"models/{model}/config.json", sizes | {"num_hidden_layers": 2})
     return plan
@@ -124,14 +127,15 @@ def write_losses(plan: Plan, name: str, t: int, m: int, path: Path) -> None:
     rows = [sequences(rng, "own", "test", nats, blocks)]
     if settings["founders"] in ("opt1", "gpt2_1") or t in (0, ROUNDS - 1):
         rows.append(sequences(rng, "own", "train", nats - 0.2, blocks + 3))
-    write(path, "sequences.parquet", pd.concat(rows))
+    write(path, "sequences.parquet", pa.concat_tables(rows))
 
 
-def sequences(rng, corpus: str, split: str, nats: float, blocks: int) -> pd.DataFrame:
+def sequences(rng, corpus: str, split: str, nats: float, blocks: int) -> pa.Table:
     tokens = 10 + np.arange(blocks) % 7
     nll = tokens * np.maximum(nats + 0.1 * rng.standard_normal(blocks), 0.05)
-    frame = pd.DataFrame({"sequence": range(blocks), "tokens": tokens, "nll": nll})
-    return frame.assign(corpus=corpus, split=split, truth_nll=np.nan)
+    columns = {"sequence": np.arange(blocks), "tokens": tokens, "nll": nll}
+    columns |= {"corpus": [corpus] * blocks, "split": [split] * blocks}
+    return pa.table(columns | {"truth_nll": np.full(blocks, np.nan)})
 
 
 def perplexities(plan: Plan, name: str, t: int, split: str = "test") -> list[np.ndarray]:
@@ -192,7 +196,7 @@ def study_a(results: Path) -> Plan:
             for task, values in correct.items()
         }
         rows = sequences(rng, "fineweb", "test", 2.0 + 0.2 * g * alone, 12)
-        rate = float(rows.nll.sum() / rows.tokens.sum())
+        rate = float(np.sum(rows["nll"]) / np.sum(rows["tokens"]))
         text = {"perplexity": float(np.exp(rate)), "nll_per_token": rate}
         summary = {"tasks": scores, "perplexity": {"fineweb/test": text}, "truth": {}}
         write_json(path, "scores.json", summary)
@@ -299,10 +303,12 @@ def rank(plan: Plan, name: str, g: int) -> None:
     write_json(plan.results, f"{name}/gen{g}/selection.json", chosen)
 
 
-def write(where, name: str, table: pd.DataFrame) -> None:
+def write(where, name: str, table: pd.DataFrame | pa.Table) -> None:
     path = Path(where, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(path, index=False)
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(table, path)
 
 
 def write_json(where, name: str, value: dict) -> None:

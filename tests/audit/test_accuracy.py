@@ -1,4 +1,4 @@
-"""Study A's accuracies, recomputed from single answers: figures 6, 9, 12, selection, differences."""
+"""Study A's accuracies, recomputed from single answers: figures 6, 9, 12, and differences."""
 
 from functools import cache
 

@@ -88,7 +88,7 @@ def test_effective_number_of_models():
 
 def test_diversity_of_each_entry(study_b, drawn):
     for target in ("figure_b4", "figure_b15", "figure_b16", "figure_b17", "figure_b20"):
-        every = [entry for entry in entries(study_b, target).values()]
+        every = list(entries(study_b, target).values())
         expected = {label: diversity(study_b, names) for e in every for label, names in e.items()}
         rows = drawn(target).dropna(subset="experiment").drop_duplicates("experiment")
         found = dict(zip(rows.experiment, rows.diversity, strict=True))

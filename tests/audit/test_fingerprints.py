@@ -93,9 +93,8 @@ def entries(prints: dict, kind: str) -> dict[str, dict[str, float]]:
 
 def texts(seed: int) -> list[tuple[str, str]]:
     rng = np.random.default_rng(seed)
-    words = (
-        "The lantern, window; shimmering qzxwvq don’t CAFÉ and river's old house-boat 12 a".split()
-    )
+    words = ["The", "lantern,", "window;", "shimmering", "qzxwvq", "don’t", "CAFÉ", "and"]
+    words += ["river's", "old", "house-boat", "12", "a"]
     shares = np.array([8, 6, 5, 5, 4, 3, 3, 5, 2, 4, 3, 2, 5], dtype=float)
     return [
         (f"p{p}", " ".join(rng.choice(words, 60, p=shares / shares.sum())) + ".")
@@ -271,7 +270,7 @@ def test_figure_of_similarities(compared, files, tmp_path):
 
 def test_figure_of_families(models, files, tmp_path):
     """Mean similarity of two different models, and each row over its sum."""
-    prints, catalogue = models
+    catalogue = models[1]
     *_, by_pair = similarities(models, "all")
     drawing("fingerprint_families").draw(files, tmp_path / "a4")
     csv = pd.read_csv(tmp_path / "a4.csv").set_index(["family", "other"])
@@ -339,21 +338,23 @@ def test_expected_influence():
 
     fit = optimize.least_squares(residual, np.zeros(5 + len(some)), xtol=1e-14, ftol=1e-14)
     a = fit.x[:5]
+
+    def chances(of_others: np.ndarray, left: int) -> np.ndarray:
+        if left in (0, 4):
+            return np.full(4, left / 4)
+
+        def excess(b: float) -> float:
+            return (1 / (1 + np.exp(-(of_others + b)))).sum() - left
+
+        return 1 / (1 + np.exp(-(of_others + optimize.brentq(excess, -50, 50))))
+
     for i in range(5):
         others = [j for j in range(5) if j != i]
-        expected = np.zeros(5)
-        for f in np.flatnonzero(present[i]):
-            left = owners[f] - 1
-            if left == 0 or left == 4:
-                p = np.full(4, left / 4)
-            else:
-                b = optimize.brentq(
-                    lambda b, left=left: (1 / (1 + np.exp(-(a[others] + b)))).sum() - left, -50, 50
-                )
-                p = 1 / (1 + np.exp(-(a[others] + b)))
-            expected[others] += weights[i, f] * p
+        expected = sum(
+            weights[i, f] * chances(a[others], owners[f] - 1) for f in np.flatnonzero(present[i])
+        )
         expected /= weights[i].sum()
-        assert found[i, others] == pytest.approx(expected[others], rel=10 * QUADRATURE)
+        assert found[i, others] == pytest.approx(expected, rel=10 * QUADRATURE)
 
 
 def signed(models) -> tuple[list, np.ndarray]:
@@ -361,9 +362,9 @@ def signed(models) -> tuple[list, np.ndarray]:
     prints, catalogue = models
     flow, pairs = influences(prints), []
     for a, b in permutations(prints, 2):
-        if catalogue[a]["family"] != catalogue[b]["family"]:
-            if catalogue[a]["month"] < catalogue[b]["month"]:
-                pairs.append((a, b))
+        apart = catalogue[a]["family"] != catalogue[b]["family"]
+        if apart and catalogue[a]["month"] < catalogue[b]["month"]:
+            pairs.append((a, b))
     return pairs, np.array([flow[a, b] - flow[b, a] for a, b in pairs])
 
 

@@ -100,8 +100,9 @@ SENTENCES = {"a b .": 0.5, "a c .": 0.3, "d b .": 0.2}
 class Table:
     """A grammar of three sentences."""
 
-    sentences = list(SENTENCES)
-    probabilities = np.array(list(SENTENCES.values()))
+    def __init__(self) -> None:
+        self.sentences = list(SENTENCES)
+        self.probabilities = np.array(list(SENTENCES.values()))
 
 
 def test_distance_of_a_text_from_its_grammar():
@@ -118,7 +119,7 @@ def test_distance_of_a_text_from_its_grammar():
     after_a = (abs(5 / 6 - 5 / 8) + abs(1 / 6 - 3 / 8)) / 2
     expected = (start * 1 + after_a * 0.8) / 3  # a sentence passes three nodes
     assert found["next_token"] == pytest.approx(expected, rel=EXACT)
-    cut = grammar.read([("a b . a".split(), 0, True), ("x b .".split(), 0, True)], "<eos>")
+    cut = grammar.read([([*"ab.a"], 0, True), ([*"xb."], 0, True)], "<eos>")
     found = grammar.distances(grammar.of_text(cut))
     assert found["outside"] == pytest.approx(1 / 3, rel=EXACT)  # one of three begins with x
 
@@ -140,7 +141,7 @@ def test_floor_of_a_finite_sample(count):
     """The mean distance of true texts with as many sentences, by drawing sentences."""
     grammar, rng = Grammar(Table()), np.random.default_rng(1)
     mean, sd = grammar.floor(count, seed=2)["sentences"]
-    p = Table.probabilities
+    p = Table().probabilities
     draws = np.abs(rng.multinomial(count, p, 4000) / count - p).sum(axis=1) / 2
     z = (mean - draws.mean()) / (draws.std() / 40**0.5)  # the floor draws 40 texts
     assert 2 * stats.norm.sf(abs(z)) > SAMPLED

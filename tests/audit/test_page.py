@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from importlib import import_module
 
 import pytest
@@ -64,11 +65,13 @@ def test_functions_exist(name):
     raise AssertionError(f"{name} has no module")
 
 
+@cache
 def defined(file: str) -> dict[str, ast.FunctionDef]:
     tree = ast.parse((HERE / file).read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
+@cache
 def names(file: str, function: str) -> set[str]:
     """Names in a test and in the functions of its file that it uses."""
     functions, found, left = defined(file), set(), [function]

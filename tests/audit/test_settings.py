@@ -1,4 +1,4 @@
-"""Tables of settings: the run's values from its config and artifacts, the papers' from the papers."""
+"""Tables of settings: the run's values from its config and artifacts, and those of the papers."""
 
 import pandas as pd
 import pytest

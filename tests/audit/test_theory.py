@@ -1,5 +1,7 @@
 """Study A's Gaussian theory against closed forms, scipy's distributions and own simulations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -186,7 +188,7 @@ def test_exact_tail_of_one_estimator(n):
             return tail * 2 * (n - 1) * sd * np.exp((n - 3) / 2 * np.log(v) - v / 2 - constant)
 
         cuts = [1e-300, max(1e-300, 1 - delta**0.5), 1 + delta**0.5, 1 + delta**0.5 + 40 / n**0.5]
-        ends = zip(cuts, cuts[1:], strict=False)
+        ends = pairwise(cuts)
         return sum(integrate.quad(density, *e, limit=200, epsabs=1e-13)[0] for e in ends)
 
     expected = [outside(x) for x in X]
