@@ -2,8 +2,17 @@
 
 import pytest
 
+from pollination.figures import style
 from pollination.plan.plan import Plan
 from tests.audit import made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def numbers_alone():
+    """Figures write their CSV alone: pictures take most of the time, and other tests draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "save", lambda figure, rows, out: style.write_csv(rows, out))
+        yield
 
 
 @pytest.fixture(scope="session")

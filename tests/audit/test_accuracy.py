@@ -111,7 +111,7 @@ def test_parents_of_a_generation(study_a):
     assert set(found["ties"]["at_the_cut"]) == set(np.flatnonzero(level == cut))
 
 
-def interval(parts: list[tuple[float, str, np.ndarray]], draws: int = 3000) -> np.ndarray:
+def interval(parts: list[tuple[float, str, np.ndarray]], draws: int = 1500) -> np.ndarray:
     """Ends of a sum of signed means (groups, questions); equal keys draw the same groups."""
     rng, found = np.random.default_rng(5), []
     questions = parts[0][2].shape[1]
