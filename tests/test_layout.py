@@ -109,4 +109,4 @@ def test_core_and_plan_load_nothing_heavy():
 def test_tests_mirror_the_package():
     for path in (ROOT / "tests").rglob("test_*.py"):
         folder = path.relative_to(ROOT / "tests").parts[0]
-        assert folder in (*LAYERS, "docs", "workflow", "test_layout.py"), path
+        assert folder in (*LAYERS, "audit", "docs", "workflow", "test_layout.py"), path

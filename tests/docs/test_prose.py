@@ -64,7 +64,10 @@ def test_lines_end_at_100_columns(page: Path):
     long = [
         line
         for line in page.read_text(encoding="utf-8").splitlines()
-        if len(line) > COLUMNS and "http" not in line
+        if len(line) > COLUMNS
+        and "http" not in line
+        # its tables name functions and tests
+        and not (page.name == "audit.md" and line.startswith("|"))
     ]
     assert not long, f"{page}: break these lines:\n" + "\n".join(long)
 
