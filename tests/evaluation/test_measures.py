@@ -14,11 +14,20 @@ from snakemake.iocontainers import Wildcards
 from pollination.core import artifacts
 from pollination.core.artifacts import digest
 from pollination.data.corpora import build_corpus, read_documents
+from pollination.data.microworld import World
 from pollination.data.segments import cut
 from pollination.data.tokens import TokenBlocks, make_tokenizer, pack, vocabulary_id
 from pollination.evaluation import disagreement, quality
-from pollination.evolution.reading import training_of
-from pollination.models.checkpoint import create_model, load_tokenizer, save_model, write_blueprint
+from pollination.evaluation.member import read_text, score_text
+from pollination.evaluation.perplexity import summarize
+from pollination.evolution.reading import training_blocks, training_of
+from pollination.models.checkpoint import (
+    create_model,
+    load_member,
+    load_tokenizer,
+    save_model,
+    write_blueprint,
+)
 
 CONTEXT = 32
 
@@ -191,6 +200,22 @@ def test_a_child_is_measured_by_what_it_trains_on(made, tmp_path):
         1.0,
         [],
     )  # its founder's segment, and nothing else
+
+
+def test_the_measured_blocks_of_a_segment_are_those_of_the_founders_training(made, tmp_path):
+    inputs = {"segment": [made / "segment.bin"]}
+    training = training_of(job(made, tmp_path, "founders/human", inputs, {"train": TRAIN}))
+    read = training_blocks(training, None, 0, CONTEXT, tmp_path)
+    trained = read.blocks(np.arange(len(read))).tolist()
+    entry = {"corpus": "world", "split": "segment", "max_tokens": 160}
+    model, tokenizer = load_member(made / "member0")
+    measured = read_text(model, tokenizer, entry, "blocks", made / "segment.bin")
+    assert measured.blocks(np.arange(len(measured))).tolist() == trained[: 160 // CONTEXT]
+    whole = TokenBlocks(made / "train.bin")  # `split: train` measures other blocks
+    assert [block for block in whole.blocks(np.arange(5)).tolist() if block not in trained]
+    world = World.from_json(artifacts.read_json(made / "corpus/world.json"))
+    frame = score_text(model, tokenizer, entry, "blocks", made / "segment.bin", world, 8)
+    assert frame.truth_nll.isna().all() and "excess_nats_per_token" not in summarize(frame)
 
 
 def test_real_text_has_a_proxy_by_samples_of_equal_size(made, tmp_path, monkeypatch):
