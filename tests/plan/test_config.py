@@ -155,6 +155,8 @@ def test_merge_leaves_its_inputs_alone():
             {"perplexity": [{"corpus": "own", "split": "segment"}], "quality": True},
             ["evaluate.quality", "held-out text of 'world'", "split: test"],
         ),
+        ("defaults.train.dropout", 1.0, ["defaults.train.dropout: 1.0", "allowed: < 1"]),
+        ("founders.human.train.dropout", "on", ["'on'", "own, or a number from 0 to below 1"]),
         ("founders.human.num_segments", 2, ["population: 4", "num_segments is 2"]),
         ("founders.human.segments", [0, "x"], ["founders.human.segments"]),
         ("experiments.line.weights", "base", ["'base' needs a pretrained model"]),
