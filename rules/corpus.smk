@@ -3,7 +3,7 @@
 INPUTS   the config's corpora and models; local files; the hub (stage_* rules run where there is a
          network); questions of staged tasks, to search the text for them
 OUTPUTS  <results>/corpora/{corpus}/, <results>/models/{model}/,
-         <results>/tokens/{model}/{corpus}/{split}.bin
+         <results>/tokens/{model}/{corpus}/{split}.bin, <results>/segments/{pool}/member{m}.bin
 """
 
 from pollination.plan.corpora import CORPUS_KINDS
@@ -12,6 +12,8 @@ from pollination.plan.inputs import (
     corpus_settings,
     corpus_sources,
     removed_questions,
+    segment,
+    segment_source,
     staged_files,
     tokenizer_corpus,
 )
@@ -236,3 +238,30 @@ rule pack_tokens:
         "Packing {wildcards.corpus}/{wildcards.split} for model {wildcards.model}"
     script:
         "../workflow/scripts/pack_tokens.py"
+
+
+rule cut_segment:
+    input:
+        blocks=ask(segment_source, "pool", "member"),
+    output:
+        blocks="<results>/segments/{pool}/member{member}.bin",
+        about="<results>/segments/{pool}/member{member}.json",
+        numbers="<results>/segments/{pool}/member{member}.parquet",
+        run="<results>/segments/{pool}/member{member}.run.json",
+    log:
+        "<logs>/segments/{pool}/member{member}.log",
+    benchmark:
+        "<benchmarks>/segments/{pool}/member{member}.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(240),
+    params:
+        recipe=1,
+        segment=ask(segment, "pool"),
+        data_seed=config["data_seed"],
+    message:
+        "Cutting the human text of founder {wildcards.member} of pool {wildcards.pool}"
+    script:
+        "../workflow/scripts/cut_segment.py"

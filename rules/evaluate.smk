@@ -12,7 +12,7 @@ OUTPUTS  <results>/tasks/{task}/, <results>/requests/{model}/,
          the place of an untouched pretrained model is base/{model}
 """
 
-from pollination.plan.inputs import segment, task_settings, task_sources, training
+from pollination.plan.inputs import task_settings, task_sources, training
 from pollination.plan.layout import blueprint_files, model_setting
 from pollination.plan.measuring import (
     disagreement_inputs,
@@ -178,7 +178,6 @@ rule measure_quality:
         recipe=2,
         training=ask(training, "place"),
         separator=ask(model_setting, "place", "member", key="separator"),
-        segment=ask(segment, "place"),
         entry=ask(quality_entry, "place", "member"),
         sequences=ask(quality_sequences, "place", "member"),
         batch_size=config["evaluate"]["batch_size"],

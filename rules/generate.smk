@@ -2,13 +2,13 @@
 
 The content of a shard depends only on its own seed.
 
-INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts;
-         shards for a pool
+INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts
+         or human segments; shards for a pool
 OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet,
          <results>/{experiment}/gen{g}/deal{m}/text.parquet
 """
 
-from pollination.plan.inputs import parent_inputs, pooled, prompt_inputs, segment
+from pollination.plan.inputs import parent_inputs, pooled, prompt_inputs
 
 
 rule generate_shard:
@@ -32,9 +32,7 @@ rule generate_shard:
     params:
         recipe=2,
         generate=setting("experiments/{experiment}/generate"),
-        segment=ask(segment, "place"),
         seed=setting("experiments/{experiment}/seed"),
-        data_seed=config["data_seed"],
         device=config["device"],
         cpu_threads=config["cpu_threads"],
     message:

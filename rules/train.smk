@@ -1,12 +1,12 @@
 """Train founders on human text, and children on the text of the previous generation.
 
-INPUTS   blueprint (configuration, tokenizer), packed human text or synthetic shards, the initial
-         weights
+INPUTS   blueprint (configuration, tokenizer), human segment or synthetic shards, packed human
+         text, the initial weights
 OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/, each a
          model folder
 """
 
-from pollination.plan.inputs import child_inputs, founder_inputs, segment, training
+from pollination.plan.inputs import child_inputs, founder_inputs, training
 from pollination.plan.layout import blueprint_files, model_setting
 
 
@@ -37,7 +37,6 @@ rule train_founder:
     params:
         recipe=4,
         training=ask(training, "place"),
-        segment=ask(segment, "place"),
         data_seed=config["data_seed"],
         context_tokens=ask(model_setting, "place", "member", key="context_tokens"),
         separator=ask(model_setting, "place", "member", key="separator"),
@@ -74,7 +73,6 @@ rule train_child:
     params:
         recipe=4,
         training=ask(training, "place"),
-        segment=ask(segment, "place"),
         data_seed=config["data_seed"],
         context_tokens=ask(model_setting, "place", "member", key="context_tokens"),
         separator=ask(model_setting, "place", "member", key="separator"),

@@ -11,6 +11,7 @@ import pandas as pd
 from pollination.analysis.degeneration import english
 from pollination.core import artifacts
 from pollination.plan import layout
+from pollination.plan.config.values import is_held_out
 from pollination.plan.layout import model_of, place_of
 from pollination.plan.operators import SELECTION, takes_best
 from pollination.plan.plan import Plan
@@ -82,7 +83,7 @@ class Run:
         """Return (name of the measure that ranks members, its values in slot order).
 
         It is the accuracy on the selecting task. Without selection it is the loss on held-out text,
-        or the mean accuracy if the run measures no held-out text.
+        or the mean accuracy if the run measures no held-out text. Training text does not count.
         """
         experiment = self.plan.experiment(name)
         scores = [
@@ -93,9 +94,14 @@ class Run:
             task = experiment["select"]["task"]
             accuracies = [member["tasks"][task]["accuracy"] for member in scores]
             return f"accuracy on {task}", np.array(accuracies)
-        if scores[0]["perplexity"]:
+        held_out = [
+            text
+            for text in scores[0]["perplexity"]
+            if is_held_out({"split": text.rpartition("/")[2]})
+        ]
+        if held_out:
             losses = [
-                np.mean([text["nll_per_token"] for text in member["perplexity"].values()])
+                np.mean([member["perplexity"][text]["nll_per_token"] for text in held_out])
                 for member in scores
             ]
             return "nats per token on held-out text", np.array(losses)

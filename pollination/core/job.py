@@ -147,16 +147,19 @@ class Job:
     """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
 
     `params` have every key of their section. `recorded` are the rule's lean params, which enter the
-    job's key and its record (core/settings.py).
+    job's key and its record (core/settings.py). Inputs are compared with their records before the
+    job reads them and again afterwards. `check_last` leaves out the first comparison, for a job
+    that reads little of a large file and needs no key.
     """
 
-    def __init__(self, snakemake, online: bool = False) -> None:
+    def __init__(self, snakemake, online: bool = False, check_last: bool = False) -> None:
         self.input, self.output = snakemake.input, snakemake.output
         self.recorded, self.wildcards = dict(snakemake.params.items()), snakemake.wildcards
         self.params = Params(whole_params(self.recorded))
         self.rule, self.threads = snakemake.rule, snakemake.threads
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
-        self.online = online
+        self.online, self.check_last = online, check_last
+        self.digests: dict[str, str] = {}
         self.lease: Lease | None = None
         self.work: Path | None = None
         self.done = False
@@ -186,12 +189,8 @@ class Job:
                 file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
                 file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
                 self.log.handlers.append(file)
-            order = self.input.get("staged")  # an empty file that only sets the order of jobs
-            self.digests = {
-                str(path): artifacts.check(path)
-                for path in self.input
-                if path != order and not Path(path).is_dir()
-            }
+            if not self.check_last:
+                self.digests = self._check_inputs()
         except (ValueError, OSError) as error:
             self._fail(error)
         return self
@@ -288,12 +287,24 @@ class Job:
         record = self.output.get("run")
         if record and not self.done:
             try:
-                self._check_inputs_again()
+                if self.check_last:
+                    self.digests = self._check_inputs()
+                else:
+                    self._check_inputs_again()
                 self.write_record(record)
                 if self.work:
                     keep(self.work, self._outputs())
             except (ValueError, OSError) as failure:
                 self._fail(failure)
+
+    def _check_inputs(self) -> dict[str, str]:
+        """Return the digest of each input. Raises as `artifacts.check`."""
+        order = self.input.get("staged")  # an empty file that only sets the order of jobs
+        return {
+            str(path): artifacts.check(path)
+            for path in self.input
+            if path != order and not Path(path).is_dir()
+        }
 
     def _check_inputs_again(self) -> None:
         """Raise DamagedArtifact if an input changed while the job read it."""

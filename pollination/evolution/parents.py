@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pollination.core import artifacts
 from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.corpora import prompts as corpus_prompts
-from pollination.data.mixture import Subset
+from pollination.data.tokens import TokenBlocks
 from pollination.evolution.mutation import write_parent
-from pollination.evolution.reading import own_segment
 from pollination.evolution.shards import write_shard
 from pollination.models import checkpoint
 from pollination.models.device import prepare
@@ -41,10 +41,7 @@ def write_text(job: Job, shard: Path) -> None:
     model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
     if job.files("blocks"):
-        writer = holder(job) if job.files("selection") else rank
-        blocks = of_holder(job, "blocks")
-        segment = own_segment(blocks, job.params.segment, writer, job.params.data_seed)
-        prompts = block_prompts(segment)
+        prompts = block_prompts(of_holder(job, "blocks"), of_holder(job, "numbers"))
     else:
         prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
     write_shard(
@@ -62,11 +59,12 @@ def write_text(job: Job, shard: Path) -> None:
     )
 
 
-def block_prompts(blocks: Subset) -> list[tuple[str, list[int]]]:
+def block_prompts(segment: Path, numbers: Path) -> list[tuple[str, list[int]]]:
     """Return (block's number in its corpus, token ids) of a segment (study B, 3.2)."""
-    ids_BT = blocks.blocks(np.arange(len(blocks)))
-    numbered = zip(blocks.chosen.tolist(), ids_BT.tolist(), strict=True)
-    return [(f"block{number}", ids) for number, ids in numbered]
+    blocks = TokenBlocks(segment)
+    chosen = artifacts.read_table(numbers, ["block"])["block"].to_pylist()
+    ids_BT = blocks.blocks(np.arange(len(blocks))).tolist()
+    return [(f"block{number}", ids) for number, ids in zip(chosen, ids_BT, strict=True)]
 
 
 def hand_on_weights(job: Job, target: Path) -> None:

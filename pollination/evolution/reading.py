@@ -12,7 +12,7 @@ from pollination.core import artifacts
 from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.encoding import encode
-from pollination.data.mixture import Blocks, Subset, join, mix, replacements, sample, segment
+from pollination.data.mixture import Blocks, Subset, join, mix, replacements, sample
 from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
 from pollination.plan.operators import TEXTS
 
@@ -36,12 +36,11 @@ class Training:
     """The operator that chooses a child's text. A founder's operator is human."""
     human: dict
     """The config's `human`: fraction and accumulate."""
-    segment: dict
-    """The blocks of the corpus that its founder reads (plan/inputs.py)."""
-    data_seed: int
     separator: str
+    segment: Path | None
+    """The human segment of its slot, packed."""
     packed: Path | None
-    """Its human text, packed."""
+    """The corpus from which `human.fraction` draws blocks, packed."""
     shards: list[Path]
     """Its synthetic text, the oldest round first."""
 
@@ -55,9 +54,9 @@ class Training:
         count = self.generation if self.accumulates else 1
         return [list(part) for part in np.array_split(np.array(self.shards, dtype=object), count)]
 
-    def own_segment(self) -> Subset:
-        assert self.packed is not None, "this training reads no human text"
-        return own_segment(self.packed, self.segment, self.member, self.data_seed)
+    def own_segment(self) -> TokenBlocks:
+        assert self.segment is not None, "this training reads no human segment"
+        return TokenBlocks(self.segment)
 
     def synthetic_rows(self, shards: list[Path], tokenizer) -> Iterator[Row]:
         settings = self.settings
@@ -89,18 +88,11 @@ def training_of(job: Job) -> Training:
         settings=about["train"],
         text=about["text"],
         human=about["human"],
-        segment=job.params.segment,
-        data_seed=job.params.data_seed,
         separator=job.params.separator,
-        packed=job.optional_file("blocks" if is_founder else "human"),
+        segment=job.optional_file("segment"),
+        packed=job.optional_file("human"),
         shards=job.files("text"),
     )
-
-
-def own_segment(packed: Path, spec: dict, member: int, data_seed: int) -> Subset:
-    """Return the human text of a member's founder. `spec` is as in data/mixture.py's `segment`."""
-    whole = TokenBlocks(packed)
-    return segment(whole, whole.context_tokens, spec, member, derive_seed(data_seed, "slices"))
 
 
 def training_blocks(

@@ -1,8 +1,8 @@
 """Train on packed blocks by next-token prediction. A resume is bit-identical on a CPU.
 
-B = sequences per step, T = context tokens. Each epoch reads the blocks in a seeded permutation. The
-loop draws no random number (no dropout: study A, D.1). So a resume needs only the step, the weights
-and the optimizer's state.
+B = sequences per step, T = context tokens. Each epoch reads the blocks in a seeded permutation.
+Dropout, if there is any (`train.dropout`; study A, D.1 has none), draws the numbers of its step. So
+a resume needs only the step, the weights and the optimizer's state.
 """
 
 import json
@@ -25,6 +25,7 @@ from pollination.core.artifacts import atomic
 from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
+from pollination.models.dropout import Dropout
 from pollination.models.loss import next_token_loss, whole_logits
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
@@ -101,6 +102,8 @@ class Trainer:
         )
         on_gpu = device.type == "cuda"
         compiled = settings["compile"] if settings["compile"] is not None else on_gpu
+        dropout = settings["dropout"]
+        self.dropout = Dropout(self.model, dropout, seed) if dropout else None
         self.loss = next_token_loss(self.model, compiled)
         self.validation_loss = next_token_loss(self.model)
         bf16 = settings["precision"] == "bf16" or (settings["precision"] == "auto" and on_gpu)
@@ -203,10 +206,12 @@ class Trainer:
         while True:
             try:
                 total = torch.zeros((), device=self.device)
-                for part in tokens_BT.split(self.micro):
-                    with self.autocast:
-                        loss = self.loss(part) * (len(part) / len(tokens_BT))
-                    loss.backward()
+                for index, part in enumerate(tokens_BT.split(self.micro)):
+                    place = self.state.step, index
+                    with self.dropout.on(*place) if self.dropout else nullcontext():
+                        with self.autocast:
+                            loss = self.loss(part) * (len(part) / len(tokens_BT))
+                        loss.backward()
                     total += loss.detach()
                 return total
             except torch.OutOfMemoryError:
@@ -299,6 +304,9 @@ class Trainer:
                 "the loss needs all logits at once, which takes more memory, because %s",
                 whole_logits(self.model),
             )
+        if self.dropout:
+            self.dropout.check(self.read(0))
+            self.log.info("dropout: %s", self.dropout)
         if self.settings["warmup_steps"] >= self.steps:
             self.log.warning(
                 "train.warmup_steps: %d is not below the %d steps, so the learning rate never "

@@ -14,11 +14,12 @@ from pollination.plan.layout import (
     model_of,
     place_of,
     pool_of,
+    segment_file,
 )
 from pollination.plan.operators import (
     Start,
     hands_on_weights,
-    reads_human,
+    reads_segment,
     takes_best,
     text_of,
     weights_of,
@@ -202,7 +203,7 @@ def validation(plan: Plan, place: str, member: int) -> str:
 
 def founder_inputs(plan: Plan, pool: str, member: int) -> dict[str, list[str]]:
     place = f"founders/{pool}"
-    inputs = {"blocks": [packed(plan, place, member)]}
+    inputs = {"segment": [segment_file(plan, place, member)]}
     if pool_of(plan, place)["train"]["checkpoint"] == "best":
         inputs["validation"] = [packed(plan, place, member, "validation")]
     if plan.config["models"][model_of(plan, place, member)]["pretrained"]:
@@ -210,10 +211,13 @@ def founder_inputs(plan: Plan, pool: str, member: int) -> dict[str, list[str]]:
     return inputs
 
 
-def segment(plan: Plan, place: str) -> dict:
-    """Return the settings of the human segment of a place's members (data/mixture.py)."""
-    first, second = place.split("/")
-    pool = second if first == "founders" else plan.experiment(first)["founders"]
+def segment_source(plan: Plan, pool: str, member: int) -> str:
+    """Return the packed corpus that a founder's human segment is cut from."""
+    return packed(plan, f"founders/{pool}", member)
+
+
+def segment(plan: Plan, pool: str) -> dict:
+    """Return the settings of the human segments of a founder pool (data/mixture.py)."""
     spec = plan.config["founders"][pool]
     return {"pool": pool, "tokens": spec["train"]["tokens"]} | {
         key: spec[key] for key in ("segments", "num_segments")
@@ -321,7 +325,9 @@ def child_inputs(plan: Plan, name: str, generation: int, member: int) -> dict[st
     place, experiment = place_of(plan, name, generation), plan.experiment(name)
     if experiment["train"]["checkpoint"] == "best":
         inputs["validation"] = [packed(plan, place, member, "validation")]
-    if reads_human(experiment):
+    if reads_segment(experiment):
+        inputs["segment"] = [segment_file(plan, place, member)]
+    if experiment["human"]["fraction"] > 0:
         inputs["human"] = [packed(plan, place, member)]
     return inputs
 
@@ -333,10 +339,13 @@ def prompt_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str
     """
     members = range(plan.experiment(name)["population"]) if layout.selects(plan, name) else [rank]
     if plan.experiment(name)["generate"]["prompt"] == "blocks":
-        key, files = "blocks", [packed(plan, place_of(plan, name, generation), m) for m in members]
-    else:
-        key, files = "prompts", [prompts(plan, prompt_corpus(plan, name, m)) for m in members]
-    return {key: files if len(set(files)) > 1 else files[:1]}
+        place = place_of(plan, name, generation)
+        return {
+            key: [segment_file(plan, place, m, end) for m in members]
+            for key, end in (("blocks", "bin"), ("numbers", "parquet"))
+        }
+    files = [prompts(plan, prompt_corpus(plan, name, m)) for m in members]
+    return {"prompts": files if len(set(files)) > 1 else files[:1]}
 
 
 def parent_inputs(plan: Plan, name: str, generation: int, rank: int) -> dict[str, list[str]]:

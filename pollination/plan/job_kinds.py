@@ -54,6 +54,13 @@ KINDS = {
             "tokens/{model}.{corpus}.{split}",
         ),
         JobKind(
+            "cut_segment",
+            "segment",
+            TEXTS,
+            "segments/{pool}/member{member}.bin",
+            "segments/{pool}/member{member}",
+        ),
+        JobKind(
             "check_overlap",
             "overlap",
             TEXTS,

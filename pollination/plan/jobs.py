@@ -18,6 +18,7 @@ from pollination.plan.inputs import (
     parents_write,
     prompt_inputs,
     removed_questions,
+    segment_source,
     task_sources,
     tokenizer_corpus,
 )
@@ -201,6 +202,9 @@ def _preparation(plan: Plan) -> Iterator[Work]:
             made[
                 "pack_tokens", ("model", name), ("corpus", parts[0]), ("split", Path(file).stem)
             ] = None
+        elif folder == "segments":
+            member = Path(file).stem.removeprefix("member")
+            made["cut_segment", ("pool", name), ("member", member)] = None
         elif file == "overlap.json":
             made["check_overlap", ("corpus", name)] = None
         elif file == "vocabulary.parquet":
@@ -226,6 +230,11 @@ def _prepared(plan: Plan) -> set[str]:
     """Return the paths below results/{run}/ of all files that no member makes."""
     base = f"{plan.results}/"
     needed = {path.removeprefix(base) for path in _needed(plan) if path.startswith(base)}
+    needed |= {
+        segment_source(plan, pool, m).removeprefix(base)
+        for pool, size in plan.pool_sizes.items()
+        for m in range(size)
+    }
     needed |= {
         f"corpora/{path.split('/')[2]}/train.parquet"
         for path in needed
@@ -266,7 +275,7 @@ def _needed(plan: Plan) -> set[str]:
             for rank in range(layout.k(plan, name)) if parents_write(plan, name, g) else ():
                 add(prompt_inputs(plan, name, g, rank))
             for m in range(experiment["population"]) if g else ():
-                add(child_inputs(plan, name, g, m), "validation", "human")
+                add(child_inputs(plan, name, g, m), "validation", "segment", "human")
     for pool, size in plan.pool_sizes.items():
         for m in range(size):
             add(founder_inputs(plan, pool, m))

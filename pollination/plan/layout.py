@@ -15,11 +15,23 @@ def selects(plan: Plan, name: str) -> bool:
     return operators.selects(plan.experiment(name))
 
 
-def pool_of(plan: Plan, place: str) -> dict:
-    """Return the founder pool of a place: 'founders/{pool}' or '{experiment}/gen{g}'."""
+def pool_name(plan: Plan, place: str) -> str:
+    """Return the founder pool's name of a place: 'founders/{pool}' or '{experiment}/gen{g}'."""
     first, second = place.split("/")
-    pool = second if first == "founders" else plan.experiment(first)["founders"]
-    return plan.config["founders"][pool]
+    return second if first == "founders" else plan.experiment(first)["founders"]
+
+
+def pool_of(plan: Plan, place: str) -> dict:
+    """Return the entry of `founders` of a place."""
+    return plan.config["founders"][pool_name(plan, place)]
+
+
+def segment_file(plan: Plan, place: str, member: int, end: str = "bin") -> str:
+    """Return a file of the human segment that the founder of a member's slot reads.
+
+    `end`: bin (its blocks) or parquet (their numbers in the packed corpus).
+    """
+    return f"{plan.results}/segments/{pool_name(plan, place)}/member{member}.{end}"
 
 
 def model_of(plan: Plan, place: str, member: int) -> str:

@@ -3,7 +3,7 @@
 from pollination.core import userfile
 from pollination.core.settings import definition, lean
 from pollination.plan.config.userfiles import code_digests
-from pollination.plan.config.values import OWN, listed
+from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed
 from pollination.plan.corpora import kind_of
 from pollination.plan.inputs import (
     child_inputs,
@@ -19,6 +19,7 @@ from pollination.plan.layout import (
     model_files,
     model_of,
     place_of,
+    segment_file,
 )
 from pollination.plan.plan import Plan
 
@@ -30,8 +31,8 @@ def measures(plan: Plan, place: str, member: int) -> dict:
     """Return `evaluate` for one member.
 
     Entries for other generations or founders are left out. An untouched pretrained model keeps the
-    entries of all founders that start from it. `own` becomes the member's corpus; `name` is the
-    corpus name in the scores.
+    entries of all founders that start from it, except segments, because it has read none. `own`
+    becomes the member's corpus; `name` is the corpus name in the scores.
     """
     kind, name = place.split("/")
     generation = {"base": -1, "founders": 0}.get(kind)
@@ -45,6 +46,8 @@ def measures(plan: Plan, place: str, member: int) -> dict:
     kept = []
     for entry in plan.config["evaluate"]["perplexity"]:
         generations, founders = entry["generations"], entry["founders"]
+        if kind == "base" and entry["split"] == SEGMENT:
+            continue
         if (generations is None or generation in generations) and (
             founders is None or pools & set(founders)
         ):
@@ -60,7 +63,7 @@ def measures(plan: Plan, place: str, member: int) -> dict:
 def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:
     """Return the inputs of a member's evaluation, by kind."""
     text = [
-        held_out(plan, model_of(plan, place, member), entry)
+        measured_text(plan, place, member, entry)
         for entry in measures(plan, place, member)["perplexity"]
     ]
     own = plan.config["evaluate"]["measures"].values()
@@ -104,15 +107,20 @@ def requests(plan: Plan, model: str) -> list[str]:
 def sequences(plan: Plan, entry: dict) -> str:
     """Return how the text of an entry is cut: documents or blocks.
 
-    A microworld is always scored by documents, because only then the true likelihood of every token
-    is known.
+    A microworld is scored by documents, because only then the true likelihood of every token is
+    known. A segment consists of blocks, also in a microworld.
     """
+    if entry["split"] == SEGMENT:
+        return "blocks"
     return "documents" if kind_of(plan, entry["corpus"]).world else entry["sequences"]
 
 
-def held_out(plan: Plan, model: str, entry: dict) -> str:
+def measured_text(plan: Plan, place: str, member: int, entry: dict) -> str:
     """Return the text of an entry of `evaluate` as a model reads it: packed blocks or documents."""
+    if entry["split"] == SEGMENT:
+        return segment_file(plan, place, member)
     if sequences(plan, entry) == "blocks":
+        model = model_of(plan, place, member)
         return f"{plan.results}/tokens/{model}/{entry['corpus']}/{entry['split']}.bin"
     return f"{plan.results}/corpora/{entry['corpus']}/{entry['split']}.parquet"
 
@@ -128,8 +136,7 @@ def disagreement_inputs(plan: Plan, name: str, generation: int) -> dict[str, lis
     place, entry = place_of(plan, name, generation), plan.config["evaluate"]["disagreement"]
     return inputs | {
         "text": [
-            held_out(plan, model_of(plan, place, m), entry)
-            for m in range(plan.experiment(name)["population"])
+            measured_text(plan, place, m, entry) for m in range(plan.experiment(name)["population"])
         ]
     }
 
@@ -137,12 +144,12 @@ def disagreement_inputs(plan: Plan, name: str, generation: int) -> dict[str, lis
 def quality_entry(plan: Plan, place: str, member: int) -> dict:
     """Return the held-out text that measures the effect of a training.
 
-    It is the first entry of `evaluate.perplexity` on the corpus of the training.
+    It is the first entry of `evaluate.perplexity` on held-out text of the training's corpus.
     """
     entries = [
         entry
         for entry in plan.config["evaluate"]["perplexity"]
-        if entry["corpus"] in (OWN, corpus_of(plan, place, member))
+        if entry["corpus"] in (OWN, corpus_of(plan, place, member)) and is_held_out(entry)
     ]
     entry = entries[0] | {"corpus": corpus_of(plan, place, member)}
     return lean(entry, definition("perplexity"))
@@ -158,14 +165,14 @@ def quality_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:
     The truth is the grammar of a microworld. For other corpora, human text is a proxy.
     """
     first, second = place.split("/")
-    model, corpus = model_of(plan, place, member), corpus_of(plan, place, member)
+    corpus = corpus_of(plan, place, member)
     inputs = (
         founder_inputs(plan, second, member)
         if first == "founders"
         else child_inputs(plan, first, int(second.removeprefix("gen")), member)
     )
     inputs = {key: paths for key, paths in inputs.items() if key != "validation"}
-    inputs["held_out"] = [held_out(plan, model, quality_entry(plan, place, member))]
+    inputs["held_out"] = [measured_text(plan, place, member, quality_entry(plan, place, member))]
     if kind_of(plan, corpus).world:
         return inputs | {"world": [f"{plan.results}/corpora/{corpus}/world.json"]}
     human = {

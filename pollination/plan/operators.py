@@ -145,8 +145,12 @@ def text_of(experiment: dict) -> Text:
 
 def reads_human(experiment: dict) -> bool:
     """Return whether children read human text, alone or with synthetic text."""
-    human = experiment["human"]
-    return human["fraction"] > 0 or human["accumulate"] != "none" or text_of(experiment).is_human
+    return experiment["human"]["fraction"] > 0 or reads_segment(experiment)
+
+
+def reads_segment(experiment: dict) -> bool:
+    """Return whether children read the human segment of their slot, alone or with other text."""
+    return experiment["human"]["accumulate"] != "none" or text_of(experiment).is_human
 
 
 def takes_best(rule: str) -> bool:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from pollination.core import artifacts
 from pollination.core.artifacts import read_record
 from pollination.core.job import Job
 
@@ -22,7 +23,7 @@ def run(tmp_path, monkeypatch):
     )
     source.write_text("the text of a corpus\n" * 100)
 
-    def start(meanwhile=lambda source: None) -> tuple[Path, Path]:
+    def start(meanwhile=lambda source: None, **options) -> tuple[Path, Path]:
         parts = {
             "input": InputFiles(fromdict={"source": str(source)}),
             "output": OutputFiles(fromdict={"target": str(target), "run": str(record)}),
@@ -30,10 +31,10 @@ def run(tmp_path, monkeypatch):
             "wildcards": Wildcards(fromdict={}),
             "log": Log(toclone=[str(tmp_path / "job.log")]),
         }
-        with Job(SimpleNamespace(rule="copy", threads=1, **parts)) as job:
+        with Job(SimpleNamespace(rule="copy", threads=1, **parts), **options) as job:
             text = job.file("source").read_text()
             meanwhile(source)
-            Path(job.output.target).parent.mkdir()
+            Path(job.output.target).parent.mkdir(exist_ok=True)
             Path(job.output.target).write_text(text)
         return target, record
 
@@ -63,6 +64,23 @@ def test_an_input_that_changes_while_a_job_reads_it_leaves_no_result(run, tmp_pa
         .read_text()
         .endswith("source.txt: changed or deleted while this job read it; run snakemake again\n")
     )
+
+
+def test_a_job_may_compare_a_large_input_with_its_record_once_after_reading(
+    run, tmp_path, monkeypatch
+):
+    digest, hashed = artifacts.digest, []
+    monkeypatch.setattr(artifacts, "digest", lambda path: hashed.append(str(path)) or digest(path))
+    source = str(tmp_path / "source.txt")
+    _, record = run(check_last=True)
+    assert hashed.count(source) == 1
+    assert artifacts.read_json(record)["inputs"] == {source: digest(source)}
+    sealed = {"outputs": {"source.txt": digest(source)}}
+    artifacts.write_json(tmp_path / "source.run.json", sealed)
+    with pytest.raises(SystemExit):
+        run(flip, check_last=True)
+    assert not list((tmp_path / "out").iterdir())
+    assert "source.txt: damaged: its digest" in (tmp_path / "job.log").read_text()
 
 
 def test_an_error_of_the_system_is_one_line_without_its_number(run, tmp_path):

@@ -14,10 +14,20 @@ from snakemake.iocontainers import Wildcards
 from pollination.core import artifacts
 from pollination.core.artifacts import digest
 from pollination.data.corpora import build_corpus, read_documents
+from pollination.data.microworld import World
+from pollination.data.segments import cut
 from pollination.data.tokens import TokenBlocks, make_tokenizer, pack, vocabulary_id
 from pollination.evaluation import disagreement, quality
-from pollination.evolution.reading import training_of
-from pollination.models.checkpoint import create_model, load_tokenizer, save_model, write_blueprint
+from pollination.evaluation.member import read_text, score_text
+from pollination.evaluation.perplexity import summarize
+from pollination.evolution.reading import training_blocks, training_of
+from pollination.models.checkpoint import (
+    create_model,
+    load_member,
+    load_tokenizer,
+    save_model,
+    write_blueprint,
+)
 
 CONTEXT = 32
 
@@ -52,6 +62,8 @@ def made(tmp_path_factory) -> Path:
             CONTEXT,
             folder / f"{split}.bin",
         )
+    spec = {"pool": "human", "tokens": 640, "segments": "distinct", "num_segments": None}
+    cut(folder / "train.bin", spec, 0, 1, folder / "segment.bin", folder / "segment.parquet")
     for m in range(2):
         save_model(create_model(folder / "model", m), folder / f"member{m}")
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -79,15 +91,8 @@ class FakeJob(SimpleNamespace):
 
 def job(made: Path, out: Path, place: str, inputs: dict, training: dict) -> FakeJob:
     entry = {"corpus": "world", "split": "test", "max_tokens": 300}
-    segment = {
-        "pool": "human",
-        "tokens": TRAIN["tokens"],
-        "segments": "distinct",
-        "num_segments": None,
-    }
     params = {
         "training": {"text": "parent"} | training,
-        "segment": segment,
         "entry": entry,
         "sequences": "documents",
         "batch_size": 8,
@@ -111,7 +116,7 @@ TRAIN = {"tokens": 640, "include_prompt": False}
 
 
 def test_a_founder_starts_far_from_the_truth_and_reads_text_that_is_near(made, tmp_path):
-    inputs = {"blocks": [made / "train.bin"], "world": [made / "corpus/world.json"]}
+    inputs = {"segment": [made / "segment.bin"], "world": [made / "corpus/world.json"]}
     quality.measure(job(made, tmp_path, "founders/human", inputs, {"train": TRAIN}))
     found = artifacts.read_json(tmp_path / "quality.json")
     for name in ("sentences", "next_token"):
@@ -183,7 +188,11 @@ def test_a_child_is_measured_by_what_it_trains_on(made, tmp_path):
     mixed = artifacts.read_json(tmp_path / "quality.json")
     assert 0.2 < mixed["outside"]["text"] < 0.8
     again = job(
-        made, tmp_path, "m4/gen3", {"human": [made / "train.bin"]}, training | {"text": "human"}
+        made,
+        tmp_path,
+        "m4/gen3",
+        {"segment": [made / "segment.bin"]},
+        training | {"text": "human"},
     )
     (own, share), *more = quality.training_text(training_of(again), None)
     assert (len(own), share, more) == (
@@ -191,6 +200,22 @@ def test_a_child_is_measured_by_what_it_trains_on(made, tmp_path):
         1.0,
         [],
     )  # its founder's segment, and nothing else
+
+
+def test_the_measured_blocks_of_a_segment_are_those_of_the_founders_training(made, tmp_path):
+    inputs = {"segment": [made / "segment.bin"]}
+    training = training_of(job(made, tmp_path, "founders/human", inputs, {"train": TRAIN}))
+    read = training_blocks(training, None, 0, CONTEXT, tmp_path)
+    trained = read.blocks(np.arange(len(read))).tolist()
+    entry = {"corpus": "world", "split": "segment", "max_tokens": 160}
+    model, tokenizer = load_member(made / "member0")
+    measured = read_text(model, tokenizer, entry, "blocks", made / "segment.bin")
+    assert measured.blocks(np.arange(len(measured))).tolist() == trained[: 160 // CONTEXT]
+    whole = TokenBlocks(made / "train.bin")  # `split: train` measures other blocks
+    assert [block for block in whole.blocks(np.arange(5)).tolist() if block not in trained]
+    world = World.from_json(artifacts.read_json(made / "corpus/world.json"))
+    frame = score_text(model, tokenizer, entry, "blocks", made / "segment.bin", world, 8)
+    assert frame.truth_nll.isna().all() and "excess_nats_per_token" not in summarize(frame)
 
 
 def test_real_text_has_a_proxy_by_samples_of_equal_size(made, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pollination.core import artifacts
+from pollination.data.segments import cut
 from pollination.data.tokens import pack_ids, vocabulary_id
 from pollination.evolution.reading import Training, synthetic_rows, training_blocks, training_rows
 
@@ -96,6 +97,9 @@ def training(tmp_path, **change) -> Training:
     """A child of generation 2 that reads the shards and human text of 40 blocks of 4 tokens."""
     if not (tmp_path / "human.bin").exists():
         pack_ids([[2, 3, 4, 2]] * 39 + [[3, 3, 3, 3]], 5, 4, 0, tmp_path / "human.bin", "none")
+        spec = {"pool": "p", "tokens": 40, "segments": "distinct", "num_segments": None}
+        paths = tmp_path / "segment.bin", tmp_path / "segment.parquet"
+        cut(tmp_path / "human.bin", spec, 1, 1, *paths)
     settings = {"include_prompt": True, "tokens": None}
     given = {
         "generation": 2,
@@ -105,9 +109,8 @@ def training(tmp_path, **change) -> Training:
         "settings": settings,
         "text": "own",
         "human": {"fraction": 0.0, "accumulate": "none"},
-        "segment": {"pool": "p", "tokens": 40, "segments": "distinct", "num_segments": None},
-        "data_seed": 1,
         "separator": "eos",
+        "segment": tmp_path / "segment.bin",
         "packed": tmp_path / "human.bin",
         "shards": [],
     }

@@ -196,6 +196,16 @@ def test_distributions_are_densities_of_the_first_and_the_last_round(plan):
         assert np.trapezoid(part.density, np.log10(part.perplexity)) == pytest.approx(1, abs=0.02)
 
 
+def test_training_text_ranks_no_member(tmp_path):
+    plan = Plan(resolve(config()), str(tmp_path))
+    for m, (held_out, read) in enumerate([(1.0, 9.0), (2.0, 0.5)]):
+        texts = {"own/segment": read, "own/train": read, "world/test": held_out}
+        scores = {"perplexity": {text: {"nll_per_token": nll} for text, nll in texts.items()}}
+        artifacts.write_json(f"{layout.member_folder(plan, 'm2', 0, m)}/scores.json", scores)
+    what, losses = Run(plan).yardstick("m2", 0)
+    assert what == "nats per token on held-out text" and losses.tolist() == [1.0, 2.0]
+
+
 def test_the_budget_of_all_members_is_summed_round_by_round(plan):
     rows = draw("budget", plan)
     assert len(rows) == 3 * GENERATIONS and {row["models"] for row in rows} == {"1", "2", "4"}

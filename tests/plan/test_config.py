@@ -176,6 +176,28 @@ def test_merge_leaves_its_inputs_alone():
             ["world"],
             ["population: 4", "4 exceeds the 1 entries of founders.human.corpus"],
         ),
+        (
+            "evaluate.perplexity",
+            [{"corpus": "world", "split": "segment"}, {"corpus": "own"}],
+            ["evaluate.perplexity.0.split: segment", "set corpus: own"],
+        ),
+        (
+            "evaluate.perplexity",
+            [{"corpus": "own", "split": "segment", "sequences": "documents"}, {"corpus": "own"}],
+            ["evaluate.perplexity.0.sequences", "set sequences: blocks"],
+        ),
+        (
+            "evaluate.perplexity",
+            [{"corpus": "own", "split": "segment", "generations": [-1, 0]}, {"corpus": "own"}],
+            ["evaluate.perplexity.0.generations: -1", "remove -1"],
+        ),
+        (
+            "evaluate",
+            {"perplexity": [{"corpus": "own", "split": "segment"}], "quality": True},
+            ["evaluate.quality", "held-out text of 'world'", "split: test"],
+        ),
+        ("defaults.train.dropout", 1.0, ["defaults.train.dropout: 1.0", "allowed: < 1"]),
+        ("founders.human.train.dropout", "on", ["'on'", "own, or a number from 0 to below 1"]),
         ("founders.human.num_segments", 2, ["population: 4", "num_segments is 2"]),
         ("founders.human.segments", [0, "x"], ["founders.human.segments"]),
         ("experiments.line.weights", "base", ["'base' needs a pretrained model"]),

@@ -137,7 +137,9 @@ ECOSYSTEM = {
 }
 
 
-def ecosystems(pool: dict, models: dict | None = None, **experiments) -> Plan:
+def ecosystems(
+    pool: dict, models: dict | None = None, texts: list | None = None, **experiments
+) -> Plan:
     """Experiments on a pool `pair` of segments; "student" starts from the demo's founder 0 of pool
     "human".
     """
@@ -153,6 +155,7 @@ def ecosystems(pool: dict, models: dict | None = None, **experiments) -> Plan:
         "train": {},
     } | pool
     raw["experiments"] = experiments
+    raw["evaluate"]["perplexity"] = texts or raw["evaluate"]["perplexity"]
     return Plan(resolve(raw), "r")
 
 
@@ -181,9 +184,10 @@ def test_models_and_corpora_may_be_lists_by_member():
         eco=ECOSYSTEM,
     )
     assert founder_inputs(p, "pair", 1) == {
-        "blocks": ["r/tokens/tiny/other/train.bin"],
+        "segment": ["r/segments/pair/member1.bin"],
         "validation": ["r/tokens/tiny/world/validation.bin"],
     }
+    assert inputs.segment_source(p, "pair", 1) == "r/tokens/tiny/other/train.bin"
     assert evaluation_inputs(p, "eco/gen2", 0)["overlap"] == ["r/corpora/world/overlap.json"]
     assert evaluation_inputs(p, "eco/gen2", 1)["overlap"] == ["r/corpora/other/overlap.json"]
     assert layout.blueprint(p, "eco/gen1", 1) == "r/models/tiny"
@@ -243,10 +247,14 @@ def test_text_of_human_again_of_all_rounds_and_of_another_experiment():
         again={**ECOSYSTEM, "text": "human"},
         heap={**ECOSYSTEM, "human": {"accumulate": "all"}},
         reader={**ECOSYSTEM, "population": 1, "weights": "base", "text_of": "eco"},
+        mixed={**ECOSYSTEM, "human": {"fraction": 0.1}},
     )
-    human = ["r/tokens/student/world/train.bin"]
+    human = ["r/segments/pair/member1.bin"]
+    mixed = child_inputs(p, "mixed", 2, 1)  # new human text each time, so of the whole corpus
+    assert "segment" not in mixed and mixed["human"] == ["r/tokens/student/world/train.bin"]
     assert (
-        child_inputs(p, "again", 2, 1)["human"] == human
+        child_inputs(p, "again", 2, 1)["segment"] == human
+        and "human" not in child_inputs(p, "again", 2, 1)
         and child_inputs(p, "again", 2, 1)["text"] == []
     )
     assert (
@@ -258,7 +266,8 @@ def test_text_of_human_again_of_all_rounds_and_of_another_experiment():
     given = child_inputs(p, "heap", 2, 1)
     assert (
         given["text"] == ["r/heap/gen0/deal1/text.parquet", "r/heap/gen1/deal1/text.parquet"]
-        and given["human"] == human
+        and given["segment"] == human
+        and "human" not in given
     )
     assert child_inputs(p, "reader", 2, 0)["text"] == ["r/reader/gen1/deal0/text.parquet"]
     assert inputs.pooled(p, "reader", 1) == all_shards(p, "eco", 1)
@@ -269,8 +278,11 @@ def test_a_writer_is_prompted_by_its_own_segment():
         {"corpus": ["world", "other"]},
         eco={**ECOSYSTEM, "generate": {"prompt": "blocks", "tokens": None}},
     )
-    assert prompt_inputs(p, "eco", 1, 1) == {"blocks": ["r/tokens/student/other/train.bin"]}
-    assert inputs.segment(p, "founders/pair") == {
+    assert prompt_inputs(p, "eco", 1, 1) == {
+        "blocks": ["r/segments/pair/member1.bin"],
+        "numbers": ["r/segments/pair/member1.parquet"],
+    }
+    assert inputs.segment(p, "pair") == {
         "pool": "pair",
         "tokens": None,
         "segments": "distinct",
@@ -295,6 +307,33 @@ def test_texts_are_measured_in_the_generations_that_they_name():
         "line.s42/gen3": ["test"],
         "line.s42/gen4": ["test", "train"],
     }
+
+
+def test_a_segment_is_the_text_that_the_founder_of_the_slot_has_read():
+    """In blocks, also in a microworld; an untouched model has read none."""
+    p = ecosystems(
+        {"corpus": ["world", "other"]},
+        texts=[{"corpus": "own", "split": "segment", "max_tokens": 99}, {"corpus": "own"}],
+        eco=ECOSYSTEM,
+    )
+    for place in ("founders/pair", "eco/gen2"):
+        assert evaluation_inputs(p, place, 1)["text"] == [
+            "r/segments/pair/member1.bin",
+            "r/corpora/other/test.parquet",
+        ]
+        assert measuring.measured_sequences(p, place, 1) == ["blocks", "documents"]
+    assert founder_inputs(p, "pair", 1)["segment"] == ["r/segments/pair/member1.bin"]
+    untouched = measuring.measures(p, "base/student", 0)["perplexity"]
+    assert [entry["split"] for entry in untouched] == ["test"]
+    assert measuring.quality_entry(p, "eco/gen2", 1)["split"] == "test"
+    assert p.config["figures"]["text"] == "own/test"
+
+
+def test_no_founder_reads_a_packed_corpus():
+    p = ecosystems({}, eco=ECOSYSTEM)
+    for member in range(2):
+        paths = sum(founder_inputs(p, "pair", member).values(), [])
+        assert not [path for path in paths if path.endswith("/train.bin")]
 
 
 def test_own_is_each_members_own_corpus():

@@ -78,6 +78,18 @@ def test_each_writer_continues_every_block_of_its_own_segment_by_as_many_tokens(
     assert all(len(one) == 50 for one in prompts)
 
 
+def test_what_a_founder_reads_is_its_segment_and_its_descendants_are_measured_on_it(run):
+    record = artifacts.read_json(run / "founders/families/member1/run.json")
+    read = [path for path in record["inputs"] if path.endswith(".bin")]
+    assert sorted(read) == [
+        "results/eco/segments/families/member1.bin",
+        "results/eco/tokens/other/world/validation.bin",
+    ]
+    scores = artifacts.read_json(run / "founders/families/member1/scores.json")["perplexity"]
+    assert scores["own/segment"]["sequences"] == 50
+    assert not {"excess_nats_per_token", "entropy_per_token"} & scores["own/segment"].keys()
+
+
 def test_a_pool_of_two_families_is_dealt_equally_and_read_whole_by_another_experiment(run):
     ids = {
         model: vocabulary_id(load_tokenizer(run / f"models/{model}"))

@@ -138,10 +138,16 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(finished, tmp_path):
             "damaged: its digest",
         ),
         (
-            "tokens/toy/world/train.bin",
+            "segments/human/member2.bin",
             "founders/human/member2/model.safetensors",
             -64,
             "damaged: its digest",
+        ),
+        (
+            "tokens/toy/world/train.bin",
+            "segments/human/member2.bin",
+            -64,
+            "train.json says",
         ),
     ],
 )

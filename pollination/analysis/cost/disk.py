@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pollination.analysis.cost.shapes import published
-from pollination.analysis.cost.work import Load, Loads, pretrained
+from pollination.analysis.cost.work import Load, Loads, pretrained, token_bytes
 from pollination.plan import layout, measuring, pruning
 from pollination.plan.config.values import listed
 from pollination.plan.layout import model_of, place_of
@@ -42,7 +42,7 @@ PLACES = (  # pattern of an artifact's path, its kind; the first match counts
     (r"/synthetic\d+/", "synthetic text"),
     (r"/deal\d+/", "dealt text"),
     (r"/(corpora|staged)/", "corpora"),
-    (r"/tokens/", "packed tokens"),
+    (r"/(tokens|segments)/", "packed tokens"),
     (
         (
             r"/member\d+/(scores|answers|sequences|facts|samples|quality)\."
@@ -95,8 +95,15 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
             tokens = total / plan.experiment(work.group)["population"]
             by_kind["dealt text"] += tokens * size["dealt_bytes_per_token"]
         elif work.stage == "pack":
-            width = 2 if not loads.shape(parts[1]).vocabulary > 2**16 else 4
-            by_kind["packed tokens"] += texts.corpus(parts[2])[parts[3].split(".")[0]] * width
+            tokens = texts.corpus(parts[2])[parts[3].split(".")[0]]
+            by_kind["packed tokens"] += tokens * token_bytes(loads.shape(parts[1]))
+        elif work.stage == "segment":
+            place = f"founders/{parts[1]}"
+            member = int(parts[2].removeprefix("member").removesuffix(".bin"))
+            width = token_bytes(loads.shape(model_of(plan, place, member)))
+            width += size["block_number"] / texts.context(place, member)
+            by_kind["packed tokens"] += texts.segment(parts[1], member) * width
+            by_kind["packed tokens"] += size["small_table"] / 4
         elif work.stage in ("corpora", "fetch"):
             corpus = parts[1].removesuffix(".parquet")
             if corpus in plan.config["corpora"]:
@@ -187,7 +194,7 @@ def _scores(loads: Loads, place: str, member: int) -> float:
     for entry in measuring.measures(plan, place, member)["perplexity"]:
         documents = measuring.sequences(plan, entry) == "documents"
         length = loads.texts.document(entry["corpus"]) if documents else context
-        sequences += loads.held_out(entry) / length
+        sequences += loads.measured(place, member, entry) / length
     samples = plan.config["evaluate"]["samples"]["num_prompts"] * size["sample"]
     facts = sum(
         size["fact"] * len(loads.texts.worlds[name].facts)

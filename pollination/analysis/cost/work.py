@@ -12,11 +12,11 @@ from pollination.analysis.cost.shapes import Shape, Unknown, model_shape, publis
 from pollination.analysis.cost.texts import Texts
 from pollination.plan import layout, measuring
 from pollination.plan.benchmark_folder import built_in_template
-from pollination.plan.config.values import listed
+from pollination.plan.config.values import SEGMENT, listed
 from pollination.plan.corpora import kind_of
 from pollination.plan.decoding import DECODINGS
 from pollination.plan.jobs import Work, jobs
-from pollination.plan.layout import model_of, place_of
+from pollination.plan.layout import model_of, place_of, pool_name
 from pollination.plan.measuring import quality_entry
 from pollination.plan.plan import Plan
 
@@ -81,7 +81,7 @@ class Loads:
                 self.write(load, work.group, generation, int(parts[2].removeprefix("synthetic")))
             elif work.kind.rule == "measure_disagreement":
                 self.compare(load, work.group, generation)
-            elif work.stage in ("mutate", "deal", "pack", "corpora", "overlap", "fetch"):
+            elif work.stage in ("mutate", "deal", "pack", "segment", "corpora", "overlap", "fetch"):
                 load.processor_s = self.processor(work, parts)
             yield load
 
@@ -123,7 +123,7 @@ class Loads:
             load.add("score", requests * tokens, shape.forward(tokens))
         measured = measuring.measures(self.plan, place, member)["perplexity"]
         for entry in measured:
-            load.add("score", self.held_out(entry), shape.forward(context))
+            load.add("score", self.measured(place, member, entry), shape.forward(context))
         for name in dict.fromkeys(entry["corpus"] for entry in measured):
             if name in self.texts.worlds:  # every fact is scored with every value of its attribute
                 world = self.texts.worlds[name]
@@ -133,8 +133,12 @@ class Loads:
         length = samples["max_new_tokens"]
         load.add("write", samples["num_prompts"] * length, shape.forward(length))
 
-    def held_out(self, entry: dict) -> float:
-        size = self.texts.corpus(entry["corpus"])[entry["split"]]
+    def measured(self, place: str, member: int, entry: dict) -> float:
+        """Return the tokens of an entry of `evaluate` that are scored for one member."""
+        if entry["split"] == SEGMENT:
+            size = self.texts.segment(pool_name(self.plan, place), member)
+        else:
+            size = self.texts.corpus(entry["corpus"])[entry["split"]]
         return min(entry["max_tokens"] or math.inf, size)
 
     def __questions(self, name: str) -> tuple[float, float]:
@@ -169,7 +173,7 @@ class Loads:
     def quality(self, load: Load, place: str, member: int) -> None:
         shape, context = self.shape(load.model), self.texts.context(place, member)
         entry = quality_entry(self.plan, place, member)
-        load.add("score", 2 * self.held_out(entry), shape.forward(context))
+        load.add("score", 2 * self.measured(place, member, entry), shape.forward(context))
         if kind_of(self.plan, entry["corpus"]).world:
             sentences = self.texts.worlds[entry["corpus"]].sentences
             tokens = sum(len(sentence.split()) + 1 for sentence in sentences)
@@ -179,7 +183,7 @@ class Loads:
 
     def compare(self, load: Load, name: str, generation: int) -> None:
         place = place_of(self.plan, name, generation)
-        tokens = self.held_out(self.plan.config["evaluate"]["disagreement"])
+        tokens = self.measured(place, 0, self.plan.config["evaluate"]["disagreement"])
         load.model = model_of(self.plan, place, 0)
         for member in range(self.plan.experiment(name)["population"]):
             shape = self.shape(model_of(self.plan, place, member))
@@ -203,11 +207,21 @@ class Loads:
         if work.stage == "pack":
             tokens = self.texts.corpus(parts[2])[parts[3].split(".")[0]]
             return tokens / rates["pack_tokens_per_s"] / 4
+        if work.stage == "segment":  # the job hashes the packed corpus
+            member = int(parts[2].removeprefix("member").removesuffix(".bin"))
+            width = token_bytes(self.shape(model_of(self.plan, f"founders/{parts[1]}", member)))
+            tokens = self.texts.packed(f"founders/{parts[1]}", member)
+            return tokens * width / rates["hash_bytes_per_s"]
         corpus = parts[1].removesuffix(".parquet")
         if corpus not in self.plan.config["corpora"]:
             return 0.0
         total = sum(self.texts.corpus(corpus).values())
         return total / rates["hub_tokens_per_s" if work.stage == "fetch" else "corpus_tokens_per_s"]
+
+
+def token_bytes(shape: Shape) -> int:
+    """Return the bytes of a packed token id."""
+    return 4 if shape.vocabulary > 2**16 else 2
 
 
 def pretrained(plan: Plan) -> list[str]:

@@ -6,7 +6,7 @@ Each check appends its mistakes, one line each: key, value, what is allowed, the
 from typing import Any
 
 from pollination.plan.config.userfiles import check_form
-from pollination.plan.config.values import OWN, listed, nearest
+from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed, nearest
 from pollination.plan.corpora import CORPUS_KINDS
 
 NEEDS = {  # keys that each kind of task and tokenizer needs
@@ -174,6 +174,8 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
             corpora | {OWN: 0},
             "corpora",
         )
+        if entry["split"] == SEGMENT:
+            check_segment(f"evaluate.perplexity.{index}", entry, mistakes)
         for pool in entry["founders"] or []:
             reference(
                 mistakes,
@@ -192,14 +194,15 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
         )
     for name, function in config["evaluate"]["measures"].items():
         check_form(f"evaluate.measures.{name}", function, {}, "measure", mistakes)
-    measured = [entry["corpus"] for entry in config["evaluate"]["perplexity"]]
+    measured = [e["corpus"] for e in config["evaluate"]["perplexity"] if is_held_out(e)]
     for name, pool in config["founders"].items() if config["evaluate"]["quality"] else ():
         for corpus in (
             sorted(set(listed(pool["corpus"])) - set(measured)) if OWN not in measured else ()
         ):
             mistakes.append(
-                f"evaluate.quality: true needs the loss on {corpus!r} (founders.{name}.corpus); "
-                "add an entry for it to evaluate.perplexity, or set quality: false"
+                f"evaluate.quality: true needs the loss on held-out text of {corpus!r} "
+                f"(founders.{name}.corpus); add an entry for it with split: test or validation to "
+                "evaluate.perplexity, or set quality: false"
             )
     if config["evaluate"]["samples"]["corpus"] is not None:
         reference(
@@ -216,6 +219,25 @@ def check_kinds(config: dict, mistakes: list[str]) -> None:
         mistakes.append(
             f"evaluate.samples.num_prompts: {config['evaluate']['samples']['num_prompts']} is too "
             "few for evaluate.semantics, which compares clusters of prompts; allowed: 2 or more"
+        )
+
+
+def check_segment(key: str, entry: dict, mistakes: list[str]) -> None:
+    """Check an entry of evaluate.perplexity that measures the segments of founders."""
+    if entry["corpus"] != OWN:
+        mistakes.append(
+            f"{key}.split: segment is part of a member's own corpus, but corpus is "
+            f"{entry['corpus']!r}; set corpus: own, or split: train, validation or test"
+        )
+    if entry["sequences"] == "documents":
+        mistakes.append(
+            f"{key}.sequences: documents is not possible with split: segment, because a segment "
+            "consists of blocks; set sequences: blocks, or another split"
+        )
+    if -1 in (entry["generations"] or ()):
+        mistakes.append(
+            f"{key}.generations: -1 is not possible with split: segment, because the untouched "
+            "pretrained model has read no segment; allowed: 0 and above, or null; remove -1"
         )
 
 

@@ -23,6 +23,7 @@ RESERVED = (
     "corpora",
     "models",
     "tokens",
+    "segments",
     "tasks",
     "staged",
     "theory",

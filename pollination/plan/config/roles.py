@@ -4,6 +4,7 @@ from typing import Any
 
 from pollination.plan.config.checks import reference
 from pollination.plan.config.targets import TARGETS
+from pollination.plan.config.values import SEGMENT
 
 
 def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
@@ -103,14 +104,22 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
                 title: entry(f"{key}.{title}", names, title) for title, names in chosen.items()
             }
     texts = {f"{entry['corpus']}/{entry['split']}": 0 for entry in config["evaluate"]["perplexity"]}
-    if not texts and (given["ecosystems"] or given["comparisons"]):
+    # Comparisons pair the blocks of all members, but each member has its own segment.
+    shared = {text: 0 for text in texts if not text.endswith(f"/{SEGMENT}")}
+    if not shared and (given["ecosystems"] or given["comparisons"]):
+        what = "all entries measure segments" if texts else "the list is empty"
         mistakes.append(
-            "evaluate.perplexity: the list is empty, but figures.ecosystems and "
+            f"evaluate.perplexity: {what}, but figures.ecosystems and "
             "figures.comparisons show perplexity; add an entry, or remove these figures"
         )
-    default = next(iter(texts), None)
-    for key in ("text", "distribution_text"):
+    default = next(iter(shared), None)
+    for key, allowed in (("text", shared), ("distribution_text", texts)):
         roles[key] = default = given[key] or default
-        if given[key] is not None:
+        if given[key] in set(texts) - set(allowed):
+            mistakes.append(
+                f"figures.text: {given[key]!r} is another text for each member; name a text that "
+                f"all members read; allowed: {', '.join(allowed) or '(none)'}"
+            )
+        elif given[key] is not None:
             reference(mistakes, f"figures.{key}", given[key], texts, "evaluate.perplexity")
     return roles

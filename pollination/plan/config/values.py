@@ -4,6 +4,12 @@ import difflib
 from typing import Any
 
 OWN = "own"  # in evaluate.perplexity, stands for the member's own corpus
+SEGMENT = "segment"  # in evaluate.perplexity, the human text that the member's founder has read
+
+
+def is_held_out(entry: dict) -> bool:
+    """Return whether an entry of evaluate.perplexity measures text that no model trains on."""
+    return entry["split"] not in ("train", SEGMENT)
 
 
 def nearest(word: str, allowed: list[str]) -> str:
