@@ -78,6 +78,13 @@ def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
     save(figure, pd.DataFrame(columns=list(columns)), out)
 
 
+def say(axis: Axes, reason: str) -> list[dict]:
+    """State in a panel why there is nothing to draw; it has no rows."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, reason, ha="center", va="center", color="#444444", transform=axis.transAxes)
+    return []
+
+
 def grid(
     count: int, columns: int, width: float = 3.3, height: float = 2.6, **options
 ) -> tuple[Figure, list[Axes]]:
