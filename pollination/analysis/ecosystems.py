@@ -118,8 +118,8 @@ def optimum(
     `corpora`: the test corpora of each ecosystem's members, as in `mean_of_corpora`.
 
     Each bootstrap resample draws blocks once for all ecosystems, because all models read the same
-    blocks. It also draws replicates (seeds) within an ecosystem and models within a replicate (of one
-    test corpus), each with all its rounds. One model without replicates adds no variation of its
+    blocks. It also draws replicates (seeds) within an ecosystem, and models within a replicate and
+    test corpus, each with all its rounds. One model without replicates adds no variation of its
     own; there the result covers the blocks alone. Intervals are percentile intervals.
     """
     tested = list(corpora) or [()] * len(ecosystems)

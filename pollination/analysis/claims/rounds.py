@@ -84,7 +84,8 @@ def pooled(title: str, ecosystems: list[trajectories.Ecosystem]) -> trajectories
 def _side(ecosystem: trajectories.Ecosystem, label: str, rounds: int) -> Side:
     """Return a side; members that read the same blocks of one test corpus form one part.
 
-    The weights are those of `ecosystems.mean_of_corpora`. Tokenizers differ in the number of blocks.
+    The weights are those of `ecosystems.mean_of_corpora`. Tokenizers cut a text into different
+    numbers of blocks.
     """
     first = ecosystem.perplexity[0]
     corpora, parts = ecosystem.corpora or ("",) * len(first), []
