@@ -16,6 +16,7 @@ from pollination.analysis.run import Run
 from pollination.analysis.saturation import Limit, limit
 from pollination.analysis.semantics import compare
 from pollination.core import artifacts
+from pollination.core.statistics import kernels
 from pollination.data.microworld import expected_distinct_facts
 from pollination.evolution.selection import select
 from pollination.figures import continuations, difference, drawing, page, semantics
@@ -448,7 +449,7 @@ def test_a_choice_by_an_own_rule_is_shown_as_such(tmp_path):
     assert champion["weights_from"] == "generation 1 member 3"  # child (1, 0): parents are 2 and 3
     html = Path(f"{out}.html").read_text(encoding="utf-8")
     assert "first choice of the custom rule" in html
-    assert "Colour: <bdi>accuracy on knowledge</bdi>" in html
+    assert "Colour and number: <bdi>accuracy on knowledge</bdi>" in html
 
 
 def test_lineage_draws_the_champion_and_its_parents(plan):
@@ -655,3 +656,23 @@ def test_figures_and_lineage_import_no_torch():
         "'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_lineage_page_names_the_measure_of_each_experiment(plan):
+    """The population is ranked by accuracy; the line selects nothing and shows nats."""
+    out, _ = draw("lineage", plan)
+    html = Path(f"{out}.html").read_text(encoding="utf-8")
+    population, line = (re.sub(r"<[^>]+>", "", one) for one in html.split("<section")[1:3])
+    assert "Colour and number: accuracy on knowledge (higher is better)" in population
+    assert "Colour and number: nats per token on held-out text (lower is better)" in line
+    assert "Champion: lowest nats per token" in line and "accuracy" not in line
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, np.inf), (-np.inf, 1.0), (-np.inf, np.inf)])
+@pytest.mark.parametrize("width", [0.02, 0.2, 3.0])
+def test_a_density_has_no_mass_beyond_its_bounds(bounds, width):
+    values = np.array([0.0, 0.01, 0.5, 0.97, 1.0])
+    ends = np.clip([-12 * width, 1 + 12 * width], *bounds)
+    edges = np.linspace(*ends, 20_001)
+    heights = kernels(values, (edges[:-1] + edges[1:]) / 2, width, bounds)
+    assert heights.sum(axis=1) * np.diff(edges[:2]) == pytest.approx(1, abs=1e-3)
