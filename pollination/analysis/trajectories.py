@@ -51,6 +51,14 @@ class Ecosystem:
     def rounds(self) -> int:
         return self.losses[0][0][0].shape[0]
 
+    def runs(self, names: list[str]) -> list["Ecosystem"]:
+        """Return each replicate as an ecosystem of its own; several have their names as labels."""
+        labels = names if len(self.losses) > 1 else [self.label]
+        return [
+            Ecosystem(label, self.diversity, [replicate], self.corpora, self.size)
+            for label, replicate in zip(labels, self.losses, strict=True)
+        ]
+
     def rows(self) -> list[dict]:
         """Return one row per round.
 

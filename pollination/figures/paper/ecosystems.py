@@ -241,13 +241,17 @@ def from_base(shared: Panels) -> list:
 
 
 def runs(shared: Panels) -> list:
-    """A panel per entry: mean and standard deviation of each of its ecosystems, one per run.
+    """A panel per entry: mean and standard deviation of each run, a replicate of an ecosystem.
 
     The standard deviation is that of the blocks, as in the other figures of trajectories.
     """
 
     def paint(title, axis):
-        ecosystems = shared.ecosystems_of(title)
+        ecosystems = [
+            run
+            for ecosystem in shared.ecosystems_of(title)
+            for run in ecosystem.runs(shared.entries[title][ecosystem.label])
+        ]
         tables = [ecosystem.rows() for ecosystem in ecosystems]
         mu_RT = np.array([[row["mu"] for row in table] for table in tables])
         mean, many = mu_RT.mean(axis=0), len(mu_RT) > 1
@@ -263,7 +267,7 @@ def runs(shared: Panels) -> list:
 
     return [
         (
-            f"{title}, {len(shared.entries[title])} runs",
+            f"{title}: {sum(map(len, shared.entries[title].values()))} runs, {shared.text}",
             lambda axis, title=title: paint(title, axis),
         )
         for title in shared.entries
