@@ -121,7 +121,8 @@ def absent(rows: list[dict]) -> list[list[str]]:
         reasons.setdefault(reason.replace(target, "TARGET"), []).append(row)
     cells = []
     for reason, same in reasons.items():
-        targets = list(dict.fromkeys(row["target"] for row in same))
+        lacking = {row["target"] for row in same}
+        targets = [target for target in TARGETS if target in lacking]
         named = targets[0] if len(targets) == 1 else "{" + ", ".join(targets) + "}"
         claims = "".join(
             f"<li>{page.text(row['claim'])} <small>{page.text(where(row['target']))}</small></li>"

@@ -158,7 +158,8 @@ def violins(
         values, chosen = np.asarray(values, dtype=float), np.asarray(marked[place], dtype=bool)
         scale = np.log10(values) if log else values
         if len(np.unique(scale)) > 1:
-            y, half = density(scale, np.log10(bounds) if log else bounds)
+            low, high = np.log10(bounds) if log else bounds
+            y, half = density(scale, (float(low), float(high)))
             axis.fill_betweenx(
                 10**y if log else y,
                 place - 0.36 * half,

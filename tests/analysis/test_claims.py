@@ -190,7 +190,7 @@ def test_the_numbers_of_the_page_add_up(tmp_path):
         assert sum(verdicts_) == total == tests
     lines = re.findall(r"<tr><td>.*?</details></td></tr>", html)
     unset = [line for line in lines if "is not set" in line]
-    assert len(unset) == 2 and "figure_b3, figure_b10" in html  # one reason in each study
+    assert len(unset) == 2 and "figure_b3, figure_b5, figure_b6" in html  # one reason in each study
     assert sum(int(n) for n in re.findall(r"<summary>(\d+) claim", html)) == lacking
 
 

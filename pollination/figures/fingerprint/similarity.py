@@ -64,8 +64,8 @@ def draw(tables: dict[str, Path], out: Path) -> None:
 def density(axis: Axes, pairs: pd.DataFrame, kind: str, width: float) -> None:
     """Draw both densities on a common bandwidth and grid, and a tick per pair."""
     values = pairs[f"jaccard_{kind}"].to_numpy()
-    ends = values.min() - 3 * width, values.max() + 3 * width
-    places = np.linspace(*np.clip(ends, *JACCARD), 400)
+    low, high = np.clip([values.min() - 3 * width, values.max() + 3 * width], *JACCARD)
+    places = np.linspace(float(low), float(high), 400)
     same = (pairs.source_family == pairs.target_family).to_numpy()
     groups = {WITHIN: values[same], CROSS: values[~same]}
     heights = {
