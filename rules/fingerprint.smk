@@ -121,7 +121,7 @@ rule compare_fingerprints:
         mem_mb=grows(4000),
         runtime=grows(60),
     params:
-        recipe=1,
+        recipe=2,  # 2: densities of similarities are reflected at 0 and 1
         compare=setting("fingerprint/{survey}/compare"),
         mismatch=setting("fingerprint/{survey}/mismatch"),
         surveyed=ask(sampled_models, "survey"),

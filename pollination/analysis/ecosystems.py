@@ -18,7 +18,8 @@ Members = Sequence[np.ndarray]
 def hill_shannon(shares: Iterable[float]) -> float:
     """Return exp(-sum w ln w), the effective number of kinds (study B, equation 1).
 
-    Shares are normalised; a share of zero counts as no kind.
+    Shares are normalised; a share of zero counts as no kind. Equal shares of n kinds give n exactly
+    (equation 2), which exp(ln n) misses in the last digit.
     """
     weights = np.asarray(list(shares), dtype=float)
     finite = len(weights) and np.isfinite(weights).all()
@@ -27,7 +28,10 @@ def hill_shannon(shares: Iterable[float]) -> float:
             f"hill_shannon: the shares are {weights.tolist()}; they must be finite, not negative "
             "and not all zero"
         )
-    weights = weights[weights > 0] / weights.sum()
+    weights = np.sort(weights[weights > 0])  # the order of the kinds must not change the last digit
+    if weights[0] == weights[-1]:
+        return float(len(weights))
+    weights = weights / weights.sum()
     return float(np.exp(-(weights * np.log(weights)).sum()))
 
 
@@ -36,17 +40,42 @@ def diversity(kinds: Sequence[Hashable]) -> float:
     return hill_shannon(Counter(kinds).values())
 
 
-def trajectory(replicates: Sequence[Members]) -> tuple[np.ndarray, np.ndarray]:
+def mean_of_corpora(values: Sequence[np.ndarray], corpora: Sequence[str]) -> np.ndarray:
+    """Return the mean over the members of each test corpus, then over the corpora.
+
+    `values`: one array per member of a replicate; `corpora`: the corpus that measures each, or
+    empty if all members share one. So a corpus with more blocks or readers counts no more.
+    """
+    groups = _by_corpus(len(values), corpora)
+    return np.mean([np.mean([values[m] for m in group], axis=0) for group in groups], axis=0)
+
+
+def _by_corpus(members: int, corpora: Sequence[str]) -> list[list[int]]:
+    """Return the members of each corpus, by place."""
+    names = list(corpora) or [""] * members
+    return [[m for m in range(members) if names[m] == name] for name in dict.fromkeys(names)]
+
+
+def trajectory(
+    replicates: Sequence[Members], corpora: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (mu_t, sd_t), each (T,).
 
-    mu_t: the mean over blocks, then models, then replicates (study B, equation 3). sd_t: the
-    combined standard deviation of all models' blocks around it.
+    mu_t: the mean over blocks, then models, then replicates (study B, equation 3); with several
+    test `corpora`, as in `mean_of_corpora`. sd_t: the combined standard deviation of all models'
+    blocks around it.
     """
-    members = [member for replicate in replicates for member in replicate]
-    mean_MT = np.stack([member.mean(axis=1) for member in members])
-    square_MT = np.stack([(member**2).mean(axis=1) for member in members])
-    mu = mean_MT.mean(axis=0)
-    return mu, np.sqrt(np.maximum(square_MT.mean(axis=0) - mu**2, 0.0))
+    mu, square = (
+        np.mean(
+            [
+                mean_of_corpora([(member**power).mean(axis=1) for member in members], corpora)
+                for members in replicates
+            ],
+            axis=0,
+        )
+        for power in (1, 2)
+    )
+    return mu, np.sqrt(np.maximum(square - mu**2, 0.0))
 
 
 def aggregate(mu: np.ndarray) -> np.ndarray:
@@ -85,15 +114,20 @@ def optimum(
     seed: int,
     resamples: int = 1000,
     level: float = 0.95,
+    corpora: Sequence[Sequence[str]] = (),
 ) -> Optimum:
     """Find the best diversity for every number of rounds, from (D, replicates) per ecosystem.
 
+    `corpora`: the test corpora of each ecosystem's members, as in `mean_of_corpora`.
+
     Each bootstrap resample draws blocks once for all ecosystems, because all models read the same
-    blocks. It also draws replicates (seeds) within an ecosystem and models within a replicate, each
-    with all its rounds. One model without replicates adds no variation of its own; there the result
-    covers the blocks alone. Intervals are percentile intervals.
+    blocks. It also draws replicates (seeds) within an ecosystem, and models within a replicate and
+    test corpus, each with all its rounds. One model without replicates adds no variation of its
+    own; there the result covers the blocks alone. Intervals are percentile intervals.
     """
-    ecosystems = sorted(ecosystems, key=lambda ecosystem: ecosystem[0])
+    tested = list(corpora) or [()] * len(ecosystems)
+    order = sorted(range(len(ecosystems)), key=lambda place: ecosystems[place][0])
+    ecosystems, tested = [ecosystems[place] for place in order], [tested[place] for place in order]
     rounds = {
         member.shape[0]
         for _, replicates in ecosystems
@@ -109,13 +143,13 @@ def optimum(
     # shares of blocks (B, R): one draw for all members that read the same number of blocks
     shares: dict[int, np.ndarray] = {}
     means, resampled = [], []
-    for _, replicates in ecosystems:
+    for (_, replicates), on in zip(ecosystems, tested, strict=True):
         members = [member for replicate in replicates for member in replicate]
         mean_MRT = np.stack([_resampled(member, shares, rng, resamples) for member in members])
-        share_RM = _member_shares([len(replicate) for replicate in replicates], rng, resamples)
+        share_RM = _member_shares([len(replicate) for replicate in replicates], on, rng, resamples)
         resampled.append(np.einsum("rm,mrt->rt", share_RM, mean_MRT))
         of_replicates = [
-            np.mean([member.mean(axis=1) for member in replicate], axis=0)
+            mean_of_corpora([member.mean(axis=1) for member in replicate], on)
             for replicate in replicates
         ]
         means.append(np.mean(of_replicates, axis=0))
@@ -153,16 +187,23 @@ def _resampled(
     return (perplexity_TB @ shares[blocks]).T
 
 
-def _member_shares(sizes: list[int], rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Return weights (R, members of all replicates): draw replicates, then members of each."""
+def _member_shares(
+    sizes: list[int], corpora: Sequence[str], rng: np.random.Generator, resamples: int
+) -> np.ndarray:
+    """Return weights (R, members of all replicates): draw replicates, then members of each.
+
+    Members are drawn within their test corpus, because the corpora are fixed.
+    """
     shares = np.zeros((resamples, len(sizes), max(sizes)))
     for _ in sizes:
         chosen = rng.integers(0, len(sizes), resamples)
         for replicate, size in enumerate(sizes):
-            hit = chosen == replicate
-            shares[hit, replicate, :size] += (
-                rng.multinomial(size, np.full(size, 1 / size), hit.sum()) / size / len(sizes)
-            )
+            hit, groups = chosen == replicate, _by_corpus(size, corpora)
+            for group in groups:
+                drawn = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), hit.sum())
+                shares[np.ix_(hit, [replicate], group)] += (
+                    drawn / len(group) / len(groups) / len(sizes)
+                )[:, None]
     return np.concatenate(
         [shares[:, replicate, :size] for replicate, size in enumerate(sizes)], axis=1
     )

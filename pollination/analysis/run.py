@@ -119,9 +119,12 @@ class Run:
         what, values = self.yardstick(name, generation)
         return int(np.argmin(values) if what.startswith("nats") else np.argmax(values))
 
-    def champion_rule(self) -> str:
-        """Return in words how the champion is chosen, for the population or else the line."""
-        name = (self.roles["population"] + self.roles["line"])[0]
+    def champion_rule(self, name: str | None = None) -> str:
+        """Return in words how an experiment's champion is chosen.
+
+        None: the experiment of the population, or else of the line.
+        """
+        name = name or (self.roles["population"] + self.roles["line"])[0]
         rule = self.plan.experiment(name)["select"]["rule"]
         if layout.selects(self.plan, name) and not takes_best(rule):
             return f"first choice of {rule if rule in SELECTION else 'the custom rule'}"

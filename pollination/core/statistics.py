@@ -166,6 +166,31 @@ def _crossed(
     return _interval(sum(sign * array.mean() for array, sign, _ in parts), resampled, level)
 
 
+def kernels(
+    values: np.ndarray,
+    places: np.ndarray,
+    width: float,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> np.ndarray:
+    """Return (n, G): a Gaussian density around each value, reflected at finite `bounds`.
+
+    Each row integrates to 1 between the bounds, so an estimate has no mass where no value can be
+    (Silverman 1986, section 2.10). `places` (G,) lie between the bounds.
+    """
+    low, high = bounds
+    images = [values]
+    if np.isfinite(low):
+        images.append(2 * low - values)
+    if np.isfinite(high) and not np.isfinite(low):
+        images.append(2 * high - values)
+    if np.isfinite(low) and np.isfinite(high):  # mirrors face each other: images of images
+        period, reach = 2 * (high - low), int(np.ceil(4 * width / (high - low)))
+        shifts = period * np.arange(-reach, reach + 1)
+        images = [image + shift for image in images for shift in shifts]
+    heights = sum(np.exp(-0.5 * ((places - image[:, None]) / width) ** 2) for image in images)
+    return np.asarray(heights) / (width * np.sqrt(2 * np.pi))
+
+
 def wilson_interval(k: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval (low, high) of k / n independent trials (Wilson 1927).
 

@@ -26,6 +26,7 @@ COLUMNS = (
     "chance",
     "selects",
 )
+BOUNDS = {"accuracy": (0.0, 1.0), "perplexity": (1.0, np.inf)}  # of the violins' densities
 
 
 def draw(run: Run, out: Path) -> None:
@@ -57,7 +58,7 @@ def draw(run: Run, out: Path) -> None:
 def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = False) -> None:
     groups = {int(g): part[value].to_numpy() for g, part in rows.groupby("generation")}
     marked = {int(g): part.selected.to_numpy() for g, part in rows.groupby("generation")}
-    style.violins(axis, groups, marked, log)
+    style.violins(axis, groups, marked, log, BOUNDS.get(value, (-np.inf, np.inf)))
 
 
 def draw_line(axis: Axes, rows: pd.DataFrame) -> None:

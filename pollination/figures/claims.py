@@ -15,6 +15,7 @@ from pollination.analysis.run import Run
 from pollination.core import artifacts
 from pollination.figures import page, style
 from pollination.plan.claims import CLAIMS
+from pollination.plan.config.targets import TARGETS
 
 COLOURS = {"supported": style.BLUE, "contradicted": style.VERMILLION, "undecided": style.GREY}
 WIDTH, HEIGHT, PAD = 230, 46, 12
@@ -41,44 +42,95 @@ def draw(run: Run, out: Path) -> None:
         )
         lacking = [row for row in rows if row["study"] == study and row["verdict"] == "no data"]
         if lacking:
-            cells = [
-                [page.text(row["claim"]), page.text(where(row["target"])), page.text(row["note"])]
-                for row in lacking
-            ]
             parts.append(
-                "<p>Claims without data in this run:</p>"
-                + page.table(["claim", "shown in", "missing"], cells)
+                f"<p>{plural(len(lacking), 'claim')} without data in this run:</p>"
+                + page.table(["missing", "claims"], absent(lacking))
             )
     page.save("The claims of both studies, tested on this run", parts, out)
 
 
 def summary(rows: list[dict]) -> str:
-    tested = [row for row in rows if row["p"] is not None]
-    each, together = (Counter(row[key] for row in rows) for key in ("verdict", "verdict_of_all"))
-
-    def counted(verdicts: Counter) -> str:
-        return ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS[:3])
-
-    unknown = sum(row["variance_between_runs"] == "unknown" for row in rows)
+    """Return the counts: claims with and without data, tests by kind, verdicts with their sums."""
+    tests = [row for row in rows if row["verdict"] != "no data"]
+    with_data = len({row["id"] for row in tests})
     lines = [
         (
-            f"{len(CLAIMS)} claims, {len(tested) + unknown} tests. Corrected for all tests (Holm, "
-            f"5 %): {counted(together)}. Each test alone (95 %): {counted(each)}. If every null "
-            f"hypothesis held, about {len(tested) * 0.05:.1f} of the {len(tested)} tests with a "
-            "p-value would still be significant by chance."
-        ),
-        (
-            "A verdict holds for runs like this one with other seeds, and with models, data and "
-            "benchmarks of this size."
-        ),
-    ]
-    if unknown:
-        lines.append(
-            f"{unknown} tests have no replicates, so the variance between runs is unknown. Their "
-            "bars cover other questions only, and their verdict is undecided by rule. Add seeds to "
-            "decide them."
+            f"The two studies make {plural(len(CLAIMS), 'claim')}: this run tests {with_data}, and "
+            f"{len(CLAIMS) - with_data} have no data in it."
         )
-    return "".join(f"<p>{page.text(line)}</p>" for line in lines)
+    ]
+    if not tests:
+        return "".join(f"<p>{page.text(line)}</p>" for line in lines)
+    measured = sum(row["p"] is not None for row in tests)
+    unknown = sum(row["variance_between_runs"] == "unknown" for row in tests)
+    exact = len(tests) - measured - unknown
+    kinds = [
+        f"{measured} with a p-value",
+        *([f"{unknown} without replicates"] if unknown else []),
+        *([f"{exact} calculated exactly"] if exact else []),
+    ]
+    lines.append(
+        f"A claim is tested once for each benchmark, ecosystem or pair that shows it. That gives "
+        f"{plural(len(tests), 'test')}: {', '.join(kinds)}. The table counts tests."
+    )
+    counted = [
+        [said, *(str(found[verdict]) for verdict in VERDICTS[:3]), str(len(tests))]
+        for said, found in (
+            (said, Counter(row[key] for row in tests))
+            for said, key in (
+                ("each test alone (95 %)", "verdict"),
+                ("corrected for all tests (Holm, 5 %)", "verdict_of_all"),
+            )
+        )
+    ]
+    after = []
+    if measured:
+        after.append(
+            f"If every null hypothesis held, about {measured * 0.05:.1f} of the {measured} tests "
+            "with a p-value would still be significant alone, by chance."
+        )
+    after.append(
+        "A verdict holds for runs like this one with other seeds, and with models, data and "
+        "benchmarks of this size."
+    )
+    if unknown:
+        after.append(
+            f"{plural(unknown, 'test')} without replicates: the variance between runs is unknown. "
+            "Their bars cover other questions only, and their verdict is undecided by rule. Add "
+            "seeds to decide them."
+        )
+    table = page.table(["verdict", *VERDICTS[:3], "all"], counted, ["", *["number"] * 4])
+    first, last = ("".join(f"<p>{page.text(line)}</p>" for line in part) for part in (lines, after))
+    return first + table + last
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def absent(rows: list[dict]) -> list[list[str]]:
+    """Return the cells of claims without data: a row per reason, with all claims that have it.
+
+    A reason names its target; without that, one reason covers all roles that no config entry sets.
+    """
+    reasons: dict[str, list[dict]] = {}
+    for row in rows:
+        target = row["target"]
+        reason = row["note"].removeprefix(f"{target} ({TARGETS[target].title}): ")
+        reason = reason.removeprefix(f"{target}: ")
+        reasons.setdefault(reason.replace(target, "TARGET"), []).append(row)
+    cells = []
+    for reason, same in reasons.items():
+        lacking = {row["target"] for row in same}
+        targets = [target for target in TARGETS if target in lacking]
+        named = targets[0] if len(targets) == 1 else "{" + ", ".join(targets) + "}"
+        claims = "".join(
+            f"<li>{page.text(row['claim'])} <small>{page.text(where(row['target']))}</small></li>"
+            for row in same
+        )
+        listed = f"<summary>{plural(len(same), 'claim')}</summary><ul>{claims}</ul>"
+        cells.append([page.text(reason.replace("TARGET", named)), f"<details>{listed}</details>"])
+    return cells
 
 
 def where(target: str) -> str:

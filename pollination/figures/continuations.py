@@ -107,9 +107,10 @@ def tables(rows: list[dict]) -> list[str]:
 def introduce(run: Run) -> str:
     sides = []
     if run.roles["population"]:
+        name = run.roles["population"][0]
         sides.append(
-            f"For the population ({page.text(run.roles['population'][0])}) the page shows each "
-            f"generation's champion ({page.text(run.champion_rule())})."
+            f"For the population ({page.text(name)}) the page shows each generation's champion "
+            f"({page.text(run.champion_rule(name))})."
         )
     if run.roles["line"]:
         sides.append(f"The single line is {page.text(run.roles['line'][0])}.")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pollination.analysis.run import Run
+from pollination.analysis.saturation import Limit, limit
 from pollination.core.seeds import derive_seed
 from pollination.core.statistics import change_difference, difference_interval
 from pollination.figures import style
@@ -24,13 +25,15 @@ COLUMNS = (
     "stderr",
     "models",
     "questions",
+    "limit",
     "verdict",
     "sentence",
 )
 POINTS, NATS = "percentage points", "nats per token"
 RESAMPLES = 4_000
 INTERVAL = "95 % confidence interval"
-FACTS = ", facts known"  # the measures of facts that `Run.measures` names
+# the measures of answers and of facts that `Run.measures` names
+ANSWERS, FACTS = ", accuracy", ", facts known"
 SIGNIFICANT = ("rises", "falls", "population higher", "champion higher", "line higher")
 CHANGES = {
     "change of population": "population",
@@ -134,7 +137,8 @@ def write_verdicts(axis, rows: pd.DataFrame, measures: list[str]) -> None:
             fontweight="bold" if significant else "normal",
         )
         below = measures.index(measure) + 0.16
-        said = "saturated" if " at " in row.verdict else numbers(row)
+        said = numbers(row) + (", at chance" if row.limit == "at chance" else "")
+        said = "saturated" if " at " in row.verdict else said
         axis.text(0, below, said, va="center", fontsize=8, color="#444444")
 
 
@@ -151,6 +155,7 @@ def comparisons(run: Run) -> list[dict]:
     changes.
     """
     read = cache(run.measures)
+    chance = run.chance() if run.plan.config["tasks"] else {}
     last, population, line = run.last, run.roles["population"], run.roles["line"]
     groups = {
         (role, g): [layout.member_folder(run.plan, name, g, 0) for name in run.roles[role]]
@@ -204,9 +209,14 @@ def comparisons(run: Run) -> list[dict]:
             role = CHANGES.get(name) or ENDS.get(name) or "population"
             row = {"measure": measure, "unit": unit, "better": better, "comparison": name, **result}
             row |= {"models": len(stacks[role, last]), "questions": stacks[role, last].shape[1]}
-            level = None if nats else saturation(compared[name])
-            row |= {"verdict": verdict(name, result, level)}
-            rows.append(row | {"sentence": sentence(row, run.last, level)})
+            reached = None
+            if not nats:
+                each = [float(values.mean()) for values in compared[name]]
+                asked = min(len(read(folder)[measure, nats]) for folder in (first, *more_folders))
+                reached = limit(each, asked, chance.get(measure.removesuffix(ANSWERS)))
+            row |= {"limit": reached.kind if reached else ""}
+            row |= {"verdict": verdict(name, result, reached)}
+            rows.append(row | {"sentence": sentence(row, run.last, reached)})
     return rows
 
 
@@ -217,18 +227,11 @@ def stack(values: list[np.ndarray]) -> np.ndarray:
     return np.stack(values)
 
 
-def saturation(percent: list[np.ndarray]) -> float | None:
-    """Return 1.0 if every model answers every question, 0.0 if none answers any, else None."""
-    for level in (1.0, 0.0):
-        if all((values == 100 * level).all() for values in percent):
-            return level
-    return None
-
-
-def verdict(name: str, result: dict, level: float | None = None) -> str:
+def verdict(name: str, result: dict, reached: Limit | None = None) -> str:
     """Return the verdict; a difference is significant if its interval excludes zero."""
-    if level is not None:
-        return f"{'equal' if name in ENDS else 'unchanged'} at {level:.2f}"
+    if reached and reached.saturated:
+        level = f"{'equal' if name in ENDS else 'unchanged'} at {reached.level:.2f}"
+        return level if reached.exact else reached.kind
     if name in CHANGES:
         if result["low"] > 0:
             return "rises"
@@ -239,34 +242,38 @@ def verdict(name: str, result: dict, level: float | None = None) -> str:
     return "line higher" if result["high"] < 0 else "not significant"
 
 
-def sentence(row: dict, last: int, level: float | None = None) -> str:
+def sentence(row: dict, last: int, reached: Limit | None = None) -> str:
     """Return the result in plain words. The size of a significant result has no sign."""
     name, digits, unit = row["comparison"], *((1, "points") if row["unit"] == POINTS else (3, NATS))
     who = style.NAME[name.split(" minus ")[0].removeprefix("change of ")]
     when = f"in generation {last}" if name in ENDS else f"from generation 0 to {last}"
     start = f"{row['measure']}: {when}"
     mean, low, high = (row[key] for key in ("mean", "low", "high"))
-    if level is not None:
+    numbers = f"{mean:+.{digits}f} {unit}, {INTERVAL} {low:+.{digits}f} to {high:+.{digits}f}"
+    if reached and reached.exact:
         of_facts = row["measure"].endswith(FACTS)
         answer, what = ("know", "fact") if of_facts else ("answer", "question")
-        why = f"every model {answer}s every {what}" if level else f"no model {answer}s any {what}"
+        why = f"every model {answer}s every {what}"
+        why = why if reached.level else f"no model {answer}s any {what}"
         state = f"the {who} is unchanged"
         if name not in CHANGES:
             state = f"{who} and single line are {'equal' if name in ENDS else 'unchanged'}"
-        return f"{start} {state} at {level:.2f} (saturated: {why})."
+        return f"{start} {state} at {reached.level:.2f} (saturated: {why})."
+    subject = f"the difference between {who} and single line is"
+    if name in CHANGES:
+        subject = f"the change of the {who} is"
+    elif name not in ENDS:
+        subject = "the difference between the changes of population and single line is"
+    if reached and reached.saturated:
+        return f"{start} {subject} {numbers} ({reached.says})."
+    also = f" The benchmark is {reached.says}." if reached else ""
     if low <= 0 <= high:
-        subject = f"the difference between {who} and single line is"
-        if name in CHANGES:
-            subject = f"the change of the {who} is"
-        elif name not in ENDS:
-            subject = "the difference between the changes of population and single line is"
-        numbers = f"{mean:+.{digits}f} {unit}, {INTERVAL} {low:+.{digits}f} to {high:+.{digits}f}"
-        return f"{start} {subject} not significant ({numbers})."
+        return f"{start} {subject} not significant ({numbers}).{also}"
     least, most = sorted((abs(low), abs(high)))
     size = f"{abs(mean):.{digits}f} {unit} ({INTERVAL} {least:.{digits}f} to {most:.{digits}f})"
     if name in CHANGES:
-        return f"{start} the {who} {'rises' if low > 0 else 'falls'} by {size}."
+        return f"{start} the {who} {'rises' if low > 0 else 'falls'} by {size}.{also}"
     side = "exceeds" if low > 0 else "is below"
     if name in ENDS:
-        return f"{start} the {who} {side} the single line by {size}."
-    return f"{start} the change of the population {side} that of the single line by {size}."
+        return f"{start} the {who} {side} the single line by {size}.{also}"
+    return f"{start} the change of the population {side} that of the single line by {size}.{also}"

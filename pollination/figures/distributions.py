@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from pollination.analysis import trajectories
 from pollination.analysis.run import Run
+from pollination.core.statistics import kernels
 from pollination.figures import curves, style
 
 POINTS = 200
@@ -78,11 +79,14 @@ def draw_panel(
 
 
 def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (places, heights of area 1) of a Gaussian kernel density (Scott's rule)."""
+    """Return (places, heights of area 1) of a Gaussian kernel density (Scott's rule).
+
+    `values` are log10 perplexities, so the density is reflected at 0.
+    """
     width = max(values.std() * len(values) ** -0.2, 1e-3)
-    edges = np.linspace(values.min() - 3 * width, values.max() + 3 * width, POINTS + 1)
+    ends = max(values.min() - 3 * width, 0.0), values.max() + 3 * width
+    edges = np.linspace(*ends, POINTS + 1)
     counts, step = np.histogram(values, edges)[0], edges[1] - edges[0]
     places = (edges[:-1] + edges[1:]) / 2
-    kernel = np.exp(-0.5 * ((places[:, None] - places) / max(width, step)) ** 2)
-    heights = kernel @ counts
+    heights = counts @ kernels(places, places, max(width, step), (0.0, np.inf))
     return places, heights / (heights.sum() * step)

@@ -60,13 +60,11 @@ def draw(run: Run, out: Path) -> None:
         parts.append(html)
         rows += mine
     style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
-    rule, (what, _) = run.champion_rule(), run.yardstick(names[0], 0)
-    colour = "that value" if what in rule else page.text(what)
     said = (
         "<p>Point at a model, or click it, to see its parents, its score and its text. Solid lines "
-        "show weights, dashed lines text. The orange rim marks the final champion "
-        f"({page.text(rule)}); black rims mark its ancestors. Colour: {colour}. "
-        "<code>pollination lineage MODEL</code> lists all shards that a model read.</p>\n"
+        "show weights, dashed lines text. The orange rim marks the final champion; black rims mark "
+        "its ancestors. <code>pollination lineage MODEL</code> lists all shards that a model "
+        "read.</p>\n"
     )
     page.save("Lineage of the members", [said, *parts], out)
 
@@ -160,8 +158,13 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
     # The later rule wins: pointing at a model hides the card of the clicked model.
     rules.sort(key=lambda rule: "card:target" not in rule)
     hint = '<p class="hint">Point at a model to see its card.</p>'
+    better = "lower" if what.startswith("nats") else "higher"
+    measured = (
+        f"<p>Colour and number: {page.text(what)} ({better} is better). Champion: "
+        f"{page.text(run.champion_rule(name))}.</p>\n"
+    )
     return (
-        f'<section id="{key}"><h2>{page.text(name)}</h2>\n'
+        f'<section id="{key}"><h2>{page.text(name)}</h2>\n{measured}'
         + STYLE.format(width=min(width, 640), rules="\n".join(rules))
         + picture
         + f'<div class="cards">{hint}{"".join(cards)}</div></section>\n'

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
 from pollination.core.artifacts import atomic
+from pollination.core.statistics import kernels
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
     "#0072B2",
@@ -78,6 +79,13 @@ def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
     save(figure, pd.DataFrame(columns=list(columns)), out)
 
 
+def say(axis: Axes, reason: str) -> list[dict]:
+    """State in a panel why there is nothing to draw; it has no rows."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, reason, ha="center", va="center", color="#444444", transform=axis.transAxes)
+    return []
+
+
 def grid(
     count: int, columns: int, width: float = 3.3, height: float = 2.6, **options
 ) -> tuple[Figure, list[Axes]]:
@@ -123,27 +131,35 @@ def violin_key(label: str) -> Patch:
     return Patch(facecolor=BLUE, alpha=0.25, edgecolor=BLUE, label=label)
 
 
-def density(values: np.ndarray, points: int = 80) -> tuple[np.ndarray, np.ndarray]:
+def density(
+    values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf), points: int = 80
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (places, heights up to 1) of a Gaussian kernel density (Scott's rule)."""
     places = np.linspace(values.min(), values.max(), points)
     width = values.std(ddof=1) * len(values) ** -0.2
-    heights = np.exp(-0.5 * ((places[:, None] - values) / width) ** 2).sum(axis=1)
+    heights = kernels(values, places, width, bounds).sum(axis=0)
     return places, heights / heights.max()
 
 
 def violins(
-    axis: Axes, groups: dict[int, np.ndarray], marked: dict[int, np.ndarray], log: bool = False
+    axis: Axes,
+    groups: dict[int, np.ndarray],
+    marked: dict[int, np.ndarray],
+    log: bool = False,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
     """Draw a violin and its members per generation.
 
-    `marked`: booleans per group; marked members (parents) are drawn as triangles.
+    `marked`: booleans per group; marked members (parents) are drawn as triangles. `bounds`: the
+    least and the largest possible value, where densities are reflected.
     """
     many = len(groups) > 25
     for place, values in groups.items():
         values, chosen = np.asarray(values, dtype=float), np.asarray(marked[place], dtype=bool)
         scale = np.log10(values) if log else values
         if len(np.unique(scale)) > 1:
-            y, half = density(scale)
+            low, high = np.log10(bounds) if log else bounds
+            y, half = density(scale, (float(low), float(high)))
             axis.fill_betweenx(
                 10**y if log else y,
                 place - 0.36 * half,

@@ -86,3 +86,12 @@ CORPUS_KINDS = {
 def kind_of(plan: Plan, corpus: str) -> CorpusKind:
     """Return the kind of a corpus of the config."""
     return CORPUS_KINDS[plan.config["corpora"][corpus]["kind"]]
+
+
+def joined_corpora(corpora: dict[str, dict], corpus: str) -> list[str]:
+    """Return the corpora that a union joins, unions within it included; none for other kinds."""
+    spec = corpora.get(corpus, {})
+    if not spec or not CORPUS_KINDS[spec["kind"]].joined:
+        return []
+    found = [joined_corpora(corpora, part) or [part] for part in spec["corpora"]]
+    return list(dict.fromkeys(part for parts in found for part in parts))

@@ -1,6 +1,7 @@
 """Select the part of the config that figures need; other changes do not redraw them."""
 
 from pollination.plan.config.values import listed
+from pollination.plan.corpora import joined_corpora
 from pollination.plan.plan import Plan
 
 
@@ -34,9 +35,16 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         for p in pools.values()
         for name in listed(p["model"])
     }
+    corpora = plan.config["corpora"]
+    unions = {
+        name: {"kind": corpora[name]["kind"], "corpora": parts}
+        for pool in pools.values()
+        for name in listed(pool["corpus"])
+        if (parts := joined_corpora(corpora, name))
+    }
     return {
         "tasks": list(plan.config["tasks"]),
         "experiments": experiments,
         "founders": pools,
         "models": models,
-    }
+    } | ({"corpora": unions} if unions else {})

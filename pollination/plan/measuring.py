@@ -4,7 +4,7 @@ from pollination.core import userfile
 from pollination.core.settings import definition, lean
 from pollination.plan.config.userfiles import code_digests
 from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed
-from pollination.plan.corpora import kind_of
+from pollination.plan.corpora import joined_corpora, kind_of
 from pollination.plan.inputs import (
     child_inputs,
     founder_inputs,
@@ -86,6 +86,19 @@ def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str
 def evaluated_model(plan: Plan, place: str, member: int) -> dict[str, str | list[str]]:
     weights, *others = model_files(plan, place, member)
     return {"weights": weights, "model": others}
+
+
+def test_corpora(plan: Plan, name: str, member: int, corpus: str) -> list[tuple[str, str]]:
+    """Return (corpus, its name in the scores) of each text that a member's `corpus` stands for.
+
+    `own` stands for the member's corpus; if that is a union, for each corpus that it joins, so that
+    none of them counts more because it is longer.
+    """
+    if corpus != OWN:
+        return [(corpus, corpus)]
+    own = corpus_of(plan, place_of(plan, name, 0), member)
+    parts = joined_corpora(plan.config.get("corpora", {}), own)
+    return [(part, part) for part in parts] or [(own, OWN)]
 
 
 def measured_sequences(plan: Plan, place: str, member: int) -> list[str]:

@@ -58,6 +58,13 @@ def why_missing(plan: Plan, target: str) -> str | None:
             "it needs pretrained models, but these are not pretrained: "
             f"{', '.join(sorted(models_of(plan, target) - set(plan.bases)))}"
         )
+    elif "trajectories_on_text" in one.panels and (
+        unread := [n for n in players_of(plan, target) if plan.experiment(n)["generations"] < 2]
+    ):
+        lacks = (
+            f"{', '.join(unread)} has one generation, so it trains on no round's text; set "
+            "generations to the number of rounds plus 1"
+        )
     elif "base_on_text" in one.panels and not base_texts(plan, target):
         lacks = (
             "the pretrained model is not evaluated on a corpus of kind synthetic "
@@ -188,7 +195,7 @@ def _target_config(plan: Plan, target: str) -> dict:
     if one.draws == "paper_semantics":
         needed["evaluate"] = {"semantics": semantics_settings(plan)}
     if "base_on_text" in one.panels:
-        needed["corpora"] = {
+        needed["corpora"] = needed.get("corpora", {}) | {
             name: {
                 key: plan.config["corpora"][name][key]
                 for key in ("kind", "experiment", "generation")
@@ -197,6 +204,10 @@ def _target_config(plan: Plan, target: str) -> dict:
             for name in rounds.values()
         }
         needed["evaluate"] = {
-            "perplexity": [{"corpus": name, "generations": [-1]} for name in needed["corpora"]]
+            "perplexity": [
+                {"corpus": name, "generations": [-1]}
+                for name, spec in needed["corpora"].items()
+                if "experiment" in spec
+            ]
         }
     return needed | {"figures": plan.config["figures"] | {"paper": role}}

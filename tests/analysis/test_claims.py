@@ -3,6 +3,7 @@ has no data says so.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student
 
+from pollination.analysis import trajectories
 from pollination.analysis.claims import noise, rounds, verdicts
 from pollination.analysis.claims.noise import Side
 from pollination.analysis.claims.verdicts import (
@@ -67,6 +69,7 @@ def invent(
             for m in range(experiment["population"]):
                 correct_ = hard < Q * (80 + 0.2 * (m % 2) if g == 0 else end) / 100
                 table = pd.DataFrame({"task": "knowledge", "doc_id": range(Q), "correct": correct_})
+                table["loglikelihoods"] = [[0.0, -1.0]] * Q
                 artifacts.write_table(
                     Path(layout.member_folder(plan, name, g, m), "answers.parquet"), table
                 )
@@ -163,6 +166,37 @@ def test_claims_without_data_name_the_preset(tmp_path):
     assert "mmlu or mathqa" in found["population_rises"][0]["note"]
     inputs = [path for paths in figure_inputs(plan, "claims").values() for path in paths]
     assert {path.rsplit("/", 1)[1] for path in inputs} == {"answers.parquet"}
+
+
+def test_the_numbers_of_the_page_add_up(tmp_path):
+    """Claims with and without data are all claims; the kinds of tests and each row of verdicts are
+    all tests; claims that lack a role share one line per reason.
+    """
+    plan = invent(tmp_path, population=60, line=40, seeds=())
+    rows = [one for found in judged(plan).values() for one in found]
+    html = Path(plan.results, "report/claims.html").read_text(encoding="utf-8")
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    said = re.search(r"make (\d+) claims: this run tests (\d+), and (\d+) have no data", words)
+    everything, tested, lacking = map(int, said.groups())
+    assert everything == len(CLAIMS) == tested + lacking
+    absent = {row["id"] for row in rows if row["verdict"] == "no data"}
+    assert lacking == len(absent) and tested == len({row["id"] for row in rows} - absent)
+    tests = int(re.search(r"That gives (\d+) tests", words).group(1))
+    assert tests == len(rows) - len(absent)
+    kinds = re.search(r"That gives \d+ tests: (.*?)\. The table", words).group(1)
+    assert sum(map(int, re.findall(r"\d+", kinds.replace("p-value", "")))) == tests
+    for label in (r"each test alone \(95 %\)", r"corrected for all tests \(Holm, 5 %\)"):
+        *verdicts_, total = map(int, re.search(label + r" (\d+) (\d+) (\d+) (\d+)", words).groups())
+        assert sum(verdicts_) == total == tests
+    lines = re.findall(r"<tr><td>.*?</details></td></tr>", html)
+    unset = [line for line in lines if "is not set" in line]
+    assert len(unset) == 2 and "figure_b3, figure_b5, figure_b6" in html  # one reason in each study
+    assert sum(int(n) for n in re.findall(r"<summary>(\d+) claim", html)) == lacking
+
+
+def test_a_saturated_benchmark_is_named_in_the_note(tmp_path):
+    (one,) = judged(invent(tmp_path, population=100, line=100, spread=0.0))["population_over_line"]
+    assert "saturated: every side answers at least 99.5 % correctly" in one["note"]
 
 
 def test_other_parts_of_the_config_do_not_test_again():
@@ -322,6 +356,54 @@ def test_single_runs_borrow_from_independent_runs_of_one_model():
     assert verdict_of("optimum_grows", found) == "undecided"
     assert verdict_of("optimum_grows", found, [ecosystem(1, 4, 2.0, rng)]) == "supported"
     assert verdict_of("optimum_grows", found, [ecosystem(1, 4, 2.0, rng, run=3.0)]) == "undecided"
+
+
+def test_two_corpora_count_equally_on_both_sides():
+    """One model on two corpora (75 and 25 test blocks) against a model on each, of the same
+    perplexity: no difference, where weights by blocks give log(17.5 / 15) = 0.154.
+    """
+    parts = [
+        (np.full((2, blocks), np.log(mu)), np.full(blocks, 10))
+        for blocks, mu in ((75, 20), (25, 10))
+    ]
+    one = Ecosystem("one", 1.0, [parts], ("long", "short"), 1)
+    two = Ecosystem("two", 2.0, [parts], ("long", "short"), 2)
+    assert (one.models, two.models) == (1, 2)
+    assert one.rows()[0]["mu"] == two.rows()[0]["mu"] == pytest.approx(15)
+    for name in ("diverse_better", "diverse_from_start"):
+        claim = BY_ID["communities_expansion"]
+        (found,) = getattr(rounds, name)(claim, None, {"entry": {}}, Given([one, two], []))
+        assert found.estimate == 0
+    best = trajectories.optimum([one, two], "communities")
+    assert best.mu_DT[:, -1] == pytest.approx([15, 15]) and np.ptp(best.mu_DT) == 0
+
+
+def test_claims_and_figures_choose_optima_from_common_diversities():
+    """D = 8 is best of 1, 2, 4, 8; of the common 1, 2, 4 it is 4 on both sides."""
+
+    def made(values: dict[float, float]) -> list[Ecosystem]:
+        return [
+            Ecosystem(f"{D:g}", D, [[(np.log(np.full((2, 5), mu)), np.full(5, 10))]])
+            for D, mu in values.items()
+        ]
+
+    wide, narrow = made({1: 9, 2: 8, 4: 7, 8: 5}), made({1: 9, 2: 8, 4: 7})
+    common = trajectories.on_common_diversities(wide, narrow)
+    best = [trajectories.optimum(found, "x") for found in common]
+    assert [one.diversities[one.best_T[-1]] for one in best] == [4, 4]
+    assert trajectories.optimum(wide, "x").best_T[-1] == 3
+    (found,) = rounds._compare(
+        Given([], []), [(("a", wide), ("b", narrow))], rounds._last_optimum, rounds._last_only, True
+    )
+    assert found.estimate == 0
+    apart = rounds._compare(
+        Given([], []),
+        [(("a", wide), ("b", made({3: 1, 5: 2})))],
+        rounds._last_optimum,
+        rounds._last_only,
+        True,
+    )
+    assert apart == "no two entries have enough diversities in common"
 
 
 def test_little_change_needs_an_interval_inside_the_margin():

@@ -148,3 +148,10 @@ def test_the_size_of_study_b_takes_seconds():
     sizes = [(float(m), [[rng.random((20, 2200)) for _ in range(m)]]) for m in (1, 2, 4, 8, 16)]
     ecosystems.optimum(sizes, 0)
     assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize("models", range(1, 33))
+def test_equal_shares_have_a_whole_number_as_diversity(models):
+    assert ecosystems.diversity(range(models)) == models  # exp(ln 8) is 7.999999999999998
+    assert ecosystems.diversity("ab" * models) == 2
+    assert ecosystems.diversity("aab") == ecosystems.diversity("bba")

@@ -474,6 +474,22 @@ def test_overlap_and_delta_against_scipy_and_closed_forms():
     assert normals["overlap_kde"] == pytest.approx(2 * scipy.stats.norm.cdf(-0.5), abs=0.01)
 
 
+def test_similarities_have_no_overlap_beyond_0_and_1():
+    """All pairs at 1 against all at 0, of a bandwidth of 0.25: reflected densities overlap by
+    2 (1 - (2 Phi(2) - 1)) + tails, and each has area 1 on [0, 1].
+    """
+    bounded = measured(
+        some_pairs(np.ones(20), np.zeros(20), bandwidth=0.25, bins=10, bounds=(0.0, 1.0))
+    )
+    tail = scipy.stats.norm.cdf
+    expected = 2 * 2 * (tail(-2) - tail(-4)) + 2 * 2 * (tail(-4) - tail(-6))
+    assert bounded["overlap_kde"] == pytest.approx(expected, abs=1e-3)
+    same = measured(some_pairs(np.ones(20), np.ones(20), bandwidth=0.25, bounds=(0.0, 1.0)))
+    assert same["overlap_kde"] == pytest.approx(1, abs=1e-3)
+    places = overlap.grid(some_pairs(np.ones(20), np.zeros(20), bounds=(0.0, 1.0)))
+    assert places.min() > 0 and places.max() < 1
+
+
 def test_bandwidth_rules():
     values = np.random.default_rng(2).normal(0, 2.0, 500)
     assert overlap.bandwidth(values, "scott") == pytest.approx(values.std(ddof=1) * 500**-0.2)

@@ -69,7 +69,7 @@ def test_the_search_works_from_disk(site):
 
 def test_every_target_of_the_studies_stands_in_the_reference():
     page = (DOCS / "reference/figures.md").read_text()
-    assert set(re.findall(r"`((?:figure|table)_[ab]\d+)`", page)) >= set(TARGETS)
+    assert set(re.findall(r"`((?:figure|table|appendix)_[ab]\d+)`", page)) >= set(TARGETS)
 
 
 def test_every_make_target_stands_in_the_reference(site):

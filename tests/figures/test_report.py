@@ -13,8 +13,10 @@ import pytest
 
 from pollination.analysis.degeneration import KINDS, Span
 from pollination.analysis.run import Run
+from pollination.analysis.saturation import Limit, limit
 from pollination.analysis.semantics import compare
 from pollination.core import artifacts
+from pollination.core.statistics import kernels
 from pollination.data.microworld import expected_distinct_facts
 from pollination.evolution.selection import select
 from pollination.figures import continuations, difference, drawing, page, semantics
@@ -372,9 +374,9 @@ def test_the_difference_between_equal_models_is_not_significant(tmp_path):
 
 
 def test_a_saturated_measure_is_reported_as_saturated():
-    full, part = np.full((3, 5), 100.0), np.full((1, 5), 80.0)
-    assert difference.saturation([full, full[:1]]) == 1.0
-    assert difference.saturation([full, part]) is None and difference.saturation([0 * part]) == 0.0
+    assert limit([100, 100], 5) == Limit("saturated", 1.0, exact=True)
+    assert limit([0, 0], 5) == Limit("saturated", 0.0, exact=True)
+    assert limit([100, 80], 5) is None
     row = {"mean": 0.0, "low": 0.0, "high": 0.0, "unit": difference.POINTS}
     for measure, comparison, level, said in (
         (
@@ -397,8 +399,31 @@ def test_a_saturated_measure_is_reported_as_saturated():
         ),
     ):
         shown = row | {"measure": measure, "comparison": comparison}
-        assert difference.sentence(shown, 4, level) == said
-    assert difference.verdict("change of line", row, 1.0) == "unchanged at 1.00"
+        assert difference.sentence(shown, 4, Limit("saturated", level, True)) == said
+    every = Limit("saturated", 1.0, True)
+    assert difference.verdict("change of line", row, every) == "unchanged at 1.00"
+
+
+def test_a_nearly_saturated_measure_and_one_at_chance_are_reported_as_such():
+    """99.6 % and 99.9 % of 1,000 questions; 25 % +- 2.7 points is what a guesser of 1,000 gets."""
+    assert limit([99.6, 99.9], 1000) == Limit("saturated", 1.0)
+    assert limit([99.4, 99.9], 1000) is None
+    assert limit([22.4, 27.6], 1000, 0.25) == Limit("at chance", 0.25)
+    assert limit([25.0, 27.8], 1000, 0.25) is None and limit([0.1, 0.2], 1000, 0.25) is None
+    row = {"mean": 0.3, "low": 0.1, "high": 0.5, "unit": difference.POINTS}
+    row |= {"measure": "mmlu, accuracy", "comparison": "change of line"}
+    nearly, guessing = Limit("saturated", 1.0), Limit("at chance", 0.25)
+    assert difference.sentence(row, 4, nearly) == (
+        "mmlu, accuracy: from generation 0 to 4 the change of the single line is +0.3 points, 95 % "
+        "confidence interval +0.1 to +0.5 (saturated: every side answers at least 99.5 % "
+        "correctly, so no difference can show)."
+    )
+    assert difference.verdict("change of line", row, nearly) == "saturated"
+    assert difference.verdict("change of line", row, guessing) == "rises"
+    assert difference.sentence(row, 4, guessing).endswith(
+        "by 0.3 points (95 % confidence interval 0.1 to 0.5). The benchmark is at chance (0.25): "
+        "no side is distinguishable from guessing."
+    )
 
 
 def test_selection_rows_repeat_selection_json(plan):
@@ -424,7 +449,7 @@ def test_a_choice_by_an_own_rule_is_shown_as_such(tmp_path):
     assert champion["weights_from"] == "generation 1 member 3"  # child (1, 0): parents are 2 and 3
     html = Path(f"{out}.html").read_text(encoding="utf-8")
     assert "first choice of the custom rule" in html
-    assert "Colour: <bdi>accuracy on knowledge</bdi>" in html
+    assert "Colour and number: <bdi>accuracy on knowledge</bdi>" in html
 
 
 def test_lineage_draws_the_champion_and_its_parents(plan):
@@ -631,3 +656,23 @@ def test_figures_and_lineage_import_no_torch():
         "'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_lineage_page_names_the_measure_of_each_experiment(plan):
+    """The population is ranked by accuracy; the line selects nothing and shows nats."""
+    out, _ = draw("lineage", plan)
+    html = Path(f"{out}.html").read_text(encoding="utf-8")
+    population, line = (re.sub(r"<[^>]+>", "", one) for one in html.split("<section")[1:3])
+    assert "Colour and number: accuracy on knowledge (higher is better)" in population
+    assert "Colour and number: nats per token on held-out text (lower is better)" in line
+    assert "Champion: lowest nats per token" in line and "accuracy" not in line
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, np.inf), (-np.inf, 1.0), (-np.inf, np.inf)])
+@pytest.mark.parametrize("width", [0.02, 0.2, 3.0])
+def test_a_density_has_no_mass_beyond_its_bounds(bounds, width):
+    values = np.array([0.0, 0.01, 0.5, 0.97, 1.0])
+    ends = np.clip([-12 * width, 1 + 12 * width], *bounds)
+    edges = np.linspace(*ends, 20_001)
+    heights = kernels(values, (edges[:-1] + edges[1:]) / 2, width, bounds)
+    assert heights.sum(axis=1) * np.diff(edges[:2]) == pytest.approx(1, abs=1e-3)

@@ -11,8 +11,11 @@ import yaml
 
 from pollination.analysis.run import Run
 from pollination.core import artifacts
-from pollination.figures import drawing
-from pollination.plan import layout, paper
+from pollination.figures import drawing, style
+from pollination.figures.paper import tables
+from pollination.figures.theory import runs as runs_of_theory
+from pollination.figures.theory import shared as theory
+from pollination.plan import inputs, jobs, layout, measuring, paper, report
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.config.targets import TARGETS
 from pollination.plan.paper import (
@@ -40,7 +43,7 @@ def plan_of(path: str) -> Plan:
 def test_all_figures_and_tables_of_both_studies_have_a_target():
     a = [f"figure_a{n}" for n in range(3, 13)] + [f"table_a{n}" for n in range(1, 6)]
     b = [f"figure_b{n}" for n in (*range(3, 11), *range(13, 22))] + ["table_b1"]
-    assert set(TARGETS) == {*a, *b}
+    assert set(TARGETS) == {*a, *b, "appendix_a2"}
 
 
 def test_each_target_names_a_preset_that_has_it_and_is_drawn_with_it():
@@ -231,14 +234,102 @@ def test_panels_say_what_the_report_says(ecosystems):
     assert found == pytest.approx(
         {(f"m{n}", g): float(np.exp(1.0 + 0.25 * g + n)) for n in (2, 4) for g in (0, 1)}, rel=1e-5
     )
+
+
+def test_each_independent_run_has_its_own_mean_and_standard_deviation(ecosystems):
+    """Figure B9: mean and standard deviation per run and round, as figure B4 has them for m1."""
     runs = draw(ecosystems, "figure_b9")
-    m1 = (
-        draw(ecosystems, "figure_b4")
-        .query("panel == 'a' and experiment == 'm1' and t == '0'")
-        .mu.astype(float)
+    names = ("m1.s1", "m1.s2", "reads_m2", "reads_m4")
+    assert runs.groupby("experiment").size().to_dict() == dict.fromkeys(names, 4)
+    values = runs.astype({"mu": float, "sd": float, "mean_of_runs": float, "sd_of_runs": float})
+    last = values[values.t == "3"]
+    assert last.mean_of_runs.iloc[0] == pytest.approx(last.mu.mean(), rel=1e-5)
+    assert last.sd_of_runs.iloc[0] == pytest.approx(last.mu.std(), rel=1e-3)
+    for name, part in values.groupby("experiment"):
+        for t, mu, sd in zip(range(4), part.mu, part.sd, strict=True):
+            folder = layout.member_folder(ecosystems, name, t, 0)
+            nats, _ = Run(ecosystems).blocks(folder, "world", "test")
+            assert mu == pytest.approx(np.exp(nats).mean(), rel=1e-5)
+            assert sd == pytest.approx(np.exp(nats).std(), rel=1e-4)
+
+
+def test_a_model_stands_at_the_round_whose_text_it_trained_on(ecosystems):
+    """Figure B18a: t = 0 is generation 1, which read the text of round 0, and the last round's
+    text has a model; the human round has no place.
+    """
+    rows = draw(ecosystems, "figure_b18").query("panel == 'a' and experiment == 'of two'")
+    assert rows.t.tolist() == ["0", "1", "2"]
+    for t, mu in zip(range(3), rows.mu.astype(float), strict=True):
+        folder = layout.member_folder(ecosystems, "reads_m2", t + 1, 0)
+        nats, _ = Run(ecosystems).blocks(folder, "world", "test")
+        assert mu == pytest.approx(np.exp(nats).mean(), rel=1e-5)
+    preset = plan_of("config/paper/epistemic_diversity.yaml")
+    reader = preset.experiment("opt_on_text_of_m16")
+    assert reader["generations"] == 1 + len(paper.base_texts(preset, "figure_b18")["opt_m16"])
+
+
+def test_a_reader_of_text_may_have_one_generation_more_than_its_writer():
+    raw = test_ecosystem_figures.config(evaluate={"disagreement": None, "quality": False})
+    reader = {"population": 1, "founders": "f1", "weights": "base", "text": "pool"}
+    reader |= {"text_of": "m2", "generations": test_ecosystem_figures.GENERATIONS + 1}
+    raw["models"] |= {"student": {"pretrained": {"founders": "first"}, "context_tokens": 64}}
+    raw["founders"] |= {"first": raw["founders"]["f1"]}
+    raw["founders"]["f1"] = raw["founders"]["f1"] | {"model": "student"}
+    plan = Plan(resolve(raw | {"experiments": raw["experiments"] | {"reads": reader}}), "r")
+    last = test_ecosystem_figures.GENERATIONS - 1
+    assert inputs.parents_write(plan, "m2", last) and not inputs.parents_write(plan, "m4", last)
+    written = {job.output for job in jobs.jobs(plan)}
+    assert set(inputs.pooled(plan, "reads", last)) <= written
+    reader["generations"] += 1
+    with pytest.raises(ConfigError, match="allowed: 1 to 5"):
+        resolve(raw | {"experiments": raw["experiments"] | {"reads": reader}})
+
+
+def test_optima_compare_on_the_diversities_that_all_entries_have(ecosystems):
+    """The small entry has 1, 2, 4 and the other 1 and 4; D_opt is chosen among 1 and 4 in both."""
+    plan = Plan(json.loads(json.dumps(ecosystems.config)), ecosystems.results)
+    role = plan.config["figures"]["paper"]["figure_b6"]
+    role["large"] = {name: role["large"][name] for name in ("m1", "m4")}
+    rows = draw(plan, "figure_b6").query("panel == 'a'")
+    assert set(rows.diversity) == {"1", "4"}
+    chosen = {label: part.diversity.tolist() for label, part in rows.groupby("label")}
+    assert chosen["small"] == chosen["large"] and len(chosen["small"]) == 4
+    role["large"] = {"m2": role["small"]["m2"]}
+    role["small"] = {name: role["small"][name] for name in ("m1", "m4")}
+    assert draw(plan, "figure_b6").empty
+
+
+def test_a_model_on_two_corpora_must_be_measured_on_each():
+    raw = test_ecosystem_figures.config(evaluate={"disagreement": None, "quality": False})
+    raw["corpora"] |= {
+        "b": {"kind": "microworld"},
+        "both": {"kind": "union", "corpora": ["world", "b"]},
+    }
+    raw["founders"]["f1"] = raw["founders"]["f1"] | {"corpus": "both"}
+    raw["evaluate"]["perplexity"] = [{"corpus": "own"}]
+    with pytest.raises(ConfigError) as error:
+        resolve(raw)
+    assert "it is not measured on b/test in every generation; add {corpus: b, split: test" in str(
+        error.value
     )
-    # each replicate of m1 is a run
-    assert set(runs.runs) == {"4"} and float(runs.sd_of_runs[0]) < float(m1.iloc[0])
+    raw["evaluate"]["perplexity"] += [
+        {"corpus": name, "founders": ["f1"]} for name in ("world", "b")
+    ]
+    plan = Plan(resolve(raw), "r")
+    found = {name: measuring.test_corpora(plan, name, 0, "own") for name in ("m1.s1", "m2")}
+    assert found == {"m1.s1": [("world", "world"), ("b", "b")], "m2": [("world", "own")]}
+    part = Plan(as_read(report.figure_config(plan, "comparisons")), "r")
+    assert measuring.test_corpora(part, "m1.s1", 0, "own") == found["m1.s1"]
+
+
+def test_the_theory_has_the_colours_of_each_figure():
+    """Evolution and single line are blue and orange in figure A8, red and blue in figure A11."""
+    assert theory.COLOUR == {"evolution": style.BLUE, "baseline": style.ORANGE}
+    assert runs_of_theory.COLOUR == {"evolution": style.VERMILLION, "baseline": style.BLUE}
+    caption = (ROOT / "workflow/report/theory_runs.rst").read_text(encoding="utf-8")
+    assert "Red: the best of K" in caption and "blue: a single estimator" in caption
+    plan = plan_of("config/paper/theory.yaml")
+    assert target_files(plan, "appendix_a2")[0].endswith("theory_sensitivity.svg")
 
 
 def test_figures_of_study_a_are_the_accuracies_of_their_populations(tmp_path):
@@ -293,8 +384,18 @@ def test_tables_put_the_papers_value_beside_ours(tmp_path):
     ]
     assert (
         found["table_b1"].loc["beams", "paper"] == "5"
+        and found["table_b1"].loc["batch, prompts", ["population", "paper"]].tolist()
+        == ["128", "32"]
         and found["table_b1"].loc["block, tokens", "population"] == "1024"
     )
+
+
+def test_batches_of_table_b1_are_prompts_on_both_sides():
+    """160 rows of 5 beams are 32 prompts; a nucleus has one row per prompt."""
+    plan = plan_of("config/paper/epistemic_diversity.yaml")
+    assert tables.prompts_per_batch(Run(plan), "population") == tables.BATCH_PROMPTS == 32
+    plan.experiment("opt_m4")["generate"] |= {"decoding": "nucleus"}
+    assert tables.prompts_per_batch(Run(plan), "population") == 160
 
 
 def test_tables_of_text_show_one_prompt_and_their_generations(tmp_path):

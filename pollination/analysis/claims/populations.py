@@ -11,6 +11,7 @@ import numpy as np
 from pollination.analysis.claims.noise import Draws, Side, draw
 from pollination.analysis.claims.verdicts import Finding, measure
 from pollination.analysis.run import Run
+from pollination.analysis.saturation import limit
 from pollination.core import artifacts
 from pollination.core.seeds import derive_seed
 from pollination.plan import layout
@@ -85,6 +86,16 @@ class Accuracies:
         ]
         return float(np.std(levels, ddof=1)), max(sizes) - 1
 
+    def limit(self, name: str, task: str, percent: np.ndarray) -> str:
+        """Return in words the end of the scale that all accuracies (in percent) have reached."""
+        founder = layout.member_folder(self.plan, name, 0, 0)
+        table = artifacts.read_table(f"{founder}/answers.parquet", ["task", "loglikelihoods"])
+        rows = table.to_pandas()
+        choices = rows[rows.task == task].loglikelihoods.dropna().map(len)
+        chance = float((1 / choices).mean()) if len(choices) else None
+        reached = limit(percent, len(self.member(founder, task)), chance)
+        return reached.says if reached else ""
+
     def selecting(self, names: list[str]) -> str:
         selects = layout.selects(self.plan, names[0])
         return self.plan.experiment(names[0])["select"]["task"] if selects else self.tasks[0]
@@ -121,7 +132,11 @@ def _note(accuracies: Accuracies, names: list[str], selects: bool = True) -> str
         parts.append("there is one founder, so the variance between founders is unknown")
     elif not own:
         parts.append("runs share founders, so the variance between founders is added")
-    return "; ".join(parts)
+    return _joined(*parts)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _needs_change(accuracies: Accuracies, *groups: list[str]) -> str | None:
@@ -138,7 +153,8 @@ def line_falls(claim: Claim, run: Run, role: dict, accuracies: Accuracies) -> li
         return why
     findings = []
     for instance, task, _, _ in _about(claim, run, accuracies.benchmarks(role)):
-        drawn, note = accuracies.draws(task, {"line": line}, {}), _note(accuracies, line)
+        drawn = accuracies.draws(task, {"line": line}, {})
+        note = _joined(_note(accuracies, line), accuracies.limit(line[0], task, drawn.point[0]))
         findings.append(
             measure(drawn, lambda x: x[:, 0, FIRST] - x[:, 0, LAST], instance, [LAST], note=note)
         )
@@ -154,6 +170,7 @@ def population_changes(
             return why
         drawn = accuracies.draws(task, {"population": names}, {"line": line} if line else {})
         note = _note(accuracies, names, selects)
+        note = _joined(note, accuracies.limit(names[0], task, drawn.point[0]))
         findings.append(
             measure(drawn, lambda x: x[:, 0, LAST] - x[:, 0, FIRST], instance, [LAST], note=note)
         )
@@ -235,7 +252,7 @@ def _above(
     """Test the last accuracy of `upper` (label, replicates) minus that of `lower`."""
     drawn = accuracies.draws(task, dict([upper, lower]), donors)
     notes = dict.fromkeys((_note(accuracies, upper[1], selects), _note(accuracies, lower[1])))
-    note = "; ".join(filter(None, notes))
+    note = _joined(*notes, accuracies.limit(upper[1][0], task, drawn.point[:, LAST]))
     return measure(drawn, lambda x: x[:, 0, LAST] - x[:, 1, LAST], instance, [LAST], note=note)
 
 

@@ -77,19 +77,29 @@ class Rounds:
 
 def pooled(title: str, ecosystems: list[trajectories.Ecosystem]) -> trajectories.Ecosystem:
     losses = [replicate for ecosystem in ecosystems for replicate in ecosystem.losses]
-    return trajectories.Ecosystem(title, ecosystems[0].diversity, losses)
+    first = ecosystems[0]
+    return trajectories.Ecosystem(title, first.diversity, losses, first.corpora, first.size)
 
 
 def _side(ecosystem: trajectories.Ecosystem, label: str, rounds: int) -> Side:
-    """Return a side; members whose tokenizers give equally many blocks form one part."""
-    parts = []
-    for size in dict.fromkeys(member.shape[1] for member in ecosystem.perplexity[0]):
-        same = [
-            [member[:rounds] for member in members if member.shape[1] == size]
-            for members in ecosystem.perplexity
-        ]
-        means = np.stack([np.mean(members, axis=0) for members in same])
-        parts.append((len(same[0]) / ecosystem.models, means))
+    """Return a side; members that read the same blocks of one test corpus form one part.
+
+    The weights are those of `ecosystems.mean_of_corpora`. Tokenizers cut a text into different
+    numbers of blocks.
+    """
+    first = ecosystem.perplexity[0]
+    corpora, parts = ecosystem.corpora or ("",) * len(first), []
+    for corpus in dict.fromkeys(corpora):
+        places = [place for place, name in enumerate(corpora) if name == corpus]
+        for size in dict.fromkeys(first[place].shape[1] for place in places):
+            same = [place for place in places if first[place].shape[1] == size]
+            means = np.stack(
+                [
+                    np.mean([members[place][:rounds] for place in same], axis=0)
+                    for members in ecosystem.perplexity
+                ]
+            )
+            parts.append((len(same) / len(places) / len(set(corpora)), means))
     return Side(label, ecosystem.models, parts)
 
 
@@ -261,12 +271,7 @@ def _between(
     `at`: the columns used, of T rounds.
     """
     (title, lower), (name, upper) = reference, compared
-    # two values of D_opt are comparable on the common diversities
-    common = {*_ladder(lower)} & {*_ladder(upper)}
-    lower, upper = (
-        [ecosystem for ecosystem in entry if ecosystem.diversity in common]
-        for entry in (lower, upper)
-    )
+    lower, upper = trajectories.on_common_diversities(lower, upper)
     drawn, n = rounds.draws([*lower, *upper], f"{title} {name}"), len(lower)
     columns = at(drawn.point.shape[1] // 2)
 
@@ -278,6 +283,22 @@ def _between(
 
     instance, gap = f"{name} against {title}", lead_of_best if discrete else None
     return measure(drawn, difference, instance, columns, discrete=discrete, gap=gap)
+
+
+def _compare(
+    rounds: Rounds,
+    pairs: list[tuple[tuple, tuple]],
+    statistic: Callable,
+    at: Callable,
+    discrete: bool,
+) -> list[Finding] | str:
+    """Test each pair of entries; a difference of D_opt needs two common diversities."""
+    findings = [
+        _between(rounds, *pair, statistic, at, discrete)
+        for pair in pairs
+        if len(trajectories.on_common_diversities(pair[0][1], pair[1][1])[0]) > discrete
+    ]
+    return findings or "no two entries have enough diversities in common"
 
 
 def _last_optimum(x: np.ndarray, ladder: np.ndarray) -> np.ndarray:
@@ -335,21 +356,19 @@ def _parameters(settings: dict) -> float:
 
 
 def larger_models_raise(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
-    findings = [
-        _between(rounds, *pair, _last_optimum, _last_only, discrete=True)
-        for pair in _sizes(rounds, role)
-    ]
-    return findings or "no two entries differ only in the size of the model"
+    pairs = _sizes(rounds, role)
+    if not pairs:
+        return "no two entries differ only in the size of the model"
+    return _compare(rounds, pairs, _last_optimum, _last_only, discrete=True)
 
 
 def larger_models_collapse(
     claim: Claim, run: Run, role: dict, rounds: Rounds
 ) -> list[Finding] | str:
-    findings = [
-        _between(rounds, *pair, _rise, lambda T: [2 * T - 1], discrete=False)
-        for pair in _sizes(rounds, role)
-    ]
-    return findings or "no two entries differ only in the size of the model"
+    pairs = _sizes(rounds, role)
+    if not pairs:
+        return "no two entries differ only in the size of the model"
+    return _compare(rounds, pairs, _rise, lambda T: [2 * T - 1], discrete=False)
 
 
 def _against_reference(
@@ -371,14 +390,14 @@ def human_text_little(claim: Claim, run: Run, role: dict, rounds: Rounds) -> lis
     pairs = _against_reference(rounds, role, _human(run), "human.fraction")
     if isinstance(pairs, str):
         return pairs
-    return [_between(rounds, *pair, _last_optimum, _last_only, discrete=True) for pair in pairs]
+    return _compare(rounds, pairs, _last_optimum, _last_only, discrete=True)
 
 
 def human_text_helps(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
     pairs = _against_reference(rounds, role, _human(run), "human.fraction")
     if isinstance(pairs, str):
         return pairs
-    return [_between(rounds, *pair, _gain, _last_only, discrete=False) for pair in pairs]
+    return _compare(rounds, pairs, _gain, _last_only, discrete=False)
 
 
 def temperature_little(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
@@ -388,7 +407,7 @@ def temperature_little(claim: Claim, run: Run, role: dict, rounds: Rounds) -> li
     pairs = _against_reference(rounds, role, temperature, "generate.temperature")
     if isinstance(pairs, str):
         return pairs
-    return [_between(rounds, *pair, _last_optimum, _last_only, discrete=True) for pair in pairs]
+    return _compare(rounds, pairs, _last_optimum, _last_only, discrete=True)
 
 
 def _human(run: Run) -> Callable[[str], float]:

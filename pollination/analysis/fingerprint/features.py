@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 KINDS = {"words": "top_repetitive_words", "bigrams": "top_bigrams", "trigrams": "top_trigrams"}
+JACCARD = (0.0, 1.0)  # least and largest Jaccard index
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
+from pollination.core.statistics import kernels
+
 GRID = 512  # number of points at which densities are compared
 STATISTICS = ("overlap_kde", "overlap_histogram", "cliffs_delta")
 
@@ -29,6 +31,8 @@ class Groups:
     models: int
     bandwidth: str | float = "scott"
     bins: int = 50
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    """Limits of what is measured; densities are reflected there (a Jaccard index: 0 and 1)."""
     width: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,22 +64,22 @@ def bandwidth(values: np.ndarray, rule: str | float) -> float:
 
 
 def grid(pairs: Groups) -> np.ndarray:
-    """Return (G,): from four bandwidths below the smallest similarity to four above the largest."""
-    low = min(pairs.within.min(), pairs.cross.min())
-    high = max(pairs.within.max(), pairs.cross.max())
-    return np.linspace(low - 4 * pairs.width, high + 4 * pairs.width, GRID)
-
-
-def kernels(values: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
-    """Return (n, G): a Gaussian density around each value."""
-    return np.exp(-0.5 * ((places - values[:, None]) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    """Return (G,): middles of equal cells, from four bandwidths below the smallest similarity to
+    four above the largest, but within the bounds.
+    """
+    low = min(pairs.within.min(), pairs.cross.min()) - 4 * pairs.width
+    high = max(pairs.within.max(), pairs.cross.max()) + 4 * pairs.width
+    edges = np.linspace(max(low, pairs.bounds[0]), min(high, pairs.bounds[1]), GRID + 1)
+    return (edges[:-1] + edges[1:]) / 2
 
 
 def statistics(pairs: Groups) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
     """Return a function of weights (S, W), (S, C) that computes each of STATISTICS, (S,)."""
     places = grid(pairs)
     step = places[1] - places[0]
-    smooth = [kernels(values, places, pairs.width) for values in (pairs.within, pairs.cross)]
+    smooth = [
+        kernels(values, places, pairs.width, pairs.bounds) for values in (pairs.within, pairs.cross)
+    ]
     edges = np.histogram_bin_edges(np.concatenate([pairs.within, pairs.cross]), pairs.bins)
     binned = [
         np.eye(pairs.bins)[np.clip(np.searchsorted(edges, values, "right") - 1, 0, pairs.bins - 1)]

@@ -129,7 +129,11 @@ def compare(
     }
     observed = features.influence(all_features.weights)
     expected = features.expected_influence(all_features)
-    options = {"bandwidth": settings["bandwidth"], "bins": settings["bins"]}
+    options = {
+        "bandwidth": settings["bandwidth"],
+        "bins": settings["bins"],
+        "bounds": features.JACCARD,
+    }
     overlaps, tests, asymmetries = [], [], []
     for kind in KINDS:
         pairs = overlap.groups(similarity[kind], families, **options)

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from pollination.analysis.fingerprint.overlap import kernels
+from pollination.analysis.fingerprint.features import JACCARD
+from pollination.core.statistics import kernels
 from pollination.figures import style
 from pollination.figures.fingerprint.shared import CROSS, WITHIN, interval, number, read
 
@@ -63,11 +64,13 @@ def draw(tables: dict[str, Path], out: Path) -> None:
 def density(axis: Axes, pairs: pd.DataFrame, kind: str, width: float) -> None:
     """Draw both densities on a common bandwidth and grid, and a tick per pair."""
     values = pairs[f"jaccard_{kind}"].to_numpy()
-    places = np.linspace(max(0, values.min() - 3 * width), values.max() + 3 * width, 400)
+    low, high = np.clip([values.min() - 3 * width, values.max() + 3 * width], *JACCARD)
+    places = np.linspace(float(low), float(high), 400)
     same = (pairs.source_family == pairs.target_family).to_numpy()
     groups = {WITHIN: values[same], CROSS: values[~same]}
     heights = {
-        colour: kernels(group, places, width).mean(axis=0) for colour, group in groups.items()
+        colour: kernels(group, places, width, JACCARD).mean(axis=0)
+        for colour, group in groups.items()
     }
     top = max(height.max() for height in heights.values())
     for index, (colour, height) in enumerate(heights.items()):

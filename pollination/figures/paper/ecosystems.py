@@ -51,6 +51,15 @@ class Panels:
     def optimum(self, title: str) -> Optimum:
         return trajectories.optimum(self.ecosystems_of(title), title)
 
+    def comparable_optima(self) -> dict[str, Optimum]:
+        """Return {entry: its optimum on the diversities that all entries have}."""
+        found = trajectories.on_common_diversities(*map(self.ecosystems_of, self.entries))
+        return {
+            title: trajectories.optimum(ecosystems, title)
+            for title, ecosystems in zip(self.entries, found, strict=True)
+            if ecosystems
+        }
+
     def levels(self) -> list[float]:
         """Return the diversities that all entries have."""
         each = [
@@ -83,12 +92,15 @@ def optimum(shared: Panels) -> list:
 
 
 def optima(shared: Panels) -> list:
-    """One panel: D_opt(T), a line per entry; lines are drawn slightly apart."""
+    """One panel: D_opt(T) on the common diversities, a line per entry, drawn slightly apart."""
 
     def paint(axis):
-        rows, levels = [], set()
-        for place, title in enumerate(shared.entries):
-            optimal = shared.optimum(title)
+        rows, found = [], shared.comparable_optima()
+        if not found:
+            return style.say(
+                axis, "The entries have no diversity\nin common: their optima\ncannot be compared."
+            )
+        for place, (title, optimal) in enumerate(found.items()):
             best = np.array([optimal.diversities[row] for row in optimal.best_T])
             axis.plot(
                 np.arange(len(best)) + 1,
@@ -98,12 +110,13 @@ def optima(shared: Panels) -> list:
                 **curves.look(place),
             )
             rows += [row for row in diversity.rows(title, optimal) if row["optimum"]]
-            levels |= set(optimal.diversities)
-        curves.diversity_axis(axis.yaxis, axis.set_yscale, sorted(levels))
+        levels = next(iter(found.values())).diversities
+        curves.diversity_axis(axis.yaxis, axis.set_yscale, levels)
+        axis.set_ylim(levels[0] / 1.3, levels[-1] * 1.5)
         axis.set_xlabel("rounds T, human round included")
         axis.set_ylabel("D_opt")
         axis.xaxis.set_major_locator(style.MaxNLocator(integer=True, min_n_ticks=1))
-        axis.legend(handles=curves.keys(list(shared.entries)), loc="best", fontsize=7.5)
+        axis.legend(handles=curves.keys(list(found)), loc="best", fontsize=7.5)
         return rows
 
     return [("optimal diversity", paint)]
@@ -118,6 +131,31 @@ def aggregated(shared: Panels) -> list:
                 axis, {title: shared.optimum(title) for title in shared.entries}
             ),
         )
+    ]
+
+
+def on_text(shared: Panels) -> list:
+    """A panel per entry: perplexity of each model by the round whose text it trained on.
+
+    The model of round t + 1 trained on the text of round t, so round 0 (human text) has no place.
+    """
+
+    def paint(title, axis):
+        ecosystems = trajectories.read(
+            shared.run, shared.entries[title], shared.text, shared.rounds[1:]
+        )
+        curves.draw_trajectories(axis, ecosystems)
+        axis.set_xlabel("round t of the text")
+        labels = [ecosystem.label for ecosystem in ecosystems]
+        axis.legend(handles=curves.keys(labels), loc="upper left", fontsize=7.5)
+        return [row for ecosystem in ecosystems for row in ecosystem.rows()]
+
+    return [
+        (
+            f"trained on each round's text, {shared.text}",
+            lambda axis, title=title: paint(title, axis),
+        )
+        for title in shared.entries
     ]
 
 
@@ -211,32 +249,30 @@ def from_base(shared: Panels) -> list:
 
 
 def runs(shared: Panels) -> list:
-    """A panel per entry: mean and standard deviation of its ecosystems, as independent runs."""
+    """A panel per entry: mean and standard deviation of each run, a replicate of an ecosystem.
 
+    The standard deviation is that of the blocks, as in the other figures of trajectories.
+    """
     shared = shared.apart()
 
     def paint(title, axis):
-        mu_RT = np.array(
-            [[row["mu"] for row in ecosystem.rows()] for ecosystem in shared.ecosystems_of(title)]
-        )
-        rounds = mu_RT.shape[1]
-        t, mean = range(rounds), mu_RT.mean(axis=0)
-        sd = mu_RT.std(axis=0, ddof=1) if len(mu_RT) > 1 else np.full(rounds, np.nan)
-        axis.plot(t, mu_RT.T, color=style.GREY, lw=0.7)
-        axis.fill_between(t, mean - sd, mean + sd, color=style.BLUE, alpha=0.2, lw=0)
-        axis.plot(t, mean, color=style.BLUE, marker="o", ms=4)
-        curves.log_if_wide(axis, mu_RT, mu_RT)
-        style.generation_axis(axis, rounds - 1)
-        axis.set_xlabel("round t")
-        axis.set_ylabel("perplexity (band: sd of runs)")
-        return [
-            {"t": r, "mean": m, "sd_of_runs": s, "runs": len(mu_RT)}
-            for r, m, s in zip(t, mean, sd, strict=True)
+        ecosystems = shared.ecosystems_of(title)
+        tables = [ecosystem.rows() for ecosystem in ecosystems]
+        mu_RT = np.array([[row["mu"] for row in table] for table in tables])
+        mean, many = mu_RT.mean(axis=0), len(mu_RT) > 1
+        sd = mu_RT.std(axis=0, ddof=1) if many else np.full(mu_RT.shape[1], np.nan)
+        curves.draw_trajectories(axis, ecosystems)
+        labels = [ecosystem.label for ecosystem in ecosystems]
+        axis.legend(handles=curves.keys(labels), loc="upper left", fontsize=7.5)
+        over_runs = [
+            {"mean_of_runs": m, "sd_of_runs": s, "runs": len(mu_RT)}
+            for m, s in zip(mean, sd, strict=True)
         ]
+        return [row | over_runs[row["t"]] for table in tables for row in table]
 
     return [
         (
-            f"{title}, {len(shared.entries[title])} runs",
+            f"{title}: {sum(map(len, shared.entries[title].values()))} runs, {shared.text}",
             lambda axis, title=title: paint(title, axis),
         )
         for title in shared.entries
@@ -355,6 +391,7 @@ PANELS = {
     "optima": optima,
     "aggregates": aggregated,
     "trajectories": over_rounds,
+    "trajectories_on_text": on_text,
     "trajectories_on_training": lambda shared: over_rounds(shared, shared.training),
     "levels": lambda shared: at_level(shared, lambda levels: levels),
     "lowest": lambda shared: at_level(shared, lambda levels: levels[:1]),

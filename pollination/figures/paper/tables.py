@@ -8,8 +8,9 @@ from pollination.analysis.run import ROLES, Run
 from pollination.core import artifacts
 from pollination.figures import page, settings, style
 from pollination.figures.paper.study_a import SOFTWARE, TABLES
-from pollination.figures.paper.study_b import BLOCK_TOKENS, GENERATION
+from pollination.figures.paper.study_b import BATCH_PROMPTS, BLOCK_TOKENS, GENERATION
 from pollination.plan import layout
+from pollination.plan.decoding import DECODINGS
 
 COLUMNS = ("section", "setting", *ROLES, "paper")
 
@@ -58,8 +59,19 @@ def generation(run: Run) -> list[dict]:
             role: settings.value(run, role, "experiment", f"generate.{key}") for role in ROLES
         }
         rows.append({"section": "Generation", "setting": name, "paper": paper} | values)
+    batches = {role: prompts_per_batch(run, role) for role in ROLES}
     blocks = {role: settings.value(run, role, "model", "context_tokens") for role in ROLES}
     return [
         *rows,
+        {"section": "Generation", "setting": "batch, prompts", "paper": BATCH_PROMPTS} | batches,
         {"section": "Generation", "setting": "block, tokens", "paper": BLOCK_TOKENS} | blocks,
     ]
+
+
+def prompts_per_batch(run: Run, role: str) -> int | None:
+    """Return how many prompts a role continues side by side: rows per batch / rows per prompt."""
+    generate = settings.value(run, role, "experiment", "generate")
+    if generate is None:
+        return None
+    per_prompt = DECODINGS[generate["decoding"]].sequences(generate)
+    return max(1, generate["batch_size"] // per_prompt)

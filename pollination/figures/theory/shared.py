@@ -1,4 +1,4 @@
-"""Colours (as in study A's figure 8) and panels of all figures of the theory."""
+"""Colours (as in study A's figure 8) and panels of the figures of the theory."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def read(tables: dict[str, Path], name: str = "table") -> pd.DataFrame:
     return artifacts.read_table(tables[name]).to_pandas()
 
 
-def keys(**options) -> list[Line2D]:
-    return [Line2D([], [], color=COLOUR[role], label=NAME[role], **options) for role in COLOUR]
+def keys(colours: dict[str, str], **options) -> list[Line2D]:
+    return [Line2D([], [], color=colours[role], label=NAME[role], **options) for role in colours]
 
 
 def over_generations(axis: Axes, quantity: str, last: int) -> None:

@@ -255,9 +255,10 @@ def check_text_of(config: dict, mistakes: list[str]) -> None:
                     f"experiments.{name}.text_of: {source!r} is the experiment itself; name "
                     "another experiment, or remove text_of"
                 )
-            elif writer["generations"] < experiment["generations"]:
+            elif writer["generations"] + 1 < experiment["generations"]:
+                # generation g reads the text of generation g - 1
                 mistakes.append(
-                    f"experiments.{name}.generations: {experiment['generations']} exceeds the "
-                    f"generations of {source!r}, whose text it reads; allowed: 1 to "
-                    f"{writer['generations']}"
+                    f"experiments.{name}.generations: {experiment['generations']} is too many, "
+                    f"because it reads the text of {source!r}, which has {writer['generations']}; "
+                    f"allowed: 1 to {writer['generations'] + 1}"
                 )

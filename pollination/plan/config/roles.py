@@ -4,7 +4,8 @@ from typing import Any
 
 from pollination.plan.config.checks import reference
 from pollination.plan.config.targets import TARGETS
-from pollination.plan.config.values import SEGMENT
+from pollination.plan.config.values import OWN, SEGMENT, listed
+from pollination.plan.corpora import joined_corpora
 
 
 def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
@@ -122,4 +123,47 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
             )
         elif given[key] is not None:
             reference(mistakes, f"figures.{key}", given[key], texts, "evaluate.perplexity")
+    if not mistakes:
+        _check_unions(config, roles, mistakes)
     return roles
+
+
+def _check_unions(config: dict, roles: dict, mistakes: list[str]) -> None:
+    """Check that members on a union of corpora are measured on each corpus that it joins.
+
+    Figures of ecosystems weight corpora equally. The text of the union cannot do that: a longer
+    corpus has more blocks of it, and `max_tokens` can leave a later corpus out.
+    """
+    corpus, _, split = (roles["text"] or "").partition("/")
+    ecosystems = [roles["ecosystems"], roles["comparisons"]] + [
+        role for target, role in roles["paper"].items() if TARGETS[target].needs == "ecosystems"
+    ]
+    players = dict.fromkeys(
+        name.partition(":")[0]
+        for role in ecosystems
+        for entry in role.values()
+        for names in entry.values()
+        for name in names
+    )
+    for name in players if corpus == OWN else ():
+        experiment = config["experiments"][name]
+        pool = experiment["founders"]
+        for union in dict.fromkeys(listed(config["founders"][pool]["corpus"])):
+            for part in joined_corpora(config["corpora"], union):
+                measured = {
+                    g
+                    for one in config["evaluate"]["perplexity"]
+                    if (one["corpus"], one["split"]) == (part, split)
+                    and (one["founders"] is None or pool in one["founders"])
+                    for g in (
+                        range(experiment["generations"])
+                        if one["generations"] is None
+                        else one["generations"]
+                    )
+                }
+                if not measured >= set(range(experiment["generations"])):
+                    mistakes.append(
+                        f"evaluate.perplexity: {name} is shown on its own corpus {union}, which "
+                        f"joins several, but it is not measured on {part}/{split} in every "
+                        f"generation; add {{corpus: {part}, split: {split}, founders: [{pool}]}}"
+                    )

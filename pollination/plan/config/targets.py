@@ -76,6 +76,12 @@ TARGETS = {
     "figure_a10": _a("Completions of every model in semantic space", "paper_semantics"),
     "figure_a11": _a("Gaussian theory: independent runs", "theory_runs", None, THEORY),
     "figure_a12": _a("Full inheritance, data only, single line", "paper_populations"),
+    "appendix_a2": _a(
+        "Gaussian theory: sensitivity to samples n and estimators K",
+        "theory_sensitivity",
+        None,
+        THEORY,
+    ),
     "table_a1": _a("Architecture and training compared with study A", "paper_tables", None),
     "table_a2": _a(
         "Evolution, evaluation, seeds and software compared with study A", "paper_tables", None
@@ -100,7 +106,7 @@ TARGETS = {
     "figure_b17": _b("Communities and expansion", "trajectories"),
     "figure_b18": _b(
         "The text of each round: the base model trained on it, and evaluated on it",
-        "trajectories",
+        "trajectories_on_text",
         "base_on_text",
     ),
     "figure_b19": _b("Less text: repeated human text, and own text", "trajectories"),
