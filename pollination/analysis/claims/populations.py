@@ -93,7 +93,7 @@ class Accuracies:
         rows = table.to_pandas()
         choices = rows[rows.task == task].loglikelihoods.dropna().map(len)
         chance = float((1 / choices).mean()) if len(choices) else None
-        reached = limit(percent, len(self.member(founder, task)), chance)
+        reached = limit(percent.tolist(), len(self.member(founder, task)), chance)
         return reached.says if reached else ""
 
     def selecting(self, names: list[str]) -> str:
