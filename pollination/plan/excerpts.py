@@ -2,6 +2,7 @@
 
 from pollination.plan.config.values import listed
 from pollination.plan.plan import Plan
+from pollination.plan.splits import splits
 
 
 def part_config(plan: Plan, names: list[str]) -> dict:
@@ -34,7 +35,9 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         for p in pools.values()
         for name in listed(p["model"])
     }
-    return {
+    divided = splits(plan)
+    seeded = {"splits": divided, "evaluation_seed": plan.config["evaluation_seed"]}
+    return (seeded if divided else {}) | {
         "tasks": list(plan.config["tasks"]),
         "experiments": experiments,
         "founders": pools,
