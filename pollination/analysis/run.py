@@ -122,7 +122,7 @@ class Run:
         if layout.selects(self.plan, name):
             task = experiment["select"]["task"]
             accuracies = [self.accuracy(folder, part)[task]["accuracy"] for folder in folders]
-            half = f" ({part} half)" if task in self.splits else ""
+            half = f", {part} half" if task in self.splits else ""
             return f"accuracy on {task}{half}", np.array(accuracies)
         if self.scores(folders[0])["perplexity"]:
             losses = [
@@ -134,7 +134,7 @@ class Run:
             np.mean([task["accuracy"] for task in self.accuracy(folder, part).values()] or [0.0])
             for folder in folders
         ]
-        return f"mean accuracy{f' ({part} half)' if self.splits else ''}", np.array(means)
+        return f"mean accuracy{f', {part} half' if self.splits else ''}", np.array(means)
 
     def champion(self, name: str, generation: int) -> int:
         """Return the best member by the yardstick; with selection, the first of the ranking.
@@ -207,7 +207,9 @@ class Run:
         table = self.table(folder, "answers.parquet", ["task", "doc_id", "loglikelihoods"])
         for task in self.splits:
             asked = table[table.task == task]
-            half = selecting_half(self.plan.config["evaluation_seed"], task, asked.doc_id)
+            half = selecting_half(
+                self.plan.config["evaluation_seed"], task, asked.doc_id.to_numpy()
+            )
             table = table.drop(asked.index[half])
         table = table.dropna(subset="loglikelihoods")
         return (1 / table.loglikelihoods.map(len)).groupby(table.task).mean().to_dict()
