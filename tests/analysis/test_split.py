@@ -20,8 +20,10 @@ from pollination.plan.layout import member_files
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_config
 from pollination.plan.splits import splits
+from tests.analysis.test_claims import judged
 from tests.conftest import as_read
 from tests.figures.test_report import draw, settings
+from tests.plan.test_targets import draw as draw_target
 
 Q, N, K, KEPT = 1000, 16, 4, 0.7
 WITHOUT = ["task", "k", "parents", "ranking", "accuracies", "standard_errors", "questions"]
@@ -110,7 +112,6 @@ def test_selection_without_differences_in_skill_shows_no_rise(split, tmp_path):
     choices = [run.selection(name, g) for name in names for g in range(5)]
     if split == "half":
         assert 0.01 < np.mean([choice["winners_curse"]["gap"] for choice in choices]) < 0.04
-    print("MEANS", reported.mean(), selecting.mean(), low, high)
 
 
 def test_the_half_depends_on_seed_and_task_alone():
@@ -258,3 +259,58 @@ def test_figures_have_both_series(tmp_path):
     what, reported = run.yardstick(name, 4)
     assert what == "accuracy on knowledge, reporting half"
     assert reported.tolist() == choice["reported"]["accuracies"]
+
+
+def test_bands_of_figure_12_count_runs_not_members(tmp_path):
+    """Members know all questions or none, so questions add no noise. Of 16 members, 8, 8 and 9 know
+    them in the three runs: sd 3.61 points, half-width t(2) * 3.61 / sqrt(3) = 8.97 points. Equal
+    runs differ by the floor of one answer. Members counted as units would give 14.6 points each.
+    """
+    plan = planned(tmp_path, "half", population=N, seeds=(1, 2, 3), line_seeds=(), generations=3)
+    for g, counts in enumerate([(16, 16, 16), (8, 8, 9), (8, 8, 8)]):
+        for name, count in zip(plan.config["experiments"], counts, strict=True):
+            for m in range(N):
+                write(layout.member_folder(plan, name, g, m), np.full(Q, m < count))
+    for name in plan.config["experiments"]:
+        for g in range(3):
+            choose(plan, name, g)
+    label = {"text only": plan.config["figures"]["population"]}
+    plan.config["figures"]["paper"] = {"figure_a12": {"text only": label}}
+    rows = draw_target(plan, "figure_a12").astype({"generation": int, "mean": float})
+    first = rows.groupby("generation")[["mean", "low", "high", "variance"]].first()
+    assert first["mean"].tolist() == pytest.approx([1, 25 / 48, 0.5], rel=1e-5)
+    half = (first.high.astype(float) - first.low.astype(float)) / 2
+    assert half[0] == 0 and first.variance.tolist() == ["unknown", "own", "own"]  # shared founders
+    assert half[1] == pytest.approx(0.0897, rel=0.05)
+    floor = 0.2 / 100 * 4.303 / 3**0.5  # one answer of the 500 reported
+    assert half[2] == pytest.approx(floor, rel=0.1)
+    assert {"accuracy", "selecting_accuracy"} <= set(rows)
+
+
+def test_difference_and_claims_have_both_series(tmp_path):
+    """All answers of the last generation are right on one half and wrong on the other."""
+    plan = planned(tmp_path, "half", population=4, seeds=(1, 2), line_seeds=(1, 2), generations=2)
+    half = selecting_half(plan.config["evaluation_seed"], "knowledge", np.arange(Q))
+    for name, experiment in plan.config["experiments"].items():
+        lucky = half & (experiment["population"] > 1)
+        for g, answers in enumerate((np.arange(Q) % 2 == 0, lucky)):
+            for m in range(experiment["population"]):
+                folder = layout.member_folder(plan, name, g, m)
+                write(folder, answers)
+                facts = pd.DataFrame({"corpus": ["world"], "known": [True]})
+                artifacts.write_table(f"{folder}/facts.parquet", facts)
+                columns = ["corpus", "split", "sequence", "tokens", "nll", "truth_nll"]
+                artifacts.write_table(f"{folder}/sequences.parquet", pd.DataFrame(columns=columns))
+            if experiment["population"] > 1:
+                choose(plan, name, g)
+    _, rows = draw("difference", plan)
+    found = {
+        row["measure"]: float(row["mean"])
+        for row in rows
+        if row["comparison"] == "population minus line"
+    }
+    assert found["knowledge, accuracy"] == 0
+    assert found["knowledge, accuracy on the selecting half"] == 100
+    (claim,) = judged(plan)["population_over_line"]
+    assert claim["estimate"] == 0 and claim["selecting_estimate"] == 100
+    assert "on the questions that select parents, as in study A: 100.0" in claim["note"]
