@@ -73,8 +73,22 @@ class Run:
         ).drop_duplicates("folder")
 
     def selection(self, name: str, generation: int) -> Any:
+        """Return a generation's selection.json; None without selection.
+
+        ValueError: the file comes from another split than the config's, so the reported questions
+        may have selected.
+        """
+        if not layout.selects(self.plan, name):
+            return None
         path = f"{self.plan.results}/{name}/gen{generation}/selection.json"
-        return artifacts.read_json(path) if layout.selects(self.plan, name) else None
+        choice = artifacts.read_json(path)
+        made, given = choice.get("split", "none"), self.splits.get(choice["task"], "none")
+        if made != given:
+            raise ValueError(
+                f"{path}: parents were selected with tasks.{choice['task']}.split: {made}, but the "
+                f"config has {given}; delete the file and run snakemake again, or set split: {made}"
+            )
+        return choice
 
     def task(self) -> str | None:
         """Return the benchmark that selects in the population, if there is one."""

@@ -232,6 +232,17 @@ def test_check_refuses_a_split_of_one_question(tmp_path):
     resolve(raw)
 
 
+def test_a_selection_of_another_split_is_refused(tmp_path):
+    """Without its record of params, Snakemake would not notice it."""
+    plan = planned(tmp_path, "none", population=4)
+    generation(plan)
+    choose(plan, "population", 0)
+    half = planned(tmp_path, "half", population=4)
+    run = Run(Plan(as_read(figure_config(half, "accuracy")), half.results))
+    with pytest.raises(ValueError, match="selected with tasks.knowledge.split: none, but the conf"):
+        run.accuracies()
+
+
 def test_figures_have_both_series(tmp_path):
     plan = evolve(tmp_path, "half", runs=1)
     half = selecting_half(plan.config["evaluation_seed"], "knowledge", np.arange(Q))

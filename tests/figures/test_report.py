@@ -537,8 +537,10 @@ def test_settings_say_how_many_questions_and_where_we_differ(plan):
     found = {(r["section"], r["setting"]): r for r in rows}
     assert (
         found["Evaluation", "task knowledge"]["population"]
-        == "120 of 200 questions, 0 shots, loglikelihood"
+        == "120 of 200 questions, 0 shots, loglikelihood, half of them select"
     )
+    unselected = found["Evaluation", "task social"]["population"]
+    assert unselected == "120 of 200 questions, 0 shots, loglikelihood"
     assert found["Model", "parameters"]["population"] == "12800"
     assert (
         found["Evolution", "population N"]["population"] == "4"
