@@ -1,6 +1,7 @@
 """Tables of a run for the figures: by role (population, line), generation and member."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ import pandas as pd
 
 from pollination.analysis.degeneration import english
 from pollination.core import artifacts
+from pollination.core.questions import Answers, read_answers, scored, selecting_half
 from pollination.plan import layout
 from pollination.plan.config.values import is_held_out
 from pollination.plan.layout import model_of, place_of
 from pollination.plan.operators import SELECTION, takes_best
 from pollination.plan.plan import Plan
 from pollination.plan.semantics import vocabularies
+from pollination.plan.splits import splits
 
 ROLES = ("population", "line")
+REPORTING, SELECTING = "reporting", "selecting"  # the halves of a benchmark (core/questions.py)
 
 
 class Run:
@@ -29,7 +33,10 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.roles: dict[str, Any] = plan.config["figures"]
+        self.splits = splits(plan)
+        """Task -> its split, for the tasks of which a half is reported."""
         self.scores = cache(lambda folder: artifacts.read_json(f"{folder}/scores.json"))
+        self.answers = cache(self._answers)
         self.sequences = cache(
             lambda folder: self.table(
                 folder, "sequences.parquet", ["corpus", "split", "tokens", "nll"]
@@ -67,8 +74,22 @@ class Run:
         ).drop_duplicates("folder")
 
     def selection(self, name: str, generation: int) -> Any:
+        """Return a generation's selection.json; None without selection.
+
+        ValueError: the file comes from another split than the config's, so the reported questions
+        may have selected.
+        """
+        if not layout.selects(self.plan, name):
+            return None
         path = f"{self.plan.results}/{name}/gen{generation}/selection.json"
-        return artifacts.read_json(path) if layout.selects(self.plan, name) else None
+        choice = artifacts.read_json(path)
+        made, given = choice.get("split", "none"), self.splits.get(choice["task"], "none")
+        if made != given:
+            raise ValueError(
+                f"{path}: parents were selected with tasks.{choice['task']}.split: {made}, but the "
+                f"config has {given}; delete the file and run snakemake again, or set split: {made}"
+            )
+        return choice
 
     def task(self) -> str | None:
         """Return the benchmark that selects in the population, if there is one."""
@@ -79,21 +100,46 @@ class Run:
         ]
         return next(iter(chosen), None)
 
-    def yardstick(self, name: str, generation: int) -> tuple[str, np.ndarray]:
+    def _answers(self, folder: str) -> dict[str, Answers]:
+        seed = self.plan.config["evaluation_seed"] if self.splits else 0
+        return read_answers(f"{folder}/answers.parquet", self.splits, seed)
+
+    def accuracy(self, folder: str, part: str = REPORTING) -> dict[str, dict]:
+        """Return task -> scores of a member, with accuracy, stderr and questions of one part.
+
+        Of a task without a split, both parts are all questions.
+        """
+        scores = self.scores(folder)["tasks"]
+        return {
+            task: entry | (scored(self.part(folder, task, part)) if task in self.splits else {})
+            for task, entry in scores.items()
+        }
+
+    def part(self, folder: str, task: str, part: str = REPORTING) -> np.ndarray:
+        """Return (Q,) booleans: the answers to one part of a task's questions, by rising doc_id."""
+        answers = self.answers(folder)[task]
+        return answers.correct[answers.selecting if part == SELECTING else answers.reporting]
+
+    def yardstick(
+        self, name: str, generation: int, part: str = REPORTING
+    ) -> tuple[str, np.ndarray]:
         """Return (name of the measure that ranks members, its values in slot order).
 
         It is the accuracy on the selecting task. Without selection it is the loss on held-out text,
         or the mean accuracy if the run measures no held-out text. Training text does not count.
+        `part`: the questions that are read.
         """
         experiment = self.plan.experiment(name)
-        scores = [
-            self.scores(layout.member_folder(self.plan, name, generation, m))
+        folders = [
+            layout.member_folder(self.plan, name, generation, m)
             for m in range(experiment["population"])
         ]
         if layout.selects(self.plan, name):
             task = experiment["select"]["task"]
-            accuracies = [member["tasks"][task]["accuracy"] for member in scores]
-            return f"accuracy on {task}", np.array(accuracies)
+            accuracies = [self.accuracy(folder, part)[task]["accuracy"] for folder in folders]
+            half = f", {part} half" if task in self.splits else ""
+            return f"accuracy on {task}{half}", np.array(accuracies)
+        scores = [self.scores(folder) for folder in folders]
         held_out = [
             text
             for text in scores[0]["perplexity"]
@@ -105,18 +151,21 @@ class Run:
                 for member in scores
             ]
             return "nats per token on held-out text", np.array(losses)
-        accuracies = [
-            np.mean([task["accuracy"] for task in member["tasks"].values()] or [0.0])
-            for member in scores
+        means = [
+            np.mean([task["accuracy"] for task in self.accuracy(folder, part).values()] or [0.0])
+            for folder in folders
         ]
-        return "mean accuracy", np.array(accuracies)
+        return f"mean accuracy{f', {part} half' if self.splits else ''}", np.array(means)
 
     def champion(self, name: str, generation: int) -> int:
-        """Return the best member by the yardstick; with selection, the first of the ranking."""
+        """Return the best member by the yardstick; with selection, the first of the ranking.
+
+        No question of the reporting half chooses it.
+        """
         selection = self.selection(name, generation)
         if selection:
             return selection["ranking"][0]
-        what, values = self.yardstick(name, generation)
+        what, values = self.yardstick(name, generation, SELECTING)
         return int(np.argmin(values) if what.startswith("nats") else np.argmax(values))
 
     def champion_rule(self, name: str | None = None) -> str:
@@ -128,18 +177,17 @@ class Run:
         rule = self.plan.experiment(name)["select"]["rule"]
         if layout.selects(self.plan, name) and not takes_best(rule):
             return f"first choice of {rule if rule in SELECTION else 'the custom rule'}"
-        what, _ = self.yardstick(name, 0)
+        what, _ = self.yardstick(name, 0, SELECTING)
         return f"lowest {what}" if what.startswith("nats") else f"highest {what}"
 
-    def _long(self, block: str, name: str) -> pd.DataFrame:
+    def _long(self, values_of: Callable[[str], dict[str, dict]], name: str) -> pd.DataFrame:
         rows = []
         for role in ROLES:
             for member in self.members(role).itertuples(index=False):
                 chosen = self.parents(member.experiment, member.generation)
-                values = self.scores(member.folder)[block]
                 rows += [
                     {**member._asdict(), "selected": member.member in chosen, name: key, **entry}
-                    for key, entry in values.items()
+                    for key, entry in values_of(member.folder).items()
                 ]
         return pd.DataFrame(rows).drop(columns="folder", errors="ignore")
 
@@ -149,35 +197,59 @@ class Run:
         return frozenset(selection["parents"]) if selection else frozenset()
 
     def accuracies(self) -> pd.DataFrame:
-        """Return rows role, experiment, generation, member, selected, task, and its scores."""
-        return self._long("tasks", "task")
+        """Return rows role, experiment, generation, member, selected, task, and its scores.
+
+        `accuracy`, `stderr` and `questions` are of the reporting half; `selecting_accuracy` and
+        `selecting_questions` are of the half that selects. Without a split, both are of all
+        questions.
+        """
+
+        def both(folder: str) -> dict[str, dict]:
+            selecting = self.accuracy(folder, SELECTING)
+            return {
+                task: entry
+                | {f"selecting_{key}": selecting[task][key] for key in ("accuracy", "questions")}
+                for task, entry in self.accuracy(folder).items()
+            }
+
+        return self._long(both, "task")
 
     def perplexities(self) -> pd.DataFrame:
         """Return rows role, experiment, generation, member, selected, text, and its scores.
 
         text is '{corpus}/{split}'.
         """
-        return self._long("perplexity", "text")
+        return self._long(lambda folder: self.scores(folder)["perplexity"], "text")
 
     def chance(self) -> dict[str, float]:
-        """Return chance accuracy by task, the mean of 1 / choices; generative tasks have none."""
+        """Return chance accuracy by task, the mean of 1 / choices over the reported questions.
+
+        Generative tasks have none.
+        """
         role = next(role for role in ROLES if self.roles[role])
         folder = self.members(role, 0).folder.iloc[0]
-        table = self.table(folder, "answers.parquet", ["task", "loglikelihoods"])
+        table = self.table(folder, "answers.parquet", ["task", "doc_id", "loglikelihoods"])
+        for task in self.splits:
+            asked = table[table.task == task]
+            half = selecting_half(
+                self.plan.config["evaluation_seed"], task, asked.doc_id.to_numpy()
+            )
+            table = table.drop(asked.index[half])
         table = table.dropna(subset="loglikelihoods")
         return (1 / table.loglikelihoods.map(len)).groupby(table.task).mean().to_dict()
 
     def measures(self, folder: str) -> dict[tuple[str, bool], np.ndarray]:
         """Return (measure, is it in nats?) -> one value per question; their mean is the measure.
 
-        The measures are correct answers and known facts (in %), and nats per token.
+        The measures are correct answers and known facts (in %), and nats per token. Of a task with
+        a split, the reporting half is one measure and the selecting half (study A's way) another.
         """
         values = {}
-        if self.plan.config["tasks"]:
-            answers = self.table(folder, "answers.parquet", ["task", "doc_id", "correct"])
-            for task, part in answers.groupby("task", sort=False):
-                correct = part.sort_values("doc_id").correct.to_numpy(float)
-                values[f"{task}, accuracy", False] = 100.0 * correct
+        for task in self.answers(folder) if self.plan.config["tasks"] else ():
+            values[f"{task}, accuracy", False] = 100.0 * self.part(folder, task)
+            if task in self.splits:
+                selecting = 100.0 * self.part(folder, task, SELECTING)
+                values[f"{task}, accuracy on the selecting half", False] = selecting
         facts = self.table(folder, "facts.parquet", ["corpus", "known"])
         for corpus, part in facts.groupby("corpus", sort=False):
             values[f"{corpus}, facts known", False] = 100.0 * part.known.to_numpy(float)

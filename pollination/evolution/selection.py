@@ -15,6 +15,7 @@ import numpy as np
 
 from pollination.core import artifacts, userfile
 from pollination.core.job import Job
+from pollination.core.questions import Answers, read_answers, scored
 from pollination.core.seeds import derive_seed
 from pollination.core.statistics import selection_confidence
 from pollination.plan.operators import SELECTION, takes_best
@@ -22,7 +23,10 @@ from pollination.plan.operators import SELECTION, takes_best
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A member of the generation, as a selection rule sees it."""
+    """A member of the generation, as a selection rule sees it.
+
+    If the questions of a task are divided (`tasks.*.split`), a rule sees the selecting half only.
+    """
 
     slot: int
     accuracy: float
@@ -31,6 +35,10 @@ class Member:
     """Its scores.json: tasks, perplexity, truth, and the user's own measures."""
     correct: np.ndarray
     """(questions,) booleans: which answers are correct. All members have the same questions."""
+
+
+# Keys of a task's scores that do not depend on which questions are asked.
+SETTINGS = ("questions_available", "shots", "method")
 
 
 def truncation(members: list[Member], k: int, _rng: np.random.Generator) -> list[int]:
@@ -57,6 +65,8 @@ def select_parents(job: Job) -> dict:
         derive_seed(seed, "selection"),
         settings["rule"],
         derive_seed(settings.get("seed", seed), "selection", int(job.wildcards.gen)),
+        settings.get("splits"),
+        seed,
     )
 
 
@@ -68,6 +78,8 @@ def select(
     seed: int,
     rule: str = "truncation",
     rule_seed: int = 0,
+    splits: dict[str, str] | None = None,
+    evaluation_seed: int = 0,
 ) -> dict:
     """Return the `selection.json` of one generation: ranking, parents, ties and noise.
 
@@ -76,9 +88,15 @@ def select(
     appendix C). The noise comes from the questions: it tells whether other questions of the same
     kind would choose the same members (statistics.selection_confidence). Noise and ties are None
     for a rule that does not choose by accuracy.
+
+    `splits`: task -> its split, for the tasks whose questions are divided with `evaluation_seed`.
+    If `task` is one of them, all of the above comes from its selecting half. The result then also
+    has the accuracies on the reporting half and on all questions, and the winner's curse.
     ValueError: a score is not a number, or the rule fails.
     """
-    members = read_members(scores, answers, task)
+    splits = splits or {}
+    read = [read_answers(path, splits, evaluation_seed) for path in answers]
+    members = read_members(scores, read, task, splits)
     accuracies = [member.accuracy for member in members]
     parents = choose(rule, members, k, np.random.default_rng(rule_seed))
     ranking = parents + [slot for slot in rank_members(accuracies) if slot not in parents]
@@ -94,12 +112,51 @@ def select(
         "questions": int(correct.shape[1]),
         "ties": ties(accuracies, ranking, k) if by_accuracy else None,
         "confidence": selection_confidence(correct, parents, k, seed) if by_accuracy else None,
+    } | (reported([one[task] for one in read], parents, splits[task]) if task in splits else {})
+
+
+def reported(answers: list[Answers], parents: list[int], split: str) -> dict:
+    """Return what a selection on one half of the questions looks like on the other half."""
+    halves = {
+        "reported": [scored(one.correct[one.reporting]) for one in answers],
+        "all": [scored(one.correct) for one in answers],
+    }
+    return {"split": split, "winners_curse": winners_curse(answers, parents)} | {
+        name: {
+            "accuracies": [score["accuracy"] for score in scores],
+            "standard_errors": [score["stderr"] for score in scores],
+            "questions": scores[0]["questions"],
+        }
+        for name, scores in halves.items()
     }
 
 
-def read_members(scores: list[Path], answers: list[Path], task: str) -> list[Member]:
+def winners_curse(answers: list[Answers], parents: list[int]) -> dict:
+    """Return {gap, stderr}: by how much the selecting half flatters the parents.
+
+    `gap` is the parents' mean accuracy on the selecting half minus that on the reporting half. The
+    same difference for all members is subtracted, so the halves' difficulty cancels. The standard
+    error is over questions, given the parents; None for a half of one question.
+    """
+    weights = np.full(len(answers), -1 / len(answers))
+    weights[parents] += 1 / len(parents)
+    values = weights @ np.stack([one.correct for one in answers])  # (questions,)
+    halves = [values[answers[0].selecting], values[answers[0].reporting]]
+    known = all(len(half) > 1 for half in halves)
+    return {
+        "gap": float(halves[0].mean() - halves[1].mean()),
+        "stderr": float(np.sqrt(sum(half.var(ddof=1) / len(half) for half in halves)))
+        if known
+        else None,
+    }
+
+
+def read_members(
+    scores: list[Path], answers: list[dict[str, Answers]], task: str, splits: dict[str, str]
+) -> list[Member]:
+    """Return the members as a rule sees them: of divided tasks, the selecting half alone."""
     members = []
-    for slot, (path, table) in enumerate(zip(scores, answers, strict=True)):
+    for slot, (path, read) in enumerate(zip(scores, answers, strict=True)):
         result = artifacts.read_json(path)
         accuracy = result.get("tasks", {}).get(task, {}).get("accuracy")
         if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
@@ -108,9 +165,12 @@ def read_members(scores: list[Path], answers: list[Path], task: str) -> list[Mem
                 "0 to 1. Without it, the selection cannot rank this member. Delete the file and "
                 "run snakemake again"
             )
-        rows = artifacts.read_table(table, ["task", "doc_id", "correct"]).to_pandas()
-        rows = rows[rows["task"] == task].sort_values("doc_id")
-        members.append(Member(slot, accuracy, result, rows["correct"].to_numpy(bool)))
+        for name in splits:
+            entry, half = result["tasks"][name], read[name]
+            kept = {key: entry[key] for key in SETTINGS if key in entry}
+            result["tasks"][name] = kept | scored(half.correct[half.selecting])
+        accuracy, own = result["tasks"][task]["accuracy"], read[task]
+        members.append(Member(slot, accuracy, result, own.correct[own.selecting]))
     return members
 
 

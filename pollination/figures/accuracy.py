@@ -23,10 +23,15 @@ COLUMNS = (
     "accuracy",
     "stderr",
     "questions",
+    "selecting_accuracy",
+    "selecting_questions",
     "chance",
     "selects",
 )
 BOUNDS = {"accuracy": (0.0, 1.0), "perplexity": (1.0, np.inf)}  # of the violins' densities
+
+# the second series: the questions that select, as in study A
+SELECTING: dict[str, Any] = {"ls": ":", "lw": 1.4, "marker": "x", "ms": 4.5, "zorder": 5}
 
 
 def draw(run: Run, out: Path) -> None:
@@ -45,6 +50,8 @@ def draw(run: Run, out: Path) -> None:
         if name in chance:
             axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
         draw_line(axis, shown[shown.role == "line"])
+        if name in run.splits:
+            draw_selecting(axis, shown)
         axis.set_title(
             f"{name}  (★ selects parents)" if name == task else name,
             fontweight="bold" if name == task else "normal",
@@ -81,12 +88,24 @@ def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_ylim(max(bottom, -0.04), min(top, 1.04))  # accuracy is from 0 to 1
 
 
+def draw_selecting(axis: Axes, rows: pd.DataFrame) -> None:
+    """Draw each role's mean on the selecting half, which study A reports."""
+    for role, part in rows.groupby("role"):
+        means = part.groupby("generation").selecting_accuracy.mean()
+        axis.plot(means.index, means, color=style.COLOUR[role], **SELECTING)
+
+
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
     """Draw each replicate as a thin line that starts at its founder, shared or its own."""
     founders = rows[rows.generation == 0]
     for name, part in rows.groupby("experiment"):
         part = part if name in set(founders.experiment) else pd.concat([founders[:1], part])
         axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=0.6)
+
+
+def selecting_key() -> Line2D:
+    label = "means on the questions that select (study A's way)"
+    return Line2D([], [], color=style.BLACK, label=label, **SELECTING)
 
 
 def keys(run: Run, chance: bool, what: str) -> list:
@@ -111,4 +130,6 @@ def keys(run: Run, chance: bool, what: str) -> list:
         # perplexity of one replicate has no interval
         band = " (band: 95 %)" if many > 1 or what == "accuracy" else ""
         handles.append(style.key("line", label + band))
+    if run.splits and what == "accuracy":
+        handles.append(selecting_key())
     return handles + ([Line2D([], [], color=style.BLACK, ls=":", label="chance")] if chance else [])

@@ -163,7 +163,7 @@ def questions(run: Run) -> list[tuple[str, str, str]]:
         available = scores.get("questions_available", scores["questions"])
         said = (
             f"{scores['questions']:,} of {available:,} questions, {scores['shots']} shots, "
-            f"{scores['method']}"
+            f"{scores['method']}{', half of them select' if task in run.splits else ''}"
         )
         template = built_in_template(run.plan.config["tasks"][task])
         rows.append((task, said, paper.get(str(template), "not used")))

@@ -3,6 +3,7 @@
 from pollination.plan.config.values import listed
 from pollination.plan.corpora import joined_corpora
 from pollination.plan.plan import Plan
+from pollination.plan.splits import splits
 
 
 def part_config(plan: Plan, names: list[str]) -> dict:
@@ -42,9 +43,15 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         for name in listed(pool["corpus"])
         if (parts := joined_corpora(corpora, name))
     }
-    return {
-        "tasks": list(plan.config["tasks"]),
-        "experiments": experiments,
-        "founders": pools,
-        "models": models,
-    } | ({"corpora": unions} if unions else {})
+    divided = splits(plan)
+    seeded = {"splits": divided, "evaluation_seed": plan.config["evaluation_seed"]}
+    return (
+        (seeded if divided else {})
+        | {
+            "tasks": list(plan.config["tasks"]),
+            "experiments": experiments,
+            "founders": pools,
+            "models": models,
+        }
+        | ({"corpora": unions} if unions else {})
+    )

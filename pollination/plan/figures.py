@@ -110,7 +110,7 @@ REPORT = {
         "Accuracy over generations",
         "accuracy",
         OUTCOME,
-        ("scores.json", "questions", "selection.json"),
+        ("scores.json", "answers.parquet", "selection.json"),
     ),
     "perplexity": Figure(
         "Perplexity over generations", "perplexity", OUTCOME, ("scores.json", "selection.json")
@@ -140,14 +140,14 @@ REPORT = {
         "Continuations of the same prompts by every generation",
         "continuations",
         TEXT,
-        ("scores.json", "samples.parquet", "selection.json", "vocabulary"),
+        ("scores.json", "answers.parquet", "samples.parquet", "selection.json", "vocabulary"),
         page=True,
     ),
     "lineage": Figure(
         "Lineage of the members",
         "lineage",
         SELECTION,
-        ("scores.json", "samples.parquet", "selection.json"),
+        ("scores.json", "answers.parquet", "samples.parquet", "selection.json"),
         "first of each",
         page=True,
     ),
@@ -200,12 +200,14 @@ FINGERPRINT = {
 }
 PAPER = {  # shared by several targets of the studies (pollination/plan/config/targets.py)
     "paper_populations": _study(
-        "Accuracy of populations", "populations", ("scores.json", "questions", "selection.json")
+        "Accuracy of populations",
+        "populations",
+        ("scores.json", "answers.parquet", "selection.json"),
     ),
     "paper_texts": _study(
         "Prompts and their continuations",
         "texts",
-        ("scores.json", "samples.parquet", "selection.json", "vocabulary"),
+        ("scores.json", "answers.parquet", "samples.parquet", "selection.json", "vocabulary"),
         page=True,
     ),
     "paper_tables": _study(

@@ -26,6 +26,7 @@ from pollination.plan.operators import (
 )
 from pollination.plan.plan import SPLITS, Plan
 from pollination.plan.semantics import encoder_files
+from pollination.plan.splits import rule_splits
 
 
 def corpus_sources(plan: Plan, corpus: str) -> list[str]:
@@ -177,9 +178,12 @@ def task_sources(plan: Plan, task: str) -> list[str]:
 
 
 def task_settings(plan: Plan, task: str) -> dict:
-    """Return an entry of `tasks`, with digests of the YAML and code of a user's benchmark."""
+    """Return an entry of `tasks`, with digests of the YAML and code of a user's benchmark.
+
+    All questions are staged, whatever the `split`.
+    """
     spec = plan.config["tasks"][task]
-    settings = lean(spec, definition("task"))
+    settings = lean(spec | {"split": "none"}, definition("task"))
     if spec["include_path"]:
         code = [path for path in benchmark_files(spec) if path.endswith((".yaml", ".py"))]
         settings |= {"code": code_digests(code)}
@@ -373,9 +377,14 @@ def selection_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[s
 
 
 def selection_settings(plan: Plan, name: str) -> dict:
-    """Return `select` of an experiment, with its seed if the rule may draw random numbers."""
+    """Return `select` of an experiment, with the splits of the tasks that its rule sees.
+
+    If the rule may draw random numbers, its seed is included.
+    """
     experiment = plan.experiment(name)
     settings = lean(experiment["select"], definition("select"))
+    if read := rule_splits(plan, name):
+        settings |= {"splits": read}
     if takes_best(experiment["select"]["rule"]):
         return settings
     settings |= {"seed": experiment["seed"]}

@@ -24,18 +24,12 @@ def _vocabularies(plan: Plan, places: Places) -> list[str]:
     return vocabularies(plan, [name for name, _ in places])
 
 
-def _questions(plan: Plan, places: Places) -> list[str]:
-    """All members answer the same questions, so the file of one founder lists them."""
-    return [member_files(plan, name, g, "answers.parquet")[0] for name, g in places if g == 0]
-
-
 READS: dict[
     str, tuple[str, Callable[[Plan, Places], list[str]]]
 ] = {  # artifacts that are not files of each member -> name of the input, files
     "selection.json": ("selection", _selections),
     "disagreement.json": ("disagreement", _disagreements),
     "vocabulary": ("vocabulary", _vocabularies),
-    "questions": ("answers", _questions),
     "embeddings": ("embeddings", lambda plan, _: [embeddings_file(plan)]),
     "diversity": ("diversity", lambda plan, _: [diversity_file(plan)]),
 }

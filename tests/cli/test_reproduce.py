@@ -179,7 +179,7 @@ def test_it_says_where_two_runs_part(copy, finished, capsys):
     ] == ["population/gen2/selection.json"]
     assert found["lineages"]["line"]["generation"] == 1 and found["lineages"]["population"] is None
     assert set(found["scores"]["line"][0]) == {
-        "accuracy, knowledge",
+        "accuracy, knowledge (reporting half)",
         "accuracy, coreference",
         "nats per token, world/test",
     }

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pollination.core import artifacts
+from pollination.core.questions import read_answers
 from pollination.evolution import selection
 from pollination.plan.operators import SELECTION
 
@@ -102,7 +103,8 @@ def test_a_member_without_a_score_is_named(files):
 
 
 def test_every_rule_of_the_table_chooses_k_different_members(files):
-    members = selection.read_members(*files, "quiz")
+    read = [read_answers(path, {}, 0) for path in files[1]]
+    members = selection.read_members(files[0], read, "quiz", {})
     for rule in SELECTION:
         for k in range(1, 5):
             slots = selection.choose(rule, members, k, np.random.default_rng(k))

@@ -34,6 +34,7 @@ from pollination.plan.report import (
     report_files,
 )
 from pollination.plan.semantics import diversity_file, embeddings_file
+from pollination.plan.splits import rule_splits
 from tests.conftest import ROOT, as_read
 
 HOSTILE = '<script>alert("x")</script> $x_{1}$ \x00\u202e & "quoted"\n' + "z" * 400
@@ -114,7 +115,10 @@ def invent(folder: Path, microworld: bool = True, method: str = "loglikelihood",
                     for file in ("scores.json", "answers.parquet")
                 ]
                 settled = experiment["select"]
-                choice = select(*files, settled["task"], settled["k"], g, settled["rule"])
+                halves = rule_splits(plan, name), plan.config["evaluation_seed"]
+                choice = select(
+                    *files, settled["task"], settled["k"], g, settled["rule"], 0, *halves
+                )
                 artifacts.write_json(f"{plan.results}/{name}/gen{g}/selection.json", choice)
     artifacts.write_table(
         f"{plan.results}/corpora/world/vocabulary.parquet",
@@ -438,7 +442,7 @@ def test_selection_rows_repeat_selection_json(plan):
 def test_a_choice_by_an_own_rule_is_shown_as_such(tmp_path):
     plan = invent(tmp_path, own_rule="return [m.slot for m in members[-k:]]", generations=3)
     out, rows = draw("selection", plan)
-    assert rows == [] and "does not choose by accuracy" in Path(f"{out}.svg").read_text("utf-8")
+    assert {row["in_best_k"] for row in rows} == {""} and all(row["gap"] for row in rows)
     out, rows = draw("lineage", plan)
     champion = next(r for r in rows if r["champion"] == "True")
     assert (champion["experiment"], champion["generation"], champion["member"]) == (
@@ -449,7 +453,7 @@ def test_a_choice_by_an_own_rule_is_shown_as_such(tmp_path):
     assert champion["weights_from"] == "generation 1 member 3"  # child (1, 0): parents are 2 and 3
     html = Path(f"{out}.html").read_text(encoding="utf-8")
     assert "first choice of the custom rule" in html
-    assert "Colour and number: <bdi>accuracy on knowledge</bdi>" in html
+    assert "Colour and number: <bdi>accuracy on knowledge, reporting half</bdi>" in html
 
 
 def test_lineage_draws_the_champion_and_its_parents(plan):
@@ -558,8 +562,10 @@ def test_settings_say_how_many_questions_and_where_we_differ(plan):
     found = {(r["section"], r["setting"]): r for r in rows}
     assert (
         found["Evaluation", "task knowledge"]["population"]
-        == "120 of 200 questions, 0 shots, loglikelihood"
+        == "120 of 200 questions, 0 shots, loglikelihood, half of them select"
     )
+    unselected = found["Evaluation", "task social"]["population"]
+    assert unselected == "120 of 200 questions, 0 shots, loglikelihood"
     assert found["Model", "parameters"]["population"] == "12800"
     assert (
         found["Evolution", "population N"]["population"] == "4"

@@ -97,8 +97,10 @@ def test_files_of_own_functions_are_inputs_of_the_jobs_that_call_them():
     given = inputs.selection_inputs(p, "full", 1)
     assert sorted(given) == ["answers", "scores"] and len(given["scores"]) == 9
     assert inputs.selection_inputs(p, "mine", 1)["rule"] == ["models/own.py"]
-    assert inputs.selection_settings(p, "full") == {"task": "social", "k": 3}
-    chosen = {"task": "social", "k": 3, "rule": "models/own.py:choose", "seed": 7, "code": {}}
+    full = {"task": "social", "k": 3, "splits": {"social": "half"}}
+    assert inputs.selection_settings(p, "full") == full
+    chosen = full | {"rule": "models/own.py:choose", "seed": 7, "code": {}}
+    chosen["splits"] = dict.fromkeys(p.config["tasks"], "half")  # its rule sees all tasks
     assert inputs.selection_settings(p, "mine") == chosen
     without = evaluation_inputs(p, "mine/gen1", 0), measuring.measures(p, "mine/gen1", 0)
     assert without[0]["measures"] == [] and "measures" not in without[1]

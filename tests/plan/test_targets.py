@@ -11,6 +11,7 @@ import yaml
 
 from pollination.analysis.run import Run
 from pollination.core import artifacts
+from pollination.core.questions import selecting_half
 from pollination.figures import drawing, style
 from pollination.figures.paper import tables
 from pollination.figures.theory import runs as runs_of_theory
@@ -349,12 +350,15 @@ def test_figures_of_study_a_are_the_accuracies_of_their_populations(tmp_path):
             5 if target == "figure_a12" else 1
         )
         one = mine[(mine.generation == "2") & (mine.member == "3")]
-        scores = artifacts.read_json(
-            f"{layout.member_folder(plan, 'population', 2, 3)}/scores.json"
-        )
-        assert float(one.accuracy.iloc[0]) == pytest.approx(
-            scores["tasks"]["knowledge"]["accuracy"], rel=1e-5
-        )
+        answers = artifacts.read_table(
+            f"{layout.member_folder(plan, 'population', 2, 3)}/answers.parquet"
+        ).to_pandas()
+        answers = answers[answers.task == "knowledge"]
+        half = selecting_half(plan.config["evaluation_seed"], "knowledge", answers.doc_id)
+        for column, part in (("accuracy", ~half), ("selecting_accuracy", half)):
+            assert float(one[column].iloc[0]) == pytest.approx(
+                answers.correct[part].mean(), rel=1e-5
+            )
 
 
 def test_tables_put_the_papers_value_beside_ours(tmp_path):

@@ -74,6 +74,7 @@ def test_a_run_with_an_own_rule_and_an_own_measure_is_complete(finished):
             "rule": f"{RULES}:tournament",
             "seed": 42,
             "code": {RULES: artifacts.digest(finished / RULES)},
+            "splits": {"knowledge": "half", "coreference": "half"},
         }
     assert not list((finished / "own").rglob("*.pyc"))
 

@@ -3,14 +3,16 @@
 The unit is the run: members are averaged, not counted as units.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from pollination.analysis.claims.noise import Draws, Side, draw
 from pollination.analysis.claims.verdicts import Finding, measure
-from pollination.analysis.run import Run
+from pollination.analysis.run import REPORTING, SELECTING, Run
 from pollination.analysis.saturation import limit
 from pollination.core import artifacts
 from pollination.core.seeds import derive_seed
@@ -22,11 +24,11 @@ FIRST, LAST = 0, 1  # the columns of a side: accuracy of generation 0 and of the
 
 
 class Accuracies:
-    """Correct answers of a run's members, read once."""
+    """Correct answers of a run's members to one half of the questions (core/questions.py)."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, half: str = REPORTING) -> None:
+        self.half = half
         self.run, self.plan = run, run.plan
-        self._read: dict[str, dict[str, np.ndarray]] = {}
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -34,15 +36,7 @@ class Accuracies:
 
     def member(self, folder: str, task: str) -> np.ndarray:
         """Return (Q,): 100 for a correct answer, in the order of questions."""
-        if folder not in self._read:
-            table = artifacts.read_table(
-                f"{folder}/answers.parquet", ["task", "doc_id", "correct"]
-            ).to_pandas()
-            parts = table.sort_values("doc_id", kind="stable").groupby("task", sort=False)
-            self._read[folder] = {
-                name: 100.0 * part.correct.to_numpy(float) for name, part in parts
-            }
-        return self._read[folder][task]
+        return 100.0 * self.run.part(folder, task, self.half)
 
     def mean(self, name: str, generation: int, task: str) -> np.ndarray:
         """Return (Q,): the mean over members."""
@@ -55,20 +49,22 @@ class Accuracies:
             axis=0,
         )
 
-    def side(self, label: str, names: list[str], task: str, last: int) -> Side:
+    def side(self, label: str, names: list[str], task: str, generations: Sequence[int]) -> Side:
+        """Return the replicates `names` in these generations, the first of which is 0."""
         values = np.stack(
-            [np.stack([self.mean(name, g, task) for g in (0, last)]) for name in names]
+            [np.stack([self.mean(name, g, task) for g in generations]) for name in names]
         )
         size, questions = self.plan.experiment(names[0])["population"], values.shape[2]
-        # one answer, in the last generation only, because all replicates share the first
-        floor = np.array([0.0, 100.0 / questions])
+        # one answer, except in generation 0, which all replicates share
+        later = np.array([float(g > 0) for g in generations])
+        floor = later * 100.0 / questions
         side = Side(label, size, [(1.0, values)], floor=floor)
         pools = {place_of(self.plan, name, 0) for name in names}
         spread = self.founder_spread(names[0], task)
         if (len(names) > 1 and len(pools) == len(names)) or spread is None:
             return side
         sd, degrees = spread
-        return Side(label, size, side.parts, floor, size, np.maximum([0.0, sd], floor), degrees)
+        return Side(label, size, side.parts, floor, size, np.maximum(later * sd, floor), degrees)
 
     def founder_spread(self, name: str, task: str) -> tuple[float, int] | None:
         """Return (standard deviation, degrees of freedom) of founders in the largest population."""
@@ -116,12 +112,37 @@ class Accuracies:
 
     def draws(self, task: str, sides: dict[str, list[str]], donors: dict[str, list[str]]) -> Draws:
         last = self.last(*sides.values(), *donors.values())
+        return self._draw(task, sides, donors, (0, last))
+
+    def _draw(
+        self, task: str, sides: dict, donors: dict, generations: Sequence[int], use: str = "claims"
+    ) -> Draws:
         drawn, lenders = (
-            [self.side(label, names, task, last) for label, names in group.items()]
+            [self.side(label, names, task, generations) for label, names in group.items()]
             for group in (sides, donors)
         )
         lenders = [side for side in lenders if side.replicates > 1 and side.label not in sides]
-        return draw(drawn, lambda means: means, derive_seed("claims", task, *sides), lenders)
+        return draw(drawn, lambda means: means, derive_seed(use, task, *sides), lenders)
+
+    def band(
+        self, label: str, names: list[str], task: str, donors: dict[str, list[str]]
+    ) -> pd.DataFrame:
+        """Return rows generation, mean, low, high, variance of one curve, in shares of 1.
+
+        The interval is that of the claims (docs/claims.md): at 95 %, with the run as the unit.
+        Where the variance between runs is unknown, it covers other questions only.
+        """
+        generations = range(self.last(names) + 1)
+        reaching = {
+            label: group for label, group in donors.items() if self.last(group) >= generations[-1]
+        }
+        drawn = self._draw(task, {label: names}, reaching, generations, "band")
+        full = drawn.questions if drawn.full is None else drawn.full
+        values = np.where(drawn.known, full[:, 0], drawn.questions[:, 0])
+        low, high = np.clip(np.quantile(values, [0.025, 0.975], axis=0) / 100, 0.0, 1.0)
+        return pd.DataFrame(
+            {"generation": generations, "mean": drawn.point[0] / 100, "low": low, "high": high}
+        ).assign(variance=np.where(drawn.known, drawn.variance, "unknown"))
 
 
 def _note(accuracies: Accuracies, names: list[str], selects: bool = True) -> str:
@@ -153,27 +174,20 @@ def line_falls(claim: Claim, run: Run, role: dict, accuracies: Accuracies) -> li
         return why
     findings = []
     for instance, task, _, _ in _about(claim, run, accuracies.benchmarks(role)):
-        drawn = accuracies.draws(task, {"line": line}, {})
-        note = _joined(_note(accuracies, line), accuracies.limit(line[0], task, drawn.point[0]))
-        findings.append(
-            measure(drawn, lambda x: x[:, 0, FIRST] - x[:, 0, LAST], instance, [LAST], note=note)
-        )
+        note = _note(accuracies, line)
+        findings.append(_finding(accuracies, task, {"line": line}, {}, _fall, instance, note))
     return findings
 
 
 def population_changes(
     claim: Claim, run: Run, role: dict, accuracies: Accuracies
 ) -> list[Finding] | str:
-    line, findings = run.roles["line"], []
+    findings = []
     for instance, task, names, selects in _about(claim, run, accuracies.benchmarks(role)):
         if why := _needs_change(accuracies, names):
             return why
-        drawn = accuracies.draws(task, {"population": names}, {"line": line} if line else {})
-        note = _note(accuracies, names, selects)
-        note = _joined(note, accuracies.limit(names[0], task, drawn.point[0]))
-        findings.append(
-            measure(drawn, lambda x: x[:, 0, LAST] - x[:, 0, FIRST], instance, [LAST], note=note)
-        )
+        sides, note = {"population": names}, _note(accuracies, names, selects)
+        findings.append(_finding(accuracies, task, sides, _line(run), _rise, instance, note))
     if not findings:
         return f"no benchmark of the run is {' or '.join(claim.only)}; {_preset(claim)} has them"
     return findings
@@ -250,10 +264,51 @@ def _above(
     selects: bool = True,
 ) -> Finding:
     """Test the last accuracy of `upper` (label, replicates) minus that of `lower`."""
-    drawn = accuracies.draws(task, dict([upper, lower]), donors)
     notes = dict.fromkeys((_note(accuracies, upper[1], selects), _note(accuracies, lower[1])))
-    note = _joined(*notes, accuracies.limit(upper[1][0], task, drawn.point[:, LAST]))
-    return measure(drawn, lambda x: x[:, 0, LAST] - x[:, 1, LAST], instance, [LAST], note=note)
+    note = _joined(*notes)
+    return _finding(accuracies, task, dict([upper, lower]), donors, _lead, instance, note)
+
+
+def _finding(
+    accuracies: Accuracies,
+    task: str,
+    sides: dict[str, list[str]],
+    donors: dict[str, list[str]],
+    function: Callable[[np.ndarray], np.ndarray],
+    instance: str,
+    note: str,
+) -> Finding:
+    """Test `function` of draws on the reported questions.
+
+    Of a task with a split, the estimate on the selecting half (study A's way) is added.
+    """
+    drawn = accuracies.draws(task, sides, donors)
+    compared = drawn.point[:, LAST] if len(sides) > 1 else drawn.point[0]
+    note = _joined(note, accuracies.limit(next(iter(sides.values()))[0], task, compared))
+    biased = None
+    if task in accuracies.run.splits:
+        other = Accuracies(accuracies.run, SELECTING)
+        last = accuracies.last(*sides.values(), *donors.values())
+        means = [
+            [np.mean([other.mean(name, g, task).mean() for name in names]) for g in (0, last)]
+            for names in sides.values()
+        ]
+        biased = float(function(np.array([means]))[0])
+        said = f"on the questions that select parents, as in study A: {biased:.1f}"
+        note = _joined(note, said)
+    return measure(drawn, function, instance, [LAST], note=note, selecting_estimate=biased)
+
+
+def _fall(x: np.ndarray) -> np.ndarray:
+    return x[:, 0, FIRST] - x[:, 0, LAST]
+
+
+def _rise(x: np.ndarray) -> np.ndarray:
+    return x[:, 0, LAST] - x[:, 0, FIRST]
+
+
+def _lead(x: np.ndarray) -> np.ndarray:
+    return x[:, 0, LAST] - x[:, 1, LAST]
 
 
 def _inheritance(run: Run, role: dict) -> dict[str, tuple[str, list[str]]]:

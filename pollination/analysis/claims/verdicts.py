@@ -34,6 +34,8 @@ class Finding:
     level: float = LEVEL
     discrete: bool = False
     note: str = ""
+    selecting_estimate: float | None = None
+    """The estimate on the questions that select parents; None if nothing selects on the task."""
     gap: np.ndarray | None = field(default=None, repr=False)
     """Draws of the difference that decides a discrete statistic, whose own power is undefined."""
 
@@ -155,6 +157,11 @@ def row(claim: Claim, finding: Finding) -> dict:
         | {"verdict": verdict, "p": None if tested is None else p_value(claim, tested)}
         | power(claim, finding)
         | {"power_is_of": "gap" if finding.discrete else "statistic", "note": finding.note}
+        | (
+            {}
+            if finding.selecting_estimate is None
+            else {"selecting_estimate": finding.selecting_estimate}
+        )
     )
 
 

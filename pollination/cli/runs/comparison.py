@@ -6,8 +6,10 @@ from typing import Any
 
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
+from pollination.core.questions import read_answers
 from pollination.plan.layout import member_files, place_of
 from pollination.plan.plan import Plan
+from pollination.plan.splits import splits
 
 
 def compare(first: Plan, second: Plan) -> dict:
@@ -89,19 +91,28 @@ def _partings(
 def _scores(plan: Plan, name: str) -> dict[str, float] | None:
     """Return means over the last generation's members; None if it is not evaluated yet.
 
-    The means are accuracy by task, and nats per token by text.
+    The means are accuracy by task, and nats per token by text. Of a task with a split, it is the
+    accuracy on the reporting half.
     """
-    last = plan.experiment(name)["generations"] - 1
+    last, halves = plan.experiment(name)["generations"] - 1, splits(plan)
     try:
         scores = [
             artifacts.read_json(path) for path in member_files(plan, name, last, "scores.json")
         ]
+        answers = [
+            read_answers(path, halves, plan.config["evaluation_seed"]) if halves else {}
+            for path in member_files(plan, name, last, "answers.parquet")
+        ]
     except FileNotFoundError:
         return None
     measured: dict[str, list[float]] = {}
-    for member_scores in scores:
+    for member_scores, answered in zip(scores, answers, strict=True):
         for task, values in member_scores["tasks"].items():
-            measured.setdefault(f"accuracy, {task}", []).append(values["accuracy"])
+            label, accuracy = f"accuracy, {task}", values["accuracy"]
+            if task in halves:
+                label += " (reporting half)"
+                accuracy = answered[task].correct[answered[task].reporting].mean()
+            measured.setdefault(label, []).append(float(accuracy))
         for text, values in member_scores["perplexity"].items():
             measured.setdefault(f"nats per token, {text}", []).append(values["nll_per_token"])
     return {what: sum(values) / len(values) for what, values in measured.items()}

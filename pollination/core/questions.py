@@ -1,0 +1,65 @@
+"""Divide the questions of a benchmark: one half selects parents, the other half is reported.
+
+Members that are selected on some questions were also lucky on them. An accuracy on the same
+questions therefore rises without any skill (the winner's curse). Study A selects and reports on the
+same questions, which is `split: none` here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pollination.core import artifacts
+from pollination.core.seeds import derive_seed
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A model's answers to one benchmark, by rising doc_id. Each field: (questions,) booleans."""
+
+    correct: np.ndarray
+    selecting: np.ndarray
+    """The questions that select parents."""
+    reporting: np.ndarray
+    """The questions that figures and claims report; without a split, all questions are both."""
+
+
+def selecting_half(seed: int, task: str, doc_ids: np.ndarray, split: str = "half") -> np.ndarray:
+    """Return (questions,) booleans: which questions select parents, in the order of `doc_ids`.
+
+    It is a seeded random half of the questions, rounded down, whatever the order of the rows. With
+    `split` "none" it is every question.
+    ValueError: there are fewer than two questions, or a doc_id occurs twice.
+    """
+    if split == "none":
+        return np.ones(len(doc_ids), dtype=bool)
+    known = np.unique(doc_ids)
+    if len(known) != len(doc_ids):
+        raise ValueError(f"answers to {task!r}: a doc_id occurs twice among {len(doc_ids)} answers")
+    if len(known) < 2:
+        raise ValueError(
+            f"tasks.{task}.split: 'half' needs at least 2 questions, but the benchmark has "
+            f"{len(known)}; allowed: none; set split: none, or ask more questions"
+        )
+    order = np.random.default_rng(derive_seed(seed, "split", task)).permutation(len(known))
+    return np.isin(doc_ids, known[order[: len(known) // 2]])
+
+
+def read_answers(path: str | Path, splits: dict[str, str], seed: int) -> dict[str, Answers]:
+    """Return {task: answers} of an answers.parquet; `splits`: task -> its split, if it has one."""
+    table = artifacts.read_table(path, ["task", "doc_id", "correct"]).to_pandas()
+    found = {}
+    for task, rows in table.sort_values("doc_id", kind="stable").groupby("task", sort=False):
+        correct = rows["correct"].to_numpy(bool)
+        half = selecting_half(seed, task, rows["doc_id"].to_numpy(), splits.get(task, "none"))
+        found[task] = Answers(correct, half, ~half if task in splits else half)
+    return found
+
+
+def scored(correct: np.ndarray) -> dict[str, Any]:
+    """Return accuracy, its standard error (None for one question) and the number of questions."""
+    n, values = len(correct), np.asarray(correct, dtype=float)
+    stderr = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    return {"accuracy": float(values.mean()), "stderr": stderr, "questions": n}

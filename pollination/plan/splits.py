@@ -1,0 +1,37 @@
+"""Find the benchmarks whose questions are divided: a half selects parents, a half is reported."""
+
+from pollination.plan.operators import selects, takes_best
+from pollination.plan.plan import Plan
+
+
+def splits(plan: Plan) -> dict[str, str]:
+    """Return task -> its split, for the tasks on which an experiment of the run may select.
+
+    A rule that takes the best reads `select.task` alone; any other rule sees all tasks. All
+    experiments get the same halves, so that they are compared on the same questions. No question of
+    another task selects anything, so all its questions are reported.
+    """
+    tasks = plan.config["tasks"]
+    if isinstance(tasks, list):  # the part of a config that a figure gets (plan/excerpts.py)
+        return plan.config.get("splits", {})
+    experiments = plan.config["experiments"]
+    read = {task for name in experiments for task in _read_by_rule(plan, name)}
+    return {
+        task: spec["split"]
+        for task, spec in tasks.items()
+        if task in read and spec["split"] != "none"
+    }
+
+
+def rule_splits(plan: Plan, name: str) -> dict[str, str]:
+    """Return task -> its split, for the tasks that the selection rule of an experiment sees."""
+    read = _read_by_rule(plan, name)
+    return {task: split for task, split in splits(plan).items() if task in read}
+
+
+def _read_by_rule(plan: Plan, name: str) -> set[str]:
+    experiment = plan.experiment(name)
+    select = experiment["select"]
+    if not selects(experiment):
+        return set()
+    return {select["task"]} if takes_best(select["rule"]) else set(plan.config["tasks"])
