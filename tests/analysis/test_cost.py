@@ -133,7 +133,7 @@ def test_study_a_agrees_with_the_calculation_in_the_docs():
 
 
 @pytest.mark.parametrize(
-    ("name", "models"), [("data_pollination", 448), ("epistemic_diversity", 3853)]
+    ("name", "models"), [("data_pollination", 448), ("epistemic_diversity", 5203)]
 )
 def test_full_presets_take_seconds(name, models, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from pollination.core.questions import read_answers, scored, selecting_half
 from pollination.core.seeds import derive_seed
 from pollination.evolution.selection import select
 from pollination.plan import layout
-from pollination.plan.config.resolve import ConfigError, resolve
+from pollination.plan.config.resolve import resolve
 from pollination.plan.inputs import selection_settings, task_settings
 from pollination.plan.layout import member_files
 from pollination.plan.plan import Plan
@@ -220,16 +220,6 @@ def test_an_own_rule_cannot_see_the_reporting_half(tmp_path):
     kept = [{key: choice[key] for key in WITHOUT if key != "parents"} for choice in choices]
     assert kept[0]["accuracies"] == kept[1]["accuracies"]
     assert choices[1]["reported"]["accuracies"] == [1.0] * 4
-
-
-def test_check_refuses_a_split_of_one_question(tmp_path):
-    raw = settings(tasks=("knowledge", "social"))
-    raw["tasks"]["knowledge"]["questions"] = raw["tasks"]["social"]["questions"] = 1
-    with pytest.raises(ConfigError, match=r"tasks.knowledge.split: 'half' needs at least 2") as no:
-        resolve(raw)
-    assert "social" not in str(no.value)  # nothing selects on it
-    raw["tasks"]["knowledge"]["split"] = "none"
-    resolve(raw)
 
 
 def test_a_selection_of_another_split_is_refused(tmp_path):

