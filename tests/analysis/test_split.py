@@ -222,13 +222,13 @@ def test_an_own_rule_cannot_see_the_reporting_half(tmp_path):
     assert choices[1]["reported"]["accuracies"] == [1.0] * 4
 
 
-def test_check_refuses_a_split_of_one_question(tmp_path):
+def test_check_refuses_one_question_which_cannot_be_divided(tmp_path):
     raw = settings(tasks=("knowledge", "social"))
-    raw["tasks"]["knowledge"]["questions"] = raw["tasks"]["social"]["questions"] = 1
-    with pytest.raises(ConfigError, match=r"tasks.knowledge.split: 'half' needs at least 2") as no:
+    raw["tasks"]["knowledge"]["questions"] = 1
+    message = "tasks.knowledge.questions: 1 is out of range; allowed: >= 2"
+    with pytest.raises(ConfigError, match=message):
         resolve(raw)
-    assert "social" not in str(no.value)  # nothing selects on it
-    raw["tasks"]["knowledge"]["split"] = "none"
+    raw["tasks"]["knowledge"]["questions"] = 2
     resolve(raw)
 
 

@@ -8,8 +8,6 @@ from typing import Any
 from pollination.plan.config.userfiles import check_form
 from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed, nearest
 from pollination.plan.corpora import CORPUS_KINDS
-from pollination.plan.plan import Plan
-from pollination.plan.splits import splits
 
 NEEDS = {  # keys that each kind of task and tokenizer needs
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
@@ -241,17 +239,6 @@ def check_segment(key: str, entry: dict, mistakes: list[str]) -> None:
             f"{key}.generations: -1 is not possible with split: segment, because the untouched "
             "pretrained model has read no segment; allowed: 0 and above, or null; remove -1"
         )
-
-
-def check_splits(config: dict, mistakes: list[str]) -> None:
-    """Check that a benchmark that selects parents has questions for both halves."""
-    for task, split in splits(Plan(config, "")).items():
-        questions = config["tasks"][task]["questions"]
-        if questions is not None and questions < 2:
-            mistakes.append(
-                f"tasks.{task}.split: {split!r} needs at least 2 questions, but "
-                f"tasks.{task}.questions is {questions}; raise questions, or set split: none"
-            )
 
 
 def check_theory(theory: dict, mistakes: list[str]) -> None:
