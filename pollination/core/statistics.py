@@ -2,9 +2,9 @@
 
 Every draw has a seed.
 
-All bootstrap intervals are percentile intervals (Efron 1979). With few units to resample (three
-replicates of a line) they are too narrow, by about sqrt((n - 1) / n) and more in the tails. They
-then show how far the result would move, but do not cover the truth in 95 % of cases.
+All bootstrap intervals are percentile intervals (Efron 1979). With few units to resample they are
+too narrow, by about sqrt((n - 1) / n) and more in the tails. They then show how far the result
+would move, but do not cover the truth in 95 % of cases.
 """
 
 import math
@@ -80,90 +80,6 @@ def jackknife_interval(value: float, left_out: np.ndarray, level: float = 0.95) 
     stderr = math.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
     half = float(stdtrit(n - 1, (1 + level) / 2)) * stderr
     return {"mean": float(value), "low": value - half, "high": value + half, "stderr": stderr}
-
-
-def difference_interval(
-    a_groups: np.ndarray,
-    b_groups: np.ndarray,
-    seed: int,
-    paired: bool = False,
-    resamples: int = 10_000,
-    level: float = 0.95,
-) -> dict[str, float]:
-    """Return {mean, low, high, stderr} of mean(a) - mean(b), e.g. final minus initial answers.
-
-    The arrays have the shape (groups, questions). `paired`: row i of both is the same group (a
-    line's replicate at its end and at its start), and is drawn together. See `change_difference`.
-    """
-    parts = [
-        (np.asarray(a_groups, dtype=float), 1.0, 0),
-        (np.asarray(b_groups, dtype=float), -1.0, 0 if paired else 1),
-    ]
-    return _crossed(parts, seed, resamples, level)
-
-
-def change_difference(
-    population: tuple[np.ndarray, np.ndarray],
-    line: tuple[np.ndarray, np.ndarray],
-    seed: int,
-    paired: tuple[bool, bool] = (False, True),
-    resamples: int = 10_000,
-    level: float = 0.95,
-) -> dict[str, float]:
-    """Return {mean, low, high, stderr} of the population's final - initial minus the line's.
-
-    population, line: (initial, final), arrays (groups, questions). Groups are members, or
-    replicates of the line. The default of `paired` follows from this: the members of two
-    generations are different models, but a replicate appears in both generations.
-
-    Groups and questions are resampled (the pigeonhole bootstrap, Owen 2007). All models answer the
-    same questions (equal columns), so all arrays share each draw of questions, and the difficulty
-    of questions cancels in the difference. Groups are assumed exchangeable and independent. Members
-    that share parents are not fully independent, so the interval is too narrow. A single group adds
-    no variation, so its interval covers only the questions. A score without questions is an array
-    (groups, 1).
-    """
-    parts = []
-    for index, ((initial, final), together, sign) in enumerate(
-        ((population, paired[0], 1.0), (line, paired[1], -1.0))
-    ):
-        parts.append((np.asarray(final, dtype=float), sign, 2 * index))
-        parts.append(
-            (np.asarray(initial, dtype=float), -sign, 2 * index if together else 2 * index + 1)
-        )
-    return _crossed(parts, seed, resamples, level)
-
-
-def _crossed(
-    parts: list[tuple[np.ndarray, float, int]], seed: int, resamples: int, level: float
-) -> dict[str, float]:
-    """Return the interval of the sum of sign * mean(array) over (array, sign, key).
-
-    Arrays of equal key share each draw of groups; all arrays share each draw of questions.
-    """
-    shapes = [array.shape for array, _, _ in parts]
-    if (
-        any(len(shape) != 2 or 0 in shape for shape in shapes)
-        or len({shape[1] for shape in shapes}) > 1
-    ):
-        raise ValueError(
-            "bootstrap: arrays must have the shape (groups, questions) with the same questions; "
-            f"their shapes are {shapes}"
-        )
-    groups: dict[int, int] = {}
-    for array, _, key in parts:
-        if groups.setdefault(key, len(array)) != len(array):
-            raise ValueError(
-                f"bootstrap: paired arrays must have the same groups; the shapes are {shapes}"
-            )
-    questions, generator, resampled = shapes[0][1], np.random.default_rng(seed), np.zeros(resamples)
-    for chunk in chunks(resamples, questions + sum(groups.values())):
-        size = chunk.stop - chunk.start
-        drawn = {key: draw_counts(generator, count, size) / count for key, count in groups.items()}
-        asked = draw_counts(generator, questions, size) / questions
-        for array, sign, key in parts:
-            resampled[chunk] += sign * ((drawn[key] @ array) * asked).sum(axis=1)
-    return _interval(sum(sign * array.mean() for array, sign, _ in parts), resampled, level)
 
 
 def kernels(

@@ -1,18 +1,20 @@
 """The main result: last generation minus generation 0, and population minus line at the end."""
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
+from pollination.analysis.claims.populations import LAST, Accuracies, lead, rise
+from pollination.analysis.claims.verdicts import ends
+from pollination.analysis.claims.verdicts import measure as tested
 from pollination.analysis.run import Run
 from pollination.analysis.saturation import Limit, limit
-from pollination.core.seeds import derive_seed
-from pollination.core.statistics import change_difference, difference_interval
 from pollination.figures import style
-from pollination.plan import layout
 
 COLUMNS = (
     "measure",
@@ -22,7 +24,8 @@ COLUMNS = (
     "mean",
     "low",
     "high",
-    "stderr",
+    "replicates",
+    "variance_between_runs",
     "models",
     "questions",
     "limit",
@@ -30,7 +33,6 @@ COLUMNS = (
     "sentence",
 )
 POINTS, NATS = "percentage points", "nats per token"
-RESAMPLES = 4_000
 INTERVAL = "95 % confidence interval"
 # the measures of answers and of facts that `Run.measures` names
 ANSWERS, FACTS = ", accuracy", ", facts known"
@@ -41,6 +43,8 @@ CHANGES = {
     "change of line": "line",
 }
 ENDS = {"population minus line": "population", "champion minus line": "champion"}
+OF_CHANGES = "change of population minus change of line"
+UNKNOWN, UNDECIDED = "unknown", "undecided"  # the variance between runs, and the verdict then
 
 
 def draw(run: Run, out: Path) -> None:
@@ -81,9 +85,11 @@ def draw(run: Run, out: Path) -> None:
         "champion": f"champion ({run.champion_rule()})",
         "line": "single line",
     }
-    style.legend(
-        figure, [style.key(role, labels[role], line=False) for role in labels if role in present]
-    )
+    handles = [style.key(role, labels[role], line=False) for role in labels if role in present]
+    if (rows.variance_between_runs == UNKNOWN).any():
+        label = "other questions only: the variance between runs is unknown"
+        handles.append(Line2D([], [], color=style.BLACK, ls=":", lw=2, label=label))
+    style.legend(figure, handles)
     style.save(figure, rows, out)
 
 
@@ -94,7 +100,11 @@ def forest(axis, rows: pd.DataFrame, measures: list[str], kinds: dict[str, str])
         shown = rows[rows.comparison == name]
         offset = 0.22 * (index - (len(kinds) - 1) / 2)
         place = np.array([measures.index(measure) for measure in shown.measure]) + offset
-        axis.hlines(place, shown.low, shown.high, color=style.COLOUR[role], lw=2)
+        for unknown, dash in ((False, "-"), (True, ":")):
+            mine = (shown.variance_between_runs == UNKNOWN).to_numpy() == unknown
+            bars = shown[mine]
+            look = {"color": style.COLOUR[role], "lw": 2, "ls": dash}
+            axis.hlines(place[mine], bars.low, bars.high, **look)
         axis.plot(
             shown["mean"],
             place,
@@ -148,90 +158,101 @@ def numbers(row) -> str:
     return said.replace("-", "\u2212")
 
 
+class Measured(Accuracies):
+    """Values of one measure of `Run.measures`, for members and for champions."""
+
+    def __init__(self, run: Run, key: tuple[str, bool], folders: list[str], read: Callable) -> None:
+        super().__init__(run)
+        self.key, self.read = key, read
+        sizes = {len(read(folder)[key]) for folder in folders}
+        self.asked = min(sizes)
+        # another tokenizer gives other sequences, so only means are comparable
+        self.comparable = len(sizes) == 1
+
+    def member(self, folder: str, task: str) -> np.ndarray:
+        """Return (Q,) values, or (1,) their mean if models answered other questions."""
+        values = self.read(folder)[self.key]
+        return values if self.comparable else values.mean(keepdims=True)
+
+    def floor(self, task: str, questions: int) -> float:
+        """Return the least standard deviation between runs: one answer; nats have none."""
+        return 0.0 if self.key[1] else 100.0 / self.asked
+
+    def slots(self, label: str, name: str, generation: int) -> Sequence[int]:
+        if label == "champion":
+            return [self.run.champion(name, generation)]
+        return super().slots(label, name, generation)
+
+
 def comparisons(run: Run) -> list[dict]:
     """Return the rows of the CSV.
 
     Per measure: the changes, the differences in the last generation, and the difference between the
-    changes.
+    changes. The intervals are those of the claims (docs/claims.md), for nats too.
     """
     read = cache(run.measures)
     chance = run.chance() if run.plan.config["tasks"] else {}
     last, population, line = run.last, run.roles["population"], run.roles["line"]
-    groups = {
-        (role, g): [layout.member_folder(run.plan, name, g, 0) for name in run.roles[role]]
-        if role == "line"
-        else list(run.members(role, g).folder)
+    folders = [
+        folder
         for role in ("population", "line")
-        for g in (0, last)
-    }
-    groups |= {
-        ("champion", g): [
-            layout.member_folder(run.plan, name, g, run.champion(name, g)) for name in population
-        ]
-        for g in (0, last)
-    }
+        for g in dict.fromkeys((0, last))
+        for folder in run.members(role, g).folder
+    ]
     rows = []
-    first, *more_folders = [folder for folders in groups.values() for folder in folders]
     # Some texts are measured in one generation or family only.
-    common = [key for key in read(first) if all(key in read(folder) for folder in more_folders)]
-    for measure, nats in common:
-        stacks = {
-            key: stack([read(folder)[measure, nats] for folder in folders])
-            for key, folders in groups.items()
-            if folders
-        }
-        widths = {values.shape[1] for values in stacks.values()}
-        if len(widths) > 1:  # another tokenizer gives other sequences, so only means are comparable
-            stacks = {key: values.mean(axis=1, keepdims=True) for key, values in stacks.items()}
+    common = [key for key in read(folders[0]) if all(key in read(folder) for folder in folders)]
+    groups = {"population": population, "champion": population, "line": line}
+    tests: list[tuple[str, list[str], Callable]] = [
+        (name, [role], rise) for name, role in CHANGES.items() if last > 0
+    ]
+    tests += [(name, [role, "line"], lead) for name, role in ENDS.items()]
+    tests += [(OF_CHANGES, ["population", "line"], rise_over)] if last > 0 else []
+    for key in common:
+        measure, nats = key
+        values = Measured(run, key, folders, read)
         unit, better = (NATS, "lower") if nats else (POINTS, "higher")
-        options: dict[str, Any] = {
-            "seed": derive_seed("difference", measure),
-            "resamples": RESAMPLES,
-        }
-        intervals, compared = {}, {}
-        for name, role in CHANGES.items() if last > 0 else ():
-            if groups[role, 0]:
-                intervals[name] = difference_interval(
-                    stacks[role, last], stacks[role, 0], paired=role != "population", **options
-                )
-                compared[name] = [stacks[role, last], stacks[role, 0]]
-        for name, role in ENDS.items() if population and line else ():
-            intervals[name] = difference_interval(
-                stacks[role, last], stacks["line", last], **options
-            )
-            compared[name] = [stacks[role, last], stacks["line", last]]
-        if population and line and last > 0:
-            both = [(stacks[role, 0], stacks[role, last]) for role in ("population", "line")]
-            name = "change of population minus change of line"
-            intervals[name] = change_difference(both[0], both[1], **options)
-            compared[name] = [values for pair in both for values in pair]
-        for name, result in intervals.items():
-            role = CHANGES.get(name) or ENDS.get(name) or "population"
-            row = {"measure": measure, "unit": unit, "better": better, "comparison": name, **result}
-            row |= {"models": len(stacks[role, last]), "questions": stacks[role, last].shape[1]}
+        for name, roles, function in tests:
+            if not all(groups[role] for role in roles):
+                continue
+            # a line lends its variance
+            donors = {"line": line} if line and "line" not in roles else {}
+            sides = {role: groups[role] for role in roles}
+            drawn = values.draw(measure, sides, donors, (0, last), "difference")
+            finding = tested(drawn, function, name, [LAST])
+            used = finding.questions if finding.draws is None else finding.draws
+            assert used is not None, "every finding has draws of its runs or of its questions"
+            low, high = ends(used)
+            models = len(groups[roles[0]]) * len(values.slots(roles[0], groups[roles[0]][0], last))
+            row: dict[str, Any] = {"measure": measure, "unit": unit, "better": better}
+            row |= {"comparison": name, "mean": finding.estimate, "low": low, "high": high}
+            row |= {"replicates": finding.replicates, "variance_between_runs": finding.variance}
+            row |= {"models": models, "questions": values.asked if values.comparable else 1}
             reached = None
             if not nats:
-                each = [float(values.mean()) for values in compared[name]]
-                asked = min(len(read(folder)[measure, nats]) for folder in (first, *more_folders))
-                reached = limit(each, asked, chance.get(measure.removesuffix(ANSWERS)))
+                each = drawn.point[:, LAST] if name in ENDS else drawn.point.ravel()
+                benchmark = measure.removesuffix(ANSWERS)
+                reached = limit(each.tolist(), values.asked, chance.get(benchmark))
             row |= {"limit": reached.kind if reached else ""}
-            row |= {"verdict": verdict(name, result, reached)}
-            rows.append(row | {"sentence": sentence(row, run.last, reached)})
+            row |= {"verdict": verdict(name, row, reached)}
+            rows.append(row | {"sentence": sentence(row, last, reached)})
     return rows
 
 
-def stack(values: list[np.ndarray]) -> np.ndarray:
-    """Return (groups, questions), or (groups, 1) of means if models answered other questions."""
-    if len({len(row) for row in values}) > 1:
-        values = [np.array([row.mean()]) for row in values]
-    return np.stack(values)
+def rise_over(x: np.ndarray) -> np.ndarray:
+    return rise(x[:, :1]) - rise(x[:, 1:])
 
 
 def verdict(name: str, result: dict, reached: Limit | None = None) -> str:
-    """Return the verdict; a difference is significant if its interval excludes zero."""
+    """Return the verdict; a difference is significant if its interval excludes zero.
+
+    If the variance between runs is unknown, it is undecided (docs/claims.md).
+    """
     if reached and reached.saturated:
         level = f"{'equal' if name in ENDS else 'unchanged'} at {reached.level:.2f}"
         return level if reached.exact else reached.kind
+    if result["variance_between_runs"] == UNKNOWN:
+        return UNDECIDED
     if name in CHANGES:
         if result["low"] > 0:
             return "rises"
@@ -267,6 +288,9 @@ def sentence(row: dict, last: int, reached: Limit | None = None) -> str:
     if reached and reached.saturated:
         return f"{start} {subject} {numbers} ({reached.says})."
     also = f" The benchmark is {reached.says}." if reached else ""
+    if row["variance_between_runs"] == UNKNOWN:
+        why = "the variance between runs is unknown, and the interval covers other questions only"
+        return f"{start} {subject} {UNDECIDED} ({numbers}): {why}.{also}"
     if low <= 0 <= high:
         return f"{start} {subject} not significant ({numbers}).{also}"
     least, most = sorted((abs(low), abs(high)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from pollination.analysis import trajectories
@@ -226,6 +227,29 @@ def test_a_run_alone_with_a_borrowed_variance_by_hand():
     drawn = noise.draw([one, three], lambda x: x, seed=1, draws=200_000)
     low, high = verdicts.ends(drawn.full[:, 0, 0] - drawn.full[:, 1, 0])
     assert (low, high) == (pytest.approx(-1.968, abs=0.15), pytest.approx(7.968, abs=0.15))
+
+
+def test_only_sides_of_one_pool_share_the_error_of_its_founders():
+    """The spread is an estimate with 2 degrees of freedom: one per pool, one weight per side."""
+
+    def sides(*pools: str) -> list[Side]:
+        runs = np.repeat([1.0, 1.001], 5).reshape(2, 1, 5)  # hardly any variance between runs
+        spread = {"founders": 1, "founder_sd": 1.0, "founder_df": 2}
+        return [
+            Side(str(place), 1, [(1.0, runs)], founder_pool=pool, **spread)
+            for place, pool in enumerate(pools)
+        ]
+
+    def alike(*pools: str) -> float:
+        drawn = noise.draw(sides(*pools), lambda x: x, seed=1)
+        a, b = (drawn.full[:, place, 0] - drawn.point[place, 0] for place in (0, 1))
+        for side in (a, b):  # Student's t with 2 degrees of freedom
+            assert verdicts.ends(side) == pytest.approx((-4.303, 4.303), abs=0.5)
+        assert abs(spearmanr(a, b).statistic) < 0.03
+        return float(spearmanr(abs(a), abs(b)).statistic)
+
+    assert alike("one", "one") > 0.2
+    assert abs(alike("one", "other")) < 0.03
 
 
 def test_runs_that_all_score_the_same_still_differ_by_one_answer():

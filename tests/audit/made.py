@@ -4,6 +4,7 @@ Every value of a figure or claim is recomputed from these artifacts. The presets
 own, with fewer rounds and members, so each figure has its role.
 """
 
+import hashlib
 import json
 import re
 from itertools import product
@@ -13,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import yaml
 
 from pollination.analysis.run import Run
@@ -30,8 +30,6 @@ QUADRATURE = 1e-6  # another numerical integration
 RESAMPLED = 0.1  # ends of resampled intervals, as a share of the interval's width
 DENSITY = 0.02  # a density from counts in cells, as a share of its highest value
 SAMPLED = 0.01  # the smallest p-value of a test that compares two simulations
-
-WAITS = pytest.mark.xfail(strict=True, reason="the value is to be mended")
 
 ROUNDS, LONG = 3, 4  # rounds of study B; of its experiments with 20 rounds
 GENERATIONS, QUESTIONS = 3, 40
@@ -123,11 +121,23 @@ def write_losses(plan: Plan, name: str, t: int, m: int, path: Path) -> None:
     size = settings["population"]
     rng = np.random.default_rng([t, m, *name.encode()])
     nats = 1 + 0.06 * np.log2(size) + t * (0.5 + 0.4 * large) / size + 0.05 * rng.standard_normal()
-    blocks = 20 if model.startswith("gpt2") else 24  # another tokenizer cuts other blocks
-    rows = [sequences(rng, "own", "test", nats, blocks)]
-    if settings["founders"] in ("opt1", "gpt2_1") or t in (0, ROUNDS - 1):
-        rows.append(sequences(rng, "own", "train", nats - 0.2, blocks + 3))
+    rows = []
+    for column, corpus in texts(plan, name, m):
+        blocks = 20 if model.startswith("gpt2") else 24  # another tokenizer cuts other blocks
+        blocks, more = (8, 0.4) if corpus == "treebank" else (blocks, 0.0)
+        rows.append(sequences(rng, column, "test", nats + more, blocks))
+    if settings["founders"].split(".")[0] in ("opt1", "gpt2_1") or t in (0, ROUNDS - 1):
+        rows.append(sequences(rng, "own", "segment", nats - 0.2, 27))
     write(path, "sequences.parquet", pa.concat_tables(rows))
+
+
+def texts(plan: Plan, name: str, m: int) -> list[tuple[str, str]]:
+    """(its name in the table, corpus) of each test text of a member: a union has several."""
+    corpus = plan.config["founders"][plan.config["experiments"][name]["founders"]]["corpus"]
+    corpus = corpus if isinstance(corpus, str) else corpus[m]
+    if plan.config["corpora"][corpus]["kind"] == "union":
+        return [(part, part) for part in plan.config["corpora"][corpus]["corpora"]]
+    return [("own", corpus)]
 
 
 def sequences(rng, corpus: str, split: str, nats: float, blocks: int) -> pa.Table:
@@ -138,23 +148,34 @@ def sequences(rng, corpus: str, split: str, nats: float, blocks: int) -> pa.Tabl
     return pa.table(columns | {"truth_nll": np.full(blocks, np.nan)})
 
 
-def perplexities(plan: Plan, name: str, t: int, split: str = "test") -> list[np.ndarray]:
-    """Per member of an experiment (or one, `name:member`): the perplexity of each block."""
+def losses(plan: Plan, name: str, t: int, split: str = "test") -> list[tuple[str, pd.DataFrame]]:
+    """(corpus, rows of its blocks) per test text of an experiment's members (or `name:member`)."""
     name, _, one = name.partition(":")
     members = [int(one)] if one else range(plan.config["experiments"][name]["population"])
     found = []
     for m in members:
         rows = table(folder(plan, name, t, m) / "sequences.parquet")
-        mine = ((rows.corpus == "own") & (rows.split == split)).to_numpy()
-        found.append(np.exp(rows.nll.to_numpy()[mine] / rows.tokens.to_numpy()[mine]))
+        for column, corpus in texts(plan, name, m):
+            found.append((corpus, rows[(rows.corpus == column) & (rows.split == split)]))
     return found
 
 
+def perplexities(plan: Plan, name: str, t: int, split: str = "test") -> list[np.ndarray]:
+    """Per test text of each member: the perplexity of each block."""
+    every = losses(plan, name, t, split)
+    return [np.exp(rows.nll.to_numpy() / rows.tokens.to_numpy()) for _, rows in every]
+
+
+def equally(plan: Plan, name: str, values: list) -> float:
+    """The mean of a value per test text: over the members of a corpus, then over corpora."""
+    corpora = [corpus for corpus, _ in losses(plan, name, 0)]
+    return float(pd.Series(values).groupby(corpora).mean().mean())
+
+
 def mu(plan: Plan, name: str, rounds: int, split: str = "test") -> np.ndarray:
-    """mu_t (study B, equation 3): the mean over blocks, then over models."""
-    return np.array(
-        [np.mean([p.mean() for p in perplexities(plan, name, t, split)]) for t in range(rounds)]
-    )
+    """mu_t (study B, equation 3): the mean over blocks, then over models, then over corpora."""
+    every = [perplexities(plan, name, t, split) for t in range(rounds)]
+    return np.array([equally(plan, name, [p.mean() for p in found]) for found in every])
 
 
 # --- study A
@@ -232,8 +253,11 @@ def embeddings(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["prompt", "seed"])
 
 
-def theory(results: str, generations: int = 80, runs: int = 6) -> None:
-    """Tables of the theory as random walks; a population's stays near the truth."""
+def theory(results: str, generations: int = 80, runs: int = 10, shown: int = 4) -> None:
+    """Tables of the theory as random walks; a population's stays near the truth.
+
+    `every_run.parquet`, which the project does not read, has the runs that are not shown, too.
+    """
     rng, rows = np.random.default_rng(7), []
     for role, step in (("evolution", 0.0), ("baseline", 0.03)):
         for run in range(runs):
@@ -243,11 +267,27 @@ def theory(results: str, generations: int = 80, runs: int = 6) -> None:
             mean[0], sd[0] = 0.0, 1.0
             path = pd.DataFrame({"role": role, "run": run, "generation": range(generations + 1)})
             rows.append(path.assign(mean=mean, sd=sd, w2=mean**2 + (sd - 1) ** 2))
-    write(results, "theory/recursion.parquet", pd.concat(rows, ignore_index=True))
+    every = pd.concat(rows, ignore_index=True)
+    write(results, "theory/every_run.parquet", every)
+    write(results, "theory/recursion.parquet", every[every.run < shown])
+    write(results, "theory/windows.parquet", windows(every))
     bound = pd.DataFrame(product((2, 50), (1, 4), (1.0, 8.0)), columns=["n", "k", "x"])
     bound["printed"] = (2 * np.exp(0.5 - bound.x / 4)) ** bound.k
     bound["exact"] = bound.printed * rng.uniform(0.2, 1.1, len(bound))
     write(results, "theory/bound.parquet", bound)
+
+
+def windows(paths: pd.DataFrame) -> pd.DataFrame:
+    """Mean squared W2 of each run in the first twentieth, the second and the last quarter."""
+    last, rows = paths.generation.max(), []
+    parts = {"early": (0, 1 / 20), "middle": (1 / 4, 1 / 2), "late": (3 / 4, 1)}
+    for (role, run), path in paths.groupby(["role", "run"]):
+        row = {"role": role, "run": run, "generations": last}
+        for name, (first, end) in parts.items():
+            inside = (path.generation > first * last) & (path.generation <= end * last)
+            row[name] = path.w2[inside].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 LLAMA = {
@@ -284,22 +324,53 @@ def weights(path: Path, shapes: list[list[int]]) -> None:
     path.write_bytes(len(head).to_bytes(8, "little") + head.encode())
 
 
-def correct(plan: Plan, name: str, g: int, task: str) -> np.ndarray:
+def selecting(plan: Plan, task: str) -> np.ndarray:
+    """(questions,): whether a question selects; a permutation seeded by the hash of its parts."""
+    parts = json.dumps([plan.config["evaluation_seed"], "split", task], separators=(",", ":"))
+    seed = int(hashlib.sha256(parts.encode()).hexdigest()[:16], 16) // 2
+    return np.random.default_rng(seed).permutation(QUESTIONS).argsort() < QUESTIONS // 2
+
+
+def correct(plan: Plan, name: str, g: int, task: str, half: str = "all") -> np.ndarray:
     """(members, questions): 1 for a correct answer, in the order of questions."""
     found = []
     for m in range(plan.config["experiments"][name]["population"]):
         rows = table(folder(plan, name, g, m) / "answers.parquet")
         found.append(rows[rows.task == task].sort_values("doc_id").correct.to_numpy(float))
-    return np.array(found)
+    chosen = selecting(plan, task)
+    kept = {"all": chosen | True, "selecting": chosen, "reporting": ~chosen}[half]
+    return np.array(found)[:, kept]
+
+
+def scored(values: np.ndarray) -> dict:
+    """Accuracies (members,) and standard errors of answers (members, questions)."""
+    errors = values.std(axis=1, ddof=1) / values.shape[1] ** 0.5
+    levels = {"accuracies": values.mean(axis=1).tolist(), "standard_errors": errors.tolist()}
+    return levels | {"questions": values.shape[1]}
 
 
 def rank(plan: Plan, name: str, g: int) -> None:
-    """Write selection.json: members by falling accuracy, the lower slot first (appendix C)."""
+    """Write selection.json: members by falling accuracy, the lower slot first (appendix C).
+
+    The selecting half ranks. The winner's curse is the lead of the parents over all members there,
+    minus their lead on the reporting half.
+    """
     settings = plan.config["experiments"][name]["select"]
-    accuracy = correct(plan, name, g, settings["task"]).mean(axis=1)
+    task, k = settings["task"], settings["k"]
+    halves = {
+        half: correct(plan, name, g, task, half) for half in ("selecting", "reporting", "all")
+    }
+    accuracy = halves["selecting"].mean(axis=1)
     ranking = sorted(range(len(accuracy)), key=lambda m: (-accuracy[m], m))
-    chosen = {"task": settings["task"], "k": settings["k"], "ranking": ranking}
-    chosen |= {"parents": ranking[: settings["k"]], "accuracies": accuracy.tolist()}
+    chosen = {"task": task, "k": k, "ranking": ranking, "parents": ranking[:k]}
+    chosen |= scored(halves["selecting"]) | {"ties": None, "confidence": None, "split": "half"}
+    chosen |= {"reported": scored(halves["reporting"]), "all": scored(halves["all"])}
+    leads = [
+        halves[half][ranking[:k]].mean(axis=0) - halves[half].mean(axis=0)
+        for half in ("selecting", "reporting")
+    ]
+    stderr = sum(lead.var(ddof=1) / len(lead) for lead in leads) ** 0.5
+    chosen |= {"winners_curse": {"gap": leads[0].mean() - leads[1].mean(), "stderr": stderr}}
     write_json(plan.results, f"{name}/gen{g}/selection.json", chosen)
 
 

@@ -14,8 +14,15 @@ from pollination.plan.claims import CLAIMS, claim_config
 from pollination.plan.plan import Plan
 from tests.audit import made
 from tests.audit.made import EXACT, GENERATIONS, LONG, RESAMPLED, ROUNDS, mu
-from tests.audit.test_accuracy import LINE, reported
-from tests.audit.test_ecosystems import COMMUNITIES, diversity, entries, of_names
+from tests.audit.test_accuracy import (
+    LINE,
+    reported,
+    resampled,
+    runs_and_founders,
+    selected_on,
+    sides_of,
+)
+from tests.audit.test_ecosystems import diversity, entries
 from tests.conftest import as_read
 
 LAST = GENERATIONS - 1
@@ -54,10 +61,25 @@ def level(study_a):
     """(experiments, generation, benchmark) -> mean accuracy of the runs, in percent."""
 
     @cache
-    def of(names: tuple[str, ...], g: int, task: str) -> float:
-        return float(np.mean([100 * reported(study_a, name, g, task).mean() for name in names]))
+    def of(names: tuple[str, ...], g: int, task: str, answers=reported) -> float:
+        return float(np.mean([100 * answers(study_a, name, g, task).mean() for name in names]))
 
     return of
+
+
+def test_estimates_on_the_selecting_half(claims_a, level):
+    """Study A's way, beside each estimate on the questions that select nothing."""
+    for label, task in OWN.items():
+        ends = [level((task,), g, task, selected_on) for g in (0, LAST)]
+        line = [level(LINE, g, task, selected_on) for g in (0, LAST)]
+        for claim, expected in (
+            ("population_holds", ends[1] - ends[0]),
+            ("line_collapses", line[0] - line[1]),
+            ("population_over_line", ends[1] - line[1]),
+        ):
+            row = claims_a[claim][label]
+            assert row["selecting_estimate"] == pytest.approx(expected, rel=EXACT, abs=EXACT)
+            assert f"{expected:.1f}" in row["note"]
 
 
 OWN = {"MMLU": "mmlu", "WinoGrande": "winogrande", "MathQA": "mathqa", "SIQA": "social_iqa"}
@@ -103,32 +125,17 @@ def test_inheritance(claims_a, level):
     check(claims_a["data_only_over_line"], {"text only over the line": data - line})
 
 
-@pytest.mark.parametrize("label", ["MMLU", pytest.param("WinoGrande", marks=made.WAITS)])
+@pytest.mark.parametrize("label", ["MMLU", "WinoGrande"])
 def test_interval_of_population_over_line(study_a, claims_a, label):
     """Questions, runs (the population borrows the line's variance) and shared founders.
 
-    Both sides use the line's three deviations and share the error of their variance, a chi-square
-    with 2 degrees of freedom. Each side adds the spread of its pool's founders, with the
-    chi-square of that pool.
+    On MMLU both sides have founders of one pool and share its chi-square; on WinoGrande not.
     """
-    rng, draws, task = np.random.default_rng(2), 40_000, OWN[label]
+    rng, task = np.random.default_rng(2), OWN[label]
     population = 100 * reported(study_a, task, LAST, task).mean(axis=0)
-    lines = np.array([100 * reported(study_a, name, LAST, task)[0] for name in LINE])
-    one_answer = 100 / lines.shape[1]
-    asked = rng.integers(0, len(population), (draws, len(population)))
-    found = population[asked].mean(axis=1) - lines.mean(axis=0)[asked].mean(axis=1)
-    root = np.sqrt(rng.chisquare(2, draws) / 2)
-    sd = max(lines.mean(axis=1).std(ddof=1), one_answer)
-    for runs in (1, 3):
-        found += sd / np.sqrt(runs) * rng.standard_normal(draws) / root
-    roots = {}
-    for pool, size in ((task, len(reported(study_a, task, 0, task))), ("mmlu", 1)):
-        levels = 100 * reported(study_a, pool, 0, task).mean(axis=1)
-        degrees = len(levels) - 1
-        if pool not in roots:
-            roots[pool] = np.sqrt(rng.chisquare(degrees, draws) / degrees)
-        spread = max(levels.std(ddof=1), one_answer) / np.sqrt(size)
-        found += spread * rng.standard_normal(draws) / roots[pool]
+    lines = 100 * np.mean([reported(study_a, name, LAST, task)[0] for name in LINE], axis=0)
+    sides = sides_of(study_a, task, task, LAST)
+    found = resampled(rng, (1, population), (-1, lines)) + runs_and_founders(rng, sides, 40_000)
     low, high = np.quantile(found, [0.025, 0.975])
     row = claims_a["population_over_line"][label]
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=RESAMPLED * (high - low))
@@ -139,8 +146,8 @@ def test_interval_of_population_over_line(study_a, claims_a, label):
 
 
 def w2(plan: Plan, role: str) -> np.ndarray:
-    """(generations, runs) without generation 0."""
-    table = pd.read_parquet(f"{plan.results}/theory/recursion.parquet")
+    """(generations, runs) without generation 0: all runs, of which the figures draw four."""
+    table = pd.read_parquet(f"{plan.results}/theory/every_run.parquet")
     table = table[(table.role == role) & (table.generation > 0)]
     return np.array([part.sort_values("generation").w2 for _, part in table.groupby("run")]).T
 
@@ -158,6 +165,7 @@ def test_theory_claims(study_a, claims_a):
         ("w2_below_line", below),
     ):
         (row,) = claims_a[name].values()
+        assert row["replicates"] == "10"
         assert row["estimate"] == pytest.approx(values.mean(), rel=EXACT)
         ends = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
         near = RESAMPLED * np.ptp(ends)
@@ -181,10 +189,17 @@ def ladders(plan: Plan, target: str) -> dict[str, dict[float, list[str]]]:
     }
 
 
+def log_mu(plan: Plan, names: list[str], rounds: int, summed: bool = True) -> np.ndarray:
+    """(T,): the mean over runs of log mu_T (`summed`) or log mu_t; the run is the unit."""
+    mus = np.array([mu(plan, name, rounds) for name in names])
+    if summed:
+        mus = np.cumsum(mus, axis=1) / np.arange(1, rounds + 1)
+    return np.log(mus).mean(axis=0)
+
+
 def running(plan: Plan, levels: dict[float, list[str]], rounds: int) -> np.ndarray:
     """(D, T): log of the running mean of mu_t."""
-    mus = np.array([of_names(plan, names, rounds) for names in levels.values()])
-    return np.log(np.cumsum(mus, axis=1) / np.arange(1, rounds + 1))
+    return np.array([log_mu(plan, names, rounds) for names in levels.values()])
 
 
 def best(levels: dict, log_mu: np.ndarray) -> np.ndarray:
@@ -195,11 +210,11 @@ def best(levels: dict, log_mu: np.ndarray) -> np.ndarray:
 def test_single_collapses(study_b, claims_b):
     """Four runs: the mean rise of log perplexity; interval of Student's t and of the blocks."""
     ((title, entry),) = entries(study_b, "figure_b9").items()
-    names = [name for (name,) in entry.values()]
-    rise = [np.log(m[-1] / m[0]) for m in (mu(study_b, name, ROUNDS) for name in names)]
+    (names,) = entry.values()
+    rise = [np.log(m[-1] / m[0]) for m in (mu(study_b, name, LONG) for name in names)]
     check(claims_b["single_collapses"], {title: np.mean(rise)})
     rng = np.random.default_rng(1)
-    ends = [[made.perplexities(study_b, name, t)[0] for t in (0, ROUNDS - 1)] for name in names]
+    ends = [[made.perplexities(study_b, name, t)[0] for t in (0, LONG - 1)] for name in names]
     values = np.array(ends)  # (runs, 2, B)
     size = values.shape[2]
     shares = rng.multinomial(size, np.full(size, 1 / size), 8000) / size
@@ -257,7 +272,7 @@ def test_larger_models(study_b, claims_b, claim):
         a, b = every[small + text], every[large + text]
         ends = [best(e, running(study_b, e, ROUNDS))[-1] for e in (a, b)]
         raised[f"{large}{text} against {small}{text}"] = ends[1] - ends[0]
-        rise = [np.log(m[-1] / m[0]) for m in (of_names(study_b, e[1.0], ROUNDS) for e in (a, b))]
+        rise = [m[-1] - m[0] for m in (log_mu(study_b, e[1.0], ROUNDS, False) for e in (a, b))]
         collapsed[f"{large}{text} against {small}{text}"] = rise[1] - rise[0]
     check(claims_b[claim], raised)
     if claim == "larger_models_raise":
@@ -285,13 +300,14 @@ def test_human_text_and_temperature(study_b, claims_b):
 
 
 def test_families_expansion_twins_and_human_text(study_b, claims_b):
-    """Log of mu_T, first minus second label; communities have their own test."""
+    """Log of mu_T, first minus second label; the test corpora of communities count equally."""
     over_all, at_first, at_last = {}, {}, {}
     for target in ("figure_b16", "figure_b17", "figure_b20", "figure_b21"):
         for title, entry in entries(study_b, target).items():
-            a, b = (of_names(study_b, names, ROUNDS) for names in entry.values())
-            over_all[title] = np.log(a.mean() / b.mean())
-            at_first[title], at_last[title] = np.log(a[0] / b[0]), np.log(a[-1] / b[-1])
+            a, b = (log_mu(study_b, names, ROUNDS) for names in entry.values())
+            over_all[title], at_first[title] = a[-1] - b[-1], a[0] - b[0]
+            a, b = (log_mu(study_b, names, ROUNDS, False) for names in entry.values())
+            at_last[title] = a[-1] - b[-1]
     for claim, target, values in (
         ("two_families", "figure_b16", over_all),
         ("communities_expansion", "figure_b17", over_all),
@@ -299,8 +315,7 @@ def test_families_expansion_twins_and_human_text(study_b, claims_b):
         ("twins_no_help", "figure_b20", over_all),
         ("own_text_collapses", "figure_b21", at_last),
     ):
-        rows = {title: row for title, row in claims_b[claim].items() if title != COMMUNITIES}
-        check(rows, {t: values[t] for t in entries(study_b, target) if t != COMMUNITIES})
+        check(claims_b[claim], {title: values[title] for title in entries(study_b, target)})
 
 
 # --- verdicts

@@ -22,8 +22,9 @@ from pollination.analysis.fingerprint import (
     tables,
 )
 from pollination.analysis.run import Run
+from pollination.core import statistics
 from pollination.core.settings import definition, with_defaults
-from pollination.figures import drawing
+from pollination.figures import drawing, style
 from pollination.plan.claims import claim_config
 from pollination.plan.config.resolve import resolve
 from pollination.plan.plan import Plan
@@ -263,6 +264,25 @@ def test_figure_of_similarities(compared, files, tmp_path):
         expected = [row[key] for key in ("value", "low", "high", "bca_low", "bca_high")]
         found = shown[["value", "low", "high", "bca_low", "bca_high"]].tolist()
         assert found == pytest.approx(expected, rel=CSV)
+
+
+def test_densities_on_the_unit_interval():
+    """Figures 3 and 6: no mass outside 0 to 1. Reflection is the heat equation between mirrors.
+
+    Its solution is the cosine series 1 + 2 sum_k exp(-(k pi w)^2 / 2) cos(k pi x) cos(k pi y).
+    """
+    values, places = np.array([0.0, 0.02, 0.5, 0.97, 1.0]), np.linspace(0, 1, 2001)
+    k = np.arange(1, 400)[:, None, None] * np.pi
+    for width in (0.02, 0.1, 0.7):
+        found = statistics.kernels(values, places, width, (0.0, 1.0))
+        waves = np.exp(-((k * width) ** 2) / 2) * np.cos(k * values[:, None]) * np.cos(k * places)
+        assert found == pytest.approx(1 + 2 * waves.sum(axis=0), rel=QUADRATURE, abs=QUADRATURE)
+        assert np.trapezoid(found, places, axis=1) == pytest.approx(1, rel=1e-4)
+    _, heights = style.density(values, (0.0, 1.0))
+    width = values.std(ddof=1) * 5**-0.2
+    waves = np.exp(-((k * width) ** 2) / 2) * np.cos(k * values[:, None])
+    sums = (1 + 2 * (waves * np.cos(k * np.linspace(0, 1, 80))).sum(axis=0)).sum(axis=0)
+    assert heights == pytest.approx(sums / sums.max(), rel=QUADRATURE)
 
 
 # --- figure 4

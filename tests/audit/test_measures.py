@@ -1,6 +1,8 @@
 """Measures of single models: perplexity, excess nats, disagreement, effective data quality."""
 
-from itertools import combinations
+import hashlib
+import json
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,13 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pollination.analysis import regimes
 from pollination.core.statistics import bootstrap_mean_interval
+from pollination.data import segments
 from pollination.evaluation import disagreement, perplexity, quality
 from pollination.evaluation.grammar import Grammar
+from pollination.plan import measuring
+from pollination.plan.inputs import founder_inputs
 from tests.audit.made import EXACT, FP32, RESAMPLED, SAMPLED
 
 
@@ -122,6 +128,110 @@ def test_distance_of_a_text_from_its_grammar():
     cut = grammar.read([([*"ab.a"], 0, True), ([*"xb."], 0, True)], "<eos>")
     found = grammar.distances(grammar.of_text(cut))
     assert found["outside"] == pytest.approx(1 / 3, rel=EXACT)  # one of three begins with x
+
+
+def residual(values: np.ndarray, given: pd.DataFrame, strata: pd.Series) -> np.ndarray:
+    """Ranks of values less their regression on ranks of `given` and on an intercept per stratum."""
+    x = np.column_stack([given.rank(), pd.get_dummies(strata).to_numpy(float)])
+    ranks = stats.rankdata(values)
+    return ranks - x @ np.linalg.lstsq(x, ranks, rcond=None)[0]
+
+
+def partial(text: np.ndarray, table: pd.DataFrame, strata: pd.Series) -> float:
+    given = table[["before", "loss_before"]]
+    return float(
+        np.corrcoef(residual(text, given, strata), residual(table.change, given, strata))[0, 1]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained() -> pd.DataFrame:
+    """Three runs of two and of four members over four rounds; text has a weak effect."""
+    rng, rows = np.random.default_rng(8), []
+    for size, replicate, g in product((2, 4), range(3), range(1, 5)):
+        for m in range(size):
+            text, before, after = rng.normal(size=3)
+            about = {"experiment": f"m{size}.s{replicate}", "generation": g, "member": m}
+            about |= {"text": text, "before": before, "loss_before": before + 0.3 * rng.normal()}
+            rows.append(about | {"change": after - before + 0.3 * text})
+    return pd.DataFrame(rows)
+
+
+def test_quality_given_the_model(trained):
+    """Rank correlation given the model before and the round; jackknife over runs (Fisher's z)."""
+    found = regimes.regimes(trained, seed=1, resamples=20)
+
+    def z(table: pd.DataFrame) -> float:
+        return float(np.arctanh(partial(table.text.to_numpy(), table, table.generation)))
+
+    assert found.partial == pytest.approx(np.tanh(z(trained)), rel=EXACT)
+    runs = trained.experiment.unique()
+    left = np.array([z(trained[trained.experiment != run]) for run in runs])
+    stderr = np.sqrt((len(runs) - 1) / len(runs) * ((left - left.mean()) ** 2).sum())
+    ends = np.tanh(stats.t.interval(0.95, len(runs) - 1, z(trained), stderr))
+    assert (found.partial_low, found.partial_high) == pytest.approx(ends, rel=EXACT)
+    raw = stats.spearmanr(trained.text - trained.before, trained.change).statistic
+    assert found.rank_correlation == pytest.approx(raw, rel=EXACT)
+
+
+def test_quality_within_a_round(trained):
+    """The same within an experiment's round, and its null: texts of other runs and slots.
+
+    A permutation is one for all rounds. Raw correlations with permuted texts are the coupling.
+    """
+    found = regimes.regimes(trained, seed=1, resamples=1000)
+    strata = trained.experiment.str.split(".").str[0] + trained.generation.astype(str)
+    text = trained.text.to_numpy()
+    within = partial(text, trained, strata)
+    assert found.within == pytest.approx(within, rel=EXACT)
+    at = trained.reset_index().set_index(["experiment", "generation", "member"])["index"]
+    rng, as_far, coupling, draws = np.random.default_rng(4), 0, [], 600
+    for _ in range(draws):
+        source = np.empty(len(trained), int)
+        for size in (2, 4):
+            runs = rng.permutation(3)
+            for r in range(3):
+                slots = rng.permutation(size)
+                for g, m in product(range(1, 5), range(size)):
+                    given = at[f"m{size}.s{runs[r]}", g, slots[m]]
+                    source[at[f"m{size}.s{r}", g, m]] = given
+        as_far += abs(partial(text[source], trained, strata)) >= abs(within)
+        delta = text[source] - trained.before
+        coupling.append(stats.spearmanr(delta, trained.change).statistic)
+    share = as_far / draws
+    near = 4 * ((share * (1 - share) + 1 / draws) * (1 / draws + 1 / 1000)) ** 0.5  # 4 errors
+    assert near < RESAMPLED
+    assert found.permutation_p == pytest.approx(share, abs=near)
+    near = 4 * np.std(coupling) * (1 / draws + 1 / 1000) ** 0.5
+    assert found.rank_correlation_null == pytest.approx(np.mean(coupling), abs=near)
+    assert 0.3 < found.rank_correlation_null < found.rank_correlation
+    low, high = np.quantile(coupling, [0.025, 0.975])
+    ends = (found.rank_correlation_null_low, found.rank_correlation_null_high)
+    assert ends == pytest.approx((low, high), abs=RESAMPLED * (high - low))
+
+
+def test_blocks_that_a_founder_has_read(study_b, tmp_path):
+    """n = N / M: member m reads part m of the shuffled blocks, and its segment is measured."""
+    tokens = np.arange(50 * 4, dtype=np.uint16).reshape(50, 4)
+    tokens.tofile(tmp_path / "train.bin")
+    about = {"context_tokens": 4, "dtype": "uint16", "eos_id": 0, "blocks": 50, "tokens": 200}
+    (tmp_path / "train.json").write_text(json.dumps(about), encoding="utf-8")
+    parts = json.dumps([7, "slices"], separators=(",", ":"))
+    seed = int(hashlib.sha256(parts.encode()).hexdigest()[:16], 16) // 2
+    order = np.random.default_rng(seed).permutation(50)[:40]
+    for members in (1, 2, 4):
+        spec = {"pool": "p", "tokens": 160, "segments": "distinct", "num_segments": members}
+        for m in range(members):
+            path, numbers = tmp_path / "segment.bin", tmp_path / "segment.parquet"
+            segments.cut(tmp_path / "train.bin", spec, m, 7, path, numbers)
+            mine = order[m * 40 // members : (m + 1) * 40 // members]
+            assert np.array_equal(np.fromfile(path, np.uint16).reshape(-1, 4), tokens[mine])
+            assert pd.read_parquet(numbers).block.tolist() == mine.tolist()
+    entry = {"corpus": "own", "split": "segment"}
+    for place, pool in (("founders/opt4", "opt4"), ("opt_m4/gen2", "opt4")):
+        path = measuring.measured_text(study_b, place, 3, entry)
+        read = [one for paths in founder_inputs(study_b, pool, 3).values() for one in paths]
+        assert path in read and path.endswith("segments/opt4/member3.bin")
 
 
 def test_distance_of_bigrams():

@@ -32,7 +32,7 @@ def test_one_prompt_over_generations(study_a, target):
     generations = list(shown.get(target, range(GENERATIONS)))
     assert sorted(rows.generation.unique()) == generations
     for g in generations:
-        best = int(correct(study_a, "mmlu", g, "mmlu").mean(axis=1).argmax())
+        best = int(correct(study_a, "mmlu", g, "mmlu", "selecting").mean(axis=1).argmax())
         for role, name, m in (("population", "mmlu", best), ("line", "line.s42", 0)):
             texts = pd.read_parquet(made.folder(study_a, name, g, m) / "samples.parquet")
             expected = texts[texts.prompt_id == SHOWN[target]].completion.iloc[0]

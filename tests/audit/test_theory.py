@@ -5,11 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from scipy import integrate, optimize, special, stats
 
 from pollination.analysis.theory import bound, tables
 from pollination.analysis.theory.gaussian import Setting, distance, simulate
-from pollination.figures import drawing
+from pollination.figures import drawing, style
+from tests.audit import made
 from tests.audit.made import CSV, EXACT, QUADRATURE, SAMPLED
 
 THEORY = {
@@ -73,7 +75,7 @@ def test_summary_of_all_runs(simulated, role, k):
 
     The counts of own runs below a quantile are binomial.
     """
-    _, summary = simulated
+    _, summary, _ = simulated
     path = recursion(20, k, 12, 4000, seed=3)
     for g in (1, 6, 12):
         mean, sd = path[g][0][:, 0], np.sqrt(path[g][1][:, 0, 0])
@@ -121,7 +123,7 @@ def test_distance_of_gaussians():
 
 def test_paths_of_runs(simulated, tmp_path):
     """Figure 11: each shown run, and W2 from its mean and standard deviation."""
-    paths, summary = simulated
+    paths, summary, _ = simulated
     expected = paths["mean"] ** 2 + (paths["sd"] - 1) ** 2
     assert paths.w2.to_numpy() == pytest.approx(expected.to_numpy(), rel=EXACT, abs=EXACT)
     assert paths.groupby("role").run.nunique().tolist() == [3, 3]
@@ -137,6 +139,51 @@ def test_paths_of_runs(simulated, tmp_path):
     for row in csv.itertuples():
         value = first.loc[(row.role, row.generation), row.quantity]
         assert row.one_run == pytest.approx(value, rel=CSV, abs=EXACT)
+
+
+def test_windows_of_all_runs():
+    """Mean squared W2 of every run in parts of its path; the claims read them, drawn or not."""
+    paths, _, windows = tables.recursion(THEORY | {"generations": 80, "runs": 6, "shown": 6})
+    expected = made.windows(paths).set_index(["role", "run"])
+    found = windows.set_index(["role", "run"])[expected.columns]
+    assert found.sort_index().to_numpy() == pytest.approx(
+        expected.sort_index().to_numpy(), rel=EXACT
+    )
+    _, _, of_all = tables.recursion(THEORY)
+    assert of_all.groupby("role").run.nunique().tolist() == [THEORY["runs"]] * 2
+
+
+def test_colours_of_the_runs(simulated, tmp_path, monkeypatch):
+    """Figure 11 of the paper: evolution is red, the single line is blue."""
+    paths, summary, _ = simulated
+    kept = []
+    monkeypatch.setattr(style, "save", lambda figure, rows, out: kept.append(figure))
+    files = {"table": tmp_path / "r.parquet", "summary": tmp_path / "s.parquet"}
+    paths.to_parquet(files["table"], index=False)
+    summary.to_parquet(files["summary"], index=False)
+    drawing("theory_runs").draw(files, tmp_path / "runs")
+    first = paths[paths.run == 0]
+    for role, path in first.groupby("role"):
+        (line,) = (
+            line
+            for line in kept[0].axes[0].lines
+            if np.array_equal(path.sort_values("generation")["mean"], line.get_ydata())
+        )
+        red, _, blue = to_rgb(line.get_color())
+        assert (red > blue) == (role == "evolution")
+
+
+def test_figure_of_the_sensitivity(tmp_path):
+    """The target's CSV: W2 and collapsed runs of every n and K, as simulated."""
+    found = tables.sensitivity(THEORY)
+    table = tmp_path / "sensitivity.parquet"
+    found.to_parquet(table, index=False)
+    drawing("theory_sensitivity").draw({"table": table}, tmp_path / "s")
+    csv = pd.read_csv(tmp_path / "s.csv").set_index(["n", "k"])
+    mine = found[found.axis == "n"].set_index(["n", "k"])
+    assert len(csv) == len(mine) == 4
+    for column in ("w2_median", "w2_q25", "w2_q75", "sd_median", "collapsed"):
+        assert csv.loc[mine.index, column].to_numpy() == pytest.approx(mine[column], rel=CSV)
 
 
 def test_sensitivity_to_samples_and_estimators():

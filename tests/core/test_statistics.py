@@ -45,50 +45,6 @@ def test_results_do_not_depend_on_how_draws_are_chunked(monkeypatch):
     )
 
 
-def test_common_difficulty_of_questions_cancels_in_a_difference():
-    difficulty = np.random.default_rng(0).random(200)
-    a, b = np.stack([difficulty] * 4) + 0.1, np.stack([difficulty] * 3)
-    interval = statistics.difference_interval(a, b, seed=0, resamples=500)
-    assert interval["mean"] == pytest.approx(0.1)
-    assert interval["stderr"] < 1e-12
-
-
-def test_paired_groups_are_drawn_together():
-    skill = np.array([[0.1], [0.5], [0.9]])
-    assert (
-        statistics.difference_interval(skill - 0.2, skill, 0, paired=True, resamples=500)["stderr"]
-        < 1e-12
-    )
-    assert (
-        statistics.difference_interval(skill - 0.2, skill, 0, paired=False, resamples=500)["stderr"]
-        > 0.1
-    )
-
-
-def test_change_difference_covers_the_truth_about_as_often_as_it_says():
-    generator, covered, runs = np.random.default_rng(5), 0, 150
-
-    def answers(p, groups):
-        return generator.random((groups, 60)) < p
-
-    for run in range(runs):
-        population, line = (answers(0.8, 12), answers(0.7, 12)), (answers(0.8, 8), answers(0.5, 8))
-        interval = statistics.change_difference(population, line, seed=run, resamples=300)
-        covered += interval["low"] <= 0.2 <= interval["high"]
-    assert covered / runs > 0.9
-
-
-def test_change_difference_names_misfitting_arrays():
-    with pytest.raises(ValueError, match="same questions"):
-        statistics.change_difference(
-            (np.ones((2, 3)), np.ones((2, 4))), (np.ones((2, 3)), np.ones((2, 3))), 0
-        )
-    with pytest.raises(ValueError, match="same groups"):
-        statistics.change_difference(
-            (np.ones((2, 3)), np.ones((2, 3))), (np.ones((2, 3)), np.ones((3, 3))), 0
-        )
-
-
 def test_wilson_interval():
     assert statistics.wilson_interval(5, 10) == pytest.approx(
         (0.2366, 0.7634), abs=1e-4

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pollination.analysis.claims.judge import judge
 from pollination.analysis.degeneration import KINDS, Span
 from pollination.analysis.run import Run
 from pollination.analysis.saturation import Limit, limit
@@ -21,6 +22,7 @@ from pollination.data.microworld import expected_distinct_facts
 from pollination.evolution.selection import select
 from pollination.figures import continuations, difference, drawing, page, semantics
 from pollination.plan import layout, report
+from pollination.plan.claims import claim_config
 from pollination.plan.config.resolve import resolve
 from pollination.plan.embedding import embedded_groups, embedded_places
 from pollination.plan.figures import FIGURES
@@ -330,8 +332,9 @@ def test_accuracy_marks_parents_and_knows_chance(plan):
     assert len(founders) == 4 + 1  # three replicates of the line share one founder
 
 
-def test_difference_finds_what_was_put_in(plan):
+def test_difference_finds_what_was_put_in(tmp_path):
     """Members lose 20 points, the line 52, and nats accordingly: significant, right signs."""
+    plan = invent(tmp_path, seeds=(1, 2, 3, 4, 5, 6), line_seeds=(1, 2, 3, 4, 5, 6))
     _, rows = draw("difference", plan)
     found = {(r["measure"], r["comparison"]): r for r in rows}
     change = found["knowledge, accuracy", "change of population"]
@@ -340,7 +343,8 @@ def test_difference_finds_what_was_put_in(plan):
     assert (
         20 < float(end["mean"]) < 42
         and end["verdict"] == "population higher"
-        and end["models"] == "4"
+        and end["models"] == "24"
+        and (end["replicates"], end["variance_between_runs"]) == ("6", "own")
     )
     assert found["world/test, excess nats", "population minus line"]["verdict"] == "line higher"
     assert end["sentence"].startswith(
@@ -352,28 +356,64 @@ def test_difference_finds_what_was_put_in(plan):
         in found["world/test, excess nats", "population minus line"]["sentence"]
     )
 
-    def score(name: str, m: int) -> dict:
-        scores = artifacts.read_json(f"{layout.member_folder(plan, name, 4, m)}/scores.json")
-        return scores["perplexity"]["world/test"]
+    def excess(role: str, members: int) -> float:
+        paths = [
+            f"{layout.member_folder(plan, name, 4, m)}/scores.json"
+            for name in plan.config["figures"][role]
+            for m in range(members)
+        ]
+        texts = [artifacts.read_json(path)["perplexity"]["world/test"] for path in paths]
+        return float(np.mean([text["excess_nats_per_token"] for text in texts]))
 
-    members = np.mean([score("population", m)["excess_nats_per_token"] for m in range(4)])
-    lines = np.mean(
-        [score(name, 0)["excess_nats_per_token"] for name in ("line.s42", "line.s123", "line.s456")]
-    )
     assert float(
         found["world/test, excess nats", "population minus line"]["mean"]
-    ) == pytest.approx(members - lines, rel=1e-4)
+    ) == pytest.approx(excess("population", 4) - excess("line", 1), rel=1e-4)
+
+
+def test_difference_and_claims_have_the_same_intervals(plan):
+    """One population beside three lines: it borrows, and members are not units."""
+    _, rows = draw("difference", plan)
+    part = Plan(as_read(claim_config(plan)), plan.results)
+    judged = {(row["id"], row["tested_on"]): row for row in judge(Run(part))}
+    for claim, comparison, sign in (
+        ("population_over_line", "population minus line", 1),
+        ("population_holds", "change of population", 1),
+        ("line_collapses", "change of line", -1),
+    ):
+        one = judged[claim, "knowledge"]
+        (row,) = [
+            row
+            for row in rows
+            if (row["measure"], row["comparison"]) == ("knowledge, accuracy", comparison)
+        ]
+        assert float(row["mean"]) == pytest.approx(sign * one["estimate"], rel=1e-5)
+        near = 0.1 * (one["high"] - one["low"])  # other random numbers
+        found = sorted(sign * float(row[key]) for key in ("low", "high"))
+        assert found == pytest.approx([one["low"], one["high"]], abs=near)
+        assert row["variance_between_runs"] == one["variance_between_runs"]
+
+
+def test_a_difference_between_runs_that_were_not_repeated_is_undecided(tmp_path):
+    """One line of 52 points lost, measured once: the CSV, the verdict and the sentence say so."""
+    _, rows = draw("difference", invent(tmp_path, line_seeds=(42,)))
+    assert {row["verdict"] for row in rows} == {"undecided"}
+    assert {row["variance_between_runs"] for row in rows} == {"unknown"}
+    fall = next(row for row in rows if row["comparison"] == "change of line")
+    assert float(fall["high"]) < 0
+    assert "the variance between runs is unknown" in fall["sentence"]
+    assert {row["measure"] for row in rows} >= {"world/test, excess nats"}
 
 
 def test_the_difference_between_equal_models_is_not_significant(tmp_path):
-    plan = invent(tmp_path, line_seeds=(42,), generations=1, population=1)
-    roles = plan.config["figures"] | {"population": ["line.s42"], "line": ["line.s42"]}
+    plan = invent(tmp_path, population=1, seeds=(42, 123, 456))
+    lines = plan.config["figures"]["line"]
+    roles = plan.config["figures"] | {"population": lines}
     _, rows = draw("difference", Plan(plan.config | {"figures": roles}, plan.results))
     ends = [r for r in rows if r["comparison"] == "population minus line"]
     assert {r["verdict"] for r in ends} == {"not significant"}
-    assert ends[0]["sentence"] == (
-        "knowledge, accuracy: in generation 0 the difference between population and single line is "
-        "not significant (+0.0 points, 95 % confidence interval +0.0 to +0.0)."
+    assert ends[0]["sentence"].startswith(
+        "knowledge, accuracy: in generation 4 the difference between population and single line is "
+        "not significant (+0.0 points, 95 % confidence interval -"
     )
 
 
@@ -382,6 +422,7 @@ def test_a_saturated_measure_is_reported_as_saturated():
     assert limit([0, 0], 5) == Limit("saturated", 0.0, exact=True)
     assert limit([100, 80], 5) is None
     row = {"mean": 0.0, "low": 0.0, "high": 0.0, "unit": difference.POINTS}
+    row["variance_between_runs"] = "own"
     for measure, comparison, level, said in (
         (
             "mmlu, accuracy",
@@ -415,6 +456,7 @@ def test_a_nearly_saturated_measure_and_one_at_chance_are_reported_as_such():
     assert limit([22.4, 27.6], 1000, 0.25) == Limit("at chance", 0.25)
     assert limit([25.0, 27.8], 1000, 0.25) is None and limit([0.1, 0.2], 1000, 0.25) is None
     row = {"mean": 0.3, "low": 0.1, "high": 0.5, "unit": difference.POINTS}
+    row["variance_between_runs"] = "own"
     row |= {"measure": "mmlu, accuracy", "comparison": "change of line"}
     nearly, guessing = Limit("saturated", 1.0), Limit("at chance", 0.25)
     assert difference.sentence(row, 4, nearly) == (

@@ -35,6 +35,8 @@ class Side:
     """() or (K,): minimum standard deviation between runs; three runs at 100 % may still differ."""
     founders: int = 0
     """Number of founders that all replicates share; 0: each replicate has its own founders."""
+    founder_pool: str = ""
+    """The pool of these founders. Sides of one pool share the error of `founder_sd`."""
     founder_sd: float | np.ndarray = 0.0
     """() or (K,): standard deviation of the statistics between `founder_df` + 1 founders."""
     founder_df: int = 1
@@ -102,12 +104,13 @@ def draw(
     replicated += [(side, of_replicates(side)) for side in donors]
     full, known = questions.copy(), np.ones(point.shape[1], dtype=bool)
     sources: list[str] = []
-    chi: dict[str, np.ndarray] = {}  # all users of a variance estimate share its error
+    # all users of a variance estimate (of a donor's runs, of a pool's founders) share its error
+    chi: dict[tuple[str, str], np.ndarray] = {}
 
-    def root(name: str, degrees: int) -> np.ndarray:
-        if name not in chi:
-            chi[name] = np.sqrt(generator.chisquare(degrees, draws) / degrees)
-        return chi[name][:, None]
+    def root(kind: str, name: str, degrees: int) -> np.ndarray:
+        if (kind, name) not in chi:
+            chi[kind, name] = np.sqrt(generator.chisquare(degrees, draws) / degrees)
+        return chi[kind, name][:, None]
 
     for place, side in enumerate(sides):
         source = _source(side, replicated, point.shape[1])
@@ -121,12 +124,12 @@ def draw(
         weights = generator.standard_normal((draws, len(values))) / np.sqrt(
             (len(values) - 1) * side.replicates
         )
-        full[:, place] += weights @ deviations / root(donor.label, len(values) - 1)
+        full[:, place] += weights @ deviations / root("runs", donor.label, len(values) - 1)
         if side.founders:
             spread = side.founder_sd / np.sqrt(side.founders)
-            full[:, place] += (
-                spread * generator.standard_normal((draws, 1)) / root("founders", side.founder_df)
-            )
+            error = root("founders", side.founder_pool, side.founder_df)
+            # independent even in one pool: a founder need not shift both sides equally
+            full[:, place] += spread * generator.standard_normal((draws, 1)) / error
     variance = f"borrowed from {', '.join(sources)}" if sources else "own"
     return Draws(point, questions, full, counted, variance, known)
 

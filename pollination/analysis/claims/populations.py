@@ -4,6 +4,7 @@ The unit is the run: members are averaged, not counted as units.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -38,13 +39,20 @@ class Accuracies:
         """Return (Q,): 100 for a correct answer, in the order of questions."""
         return 100.0 * self.run.part(folder, task, self.half)
 
-    def mean(self, name: str, generation: int, task: str) -> np.ndarray:
-        """Return (Q,): the mean over members."""
-        size = self.plan.experiment(name)["population"]
+    def floor(self, task: str, questions: int) -> float:
+        """Return the least standard deviation between runs: one answer."""
+        return 100.0 / questions
+
+    def slots(self, label: str, name: str, generation: int) -> Sequence[int]:
+        """Return the members that a side averages."""
+        return range(self.plan.experiment(name)["population"])
+
+    def mean(self, label: str, name: str, generation: int, task: str) -> np.ndarray:
+        """Return (Q,): the mean over the side's members."""
         return np.mean(
             [
                 self.member(layout.member_folder(self.plan, name, generation, m), task)
-                for m in range(size)
+                for m in self.slots(label, name, generation)
             ],
             axis=0,
         )
@@ -52,19 +60,25 @@ class Accuracies:
     def side(self, label: str, names: list[str], task: str, generations: Sequence[int]) -> Side:
         """Return the replicates `names` in these generations, the first of which is 0."""
         values = np.stack(
-            [np.stack([self.mean(name, g, task) for g in generations]) for name in names]
+            [np.stack([self.mean(label, name, g, task) for g in generations]) for name in names]
         )
-        size, questions = self.plan.experiment(names[0])["population"], values.shape[2]
-        # one answer, except in generation 0, which all replicates share
+        # except in generation 0, which all replicates share
         later = np.array([float(g > 0) for g in generations])
-        floor = later * 100.0 / questions
-        side = Side(label, size, [(1.0, values)], floor=floor)
+        floor = later * self.floor(task, values.shape[2])
+        size = self.plan.experiment(names[0])["population"]
+        side = Side(label, size, [(1.0, values)], floor)
         pools = {place_of(self.plan, name, 0) for name in names}
         spread = self.founder_spread(names[0], task)
         if (len(names) > 1 and len(pools) == len(names)) or spread is None:
             return side
         sd, degrees = spread
-        return Side(label, size, side.parts, floor, size, np.maximum(later * sd, floor), degrees)
+        return replace(
+            side,
+            founders=len(self.slots(label, names[0], generations[-1])),
+            founder_pool=place_of(self.plan, names[0], 0),
+            founder_sd=np.maximum(later * sd, floor),
+            founder_df=degrees,
+        )
 
     def founder_spread(self, name: str, task: str) -> tuple[float, int] | None:
         """Return (standard deviation, degrees of freedom) of founders in the largest population."""
@@ -112,11 +126,12 @@ class Accuracies:
 
     def draws(self, task: str, sides: dict[str, list[str]], donors: dict[str, list[str]]) -> Draws:
         last = self.last(*sides.values(), *donors.values())
-        return self._draw(task, sides, donors, (0, last))
+        return self.draw(task, sides, donors, (0, last))
 
-    def _draw(
+    def draw(
         self, task: str, sides: dict, donors: dict, generations: Sequence[int], use: str = "claims"
     ) -> Draws:
+        """Draw {label: replicates} in these generations; `donors` lend their variance."""
         drawn, lenders = (
             [self.side(label, names, task, generations) for label, names in group.items()]
             for group in (sides, donors)
@@ -136,7 +151,7 @@ class Accuracies:
         reaching = {
             label: group for label, group in donors.items() if self.last(group) >= generations[-1]
         }
-        drawn = self._draw(task, {label: names}, reaching, generations, "band")
+        drawn = self.draw(task, {label: names}, reaching, generations, "band")
         full = drawn.questions if drawn.full is None else drawn.full
         values = np.where(drawn.known, full[:, 0], drawn.questions[:, 0])
         low, high = np.clip(np.quantile(values, [0.025, 0.975], axis=0) / 100, 0.0, 1.0)
@@ -175,7 +190,7 @@ def line_falls(claim: Claim, run: Run, role: dict, accuracies: Accuracies) -> li
     findings = []
     for instance, task, _, _ in _about(claim, run, accuracies.benchmarks(role)):
         note = _note(accuracies, line)
-        findings.append(_finding(accuracies, task, {"line": line}, {}, _fall, instance, note))
+        findings.append(_finding(accuracies, task, {"line": line}, {}, fall, instance, note))
     return findings
 
 
@@ -187,7 +202,7 @@ def population_changes(
         if why := _needs_change(accuracies, names):
             return why
         sides, note = {"population": names}, _note(accuracies, names, selects)
-        findings.append(_finding(accuracies, task, sides, _line(run), _rise, instance, note))
+        findings.append(_finding(accuracies, task, sides, _line(run), rise, instance, note))
     if not findings:
         return f"no benchmark of the run is {' or '.join(claim.only)}; {_preset(claim)} has them"
     return findings
@@ -266,7 +281,7 @@ def _above(
     """Test the last accuracy of `upper` (label, replicates) minus that of `lower`."""
     notes = dict.fromkeys((_note(accuracies, upper[1], selects), _note(accuracies, lower[1])))
     note = _joined(*notes)
-    return _finding(accuracies, task, dict([upper, lower]), donors, _lead, instance, note)
+    return _finding(accuracies, task, dict([upper, lower]), donors, lead, instance, note)
 
 
 def _finding(
@@ -290,8 +305,11 @@ def _finding(
         other = Accuracies(accuracies.run, SELECTING)
         last = accuracies.last(*sides.values(), *donors.values())
         means = [
-            [np.mean([other.mean(name, g, task).mean() for name in names]) for g in (0, last)]
-            for names in sides.values()
+            [
+                np.mean([other.mean(label, name, g, task).mean() for name in names])
+                for g in (0, last)
+            ]
+            for label, names in sides.items()
         ]
         biased = float(function(np.array([means]))[0])
         said = f"on the questions that select parents, as in study A: {biased:.1f}"
@@ -299,15 +317,15 @@ def _finding(
     return measure(drawn, function, instance, [LAST], note=note, selecting_estimate=biased)
 
 
-def _fall(x: np.ndarray) -> np.ndarray:
+def fall(x: np.ndarray) -> np.ndarray:
     return x[:, 0, FIRST] - x[:, 0, LAST]
 
 
-def _rise(x: np.ndarray) -> np.ndarray:
+def rise(x: np.ndarray) -> np.ndarray:
     return x[:, 0, LAST] - x[:, 0, FIRST]
 
 
-def _lead(x: np.ndarray) -> np.ndarray:
+def lead(x: np.ndarray) -> np.ndarray:
     return x[:, 0, LAST] - x[:, 1, LAST]
 
 
