@@ -26,7 +26,7 @@ PARTS = {
     "member": ("member{}", "deal{}"),
     "gen": ("gen{}",),
     "rank": ("parent{}", "synthetic{}"),
-    "shard": ("shard{}.run.json",),
+    "shard": ("shard{}",),
 }
 
 
@@ -101,7 +101,7 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
 
 def _in_place(record: dict, path: Path) -> bool:
     """Return whether a record is where its job writes it, and not in an exchanged folder."""
-    text, parts = path.as_posix(), set(path.parts)
+    text, parts = path.as_posix(), {name.removesuffix(".run.json") for name in path.parts}
     for key, value in record["wildcards"].items():
         if key in PARTS:
             if not parts & {form.format(value) for form in PARTS[key]}:
