@@ -430,7 +430,9 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path, change, message):
 def test_a_column_that_only_the_templates_functions_read_is_named(tmp_path):
     artifacts.write_table(
         tmp_path / "v.parquet",
-        pd.DataFrame({"sentence": ["Ann ran as _ hid ."], "option1": ["Ann"], "answer": ["1"]}),
+        pd.DataFrame(
+            {"sentence": ["Ann ran as _ hid ."] * 2, "option1": ["Ann"] * 2, "answer": ["1"] * 2}
+        ),
     )
     spec = {
         "kind": "lm_eval",
