@@ -47,7 +47,7 @@ def test_each_pair_of_operators_is_planned_or_refused(tmp_path, weights, text, s
     assert any("/parent" in path for path in given["weights"]) == hands_on_weights(
         p.experiment("e")
     )
-    assert ("human" in given) == TEXTS[text].is_human
+    assert ("segment" in given) == TEXTS[text].is_human
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
