@@ -171,7 +171,8 @@ def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, strata: np.ndarray
     basis = u[:, size > size[0] * TIE]
     rest_x, rest_y = (values - (values @ basis) @ basis.T for values in (x, y))
     free = len(y) - basis.shape[1] > 1
-    return _correlation(rest_x, rest_y, x.std() * TIE if free else np.inf)
+    # the rest of ranks without spread is rounding
+    return _correlation(rest_x, rest_y, max(x.std(), 1.0) * TIE if free else np.inf)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, least: float = 0.0) -> np.ndarray:

@@ -95,7 +95,7 @@ def rounds_measured(run: Run, entry: dict[str, list[str]], text: str) -> list[in
 
     def measured(name: str, t: int) -> bool:
         folder = layout.member_folder(run.plan, name, t, 0)
-        corpora = test_corpora(run.plan, name, 0, corpus)
+        corpora = test_corpora(run.plan, name, 0, corpus, split)
         return all(run.measured(folder, measured_on, split) for _, measured_on in corpora)
 
     return [t for t in _rounds(run, names) if all(measured(name, t) for name in names)]
@@ -128,7 +128,7 @@ def read(
     def members(name: str, slot: str) -> list[tuple[int, str, str]]:
         """Return (member, its test corpus, the name of this corpus in the scores)."""
         slots = [int(slot)] if slot else range(run.plan.experiment(name)["population"])
-        return [(m, *two) for m in slots for two in test_corpora(run.plan, name, m, corpus)]
+        return [(m, *two) for m in slots for two in test_corpora(run.plan, name, m, corpus, split)]
 
     entries = []
     for label, part in parts.items():

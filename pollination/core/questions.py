@@ -30,7 +30,8 @@ def selecting_half(seed: int, task: str, doc_ids: np.ndarray, split: str = "half
     """Return (questions,) booleans: which questions select parents, in the order of `doc_ids`.
 
     It is a seeded random half of the questions, rounded down, whatever the order of the rows. With
-    `split` "none" it is every question.
+    `split` "half of NAME" it is the half that task NAME has for these questions; with "none" it is
+    every question.
     ValueError: there are fewer than two questions, or a doc_id occurs twice.
     """
     if split == "none":
@@ -43,7 +44,8 @@ def selecting_half(seed: int, task: str, doc_ids: np.ndarray, split: str = "half
             f"tasks.{task}.split: 'half' needs at least 2 questions, but the benchmark has "
             f"{len(known)}; allowed: none; set split: none, or ask more questions"
         )
-    order = np.random.default_rng(derive_seed(seed, "split", task)).permutation(len(known))
+    name = split.removeprefix("half").removeprefix(" of ") or task
+    order = np.random.default_rng(derive_seed(seed, "split", name)).permutation(len(known))
     return np.isin(doc_ids, known[order[: len(known) // 2]])
 
 

@@ -132,7 +132,7 @@ def reported(answers: list[Answers], parents: list[int], split: str) -> dict:
 
 
 def winners_curse(answers: list[Answers], parents: list[int]) -> dict:
-    """Return {gap, stderr}: by how much the selecting half flatters the parents.
+    """Return {gap, stderr}: by how much the parents' accuracy on the selecting half is too high.
 
     `gap` is the parents' mean accuracy on the selecting half minus that on the reporting half. The
     same difference for all members is subtracted, so the halves' difficulty cancels. The standard

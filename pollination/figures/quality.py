@@ -53,7 +53,7 @@ def draw(run: Run, out: Path) -> None:
         said, columns = f"{what}: founders only", dict.fromkeys(STATISTICS, float("nan"))
         if len(children):
             # the distances of texts less the floor, where the panel subtracts it
-            tested = children.assign(text=children.delta + children.before)
+            tested = children.assign(text=children.text - children.corrected * children.text_floor)
             statistics = regimes(tested, derive_seed("quality", distance))
             draw_panel(axis, children, experiments, statistics)
             said, columns = title(statistics, what), asdict(statistics)

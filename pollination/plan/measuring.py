@@ -88,16 +88,18 @@ def evaluated_model(plan: Plan, place: str, member: int) -> dict[str, str | list
     return {"weights": weights, "model": others}
 
 
-def test_corpora(plan: Plan, name: str, member: int, corpus: str) -> list[tuple[str, str]]:
+def test_corpora(
+    plan: Plan, name: str, member: int, corpus: str, split: str
+) -> list[tuple[str, str]]:
     """Return (corpus, its name in the scores) of each text that a member's `corpus` stands for.
 
     `own` stands for the member's corpus; if that is a union, for each corpus that it joins, so that
-    none of them counts more because it is longer.
+    none of them counts more because it is longer. A segment is one text of the member's founder.
     """
     if corpus != OWN:
         return [(corpus, corpus)]
     own = corpus_of(plan, place_of(plan, name, 0), member)
-    parts = joined_corpora(plan.config.get("corpora", {}), own)
+    parts = () if split == SEGMENT else joined_corpora(plan.config.get("corpora", {}), own)
     return [(part, part) for part in parts] or [(own, OWN)]
 
 

@@ -98,6 +98,9 @@ def test_without_another_text_in_the_round_there_is_no_test():
     rows = trainings(0, sizes=(4,), replicates=1)
     rows["text"] = rows.generation * 0.1
     assert np.isnan(regimes(rows, 0, resamples=20).permutation_p)
+    rows["text"] = 1.0  # no rank: what is left of it is rounding
+    constant = regimes(rows, 0, resamples=20)
+    assert np.isnan([constant.partial, constant.within]).all()
     rows["text"] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         regimes(rows, 0)

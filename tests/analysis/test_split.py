@@ -14,7 +14,7 @@ from pollination.core.questions import read_answers, scored, selecting_half
 from pollination.core.seeds import derive_seed
 from pollination.evolution.selection import select
 from pollination.plan import layout
-from pollination.plan.config.resolve import resolve
+from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.inputs import selection_settings, task_settings
 from pollination.plan.layout import member_files
 from pollination.plan.plan import Plan
@@ -195,6 +195,19 @@ def test_only_benchmarks_that_may_select_are_divided(tmp_path):
     assert splits(own) == {"knowledge": "half", "social": "half"}  # an own rule sees both
     part = Plan(as_read(figure_config(own, "accuracy")), own.results)
     assert splits(part) == splits(own) and part.config["evaluation_seed"] == 1234
+
+
+def test_two_tasks_on_one_benchmark_have_the_same_halves(tmp_path):
+    """Another number of examples is not another question."""
+    raw = settings(tasks=("knowledge", "social"), text_measured=False)
+    raw["tasks"]["more_shots"] = raw["tasks"]["knowledge"] | {"num_fewshot": 2}
+    divided = splits(Plan(resolve(raw), "r"))
+    assert divided == {"knowledge": "half", "more_shots": "half of knowledge"}
+    halves = [selecting_half(1234, task, np.arange(50), divided[task]) for task in divided]
+    assert (halves[0] == halves[1]).all() and 0 < halves[0].sum() < 50
+    raw["tasks"]["more_shots"]["questions"] = 20
+    with pytest.raises(ConfigError, match="tasks.more_shots.questions: 20 differs from"):
+        resolve(raw)
 
 
 def test_an_own_rule_cannot_see_the_reporting_half(tmp_path):

@@ -317,10 +317,19 @@ def test_a_model_on_two_corpora_must_be_measured_on_each():
         {"corpus": name, "founders": ["f1"]} for name in ("world", "b")
     ]
     plan = Plan(resolve(raw), "r")
-    found = {name: measuring.test_corpora(plan, name, 0, "own") for name in ("m1.s1", "m2")}
+
+    def found_in(plan, name, split="test"):
+        return measuring.test_corpora(plan, name, 0, "own", split)
+
+    found = {name: found_in(plan, name) for name in ("m1.s1", "m2")}
     assert found == {"m1.s1": [("world", "world"), ("b", "b")], "m2": [("world", "own")]}
     part = Plan(as_read(report.figure_config(plan, "comparisons")), "r")
-    assert measuring.test_corpora(part, "m1.s1", 0, "own") == found["m1.s1"]
+    assert found_in(part, "m1.s1") == found["m1.s1"]
+    assert found_in(plan, "m1.s1", "segment") == [("both", "own")]  # one text, not two
+    raw["evaluate"]["perplexity"].append({"corpus": "own", "split": "train", "generations": [1]})
+    raw["figures"]["distribution_text"] = "own/train"
+    with pytest.raises(ConfigError, match="it is not measured on world/train in generation 1; add"):
+        resolve(raw)
 
 
 def test_the_theory_has_the_colours_of_each_figure():

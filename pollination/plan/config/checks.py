@@ -8,6 +8,7 @@ from typing import Any
 from pollination.plan.config.userfiles import check_form
 from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed, nearest
 from pollination.plan.corpora import CORPUS_KINDS
+from pollination.plan.splits import same_benchmark
 
 NEEDS = {  # keys that each kind of task and tokenizer needs
     "tasks": {"microworld": ["corpus", "benchmark"], "lm_eval": ["template"]},
@@ -239,6 +240,20 @@ def check_segment(key: str, entry: dict, mistakes: list[str]) -> None:
             f"{key}.generations: -1 is not possible with split: segment, because the untouched "
             "pretrained model has read no segment; allowed: 0 and above, or null; remove -1"
         )
+
+
+def check_splits(tasks: dict, mistakes: list[str]) -> None:
+    """Check that tasks on one benchmark, of which a half selects, ask the same questions."""
+    for same in same_benchmark(tasks):
+        first, *others = [task for task in same if tasks[task]["split"] != "none"] or [""]
+        for task in others:
+            asked, expected = (tasks[name]["questions"] for name in (task, first))
+            if asked != expected:
+                mistakes.append(
+                    f"tasks.{task}.questions: {asked} differs from {expected} of tasks.{first} on "
+                    "the same benchmark, so a question could select parents and be reported; set "
+                    "the same number, or split: none for both"
+                )
 
 
 def check_theory(theory: dict, mistakes: list[str]) -> None:

@@ -19,6 +19,7 @@ from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
     check_kinds,
     check_semantics,
+    check_splits,
     check_survey,
     check_synthetic,
     check_theory,
@@ -212,6 +213,7 @@ def resolve(raw: dict, source: str = "config") -> dict:
             config["experiments"] |= _replicates(name, experiment)
         _own_pools(config)
         check_size(config["experiments"], mistakes)
+        check_splits(config["tasks"], mistakes)
         check_text_of(config, mistakes)
         check_synthetic(config, mistakes)
         check_semantics(config, merged, mistakes)

@@ -1,5 +1,6 @@
 """Check and resolve `figures:`, which assigns experiments to the figures of the report."""
 
+from itertools import product
 from typing import Any
 
 from pollination.plan.config.checks import reference
@@ -134,7 +135,6 @@ def _check_unions(config: dict, roles: dict, mistakes: list[str]) -> None:
     Figures of ecosystems weight corpora equally. The text of the union cannot do that: a longer
     corpus has more blocks of it, and `max_tokens` can leave a later corpus out.
     """
-    corpus, _, split = (roles["text"] or "").partition("/")
     ecosystems = [roles["ecosystems"], roles["comparisons"]] + [
         role for target, role in roles["paper"].items() if TARGETS[target].needs == "ecosystems"
     ]
@@ -145,25 +145,32 @@ def _check_unions(config: dict, roles: dict, mistakes: list[str]) -> None:
         for names in entry.values()
         for name in names
     )
-    for name in players if corpus == OWN else ():
+    texts = dict.fromkeys((roles["text"], roles["distribution_text"]))
+    splits = [text.partition("/")[2] for text in texts if text and text.startswith(f"{OWN}/")]
+    for name, split in product(players, [split for split in splits if split != SEGMENT]):
         experiment = config["experiments"][name]
-        pool = experiment["founders"]
+        pool, every = experiment["founders"], set(range(experiment["generations"]))
+
+        def measured(corpus: str, pool=pool, split=split, every=every) -> set[int]:
+            return {
+                g
+                for one in config["evaluate"]["perplexity"]
+                if (one["corpus"], one["split"]) == (corpus, split)
+                and (one["founders"] is None or pool in one["founders"])
+                for g in (every if one["generations"] is None else one["generations"])
+            }
+
+        wanted = every if roles["text"] == f"{OWN}/{split}" else measured(OWN)
         for union in dict.fromkeys(listed(config["founders"][pool]["corpus"])):
             for part in joined_corpora(config["corpora"], union):
-                measured = {
-                    g
-                    for one in config["evaluate"]["perplexity"]
-                    if (one["corpus"], one["split"]) == (part, split)
-                    and (one["founders"] is None or pool in one["founders"])
-                    for g in (
-                        range(experiment["generations"])
-                        if one["generations"] is None
-                        else one["generations"]
-                    )
-                }
-                if not measured >= set(range(experiment["generations"])):
+                if missing := sorted(wanted - measured(part)):
+                    where = "every generation" if set(missing) == every else _generations(missing)
                     mistakes.append(
                         f"evaluate.perplexity: {name} is shown on its own corpus {union}, which "
-                        f"joins several, but it is not measured on {part}/{split} in every "
-                        f"generation; add {{corpus: {part}, split: {split}, founders: [{pool}]}}"
+                        f"joins several, but it is not measured on {part}/{split} in {where}; "
+                        f"add {{corpus: {part}, split: {split}, founders: [{pool}]}}"
                     )
+
+
+def _generations(numbers: list[int]) -> str:
+    return f"generation{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
