@@ -128,18 +128,22 @@ def training_rows(training: Training, tokenizer) -> list[tuple[list[Row], bool, 
         return [(_as_rows(training.own_segment()), False, 1.0)]
     rounds = [list(training.synthetic_rows(shards, tokenizer)) for shards in training.rounds]
     rows = [row for part in rounds for row in part]
-    if training.packed is None:
-        return [(rows, True, 1.0)]
-    human = TokenBlocks(training.packed)
-    eos_id = tokenizer.eos_token_id if training.separator == "eos" else None
-    blocks = [_tokens(part, eos_id) // human.context_tokens for part in rounds]
+
+    def blocks(part: list[Row], context_tokens: int) -> int:
+        eos_id = tokenizer.eos_token_id if training.separator == "eos" else None
+        return _tokens(part, eos_id) // context_tokens
+
     if training.accumulates:
         own = training.own_segment()
+        sizes = [blocks(part, own.context_tokens) for part in rounds]
         keeps_all = training.human["accumulate"] == "all"
-        share = 1.0 if keeps_all else blocks[-1] / (sum(blocks) + len(own))
+        share = 1.0 if keeps_all else sizes[-1] / (sum(sizes) + len(own))
         return [(rows, True, share), (_as_rows(own), False, share)]
-    fraction = training.human["fraction"]
-    drawn = replacements(blocks[0], len(human), fraction, training.human_seed)
+    if training.packed is None:
+        return [(rows, True, 1.0)]
+    human, fraction = TokenBlocks(training.packed), training.human["fraction"]
+    size = blocks(rows, human.context_tokens)
+    drawn = replacements(size, len(human), fraction, training.human_seed)
     human_rows = _as_rows(Subset(human, drawn[drawn >= 0]))
     return [(rows, True, 1 - fraction), (human_rows, False, 1.0)]
 

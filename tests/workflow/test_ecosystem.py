@@ -144,7 +144,7 @@ def test_the_untouched_model_is_measured_as_generation_minus_1(run):
     ]
     assert list(
         artifacts.read_json(run / "founders/families/member1/scores.json")["perplexity"]
-    ) == ["own/test", "world/train"]
+    ) == ["own/segment", "own/test", "world/train"]
     assert artifacts.digest(run / "models/student/model.safetensors") == artifacts.digest(
         run / "founders/teachers/member0/model.safetensors"
     )
