@@ -324,7 +324,7 @@ class Bench:
 
     def score(self) -> None:
         """Measure scoring: groups of eight share three quarters, like few-shot examples."""
-        from pollination.evaluation.prefix_tree import continuation_logprobs
+        from pollination.models.prefix_tree import continuation_logprobs
 
         size, generator = self.size, np.random.default_rng(2)
         vocabulary = size.model["vocab_size"]

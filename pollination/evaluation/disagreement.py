@@ -21,6 +21,7 @@ from pollination.data.corpora import read_documents
 from pollination.data.tokens import TokenBlocks
 from pollination.evaluation.perplexity import document_sequences
 from pollination.models import checkpoint
+from pollination.models.contract import RAGGED, contract_of
 from pollination.models.device import prepare
 
 LOGITS_BYTES = 2**31  # limit for the logits of a micro-batch, which has at least one sequence
@@ -47,7 +48,8 @@ def disagreement(
         )
     sums_B, pairs_MM = np.zeros((len(rows), 3)), np.zeros((size, size))
     bytes_per_token = size * members[0].get_input_embeddings().num_embeddings * 4
-    for indices in _micro_batches(counts, batch_size, bytes_per_token):
+    ragged = all(contract_of(model).allows(RAGGED) for model in members)
+    for indices in _micro_batches(counts, batch_size, bytes_per_token, ragged):
         ids_BT = pad_sequence(
             [torch.from_numpy(rows[i].astype(np.int64)) for i in indices], batch_first=True
         )
@@ -82,14 +84,20 @@ def disagreement(
 
 
 def _micro_batches(
-    counts: np.ndarray, batch_size: int, bytes_per_token: int
+    counts: np.ndarray, batch_size: int, bytes_per_token: int, ragged: bool
 ) -> Iterator[np.ndarray]:
-    """Yield indices of sequences of similar length, longest first, as many as the limit allows."""
+    """Yield indices of sequences of similar length, longest first, as many as the limit allows.
+
+    The length is equal unless `ragged`.
+    """
     order = np.argsort(-counts, kind="stable")
     while len(order) and counts[order[0]]:
         fit = max(1, min(batch_size, LOGITS_BYTES // (int(counts[order[0]]) * bytes_per_token)))
-        yield order[:fit]
-        order = order[fit:]
+        chosen = order[:fit]
+        if not ragged:
+            chosen = chosen[counts[chosen] == counts[chosen[0]]]
+        yield chosen
+        order = order[len(chosen) :]
 
 
 def _entropy(p: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Define the lm-eval model class of this project: HFLM, but each shared prefix is read once.
 
 `evaluator.evaluate(lm=HarnessModel(model, tokenizer, batch_size), ...)` works for any lm-eval task.
-Results, tokens and truncation are those of HFLM. `prefix_tree` computes the log-likelihoods of the
-architectures that it supports. For all others HFLM does, and one log message says so. HFLM also
+Results, tokens and truncation are those of HFLM. `prefix_tree` computes the log-likelihoods of
+models whose contract allows it. For all others HFLM does, and one log message says so. HFLM also
 generates answers.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from pollination.evaluation.prefix_tree import continuation_logprobs, unsupported
+from pollination.models.contract import GENERATE, RAGGED, TREE, contract_of
+from pollination.models.prefix_tree import continuation_logprobs
 
 log = logging.getLogger("pollination")
 
@@ -44,7 +45,8 @@ class HarnessModel(HFLM):
         )
         self.truncated: set[tuple[str, str]] = set()
         self.encoded: dict[tuple[str, str], Encoded] = {}
-        self.each_by_itself = unsupported(model)
+        self.contract = contract_of(model)
+        self.each_by_itself = self.contract.why(TREE)
         if self.each_by_itself:
             log.warning(
                 "Scoring every request without shared prefixes, which is slower: %s",
@@ -86,6 +88,7 @@ class HarnessModel(HFLM):
             sequences,
             [request[2] for request in requests],
             self.batch_size * self.max_length,
+            self.contract.head,
         )
         answers = [
             (float(total), bool(greedy)) for total, greedy in zip(sums, likeliest, strict=True)
@@ -104,7 +107,8 @@ class HarnessModel(HFLM):
         longest = min(self.max_length, max(lengths, default=1))
         vocabulary = self.model.get_input_embeddings().num_embeddings
         asked = self.batch_size_per_gpu
-        self.batch_size_per_gpu = max(1, min(asked, LOGITS_BYTES // (4 * longest * vocabulary)))
+        fits = min(asked, LOGITS_BYTES // (4 * longest * vocabulary))
+        self.batch_size_per_gpu = max(1, fits if self.contract.allows(RAGGED) else 1)
         try:
             return super()._loglikelihood_tokens(
                 requests, disable_tqdm=True, override_bs=override_bs
@@ -117,7 +121,12 @@ class HarnessModel(HFLM):
             context, options = request.args
             if len(self.tok_encode(context)) > self.max_length - options["max_gen_toks"]:
                 self.truncated.add((context, ""))
-        return super().generate_until(requests, disable_tqdm=True)
+        asked = self.batch_size_per_gpu
+        self.batch_size_per_gpu = asked if self.contract.allows(GENERATE) else 1
+        try:
+            return super().generate_until(requests, disable_tqdm=True)
+        finally:
+            self.batch_size_per_gpu = asked
 
 
 def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> list[Encoded]:

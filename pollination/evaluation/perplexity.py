@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from pollination.core.statistics import bootstrap_mean_interval
+from pollination.models.contract import RAGGED, contract_of
 
 LOGITS_BYTES = 2**30  # upper bound for the float32 logits of one batch
 POSITIONS = 1024  # positions per call of log-softmax
@@ -137,6 +138,7 @@ def _losses(
     """
     vocabulary = model.get_input_embeddings().num_embeddings
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
+    equal = not contract_of(model).allows(RAGGED)
     training, start = model.training, 0
     model.eval()
     try:
@@ -144,6 +146,8 @@ def _losses(
             width = read(order[start : start + 1]).shape[1]
             size = max(1, min(batch_size, LOGITS_BYTES // (4 * width * vocabulary)))
             rows = order[start : start + size]
+            if lengths is not None and equal:
+                rows = rows[lengths[rows] == lengths[rows[0]]]
             ids_BT = read(rows).astype(np.int64)
             if ids_BT.min() < 0 or ids_BT.max() >= vocabulary:
                 raise ValueError(

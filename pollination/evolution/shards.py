@@ -19,8 +19,7 @@ from pollination.core.job import Stopped
 from pollination.core.seeds import derive_seed
 from pollination.data.tokens import vocabulary_id
 from pollination.models.completion import _decode, _encode, complete, prompt_limit
-from pollination.models.decoder import STATIC_DEVICES
-from pollination.models.families import PLAIN_FAMILIES
+from pollination.models.paths import slower_decoding
 from pollination.plan.decoding import DECODINGS
 
 SCHEMA = pa.schema(
@@ -238,16 +237,8 @@ def write_shard(
             "max_new_tokens"
         )
 
-    # these architectures share a prompt between beams and have faster steps on a GPU
-    faster = DECODINGS[settings["decoding"]].width or model.device.type in STATIC_DEVICES
-    if faster and model.config.model_type not in PLAIN_FAMILIES:
-        known = ", ".join(PLAIN_FAMILIES)
-        log.info(
-            "shard %d: architecture %r is none of %s, so decoding uses the slower general code",
-            shard,
-            model.config.model_type,
-            known,
-        )
+    if reason := slower_decoding(model, bool(DECODINGS[settings["decoding"]].width)):
+        log.info("shard %d: decoding is slower: %s", shard, reason)
     vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
     counts = progress.counts
     if counts["rows_drawn"]:

@@ -1,8 +1,8 @@
 """Beam search with the results of transformers' `generate(num_beams=...)`, token for token.
 
-All beams of a prompt share its keys and values (`shared_prompt`). Only the keys and values behind
-the prompt move when beams change places. Transformers reads every prompt once per beam. Prompts
-whose search has ended leave the batch.
+If the model's contract allows it, all beams of a prompt share its keys and values
+(`shared_prompt`). Transformers reads every prompt once per beam. Prompts whose search has ended
+leave the batch.
 
 Shapes: P prompts, N beams, C = 2 N candidates, V vocabulary, T new tokens so far.
 """
@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from pollination.core.job import Stopped
+from pollination.models.paths import decoder_of
 from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, penalise, sample
-from pollination.models.shared_prompt import beam_decoder
 
 NEVER = -1e9  # score of a forbidden choice, as in transformers, so that edge cases rank alike
 
@@ -43,7 +43,7 @@ def beam_search(
         greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
         return list(sample(model, prompts, [0] * len(prompts), greedy, eos_id, len(prompts), stop))
     device = model.device
-    decoder = beam_decoder(model, prompts, max_new_tokens)
+    decoder = decoder_of(model, prompts, max_new_tokens, beams=True)
     prompt_tokens = decoder.longest
     results: list[list[int]] = [[] for _ in prompts]
     index_P = torch.arange(len(prompts), device=device)  # the prompts whose search continues

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.logging import disable_progress_bar
 
 from pollination.core.artifacts import DamagedArtifact, atomic
+from pollination.models.contract import settle
 from pollination.plan.config.values import nearest
 
 disable_progress_bar()  # a progress bar is unreadable in a log file
@@ -158,6 +159,7 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
     if not spec["pretrained"]:
         config = make_config(spec, tokenizer, key)
         config.architectures = [type(outline(config, f"{key}.settings")).__name__]
+        settle(config, key)
         config.save_pretrained(folder)
         return
     name = f"{key}.pretrained: {spec['pretrained']!r}"
@@ -175,7 +177,9 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
             f"{key}.context_tokens: {spec['context_tokens']} exceeds the positions of "
             f"{spec['pretrained']!r}; allowed: at most {positions}. Lower it"
         )
-    save_model(load_pretrained(spec["pretrained"], config, f"{key}.pretrained"), folder)
+    model = load_pretrained(spec["pretrained"], config, f"{key}.pretrained")
+    settle(model.config, name)
+    save_model(model, folder)
 
 
 def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") -> PreTrainedModel:

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from pollination.models.families import PLAIN_FAMILIES
+from pollination.models.head import Head
 
 # size of a chunk's float32 logits; smaller chunks have slower matrix products
 LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**30}
@@ -22,31 +22,28 @@ LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**30}
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
-def whole_logits(model: PreTrainedModel) -> str | None:
-    """Return why the loss needs all logits at once.
-
-    It is None if logits are head times hidden states.
-    """
-    if model.config.model_type not in PLAIN_FAMILIES:
-        return f"architecture {model.config.model_type!r} is none of {', '.join(PLAIN_FAMILIES)}"
-    return "the head has a bias" if model.get_output_embeddings().bias is not None else None
-
-
-def next_token_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
+def whole_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
     """Return a function from tokens (B, T) to their mean next-token cross-entropy (nats, float32).
 
-    It can be differentiated once. It works in chunks unless `whole_logits` gives a reason. With
-    `compiled`, torch.compile compiles the model.
+    It holds all logits at once. With `compiled`, torch.compile compiles the model.
     """
-    if whole_logits(model):
-        forward = torch.compile(model) if compiled else model
+    forward = torch.compile(model) if compiled else model
 
-        def loss_of_whole_logits(tokens_BT: torch.Tensor) -> torch.Tensor:
-            logits_BTV = forward(input_ids=tokens_BT[:, :-1], use_cache=False).logits
-            return _mean(logits_BTV, tokens_BT)
+    def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
+        logits_BTV = forward(input_ids=tokens_BT[:, :-1], use_cache=False).logits
+        return functional.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), tokens_BT[:, 1:].flatten()
+        )
 
-        return loss_of_whole_logits
-    head = model.get_output_embeddings()
+    return loss
+
+
+def chunked_loss(model: PreTrainedModel, head: Head, compiled: bool = False) -> Loss:
+    """Return the function of `whole_loss`, computed in chunks. It can be differentiated once.
+
+    `head` must give the model's logits.
+    """
+    weights = model.get_output_embeddings()
     base = torch.compile(model.base_model) if compiled else model.base_model
     chunk = torch.compile(_chunk) if compiled else _chunk
 
@@ -54,17 +51,15 @@ def next_token_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
         hidden_BTC = base(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
         return _ChunkedCrossEntropy.apply(
             hidden_BTC.flatten(0, 1),
-            head.weight,
+            weights.weight,
+            weights.bias,
             tokens_BT[:, 1:].flatten(),
+            head,
             chunk,
             torch.is_grad_enabled(),
         )
 
     return loss
-
-
-def _mean(logits_BTV: torch.Tensor, tokens_BT: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), tokens_BT[:, 1:].flatten())
 
 
 def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,14 +75,14 @@ def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tens
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of hidden (N, C) @ weight (V, C)^T against targets (N,).
+    """Mean cross-entropy of the logits of hidden (N, C) against targets (N,).
 
-    Under autocast, products have its precision. `chunk` is _chunk, compiled or not. No gradient is
-    computed without `differentiate`.
+    The head's weight is (V, C), its bias (V,) or None. Under autocast, products have its precision.
+    `chunk` is _chunk, compiled or not. No gradient is computed without `differentiate`.
     """
 
     @staticmethod
-    def forward(ctx, hidden_NC, weight_VC, targets_N, chunk, differentiate):
+    def forward(ctx, hidden_NC, weight_VC, bias_V, targets_N, head, chunk, differentiate):
         device = hidden_NC.device.type
         precision = (
             torch.get_autocast_dtype(device)
@@ -98,22 +93,34 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden_NC.device)
         with torch.autocast(device, enabled=False):
             hidden, weight = hidden_NC.to(precision), weight_VC.to(precision)
+            bias = None if bias_V is None else bias_V.to(precision)
             hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight_VC)
+            bias_grad = None if bias_V is None else torch.zeros_like(bias_V)
             for hidden_PC, grad_PC, targets_P in zip(
                 hidden.split(step), hidden_grad.split(step), targets_N.split(step), strict=True
             ):
-                loss, logits_grad_PV = chunk(hidden_PC @ weight.T, targets_P)
+                products_PV = hidden_PC @ weight.T
+                if bias is not None:
+                    products_PV += bias
+                logits_PV = head.bound(products_PV)
+                slope = None if head.plain or not differentiate else head.slope(logits_PV)
+                loss, logits_grad_PV = chunk(logits_PV, targets_P)
                 total += loss
                 if not differentiate:
                     continue
+                if slope is not None:
+                    logits_grad_PV = logits_grad_PV * slope
                 grad_PC.copy_(logits_grad_PV @ weight)
                 weight_grad += logits_grad_PV.T @ hidden_PC
-                del logits_grad_PV  # frees memory for the next chunk
-        ctx.save_for_backward(hidden_grad.to(hidden_NC.dtype), weight_grad)
+                if bias_grad is not None:
+                    bias_grad += logits_grad_PV.sum(0)
+                del logits_grad_PV, products_PV, logits_PV  # frees memory for the next chunk
+        ctx.save_for_backward(hidden_grad.to(hidden_NC.dtype), weight_grad, bias_grad)
         return total / len(hidden_NC)
 
     @staticmethod
     def backward(ctx, grad):
-        hidden_grad, weight_grad = ctx.saved_tensors
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
         scale = grad / len(hidden_grad)
-        return hidden_grad * scale, weight_grad * scale, None, None, None
+        bias_grad = None if bias_grad is None else bias_grad * scale
+        return hidden_grad * scale, weight_grad * scale, bias_grad, None, None, None, None

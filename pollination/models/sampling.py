@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pollination.core.job import Stopped
-from pollination.models.decoder import decoder_of
+from pollination.models.paths import decoder_of
 
 # The search tries this many likeliest tokens. Rows with a wider nucleus sort the whole vocabulary.
 WIDTHS = (64, 512, 4096)

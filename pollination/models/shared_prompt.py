@@ -4,18 +4,37 @@ All tokens of a prompt's beams lie in one row of the cache, behind the prompt, s
 assigns slots to beams. When beams change places, only the mask changes. The module replaces
 attention (transformers' attention interface): a prompt's beams are the queries of one call.
 
+On a GPU, `StaticDecoder` uses the same attention with one row per prompt. Its steps have fixed
+shapes and run as one CUDA graph, so no layer is launched or awaited on its own. Attention then
+reads whole buckets of the cache. The mask hides the slots that are not written yet.
+
 Shapes: P prompts, N beams of each, R = P N rows, H heads, K heads of keys, G = H / K heads that
-share a head of keys, D head width, S slots of the cache.
+share a head of keys, D head width, S slots of the cache, V vocabulary.
 """
 
-import torch
-from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
+from dataclasses import dataclass
 
-from pollination.models.decoder import Decoder, PreallocatedLayer
-from pollination.models.families import PLAIN_FAMILIES, attention
+import torch
+from transformers import AttentionInterface
+
+from pollination.models.attention import attend, attention
+from pollination.models.decoder import InPlaceDecoder, PreallocatedLayer, Rows
 
 ATTENTION = "pollination_shared_prompt"
+# A step reads a multiple of this. Larger buckets waste reads, smaller ones need more captures.
+BUCKET_TOKENS = 256
+
+
+@dataclass
+class Seen:
+    """What the new token of each row sees.
+
+    `mask_PNS` is added to the scores. `ages_S` is the number of tokens from a slot to the new
+    token, for sliding windows.
+    """
+
+    mask_PNS: torch.Tensor
+    ages_S: torch.Tensor
 
 
 class SharedLayer(PreallocatedLayer):
@@ -34,26 +53,26 @@ class SharedLayer(PreallocatedLayer):
         return super().update(keys, values)
 
 
-class SharedPromptDecoder(Decoder):
-    """A Decoder that continues each prompt as several beams."""
+class SharedPromptDecoder(InPlaceDecoder):
+    """An InPlaceDecoder that continues each prompt as several beams."""
 
     layer = SharedLayer
 
     def spread(self, beams: int) -> None:
         self.beams = beams
         slots = self.longest + self.new_tokens * beams
-        hidden_PS = torch.arange(self.longest, device=self.pads_B1.device) < self.pads_B1
+        device = self.pads_B1.device
+        hidden_PS = torch.arange(self.longest, device=device) < self.pads_B1
         # added to the scores; a beam sees the prompt and its own tokens
         self.mask_PNS = torch.full(
-            (len(hidden_PS), beams, slots),
-            -torch.inf,
-            dtype=self.model.dtype,
-            device=hidden_PS.device,
+            (len(hidden_PS), beams, slots), -torch.inf, dtype=self.model.dtype, device=device
         )
         self.mask_PNS[:, :, : self.longest] = 0
         self.mask_PNS[:, :, : self.longest].masked_fill_(hidden_PS[:, None], -torch.inf)
-        rows = torch.arange(len(hidden_PS), device=hidden_PS.device).repeat_interleave(beams)
-        self.tokens_BT, self.pads_B1 = self.tokens_BT[rows], self.pads_B1[rows]
+        after_S = torch.arange(slots, device=device) - self.longest
+        self.depths_S = self.longest + torch.where(after_S < 0, after_S, after_S // beams)
+        rows = torch.arange(len(hidden_PS), device=device).repeat_interleave(beams)
+        Rows.select(self, rows)
         self.mask_BT = self.mask_BT[rows]
         self.padded = False  # from here on mask_PNS hides the padding
         for layer in self.cache.layers:
@@ -63,35 +82,132 @@ class SharedPromptDecoder(Decoder):
     def select_prompts(self, prompts: torch.Tensor) -> None:
         beams_N = torch.arange(self.beams, device=prompts.device)
         rows = (prompts[:, None] * self.beams + beams_N).flatten()
-        self.tokens_BT, self.pads_B1 = self.tokens_BT[rows], self.pads_B1[rows]
+        Rows.select(self, rows)
         self.mask_BT = self.mask_BT[rows]
         self.mask_PNS = self.mask_PNS[prompts]
         self.cache.batch_select_indices(prompts)
 
     def swap(self, rows: torch.Tensor) -> None:
-        self.tokens_BT = self.tokens_BT[rows]
+        Rows.swap(self, rows)
         self.mask_PNS = self.mask_PNS.flatten(0, 1)[rows].view_as(self.mask_PNS)
 
     def step(self, tokens_B: torch.Tensor) -> torch.Tensor:
-        start = self.longest + (self.tokens_BT.shape[1] - self.longest) * self.beams
+        depth = self.tokens_BT.shape[1]
+        start = self.longest + (depth - self.longest) * self.beams
         own_NN = torch.eye(self.beams, dtype=torch.bool, device=tokens_B.device)
         self.mask_PNS[:, :, start : start + self.beams].masked_fill_(own_NN, 0)
-        self.extra = {"seen_PNS": self.mask_PNS[:, :, : start + self.beams]}
+        stop = start + self.beams
+        self.extra = {"seen": Seen(self.mask_PNS[:, :, :stop], depth - self.depths_S[:stop])}
         with attention(self.model, ATTENTION):
             return super().step(tokens_B)
 
 
-def beam_decoder(model: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> Decoder:
-    """Return the decoder for beam search. Beams share prompts if only attention links tokens.
+class StaticLayer(PreallocatedLayer):
+    """One layer's keys and values. Each step reads them up to `visible` and writes at `slot_1`.
 
-    ValueError as in Decoder.
+    `slot_1` (1,) lies on the device, so that a captured graph can read it.
     """
-    kind = SharedPromptDecoder if model.config.model_type in PLAIN_FAMILIES else Decoder
-    return kind(model, prompts, new_tokens)
+
+    def __init__(self, capacity_tokens: int) -> None:
+        super().__init__(-(-capacity_tokens // BUCKET_TOKENS) * BUCKET_TOKENS)
+        self.slot_1: torch.Tensor | None = None  # None while the prompts are read
+        self.visible = 0
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, *_, **__
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.slot_1 is None:
+            return super().update(keys, values)
+        for room, new in zip(self.room, (keys, values), strict=True):
+            room.index_copy_(2, self.slot_1, new)
+        self._hold(self.room, self.visible)
+        return self.keys, self.values
+
+
+class StaticDecoder(InPlaceDecoder):
+    """A Decoder of fixed shapes. A GPU captures the step once per bucket, and when rows leave."""
+
+    layer = StaticLayer
+
+    def read(self) -> torch.Tensor:
+        logits_BV = super().read()
+        capacity = self.cache.layers[0].capacity_tokens
+        self.slots_S = torch.arange(capacity, device=logits_BV.device)
+        self.slot_1 = torch.zeros(1, dtype=torch.long, device=logits_BV.device)
+        self._renew()
+        return logits_BV
+
+    def _renew(self) -> None:
+        self.input_B1 = torch.zeros_like(self.pads_B1)
+        self.captured: tuple[int, torch.cuda.CUDAGraph, torch.Tensor] | None = None
+
+    def select(self, rows: torch.Tensor) -> None:
+        super().select(rows)
+        self._renew()
+
+    def step(self, tokens_B: torch.Tensor) -> torch.Tensor:
+        self.tokens_BT = torch.cat([self.tokens_BT, tokens_B[:, None]], 1)
+        tokens = self.tokens_BT.shape[1]
+        visible = -(-tokens // BUCKET_TOKENS) * BUCKET_TOKENS
+        self.slot_1.fill_(tokens - 1)
+        self.input_B1.copy_(tokens_B[:, None])
+        if tokens_B.device.type != "cuda":
+            return self._static_forward(visible)
+        if self.captured is None or self.captured[0] != visible:
+            self.captured = visible, *self._capture(visible)
+        _, graph, logits_BV = self.captured
+        graph.replay()
+        return logits_BV
+
+    def _static_forward(self, visible: int) -> torch.Tensor:
+        for layer in self.cache.layers:
+            layer.slot_1, layer.visible = self.slot_1, visible
+        slots_S = self.slots_S[:visible]
+        hidden_BS = (slots_S < self.pads_B1) | (slots_S > self.slot_1)
+        mask_BS = torch.zeros(
+            hidden_BS.shape, dtype=self.model.dtype, device=hidden_BS.device
+        ).masked_fill_(hidden_BS, -torch.inf)
+        positions = {"position_ids": self.slot_1 - self.pads_B1} if self.takes_positions else {}
+        with attention(self.model, ATTENTION):
+            logits = self.model(
+                input_ids=self.input_B1,
+                past_key_values=self.cache,
+                use_cache=True,
+                seen=Seen(mask_BS[:, None], self.slot_1 - slots_S),
+                **positions,
+                **self.last_only,
+            ).logits
+        return logits[:, -1].float()
+
+    def _capture(self, visible: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """Capture a step. Return its graph and logits (B, V).
+
+        A repeated step writes the same slot.
+        """
+        self.captured = None  # frees its memory for the new graph
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # sets up libraries, which no graph may hold
+            self._static_forward(visible)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits_BV = self._static_forward(visible)
+        return graph, logits_BV
 
 
 def _attend(
-    module, query, key, value, attention_mask, scaling=None, *, seen_PNS: torch.Tensor, **_
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    sliding_window=None,
+    softcap=None,
+    *,
+    seen: Seen,
+    **_,
 ) -> tuple[torch.Tensor, None]:
     """Return one layer's attention for one new token of each row. Transformers calls it.
 
@@ -104,10 +220,12 @@ def _attend(
         .transpose(1, 2)
         .reshape(prompts, heads, beams * readers, width)
     )
-    mask_P1NS = seen_PNS.repeat_interleave(readers, 1)[:, None]
-    result = functional.scaled_dot_product_attention(
-        query_PKND, key, value, attn_mask=mask_P1NS, scale=scaling
-    )
+    mask_PNS = seen.mask_PNS
+    if sliding_window is not None:
+        mask_PNS = mask_PNS.masked_fill(seen.ages_S >= sliding_window, -torch.inf)
+    added_P1NS = mask_PNS.repeat_interleave(readers, 1)[:, None]
+    result = attend(query_PKND, key, value, added_P1NS, scaling, softcap)
+    width = result.shape[-1]
     result = result.view(prompts, heads, beams, readers, width).transpose(1, 2)
     return result.reshape(len(query), 1, heads * readers, width), None
 

@@ -25,8 +25,9 @@ from pollination.core.artifacts import atomic
 from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
+from pollination.models.contract import CHUNKED, contract_of
 from pollination.models.dropout import Dropout
-from pollination.models.loss import next_token_loss, whole_logits
+from pollination.models.paths import next_token_loss
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
 SAVE_EVERY_S = 600.0  # of checkpoints; not a key of the config, because it changes no result
@@ -299,11 +300,8 @@ class Trainer:
             self.context_tokens,
             6.0 * parameters * tokens,
         )
-        if whole_logits(self.model):
-            self.log.info(
-                "the loss needs all logits at once, which takes more memory, because %s",
-                whole_logits(self.model),
-            )
+        if reason := contract_of(self.model).why(CHUNKED):
+            self.log.info("the loss holds all logits at once, which takes more memory: %s", reason)
         if self.dropout:
             self.dropout.check(self.read(0))
             self.log.info("dropout: %s", self.dropout)

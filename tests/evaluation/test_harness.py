@@ -12,10 +12,11 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from pollination.evaluation import harness, prefix_tree
+from pollination.evaluation import harness
 from pollination.evaluation.harness import HarnessModel, encode_pairs
-from pollination.evaluation.prefix_tree import continuation_logprobs
-from pollination.models.families import PLAIN_FAMILIES
+from pollination.models import prefix_tree
+from pollination.models.contract import TREE, contract_of
+from pollination.models.prefix_tree import continuation_logprobs
 from tests.conftest import shared
 
 VOCABULARY, CONTEXT = 37, 48
@@ -158,7 +159,7 @@ def test_answers_are_hflms(model, tokenizer):
 @pytest.mark.parametrize("batch_tokens", [1, 7, 50, 333])
 def test_where_a_pass_ends_changes_nothing(model, tokenizer, batch_tokens):
     """Prefixes that go on over passes, and sequences cut in the middle."""
-    if prefix_tree.unsupported(model):
+    if not contract_of(model).allows(TREE):
         pytest.skip("each request is read by itself")
     pairs = encode_pairs(ragged_pairs(), tokenizer, tokenizer.eos_token_id)
     sequences = [np.array(context + rest)[-(CONTEXT + 1) : -1] for context, rest in pairs]
@@ -170,7 +171,7 @@ def test_where_a_pass_ends_changes_nothing(model, tokenizer, batch_tokens):
 
 
 def test_each_distinct_prefix_is_read_once(model, tokenizer):
-    if prefix_tree.unsupported(model):
+    if not contract_of(model).allows(TREE):
         pytest.skip("each request is read by itself")
     read = []
     hook = model.get_input_embeddings().register_forward_hook(
@@ -230,15 +231,13 @@ def test_a_family_that_is_not_known_is_said_once_and_scored_by_hflm(model, token
     with caplog.at_level(logging.WARNING, logger="pollination"):
         HarnessModel(model, tokenizer, batch_size=4).loglikelihood(instances(ragged_pairs()))
     lines = [line for line in caplog.messages if "shared prefixes" in line]
-    assert len(lines) == (model.config.model_type not in PLAIN_FAMILIES)
+    assert len(lines) == (not contract_of(model).allows(TREE))
 
 
 def test_rotations_that_depend_on_the_longest_position_are_not_shared():
     config = AutoConfig.for_model("llama", **COMMON, **FAMILIES["llama"])
     config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    assert "rope_type 'dynamic'" in prefix_tree.unsupported(
-        AutoModelForCausalLM.from_config(config)
-    )
+    assert not contract_of(AutoModelForCausalLM.from_config(config)).allows(TREE)
 
 
 def test_logits_stay_under_their_bound(model, tokenizer, monkeypatch):

@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from pollination.models.beam import beam_search
-from pollination.models.decoder import Decoder
+from pollination.models.paths import decoder_of
 from pollination.models.sampling import cut_after
-from pollination.models.shared_prompt import beam_decoder
+from pollination.models.shared_prompt import SharedPromptDecoder
 from tests.models.test_sampling import CONTEXT, EOS, FAMILIES, random_prompts, tiny_model
 
 
@@ -46,7 +46,7 @@ def test_same_tokens_up_to_the_last_position_of_the_context(family):
     assert ours == [theirs(model, prompt, 5, 8, 8, 1.0) for prompt in prompts]
 
 
-def test_another_architecture_goes_the_general_way_to_the_same_tokens():
+def test_another_architecture_gives_the_same_tokens():
     config = GPTNeoXConfig(
         vocab_size=97,
         hidden_size=32,
@@ -60,7 +60,7 @@ def test_another_architecture_goes_the_general_way_to_the_same_tokens():
     )
     torch.manual_seed(0)
     model, prompts = AutoModelForCausalLM.from_config(config).eval(), random_prompts([1, 9, 4])
-    assert type(beam_decoder(model, prompts, 4)) is Decoder
+    assert type(decoder_of(model, prompts, 4, beams=True)) is SharedPromptDecoder
     assert beam_search(model, prompts, 4, 12, 0, 1.0, EOS) == [
         theirs(model, prompt, 4, 12, 0, 1.0) for prompt in prompts
     ]

@@ -8,7 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pollination.models import loss
-from pollination.models.loss import next_token_loss, whole_logits
+from pollination.models.contract import CHUNKED as IN_CHUNKS
+from pollination.models.contract import contract_of
+from pollination.models.paths import next_token_loss
 from pollination.models.trainer import Trainer
 from tests.models.test_checkpoint import SETTINGS
 from tests.models.test_trainer import CPU, settings, text
@@ -25,7 +27,13 @@ FAMILIES = SETTINGS | {
     }
     | {"num_key_value_heads": 2, "final_logit_softcapping": 2.0},
 }
-CHUNKED = [family for family in FAMILIES if family != "gemma2"]
+FAMILIES["phi"] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+CHUNKED = list(FAMILIES)
 
 
 def new_model(family: str):
@@ -139,7 +147,7 @@ def test_a_token_that_is_all_but_impossible_has_a_finite_loss(chunks_of_five):
 def test_other_architectures_take_their_logits_whole_and_one_line_says_so(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     for family in FAMILIES:
-        assert (whole_logits(new_model(family)) is None) == (family in CHUNKED)
+        assert contract_of(new_model(family)).allows(IN_CHUNKS) == (family in CHUNKED)
     Trainer(
         new_model("gemma2"),
         text(),

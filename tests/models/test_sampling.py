@@ -9,7 +9,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from pollination.models import decoder, sampling
+from pollination.models import paths, sampling, shared_prompt
 from pollination.models.sampling import Decoding, draw, nucleus_probabilities, row_keys, sample
 from tests.conftest import shared
 
@@ -199,8 +199,8 @@ def test_each_step_has_the_probabilities_of_transformers(family, static, monkeyp
 
     Transformers' warpers act on its logits.
     """
-    monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",) * static)
-    monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)
+    monkeypatch.setattr(paths, "STATIC_DEVICES", ("cpu",) * static)
+    monkeypatch.setattr(shared_prompt, "BUCKET_TOKENS", 16)
     model, texts = (
         tiny_model(family).double(),
         random_prompts([30, 1, 17, 5]),
@@ -208,7 +208,7 @@ def test_each_step_has_the_probabilities_of_transformers(family, static, monkeyp
     new = CONTEXT - 30
     following_BT = torch.tensor(random_prompts([new] * 4, seed=1))
     with torch.inference_mode():
-        ours = decoder.decoder_of(model, texts, new)
+        ours = paths.decoder_of(model, texts, new)
         logits_BV = ours.read()
         for t in range(new):
             found_BV = nucleus_probabilities(
@@ -235,9 +235,9 @@ def test_steps_of_fixed_shapes_write_the_same_texts(family, decoding, monkeypatc
         return list(sample(model, prompts, list(range(12)), settings, EOS, 6))
 
     expected = write()
-    monkeypatch.setattr(decoder, "STATIC_DEVICES", ("cpu",))
-    monkeypatch.setattr(decoder, "BUCKET_TOKENS", 16)
-    assert type(decoder.decoder_of(model, prompts, 4)) is decoder.StaticDecoder
+    monkeypatch.setattr(paths, "STATIC_DEVICES", ("cpu",))
+    monkeypatch.setattr(shared_prompt, "BUCKET_TOKENS", 16)
+    assert type(paths.decoder_of(model, prompts, 4)) is shared_prompt.StaticDecoder
     assert write() == expected
     assert len({len(ids) for ids in expected}) > 1
 

@@ -14,7 +14,7 @@ S + T keys of a batch, a *depth* a position within a sequence.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -22,11 +22,10 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
-from pollination.models.families import PLAIN_FAMILIES, attention
+from pollination.models.attention import attend, attention
+from pollination.models.head import Head
 
 ATTENTION = "pollination_prefix_tree"
-# The rotations of any other rope_type depend on the longest position that the model reads.
-FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,23 @@ class Group:
     queries_UQ: torch.Tensor  # indices of new tokens
     keys_UK: torch.Tensor  # places
     mask_U1QK: torch.Tensor | None  # added to the attention scores
+    ages_UQK: np.ndarray  # depth of a query minus depth of a key
+    windowed: dict[int, torch.Tensor | None] = field(default_factory=dict)
+
+    def added(self, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """Return the mask within a sliding window of this many tokens, or the whole mask."""
+        if window is None or self.ages_UQK.max() < window:
+            return self.mask_U1QK
+        if window not in self.windowed:
+            hidden_UQK = self.ages_UQK >= window
+            if self.mask_U1QK is None:
+                hidden_UQK |= np.triu(np.ones(hidden_UQK.shape[1:], dtype=bool), 1)
+            hidden_U1QK = torch.from_numpy(hidden_UQK).to(self.queries_UQ.device)[:, None]
+            mask = self.mask_U1QK
+            if mask is None:
+                mask = torch.zeros(hidden_U1QK.shape, dtype=dtype, device=hidden_U1QK.device)
+            self.windowed[window] = mask.masked_fill(hidden_U1QK, -torch.inf)
+        return self.windowed[window]
 
 
 @dataclass
@@ -78,23 +94,13 @@ class Batch:
     carried: dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
-def unsupported(model: PreTrainedModel) -> str | None:
-    """Return why `continuation_logprobs` may be inexact for a model; None if it is exact."""
-    config = model.config
-    if config.model_type not in PLAIN_FAMILIES:
-        return f"architecture {config.model_type!r} is not in {', '.join(PLAIN_FAMILIES)}"
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope not in FIXED_ROPE:
-        return f"rope_type {rope!r} is not in {', '.join(FIXED_ROPE)}"
-    return None
-
-
 @torch.inference_mode()
 def continuation_logprobs(
     model: PreTrainedModel,
     sequences: list[np.ndarray],
     targets: list[np.ndarray],
     batch_tokens: int | None = None,
+    head: Head | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two arrays (sequences,): log-probability of all targets; whether all are likeliest.
 
@@ -102,8 +108,9 @@ def continuation_logprobs(
     none longer than its positions. `targets` are the tokens that follow the last len(targets)
     positions, at least one. Log-softmax is in float32 at any precision of the weights; sums are in
     float64. The model reads `batch_tokens` new tokens at once (default and upper bound: LIMITS),
-    and memory depends only on this.
+    and memory depends only on this. `head` is that of the model's contract (default: plain).
     """
+    head = head or Head()
     if not sequences:
         return np.zeros(0), np.zeros(0, dtype=bool)
     limits = LIMITS.get(model.device.type, LIMITS["cpu"])
@@ -133,7 +140,7 @@ def continuation_logprobs(
             ).last_hidden_state[0]
             in_pass = slice(*np.searchsorted(numbers, [first, first + len(ids_T)]))
             logprobs[in_pass], likeliest[in_pass] = _score(
-                model, hidden_TC, numbers[in_pass] - first, wanted[in_pass], limits
+                model, head, hidden_TC, numbers[in_pass] - first, wanted[in_pass], limits
             )
             carried, first = batch.carried, first + len(ids_T)
     count = len(sequences)
@@ -229,12 +236,18 @@ def _plan(
         queries_UQ = np.zeros((len(indices), widest), dtype=np.int64)
         keys_UK = np.zeros((len(indices), longest), dtype=np.int64)
         seen_UQK = np.zeros((len(indices), widest, longest), dtype=bool)
+        depths_UQ, depths_UK = np.zeros_like(queries_UQ), np.zeros_like(keys_UK)
         for row, index in enumerate(indices):
             new, first, base = sizes[index][0], firsts[index], units[index][0].start
             numbers = np.arange(first, first + new)
             queries_UQ[row, :new] = numbers
             keys_UK[row, :base] = units[index][0].path[:base]
             keys_UK[row, base : base + new] = carried_tokens + numbers
+            depths_UQ[row, :new] = np.concatenate(
+                [np.arange(piece.start, len(piece.path)) for piece in units[index]]
+            )
+            depths_UK[row, :base] = np.arange(base)
+            depths_UK[row, base : base + new] = depths_UQ[row, :new]
             order_T[numbers] = filled + row * widest + np.arange(new)
             seen_UQK[row, :, :base] = True
             # Padding attends to one key, which avoids a division by zero.
@@ -254,6 +267,7 @@ def _plan(
                 torch.from_numpy(queries_UQ).to(model.device),
                 torch.from_numpy(keys_UK).to(model.device),
                 None if plain else _added(seen_UQK, model),
+                depths_UQ[:, :, None] - depths_UK[:, None],
             )
         )
     return Batch(
@@ -272,7 +286,17 @@ def _added(seen_UQK: np.ndarray, model: PreTrainedModel) -> torch.Tensor:
 
 
 def _attend(
-    module, query, key, value, attention_mask, scaling=None, *, tree: Batch, **_
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    sliding_window=None,
+    softcap=None,
+    *,
+    tree: Batch,
+    **_,
 ) -> tuple[torch.Tensor, None]:
     """Compute one layer's attention for transformers: query (1, H, T, D), result (1, T, H, D)."""
     query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -296,15 +320,8 @@ def _attend(
                 key_UHKD.repeat_interleave(readers, 1),
                 value_UHKD.repeat_interleave(readers, 1),
             )
-        causal = group.mask_U1QK is None
-        result_UHQD = F.scaled_dot_product_attention(
-            query_UHQD,
-            key_UHKD,
-            value_UHKD,
-            attn_mask=group.mask_U1QK,
-            is_causal=causal,
-            scale=scaling,
-        )
+        added = group.added(sliding_window, query.dtype)
+        result_UHQD = attend(query_UHQD, key_UHKD, value_UHKD, added, scaling, softcap)
         results.append(result_UHQD.transpose(1, 2).flatten(0, 1))
     return torch.cat(results)[tree.order_T][None], None
 
@@ -314,6 +331,7 @@ AttentionInterface.register(ATTENTION, _attend)
 
 def _score(
     model: PreTrainedModel,
+    head: Head,
     hidden_TC: torch.Tensor,
     positions: np.ndarray,
     wanted: np.ndarray,
@@ -323,9 +341,8 @@ def _score(
 
     Positions ascend. Both arrays are (N,), for N wanted tokens.
     """
-    head = model.get_output_embeddings()
     distinct_P, which = np.unique(positions, return_inverse=True)
-    step = max(1, limits.logits_bytes // (4 * head.weight.shape[0]))
+    step = max(1, limits.logits_bytes // (4 * model.get_output_embeddings().weight.shape[0]))
     logprobs, likeliest = np.zeros(len(wanted)), np.zeros(len(wanted), dtype=bool)
     for begin in range(0, len(distinct_P), step):
         rows = slice(*np.searchsorted(which, [begin, begin + step]))
@@ -333,7 +350,9 @@ def _score(
             torch.from_numpy(x).to(model.device)
             for x in (distinct_P[begin : begin + step], which[rows] - begin, wanted[rows])
         )
-        logprobs_PV = F.log_softmax(head(hidden_TC[positions_P]), -1, dtype=torch.float32)
+        logprobs_PV = F.log_softmax(
+            head.logits(model, hidden_TC[positions_P]), -1, dtype=torch.float32
+        )
         logprobs[rows] = logprobs_PV[which_N, wanted_N].cpu().numpy()
         likeliest[rows] = (logprobs_PV.argmax(-1)[which_N] == wanted_N).cpu().numpy()
     return logprobs, likeliest

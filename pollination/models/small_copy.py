@@ -1,0 +1,145 @@
+"""Make a small random copy of a model that has every kind of layer and hides nothing.
+
+Weights are drawn so large that each layer changes the logits, and no bias is 0. Sliding windows and
+chunks are so short that a few tokens exceed them.
+"""
+
+import copy
+import re
+import warnings
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+WINDOW = 8  # tokens of a sliding window or chunk
+VOCABULARY = 128
+POSITIONS = 64  # at least
+WIDE = 100_000_000  # parameters; a larger copy gets narrow layers if its configuration allows it
+NARROW = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
+GAIN = 1.5  # standard deviation of a matrix times the square root of its width
+
+
+def small_copy(config: AutoConfig) -> PreTrainedModel:
+    """Return a small model of the configuration's architecture, in fp32 on the CPU.
+
+    It has all kinds of layers of the whole model, in their order. Equal configurations give equal
+    copies. An exception of any class: transformers cannot build the model.
+    """
+    whole = _kinds(_outline(config))
+    for change in (_reduced, _unchanged):
+        smaller = change(config, _depth(whole))
+        try:
+            if set(_kinds(_outline(smaller))) == set(whole):
+                return _drawn(_narrower(smaller))
+        except Exception:
+            continue
+    return _drawn(copy.deepcopy(config))
+
+
+def _outline(config: AutoConfig) -> PreTrainedModel:
+    with torch.device("meta"), no_init_weights(), warnings.catch_warnings(action="ignore"):
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
+
+
+def _kinds(model: PreTrainedModel) -> list[tuple]:
+    """Return one value per layer. Layers with equal values compute in the same way."""
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    layers = max(lists, key=len, default=torch.nn.ModuleList())
+    return [
+        tuple(
+            (name, type(module).__name__)
+            + tuple(
+                (key, value if isinstance(value, bool | str) else type(value).__name__)
+                for key, value in sorted(vars(module).items())
+                if isinstance(value, bool | str | int | float | None) and key != "layer_idx"
+            )
+            for name, module in layer.named_modules()
+        )
+        for layer in layers
+    ]
+
+
+def _depth(kinds: list[tuple]) -> int:
+    """Return the number of first layers that have all kinds, at least 2."""
+    firsts = [kinds.index(kind) for kind in set(kinds)]
+    return max(2, max(firsts, default=0) + 1)
+
+
+def _unchanged(config: AutoConfig, _: int) -> AutoConfig:
+    return _shortened(copy.deepcopy(config))
+
+
+def _reduced(config: AutoConfig, depth: int) -> AutoConfig:
+    """Return the configuration with fewer layers and tokens."""
+    config = copy.deepcopy(config)
+    text = config.get_text_config()
+    layers = text.num_hidden_layers
+    for name, value in vars(text).items():
+        if isinstance(value, list | tuple) and len(value) == layers:
+            setattr(text, name, type(value)(value[:depth]))
+    text.num_hidden_layers = min(layers, depth)
+    if text.vocab_size > VOCABULARY:
+        text.vocab_size = VOCABULARY
+        for name, value in vars(text).items():
+            if name.endswith("token_id") and isinstance(value, int) and value >= VOCABULARY:
+                setattr(text, name, 1)
+            if name.endswith("token_id") and isinstance(value, list):
+                setattr(text, name, 1)
+    return _shortened(config)
+
+
+def _shortened(config: AutoConfig) -> AutoConfig:
+    """Shorten windows, chunks and the lengths at which rotations change, in place."""
+    text = config.get_text_config()
+    if getattr(text, "max_position_embeddings", None):
+        text.max_position_embeddings = max(text.max_position_embeddings, POSITIONS)
+    for name, value in vars(text).items():
+        if re.search("window|chunk|index_topk", name) and type(value) is int and value > WINDOW:
+            setattr(text, name, WINDOW)
+    rope = getattr(text, "rope_parameters", None)
+    if isinstance(rope, dict):
+        nested = [value for value in rope.values() if isinstance(value, dict)]
+        for rotations in nested or [rope]:
+            if rotations.get("rope_type", "default") not in FIXED_ROTATIONS:
+                rotations["original_max_position_embeddings"] = WINDOW
+                text.max_position_embeddings = WINDOW
+    return config
+
+
+def _narrower(config: AutoConfig) -> AutoConfig:
+    if sum(p.numel() for p in _outline(config).parameters()) <= WIDE:
+        return config
+    narrow = copy.deepcopy(config)
+    text = narrow.get_text_config()
+    for name, value in NARROW.items():
+        if isinstance(getattr(text, name, None), int):
+            setattr(text, name, min(value, getattr(text, name)))
+    try:
+        with torch.no_grad():
+            _drawn(narrow)(input_ids=torch.ones((1, 2), dtype=torch.long))
+    except Exception:
+        return config
+    return narrow
+
+
+@torch.no_grad()
+def _drawn(config: AutoConfig) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        ).eval()
+        for parameter in model.parameters():
+            if parameter.ndim < 2:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            elif 0 < (spread := parameter.std()) < (wanted := GAIN / parameter.shape[-1] ** 0.5):
+                parameter.mul_(wanted / spread)
+    return model
