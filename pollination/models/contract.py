@@ -121,7 +121,8 @@ class _Held:
 @functools.lru_cache(maxsize=64)
 def _examine(_: str, held: _Held) -> Contract:
     config = held.config
-    with torch.random.fork_rng(devices=[]):
+    # a caller may be in inference mode, where nothing can be differentiated
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(0)
         try:
             model = small_copy(config)

@@ -34,14 +34,19 @@ def small_copy(config: AutoConfig) -> PreTrainedModel:
     copies. An exception of any class: transformers cannot build the model.
     """
     whole = _kinds(_outline(config))
-    for change in (_reduced, _unchanged):
-        smaller = change(config, _depth(whole))
+    failure: Exception | None = None
+    for change in (_narrowed, _reduced, _shortened):
         try:
-            if set(_kinds(_outline(smaller))) == set(whole):
-                return _drawn(_narrower(smaller))
-        except Exception:
-            continue
-    return _drawn(copy.deepcopy(config))
+            smaller = change(copy.deepcopy(config), _depth(whole))
+            if set(_kinds(_outline(smaller))) != set(whole):
+                continue
+            model = _drawn(smaller)
+            with torch.no_grad():
+                model(input_ids=torch.ones((1, 2 * WINDOW), dtype=torch.long), use_cache=False)
+            return model
+        except Exception as error:  # its sizes may depend on each other
+            failure = error
+    raise failure or ValueError("it has no layers")
 
 
 def _outline(config: AutoConfig) -> PreTrainedModel:
@@ -73,30 +78,7 @@ def _depth(kinds: list[tuple]) -> int:
     return max(2, max(firsts, default=0) + 1)
 
 
-def _unchanged(config: AutoConfig, _: int) -> AutoConfig:
-    return _shortened(copy.deepcopy(config))
-
-
-def _reduced(config: AutoConfig, depth: int) -> AutoConfig:
-    """Return the configuration with fewer layers and tokens."""
-    config = copy.deepcopy(config)
-    text = config.get_text_config()
-    layers = text.num_hidden_layers
-    for name, value in vars(text).items():
-        if isinstance(value, list | tuple) and len(value) == layers:
-            setattr(text, name, type(value)(value[:depth]))
-    text.num_hidden_layers = min(layers, depth)
-    if text.vocab_size > VOCABULARY:
-        text.vocab_size = VOCABULARY
-        for name, value in vars(text).items():
-            if name.endswith("token_id") and isinstance(value, int) and value >= VOCABULARY:
-                setattr(text, name, 1)
-            if name.endswith("token_id") and isinstance(value, list):
-                setattr(text, name, 1)
-    return _shortened(config)
-
-
-def _shortened(config: AutoConfig) -> AutoConfig:
+def _shortened(config: AutoConfig, _: int) -> AutoConfig:
     """Shorten windows, chunks and the lengths at which rotations change, in place."""
     text = config.get_text_config()
     if getattr(text, "max_position_embeddings", None):
@@ -114,20 +96,31 @@ def _shortened(config: AutoConfig) -> AutoConfig:
     return config
 
 
-def _narrower(config: AutoConfig) -> AutoConfig:
-    if sum(p.numel() for p in _outline(config).parameters()) <= WIDE:
-        return config
-    narrow = copy.deepcopy(config)
-    text = narrow.get_text_config()
-    for name, value in NARROW.items():
-        if isinstance(getattr(text, name, None), int):
-            setattr(text, name, min(value, getattr(text, name)))
-    try:
-        with torch.no_grad():
-            _drawn(narrow)(input_ids=torch.ones((1, 2), dtype=torch.long))
-    except Exception:
-        return config
-    return narrow
+def _reduced(config: AutoConfig, depth: int) -> AutoConfig:
+    """Remove layers and tokens too, in place."""
+    text = config.get_text_config()
+    layers = text.num_hidden_layers
+    for name, value in vars(text).items():
+        if isinstance(value, list | tuple) and len(value) == layers:
+            setattr(text, name, type(value)(value[:depth]))
+    text.num_hidden_layers = min(layers, depth)
+    if text.vocab_size > VOCABULARY:
+        text.vocab_size = VOCABULARY
+        for name, value in vars(text).items():
+            if name.endswith("token_id") and value is not None:
+                setattr(text, name, 1)
+    return _shortened(config, depth)
+
+
+def _narrowed(config: AutoConfig, depth: int) -> AutoConfig:
+    """Narrow the layers too, in place, if the model is still wide."""
+    config = _reduced(config, depth)
+    if sum(p.numel() for p in _outline(config).parameters()) > WIDE:
+        text = config.get_text_config()
+        for name, value in NARROW.items():
+            if type(getattr(text, name, None)) is int:
+                setattr(text, name, min(value, getattr(text, name)))
+    return config
 
 
 @torch.no_grad()
