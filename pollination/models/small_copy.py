@@ -23,7 +23,8 @@ NARROW = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
-FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
+# those of any other type change if a text exceeds the original length
+FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn", "dynamic", "proportional")
 GAIN = 1.5  # standard deviation of a matrix times the square root of its width
 
 
@@ -92,7 +93,7 @@ def _shortened(config: AutoConfig, _: int) -> AutoConfig:
         for rotations in nested or [rope]:
             if rotations.get("rope_type", "default") not in FIXED_ROTATIONS:
                 rotations["original_max_position_embeddings"] = WINDOW
-                text.max_position_embeddings = WINDOW
+                text.original_max_position_embeddings = WINDOW
     return config
 
 

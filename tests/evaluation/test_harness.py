@@ -49,6 +49,16 @@ FAMILIES = {
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
     },
+    "gemma2": {  # sliding windows, and bounds of scores and logits
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 8,
+    },
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},  # no fast path
 }
 
 
@@ -236,7 +246,13 @@ def test_a_family_that_is_not_known_is_said_once_and_scored_by_hflm(model, token
 
 def test_rotations_that_depend_on_the_longest_position_are_not_shared():
     config = AutoConfig.for_model("llama", **COMMON, **FAMILIES["llama"])
-    config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    config.rope_parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 16,
+    }
     assert not contract_of(AutoModelForCausalLM.from_config(config)).allows(TREE)
 
 
