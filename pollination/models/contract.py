@@ -101,8 +101,13 @@ def examine(config: AutoConfig) -> Contract:
 
     Unsupported: the architecture has no sound reference.
     """
+    before = logging.getLogger("transformers").level
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # a failing path is no news
     values = {name: value for name, value in config.to_dict().items() if name != "contract"}
-    return _examine(json.dumps(values, sort_keys=True, default=str), _Held(config))
+    try:
+        return _examine(json.dumps(values, sort_keys=True, default=str), _Held(config))
+    finally:
+        logging.getLogger("transformers").setLevel(before)
 
 
 class _Held:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 
@@ -23,8 +22,7 @@ class Head:
 
     def logits(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits (..., V) of hidden states (..., C)."""
-        head = model.get_output_embeddings()
-        return self.bound(functional.linear(hidden, head.weight, head.bias))
+        return self.bound(model.get_output_embeddings()(hidden))
 
     def bound(self, products: torch.Tensor) -> torch.Tensor:
         """Return the logits of weight times hidden state + bias."""

@@ -2,14 +2,17 @@
 not.
 """
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from pollination.evaluation import disagreement as module
 from pollination.evaluation.disagreement import disagreement, summarize
+from pollination.models.contract import Contract
 
 
 class Fixed:
@@ -18,6 +21,7 @@ class Fixed:
     def __init__(self, p: list[float], after: list[float] | None = None) -> None:
         self.logits, self.after = torch.tensor(p).log(), torch.tensor(after or p).log()
         self.device = torch.device("cpu")
+        self.config = SimpleNamespace(contract=asdict(Contract(transformers.__version__)))
 
     def get_input_embeddings(self):
         return SimpleNamespace(num_embeddings=len(self.logits))

@@ -58,7 +58,7 @@ FAMILIES = {
         "head_dim": 8,
         "sliding_window": 8,
     },
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},  # no fast path
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},  # no shared prefixes
 }
 
 
