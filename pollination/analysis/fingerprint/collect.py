@@ -6,14 +6,13 @@ killed or rejected job resumes. replies.py decides what is an answer. The user a
 each host (plan/config/endpoints.py), and the job writes no key to any file.
 """
 
-import heapq
 import json
 import math
 import os
 import random
 import shutil
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,22 +35,19 @@ SECONDS_A_LINE = 30.0  # between two progress messages
 LONGEST_BODY = 2**24  # bytes of a reply
 LONGEST_WAIT_S = 900.0  # that a server may ask for; a longer one stops the job
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a retry, doubled each time
-REPLY_RETRIES = 2  # after a reply without an answer, which may cost money
+REPLY_RETRIES = 2  # after a time-out or a reply without an answer, which may cost money
 IN_A_ROW = 5  # prompts without an answer that stop the job
 SHORTEST_SECRET = 12  # characters; shorter keys are dummies such as EMPTY
 
 
 class Pace:
-    """Limit on the requests per minute, and the pause that a busy server asked for."""
+    """Limit on the requests per minute."""
 
     def __init__(self, a_minute: float) -> None:
         self.step_s, self.next_s = 60.0 / a_minute, 0.0
 
     def start(self, now_s: float) -> None:
         self.next_s = max(self.next_s, now_s) + self.step_s
-
-    def pause(self, until_s: float) -> None:
-        self.next_s = max(self.next_s, until_s)
 
 
 class Client:
@@ -114,10 +110,12 @@ class Client:
                     if len(content) > LONGEST_BODY:
                         raise NoAnswer(f"body above {LONGEST_BODY // 2**20} MiB")
                     if time.monotonic() > deadline_s:
-                        raise NoAnswer("time-out", again="load", fix=_TIMEOUT)
+                        raise NoAnswer("time-out", again="slow", fix=_TIMEOUT)
                 return reply.status_code, dict(reply.headers), bytes(content)
+        except httpx2.ConnectTimeout:
+            raise NoAnswer("no connection", "", "load") from None
         except httpx2.TimeoutException:
-            raise NoAnswer("time-out", again="load", fix=_TIMEOUT) from None
+            raise NoAnswer("time-out", again="slow", fix=_TIMEOUT) from None
         except httpx2.ConnectError as error:
             words = self.masked(line(error, 200))
             if "certificate" in words.lower() or "ssl" in words.lower():
@@ -134,7 +132,7 @@ class Client:
         """Return text of the server without the key or parts of it."""
         if not self.key:
             return text
-        size = min(6, len(self.key))
+        size = min(4, len(self.key))
         hidden: set[int] = set()
         for form in {self.key, quote(self.key, safe=""), json.dumps(self.key)[1:-1]}:
             for start in range(len(form) - size + 1):
@@ -244,14 +242,13 @@ def _request(served: dict, settings: dict, prompt: str) -> dict:
     }
 
 
-@dataclass(order=True)
+@dataclass
 class _Waiting:
-    """A prompt in the queue: when it may be asked, and how often it was."""
+    """A prompt in the queue: when it may be asked, and how often it failed in which way."""
 
-    due_s: float
-    order: int
-    prompt_id: str = field(compare=False)
-    failures: Counter = field(compare=False, default_factory=Counter)
+    prompt_id: str
+    due_s: float = 0.0
+    failures: Counter = field(default_factory=Counter)
 
 
 class _Round:
@@ -263,16 +260,18 @@ class _Round:
         self.pace = Pace(_limit("POLLINATION_REQUESTS_PER_MINUTE", 60, 0.001))
         self.at_once = int(_limit("POLLINATION_REQUESTS_AT_ONCE", 4, 1))
         retries = int(_limit("POLLINATION_REQUEST_RETRIES", 8, 0))
-        self.retries = {"load": retries, "reply": min(retries, REPLY_RETRIES)}
+        few = min(retries, REPLY_RETRIES)
+        self.retries = {"load": retries, "slow": few, "reply": few}
         self.failed: Counter[str] = Counter()  # replies without an answer, by label
         self.given_up: dict[str, NoAnswer] = {}  # prompt_id -> its last failure
         self.in_a_row = 0
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
+        self.hopeless: tuple[NoAnswer, str] | None = None  # with what the message begins
         self.total = len(store.wanted)
 
     def ask(self, requests: dict[str, dict]) -> None:
         """Ask for all answers. Raises after the requests under way have ended and are saved."""
-        queue = [_Waiting(0.0, order, name) for order, name in enumerate(requests)]
+        queue = deque(map(_Waiting, requests))
         began, started_s = len(self.store.found), time.monotonic()
         shown_s = started_s
         running: dict[Future, _Waiting] = {}
@@ -280,7 +279,7 @@ class _Round:
             while running or (queue and self._goes_on()):
                 now_s = time.monotonic()
                 while self._due(queue, running) <= now_s:
-                    item = heapq.heappop(queue)
+                    item = queue.popleft()
                     self.pace.start(now_s)
                     request = requests[item.prompt_id]
                     limit = self.settings["max_tokens"]
@@ -290,7 +289,7 @@ class _Round:
                     time.sleep(pause_s)
                 for future in wait(running, pause_s, FIRST_COMPLETED).done if running else ():
                     if again := self._take(future, running.pop(future)):
-                        heapq.heappush(queue, again)
+                        queue.appendleft(again)
                 if time.monotonic() - shown_s > SECONDS_A_LINE:
                     shown_s = time.monotonic()
                     left = self.total - len(self.store.found)
@@ -299,20 +298,22 @@ class _Round:
         self._say("")
         if self.error:
             raise self.error
+        if self.hopeless:
+            raise ValueError(self._stopping(*self.hopeless))
         if queue:
             raise Stopped(
                 f"stopped by {self.job.stop.reason} after {len(self.store.found)} of {self.total} "
                 "prompts; their answers are saved, run the same command to resume"
             )
 
-    def _due(self, queue: list[_Waiting], running: dict) -> float:
+    def _due(self, queue: deque[_Waiting], running: dict) -> float:
         """Return when the next request may start; infinity if none may."""
         if not queue or len(running) >= self.at_once or not self._goes_on():
             return math.inf
         return max(queue[0].due_s, self.pace.next_s)
 
     def _goes_on(self) -> bool:
-        return self.error is None and not self.job.stop
+        return not (self.error or self.hopeless or self.job.stop)
 
     def _take(self, future: Future, item: _Waiting) -> _Waiting | None:
         """Save what a request brought; return the prompt if it is to be asked again."""
@@ -339,7 +340,7 @@ class _Round:
                 f"the endpoint asks to wait {failure.wait_s:,.0f} s; run the same command then"
             )
         if failure.again == "never" or (failure.again == "budget" and not skip):
-            self.error = self.error or ValueError(self._stopping(failure))
+            self.hopeless = self.hopeless or (failure, "")
             return None
         item.failures[failure.again] += 1
         tries = item.failures[failure.again]
@@ -347,8 +348,6 @@ class _Round:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (tries - 1))
             pause_s *= random.uniform(0.5, 1.0)
             if failure.wait_s is not None:
-                # All requests wait, and not all of them end their pause at the same moment.
-                self.pace.pause(now_s + failure.wait_s)
                 pause_s = failure.wait_s + random.uniform(0.0, min(1.0, failure.wait_s / 10))
             item.due_s = now_s + pause_s
             return item
@@ -358,19 +357,20 @@ class _Round:
     def _give_up(self, failure: NoAnswer, item: _Waiting) -> None:
         self.given_up[item.prompt_id] = failure
         self.in_a_row += 1
-        if failure.again != "load":
+        replied = failure.again in ("reply", "budget")
+        if replied:
             columns = failure.columns | {"missing": failure.label}
             try:
                 self.store.save(item.prompt_id, columns)
             except OSError as error:
                 self.error = self.error or error
                 return
-        tolerated = self.settings["missing"] == "skip" and failure.again != "load"
+        tolerated = self.settings["missing"] == "skip" and replied
         if self.in_a_row >= IN_A_ROW and not (tolerated and self.store.texts()):
-            text = self._stopping(failure, f"{self.in_a_row} prompts in a row got no answer, last ")
-            self.error = self.error or ValueError(text)
+            row = f"{self.in_a_row} prompts in a row got no answer, last "
+            self.hopeless = self.hopeless or (failure, row)
 
-    def _stopping(self, failure: NoAnswer, before: str = "") -> str:
+    def _stopping(self, failure: NoAnswer, before: str) -> str:
         """Return why the job stops, in one line."""
         names = {
             "key": self.row.get("key") or "(no key: column key of models.csv is empty)",

@@ -44,10 +44,10 @@ TEXT = "text", "output_text", "content", "thinking", "reasoning", "summary"
 class NoAnswer(Exception):
     """A reply that is no answer.
 
-    label: for the count. words: the server's own reason. again: `load` (the server is busy or the
-    connection broke), `reply` (a second reply may be an answer), `budget` (the limit of tokens was
-    spent before the answer) or `never`. wait_s: pause that the server asks for. fix: the setting to
-    change. columns: what the reply says besides.
+    label: for the count. words: the server's own reason. wait_s: pause that the server asks for.
+    fix: the setting to change. columns: what the reply says besides. again: `load` (the server is
+    busy or the connection broke), `slow` (no reply within the time-out), `reply` (a second reply
+    may be an answer), `budget` (the limit of tokens was spent before the answer) or `never`.
     """
 
     def __init__(
