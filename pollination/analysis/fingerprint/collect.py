@@ -263,7 +263,6 @@ class _Round:
         few = min(retries, REPLY_RETRIES)
         self.retries = {"load": retries, "slow": few, "reply": few}
         self.failed: Counter[str] = Counter()  # replies without an answer, by label
-        self.given_up: dict[str, NoAnswer] = {}  # prompt_id -> its last failure
         self.in_a_row = 0
         self.error: Exception | None = None
         self.hopeless: tuple[NoAnswer, str] | None = None  # with what the message begins
@@ -355,8 +354,8 @@ class _Round:
         return None
 
     def _give_up(self, failure: NoAnswer, item: _Waiting) -> None:
-        self.given_up[item.prompt_id] = failure
         self.in_a_row += 1
+        why = {"missing": failure.label, "words": failure.words}
         replied = failure.again in ("reply", "budget")
         if replied:
             columns = failure.columns | {"missing": failure.label}
@@ -365,6 +364,8 @@ class _Round:
             except OSError as error:
                 self.error = self.error or error
                 return
+        if item.prompt_id not in self.store.found:
+            self.store.tried[item.prompt_id] = why
         tolerated = self.settings["missing"] == "skip" and replied
         if self.in_a_row >= IN_A_ROW and not (tolerated and self.store.texts()):
             row = f"{self.in_a_row} prompts in a row got no answer, last "
@@ -415,16 +416,16 @@ def _check_complete(job: Job, store: Answers, prompts: list[tuple[str, str]]) ->
     open_ = [prompt_id for prompt_id, _ in prompts if prompt_id not in store.found]
     where = f"fingerprint.{job.wildcards.get('survey', '{survey}')}.collect"
     if open_:
-        reasons = Counter(
-            store.tried[name].get("missing") or "no text" if name in store.tried else "not reached"
-            for name in open_
-        )
+        tried = [store.tried[prompt_id] for prompt_id in open_]
+        reasons = Counter(record.get("missing") or "no text" for record in tried)
+        words = next(filter(None, (record.get("words") for record in tried)), "")
+        said = f'; the endpoint says "{words}"' if words else ""
         names = ", ".join(open_[:5]) + (", ..." if open_[5:] else "")
         skip = "" if store.keep_missing else f", or set {where}.missing: skip to leave them empty"
         raise ValueError(
             f"{job.params.served['base_url']}: {len(open_)} of {len(prompts)} prompts have no "
-            f"answer ({_counts(reasons)}): {names}. All other answers are saved. Run the same "
-            f"command to ask for these again{skip}"
+            f"answer ({_counts(reasons)}{said}): {names}. All other answers are saved. Run the "
+            f"same command to ask for these again{skip}"
         )
     if not store.texts():
         raise ValueError(
