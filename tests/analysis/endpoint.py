@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +59,8 @@ class Endpoint(BaseHTTPRequestHandler):
         ).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # the job may have given up
+            self.wfile.write(body)
         self.close_connection = True
 
     def log_message(self, *_words) -> None:

@@ -96,6 +96,7 @@ BAD = {
     "no text": chat(None),
     "no text ": chat(" \n"),
     "no text  ": chat([]),
+    "no text   ": chat("\ufeff\u200b\n\x01"),
     "no text after reasoning": chat(None, reasoning_content="I consider the harbour"),
     "content is a number": chat(7),
     "content is a mapping": chat({"text": "x"}),
@@ -147,7 +148,9 @@ def test_a_prompt_without_an_answer_costs_no_other_and_is_named(survey, server, 
 def test_an_endpoint_that_never_answers_stops_the_job_early(survey, server):
     write_prompts(survey, 50)
     server.reply = lambda _: BAD["no choices"]
-    assert "5 prompts in a row got no answer, last no choices; 0 of 50 answers" in start(survey)
+    assert "5 prompts in a row got no answer; the last: no choices; 0 of 50 answers" in start(
+        survey
+    )
     assert len(server.asked) == 10
 
 
@@ -156,7 +159,7 @@ def test_missing_skip_keeps_the_reason_instead_of_a_text(survey, server):
         chat(None, "length", reasoning="hm") if prompt_of(asked) == "story 2" else story(asked)
     )
     said = start(survey)
-    assert "reasoning spent all of max_tokens; raise it; 2 of 4 answers are saved" in said
+    assert "all of the 50 tokens; raise fingerprint.api.collect.max_tokens" in said
     asked = len(server.asked)
     rows = start(survey, missing="skip")
     assert len(server.asked) == asked + 2  # the two answers were taken over
@@ -176,7 +179,7 @@ def test_more_tokens_keep_the_answers_that_ended_by_themselves(survey, server):
         return chat("a lantern", finish) if finish else chat("", "length")
 
     server.reply = reply
-    assert "raise it" in start(survey)
+    assert "collect.max_tokens" in start(survey)
     server.reply, server.asked[:] = story, []
     rows = start(survey, max_tokens=500)
     assert [prompt_of(asked) for asked in server.asked] == ["story 1", "story 3"]
@@ -287,7 +290,7 @@ def test_the_columns_hold_reasons_thoughts_and_refusals(survey, server):
 
 def test_an_unclosed_thought_and_old_limits_are_no_answers(survey, server):
     server.reply = lambda _: chat("<think>I wonder", "length")
-    assert "reasoning spent all of max_tokens; raise it" in start(survey)
+    assert "raise fingerprint.api.collect.max_tokens" in start(survey)
     words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
 
     def newer(asked):
@@ -371,6 +374,40 @@ def test_killed_collectors_lose_only_the_requests_under_way(survey, server, monk
     assert collector(survey).wait() == 0
     assert 60 <= len(server.asked) <= 60 + 3 * kills
     assert artifacts.read_table(survey / "out/ada.parquet").num_rows == 60
+
+
+def test_a_signal_saves_the_requests_under_way(survey, server):
+    write_prompts(survey, 40)
+
+    def reply(asked):
+        time.sleep(0.05)
+        return story(asked)
+
+    server.reply = reply
+    process = collector(survey)
+    while len(server.asked) < 5 and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == 1
+    asked = len(server.asked)
+    last = (survey / "ada.log").read_text().splitlines()[-1]
+    assert f"stopped by SIGTERM after {asked} of 40 prompts; their answers are saved" in last
+    assert len(start(survey)) == len(server.asked) == 40
+
+
+def test_a_pause_that_the_server_asks_for_holds_all_requests(survey, server, monkeypatch):
+    monkeypatch.setenv("POLLINATION_REQUESTS_AT_ONCE", "3")
+    began, times = time.monotonic(), []
+
+    def reply(asked):
+        times.append(time.monotonic() - began)
+        busy = as_json({"error": "busy"}, 429, retry_after="1")
+        return busy if len(times) == 1 else story(asked)
+
+    server.reply = reply
+    write_prompts(survey, 30)
+    assert len(start(survey)) == 30
+    assert sum(moment < times[0] + 0.9 for moment in times) <= 4 and times[-1] > times[0] + 1
 
 
 def test_two_collectors_at_once_ask_each_prompt_once(survey, server):

@@ -4,14 +4,17 @@
 none. A line that a crash cut short is passed over, and its prompt is asked again.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 
+from pollination.analysis.fingerprint.replies import flaw
 from pollination.core import artifacts
 
 FILE = "answers.jsonl"
@@ -26,10 +29,8 @@ def asked(served: dict, messages: list[dict], temperature: float) -> str:
 
 
 def is_text(text: object) -> bool:
-    """Return whether a value can be an answer: a string with more than spaces, valid Unicode."""
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    """Return whether a value can be an answer (replies.flaw)."""
+    return isinstance(text, str) and flaw(text) is None
 
 
 class Answers:
@@ -46,11 +47,12 @@ class Answers:
         self.tried: dict[str, dict] = {}
         self.damaged = self._read(self.path, own=True)
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-        if self.file.tell() and not self.path.read_bytes().endswith(b"\n"):
-            self._append(b"\n")  # ends a line that a crash cut short
-        folder = os.open(work, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        # Whether the last line was cut short.
+        self.torn = self.file.tell() > 0 and not self.path.read_bytes().endswith(b"\n")
+        with suppress(OSError):  # some file systems cannot do this for a folder
+            folder = os.open(work, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
 
     def adopt(self, log: logging.Logger) -> None:
         """Take over answers of unfinished attempts with other settings that apply unchanged.
@@ -116,8 +118,11 @@ class Answers:
 
     def _append(self, line: bytes) -> None:
         # One call per line, so that lines of two writers cannot mix.
+        line = b"\n" * self.torn + line
+        self.torn = True
         if self.file.write(line) != len(line):
-            raise OSError(28, os.strerror(28), str(self.path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self.torn = False
         os.fsync(self.file.fileno())
 
     def texts(self) -> int:

@@ -41,13 +41,16 @@ SHORTEST_SECRET = 12  # characters; shorter keys are dummies such as EMPTY
 
 
 class Pace:
-    """Limit on the requests per minute."""
+    """Limit on the requests per minute, and the pause that a busy server asked for."""
 
     def __init__(self, a_minute: float) -> None:
         self.step_s, self.next_s = 60.0 / a_minute, 0.0
 
     def start(self, now_s: float) -> None:
         self.next_s = max(self.next_s, now_s) + self.step_s
+
+    def pause(self, until_s: float) -> None:
+        self.next_s = max(self.next_s, until_s)
 
 
 class Client:
@@ -67,6 +70,7 @@ class Client:
                 headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 30.0)),
                 follow_redirects=False,
+                verify=httpx2.create_ssl_context(),
                 trust_env=not endpoint.local,  # no proxy sees what goes to this machine
             )
         except (ImportError, ValueError):  # a proxy of a kind that is not installed
@@ -119,7 +123,10 @@ class Client:
         except httpx2.ConnectError as error:
             words = self.masked(line(error, 200))
             if "certificate" in words.lower() or "ssl" in words.lower():
-                fix = "the certificate is not valid for this host; correct base_url"
+                fix = (
+                    "the certificate is not valid for this host; correct base_url, or name the "
+                    "certificate of your own server in SSL_CERT_FILE"
+                )
                 raise NoAnswer("no secure connection", words, "never", fix=fix) from None
             raise NoAnswer("no connection", words, "load") from None
         except httpx2.DecodingError:
@@ -347,7 +354,8 @@ class _Round:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (tries - 1))
             pause_s *= random.uniform(0.5, 1.0)
             if failure.wait_s is not None:
-                pause_s = failure.wait_s + random.uniform(0.0, min(1.0, failure.wait_s / 10))
+                self.pace.pause(now_s + failure.wait_s)  # for all requests
+                pause_s = max(pause_s, failure.wait_s + random.uniform(0, failure.wait_s / 20))
             item.due_s = now_s + pause_s
             return item
         self._give_up(failure, item)
@@ -368,7 +376,7 @@ class _Round:
             self.store.tried[item.prompt_id] = why
         tolerated = self.settings["missing"] == "skip" and replied
         if self.in_a_row >= IN_A_ROW and not (tolerated and self.store.texts()):
-            row = f"{self.in_a_row} prompts in a row got no answer, last "
+            row = f"{self.in_a_row} prompts in a row got no answer; the last: "
             self.hopeless = self.hopeless or (failure, row)
 
     def _stopping(self, failure: NoAnswer, before: str) -> str:
@@ -376,6 +384,7 @@ class _Round:
         names = {
             "key": self.row.get("key") or "(no key: column key of models.csv is empty)",
             "name": self.served["name"],
+            "max_tokens": str(self.settings["max_tokens"]),
             "survey": self.job.wildcards.get("survey", "{survey}"),
         }
         words = f' (the endpoint says "{failure.words}")' if failure.words else ""
@@ -435,7 +444,8 @@ def _check_complete(job: Job, store: Answers, prompts: list[tuple[str, str]]) ->
 
 
 def _counts(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    more = f", {len(kinds) - 8} other reasons" if len(kinds) > 8 else ""
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8)) + more
 
 
 def _limit(name: str, default: float, least: float) -> float:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,7 @@ from typing import Any
 
 from pollination.core.sanitize import line
 
+NO_TEXT = "no text"
 LONGEST_WORDS = 300  # characters of the server's own words in a message
 # Ends of a complete text, and of a text that a limit or a filter cut, in lower case.
 COMPLETE = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete")
@@ -140,7 +142,8 @@ def _read_chat(found: dict, body: bytes) -> dict:
     ended = finish.lower() if isinstance(finish, str) else None
     if ended in CALLS:
         raise NoAnswer("tool call", columns=columns)
-    if not content.strip():
+    wrong = flaw(content)
+    if wrong == NO_TEXT:
         if columns["refusal"]:
             return columns
         if ended in FILTERED:
@@ -150,18 +153,27 @@ def _read_chat(found: dict, body: bytes) -> dict:
                 "no text before the limit of tokens",
                 again="budget",
                 columns=columns,
-                fix="reasoning spent all of max_tokens; raise it",
+                fix="reasoning spent all of the {max_tokens} tokens; raise "
+                "fingerprint.{survey}.collect.max_tokens, or set missing: skip beside it",
             )
         after = " after reasoning" if columns["reasoning"] else ""
-        raise NoAnswer(f"no text{after}", columns=columns)
+        raise NoAnswer(f"{NO_TEXT}{after}", columns=columns)
     if ended not in COMPLETE + CUT + FILTERED:
         said = "missing" if ended is None else f"{line(ended, 40)!r}"
         raise NoAnswer(f"finish reason {said}", columns=columns)
-    if any("\ud800" <= character <= "\udfff" for character in content):
-        raise NoAnswer("half of a surrogate pair", columns=columns)
-    if "\0" in content:
-        raise NoAnswer("NUL character", columns=columns)
+    if wrong:
+        raise NoAnswer(wrong, columns=columns)
     return columns | {"output": content}
+
+
+def flaw(text: str) -> str | None:
+    """Return why a text cannot be an answer; None if it can."""
+    if "\0" in text:
+        return "NUL character"
+    kinds = {unicodedata.category(character) for character in set(text) if not character.isspace()}
+    if "Cs" in kinds:
+        return "half of a surrogate pair"
+    return None if kinds - {"Cc", "Cf"} else NO_TEXT
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
@@ -279,7 +291,7 @@ def _raise_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
 
 
 def _fix(status: int) -> str:
-    """Return what to change; {key}, {name} and {survey} stand for the job's own."""
+    """Return what to change; {key}, {name}, {survey} and {max_tokens} stand for the job's own."""
     return {
         401: "the endpoint rejected the key in {key}",
         402: "the account behind {key} cannot pay; add credit",
