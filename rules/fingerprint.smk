@@ -67,7 +67,7 @@ rule collect_outputs:
     conda:
         "../envs/pollination.yaml"
     params:
-        recipe=1,
+        recipe=1,  # new columns do not raise it: users pay for each answer
         collect=setting("fingerprint/{survey}/collect"),
         served=ask(served, "survey", "part"),
     message:

@@ -43,7 +43,7 @@ def serving(answers: type[BaseHTTPRequestHandler], **state) -> Iterator[Threadin
     """A local HTTP server whose handler finds `state` as attributes of the server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
         vars(server).update(state)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 

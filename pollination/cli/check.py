@@ -14,10 +14,14 @@ Exit status:
 """
 
 import sys
+from pathlib import Path
 
 from pollination.cli.common import add_configfile, few, read_plan
 from pollination.plan import outputs
+from pollination.plan.config.catalogue import read_catalogue, slug
+from pollination.plan.config.endpoints import check_key
 from pollination.plan.config.resolve import ConfigError, check_files
+from pollination.plan.plan import Plan
 
 EXAMPLE = "pollination check --configfile config/real/openstax.yaml"
 add_arguments = add_configfile
@@ -27,6 +31,7 @@ def run(arguments) -> int:
     try:
         plan = read_plan(arguments.configfile)
         check_files(plan.config, arguments.configfile)
+        check_surveys(plan, arguments.configfile)
         said = few(plan, arguments.configfile)
     except ConfigError as mistakes:
         print(
@@ -43,3 +48,28 @@ def run(arguments) -> int:
         f"models to train: {models}, including {founders} founder{'s' * (founders != 1)}."
     )
     return 0
+
+
+def check_surveys(plan: Plan, configfile: str) -> None:
+    """Raise ConfigError if a key may not be sent, or a finished collection has empty outputs."""
+    mistakes = []
+    for name, survey in plan.config["fingerprint"].items():
+        for model, row in read_catalogue(survey["models"]).items() if _collects(survey) else ():
+            outputs_of = Path(
+                plan.results, "fingerprint", name, "outputs", f"{slug(model)}.parquet"
+            )
+            try:
+                if outputs_of.exists():
+                    from pollination.analysis.fingerprint.answers import check_collected
+
+                    check_collected(outputs_of)
+                else:
+                    check_key(row)
+            except ValueError as error:
+                mistakes.append(f"fingerprint.{name}.models: {survey['models']}: {error}")
+    if mistakes:
+        raise ConfigError(mistakes, configfile)
+
+
+def _collects(survey: dict) -> bool:
+    return survey["kind"] == "collect"

@@ -45,6 +45,7 @@ def server():
 @pytest.mark.slow
 def test_the_survey_of_the_page_runs_to_its_figures(tmp_path, server, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "sk-test")
+    monkeypatch.setenv("POLLINATION_KEYS", f"MY_API_KEY@127.0.0.1:{server.server_port}")
     monkeypatch.setenv("POLLINATION_REQUESTS_PER_MINUTE", "6000")
     save(PAGE, tmp_path)
     models = tmp_path / "own/models.csv"

@@ -1,6 +1,8 @@
 """Linguistic fingerprints of models (study A, section 4, appendix B).
 
 collect      outputs of a deployed model, through an API
+replies      which reply of an endpoint is an answer
+answers      the answers of a collecting job on disk
 counting     counts of outputs, in one pass over the text
 results      fingerprints of the Slop Forensics toolkit
 features     matrices of fingerprints, Jaccard similarity, influence

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pollination.analysis.fingerprint import features, influence, overlap
+from pollination.analysis.fingerprint.answers import check_collected
 from pollination.core import artifacts
 from pollination.core.seeds import derive_seed
 from pollination.plan.config.catalogue import check_families, match
@@ -42,6 +43,8 @@ def count_part(
             for prompt_id, output in counting.read_outputs(path, ("prompt_id", "completion")):
                 counter.add(names[index], prompt_id, output)
         else:
+            if kind == "collect":
+                check_collected(path)
             for row in counting.read_outputs(path):
                 counter.add(*row)
     fingerprints = counter.fingerprints()

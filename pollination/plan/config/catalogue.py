@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from pollination.core.sanitize import reason
+from pollination.plan.config.endpoints import read_endpoint
 
 NEEDED = ("model", "family", "release")
 SERVED = ("base_url", "name")  # needed by collect: the endpoint, and the model's name there
@@ -43,6 +44,10 @@ def read_catalogue(path: str | Path, served: bool = False) -> dict[str, dict]:
                     f"{path}, line {number}: no {key} for model {row.get('model') or '?'!r}; add "
                     f"it; needed columns: {', '.join(needed)}"
                 )
+        try:
+            _ = read_endpoint(row["base_url"]) if served else None
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
         if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", row["release"]):
             raise ValueError(
                 f"{path}, line {number}: release {row['release']!r} of {row['model']} is not a "
