@@ -21,6 +21,7 @@ from pollination.data.tokens import vocabulary_id
 from pollination.models.completion import _decode, _encode, complete, prompt_limit
 from pollination.models.decoder import STATIC_DEVICES
 from pollination.models.families import PLAIN_FAMILIES
+from pollination.models.limits import ids_without_token
 from pollination.plan.decoding import DECODINGS
 
 SCHEMA = pa.schema(
@@ -248,6 +249,7 @@ def write_shard(
             model.config.model_type,
             known,
         )
+    never = ids_without_token(model, tokenizer)
     vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
     counts = progress.counts
     if counts["rows_drawn"]:
@@ -268,7 +270,7 @@ def write_shard(
         seeds = [rows.row_seed(n) for n in numbers]
         accepted, counts = [], dict(counts)
         try:
-            completions = complete(model, prompts_ids, seeds, settings, eos_id, stop)
+            completions = complete(model, prompts_ids, seeds, settings, eos_id, stop, never)
             for (prompt_id, _), ids, row_seed, new in zip(
                 chosen, prompts_ids, seeds, completions, strict=True
             ):

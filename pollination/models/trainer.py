@@ -26,6 +26,7 @@ from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
 from pollination.models.dropout import Dropout
+from pollination.models.limits import embedding_rows
 from pollination.models.loss import next_token_loss, whole_logits
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
@@ -252,7 +253,8 @@ class Trainer:
 
         ValueError: one is not finite, or the smoothed loss far exceeds that of a uniform guess.
         """
-        step, ceiling = self.state.step, 1.5 * math.log(self.model.config.vocab_size) + 1
+        step, uniform = self.state.step, math.log(embedding_rows(self.model))
+        ceiling = 1.5 * uniform + 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise ValueError(
                 f"training stopped at step {step}: the loss is {loss}, the gradient norm {norm}; "
@@ -265,7 +267,7 @@ class Trainer:
             raise ValueError(
                 f"training diverged at step {step}: the smoothed loss is "
                 f"{self.state.smoothed:.2f} nats per token; allowed: at most {ceiling:.2f} (a "
-                f"uniform guess has {math.log(self.model.config.vocab_size):.2f}); {ADVICE}"
+                f"uniform guess has {uniform:.2f}); {ADVICE}"
             )
 
     @torch.no_grad()
