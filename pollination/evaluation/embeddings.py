@@ -20,6 +20,7 @@ from pollination.data.tokens import FILES
 from pollination.data.words import tokenize
 from pollination.models import checkpoint
 from pollination.models.device import prepare
+from pollination.models.limits import context_limit
 
 FEATURES = 4096  # number of most frequent words, for TF-IDF
 KEY = "evaluate.semantics.encoder"
@@ -103,7 +104,7 @@ def longest(model, tokenizer, wanted: int) -> int:
 
     RoBERTa's positions begin after the padding id.
     """
-    positions = getattr(model.config, "max_position_embeddings", None) or wanted
+    positions = context_limit(model.config) or wanted
     padding_id = getattr(getattr(model, "embeddings", None), "padding_idx", None)
     usable = positions if padding_id is None else positions - (padding_id + 1)
     return max(1, min(wanted, usable, tokenizer.model_max_length))

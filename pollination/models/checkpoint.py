@@ -199,16 +199,18 @@ def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") ->
     """
     check_source(source, config, key)
     try:
-        kind = type(outline(config, source))
+        kind, files = type(outline(config, source)), weight_files(source)
         with ExitStack() as stack:
-            tensors = open_tensors(weight_files(source), stack)
             model, loading = kind.from_pretrained(
                 None,
                 config=config,
-                state_dict=tensors,
+                state_dict=open_tensors(files, stack),
                 dtype=torch.float32,
                 output_loading_info=True,
             )
+        with ExitStack() as stack:
+            # opened again, because the model may share the memory of the slices that it read
+            tensors = open_tensors(files, stack)
             wrong = [f"tensor {name!r} is missing" for name in sorted(loading["missing_keys"])]
             wrong += [
                 f"tensor {name!r} holds NaN or infinity"

@@ -27,7 +27,7 @@ def context_limit(config: PreTrainedConfig) -> int | None:
 
 def embedding_rows(model: PreTrainedModel) -> int:
     """Return the number of rows of a model's embedding: it reads the ids below this number."""
-    return model.get_input_embeddings().weight.shape[0]
+    return model.get_input_embeddings().num_embeddings
 
 
 def fits(tokenizer, rows: int) -> bool:

@@ -134,6 +134,19 @@ class Trainer:
         with atomic(self.checkpoint) as temporary:
             save_file(tensors, str(temporary), metadata=metadata)
 
+    @torch.no_grad()
+    def restore(self, file: Any, prefix: str) -> None:
+        """Copy the weights of an open safetensors file. ValueError: they are not the model's."""
+        saved = {name.removeprefix(prefix) for name in file.keys() if name.startswith(prefix)}
+        for name, p in self.names.items():
+            tensor = file.get_tensor(prefix + name) if name in saved else None
+            if tensor is None or tensor.shape != p.shape or len(saved) != len(self.names):
+                raise ValueError(
+                    f"{self.work}: its checkpoint does not hold the weights of this model, e.g. "
+                    f"{name!r}. Delete the folder to restart at step 0"
+                )
+            p.copy_(tensor)
+
     def resume(self) -> None:
         """Resume from the checkpoint, if there is one.
 
@@ -158,9 +171,9 @@ class Trainer:
                     f"{metadata['key'][:12]}, but this job has {self.key[:12]}. Delete the file to "
                     "restart at step 0"
                 )
+            self.restore(file, "weights.")
             with torch.no_grad():
                 for name, p in self.names.items():
-                    p.copy_(file.get_tensor(f"weights.{name}"))
                     if f"exp_avg.{name}" in file.keys():
                         kinds = {
                             kind: file.get_tensor(f"{kind}.{name}")
@@ -386,9 +399,8 @@ class Trainer:
                 self.save()
                 saved = now
         if self.validation is not None:
-            with safe_open(str(self.work / "best.safetensors"), "pt") as file, torch.no_grad():
-                for name, p in self.names.items():
-                    p.copy_(file.get_tensor(name))
+            with safe_open(str(self.work / "best.safetensors"), "pt") as file:
+                self.restore(file, "")
         for name, p in self.names.items():  # no loss has checked the last step's update
             if not torch.isfinite(p).all():
                 raise ValueError(

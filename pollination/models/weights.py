@@ -206,7 +206,7 @@ def _differs(part: Any, ours: torch.Tensor, near: bool = False) -> str | None:
         same = torch.allclose(theirs, ours, rtol=4 * torch.finfo(ours.dtype).eps, atol=0)
     else:
         same = torch.equal(theirs, ours)
-    return None if same else "differs from the loaded model's, which holds another tensor there"
+    return None if same else "is not what the loaded model holds in its place"
 
 
 def _same_rotation(model: PreTrainedModel, part: Any) -> bool:
