@@ -20,6 +20,7 @@ from pollination.core.artifacts import DamagedArtifact, atomic
 from pollination.data.tokens import largest_id
 from pollination.models.limits import POSITIONS, context_limit, embedding_rows, fits
 from pollination.models.weights import (
+    check_head,
     check_source,
     differences,
     follow_ties,
@@ -195,8 +196,9 @@ def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") ->
     Each tensor of the files equals the model's, and its config's tie_word_embeddings follows them.
     `key` is the config's key of `source`.
     ValueError: there are no safetensors, tensors are missing, do not belong to the architecture or
-    have another shape or kind, or values are NaN or infinity; also as in `weights.check_source`.
+    have another shape or kind, or values are NaN or infinity; as in `check_head` and `check_source`.
     """
+    check_head(source, config, key)
     check_source(source, config, key)
     try:
         kind, files = type(outline(config, source)), weight_files(source)
@@ -262,7 +264,9 @@ def load_weights(model: PreTrainedModel, state: dict[str, torch.Tensor], path: P
         if name not in ours:
             refuse(name, f"does not belong to this architecture, {foreign}")
         if tensor.shape != ours[name].shape:
-            refuse(name, f"has shape {tuple(tensor.shape)}, not {tuple(ours[name].shape)}, {foreign}")
+            refuse(
+                name, f"has shape {tuple(tensor.shape)}, not {tuple(ours[name].shape)}, {foreign}"
+            )
         if tensor.dtype not in FLOATS and tensor.dtype != ours[name].dtype:
             refuse(name, f"holds {tensor.dtype}, not floating-point numbers of 16 to 64 bits")
         # aminmax keeps NaN and needs one pass without memory

@@ -30,18 +30,29 @@ ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 OTHER_HEADS = r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$"
 SPARE_FILES = r"consolidated.*|model\.[^-]*"  # the same weights in other names or another precision
 
+CACHES = r"rotary_emb\.(cos|sin)_cached$"  # tables that old models stored beside their weights
+
 Tensors = dict[str, Any]  # name -> a slice of safetensors, which is read when it is indexed
 
 
-def check_source(source: str, config: AutoConfig, key: str) -> None:
-    """Check that a pretrained folder or hub name holds the whole weights of a language model once.
+def check_head(source: str, config: AutoConfig, key: str) -> None:
+    """Check that a checkpoint is a causal language model's. ValueError: it names another head."""
+    named = getattr(config, "architectures", None) or []
+    if named and all(re.search(OTHER_HEADS, str(name)) for name in named):
+        raise ValueError(
+            f"{key}: {source!r} holds a {named[0]} (architectures in its config.json), which is "
+            "not a causal language model. Name a causal language model"
+        )
+
+
+def check_source(source: str, config: AutoConfig, key: str, revision: str | None = None) -> None:
+    """Check that a pretrained folder or hub name holds the whole weights of one model, and once.
 
     `key` is the config's key of `source`.
-    ValueError: it holds an adapter, quantised weights, a model with another head, or safetensors
-    that would be ignored.
+    ValueError: it holds an adapter, quantised weights, or safetensors that would be ignored.
     """
     for name in ADAPTERS:
-        if _beside(source, name):
+        if _beside(source, name, revision):
             raise ValueError(
                 f"{key}: {source!r} holds an adapter ({name}), which would be ignored. Merge it "
                 "into the weights (peft: merge_and_unload, then save_pretrained), or remove its "
@@ -52,24 +63,20 @@ def check_source(source: str, config: AutoConfig, key: str) -> None:
             if getattr(part, setting, None):
                 raise ValueError(
                     f"{key}: {source!r} holds quantised weights ({setting} in its config.json), "
-                    "which cannot be trained. Name the model before its quantisation"
+                    "which are not read. Name the model before its quantisation"
                 )
     if getattr(config, "transformers_weights", None):
         raise ValueError(
             f"{key}: {source!r}: its config.json names the file of its weights "
             "(transformers_weights). Rename the file to model.safetensors and remove the key"
         )
-    named = getattr(config, "architectures", None) or []
-    if named and all(re.search(OTHER_HEADS, str(name)) for name in named):
-        raise ValueError(
-            f"{key}: {source!r} holds a {named[0]} (architectures in its config.json), which is "
-            "not a causal language model. Name a causal language model"
-        )
-    _check_files(source, key)
+    _check_files(source, key, revision)
 
 
-def _check_files(source: str, key: str) -> None:
-    single, index = (_beside(source, f"model.safetensors{end}") for end in ("", ".index.json"))
+def _check_files(source: str, key: str, revision: str | None) -> None:
+    single, index = (
+        _beside(source, f"model.safetensors{end}", revision) for end in ("", ".index.json")
+    )
     read = {"model.safetensors"}
     if index:
         try:
@@ -94,7 +101,7 @@ def _check_files(source: str, key: str) -> None:
             )
 
 
-def _beside(source: str, name: str) -> str | None:
+def _beside(source: str, name: str, revision: str | None) -> str | None:
     """Return the path of a file of a folder or a hub model, or None if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -102,13 +109,14 @@ def _beside(source: str, name: str) -> str | None:
     return cached_file(
         source,
         name,
+        revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
 
 
-def weight_files(source: str) -> list[Path]:
+def weight_files(source: str, revision: str | None = None) -> list[Path]:
     """Return the safetensors files of a pretrained folder or hub name. OSError: one is missing."""
     folder = Path(source).expanduser()
     files, _ = _get_resolved_checkpoint_files(
@@ -118,7 +126,7 @@ def weight_files(source: str) -> list[Path]:
         use_safetensors=True,
         user_agent=None,
         is_remote_code=False,
-        download_kwargs={},
+        download_kwargs={"revision": revision},
     )
     return [Path(file) for file in files or []]
 
@@ -161,9 +169,9 @@ def differences(model: PreTrainedModel, tensors: Tensors, unexpected: set[str]) 
             if wrong := _differs(part, persistent[new]):
                 yield f"tensor {name!r} {wrong}"
         elif new in buffers:
-            if _differs(part, buffers[new].to(part[:].dtype), near=True):
+            if _differs(part, buffers[new], near=True):
                 yield f"tensor {name!r} differs from the buffer that the configuration gives"
-        elif new in unexpected:
+        elif new in unexpected and not _is_mask(part) and not re.search(CACHES, new):
             yield f"tensor {name!r} is not part of this architecture and would be ignored"
         elif new.endswith("rotary_emb.inv_freq") and not _same_rotation(model, part):
             yield f"tensor {name!r} differs from the rotation that the configuration gives"
@@ -194,6 +202,10 @@ def _converted_differences(model: PreTrainedModel, tensors: Tensors) -> Iterator
             yield f"tensor {name!r} {wrong}"
 
 
+def _read(part: Any) -> torch.Tensor:
+    return part[:] if part.get_shape() else part[...]
+
+
 def _differs(part: Any, ours: torch.Tensor, near: bool = False) -> str | None:
     """Return how a tensor of the file differs from the model's, after the cast to its type."""
     kind = part.get_dtype()
@@ -201,12 +213,24 @@ def _differs(part: Any, ours: torch.Tensor, near: bool = False) -> str | None:
         return f"holds {kind}, not floating-point numbers of 16 to 64 bits"
     if list(part.get_shape()) != list(ours.shape):
         return f"has shape {tuple(part.get_shape())}, not {tuple(ours.shape)}"
-    theirs = (part[:] if part.get_shape() else part[...]).to(ours.dtype)
-    if near and ours.is_floating_point():
-        same = torch.allclose(theirs, ours, rtol=4 * torch.finfo(ours.dtype).eps, atol=0)
+    theirs = _read(part)
+    if near and ours.is_floating_point() and theirs.is_floating_point():
+        tolerance = 4 * torch.finfo(theirs.dtype).eps  # computed on another machine
+        same = torch.allclose(theirs.double(), ours.double(), rtol=tolerance, atol=1e-7)
     else:
-        same = torch.equal(theirs, ours)
+        same = torch.equal(theirs.to(ours.dtype), ours)
     return None if same else "is not what the loaded model holds in its place"
+
+
+def _is_mask(part: Any) -> bool:
+    """Return whether a tensor is a causal mask, or the number that old models put in its place."""
+    shape = part.get_shape()
+    if shape in ([], [1]):
+        return bool(_read(part) <= -1e4)
+    if len(shape) < 2 or shape[-1] != shape[-2] or any(size != 1 for size in shape[:-2]):
+        return False
+    mask = _read(part).reshape(shape[-2:])
+    return torch.equal(mask, torch.ones_like(mask).tril())
 
 
 def _same_rotation(model: PreTrainedModel, part: Any) -> bool:
@@ -215,7 +239,7 @@ def _same_rotation(model: PreTrainedModel, part: Any) -> bool:
     if rope.get("rope_type", "default") != "default":
         return True
     return any(
-        _differs(part, buffer.to(part[:].dtype), near=True) is None
+        _differs(part, buffer, near=True) is None
         for name, buffer in model.named_buffers()
         if name.endswith("rotary_emb.inv_freq")
     )

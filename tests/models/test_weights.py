@@ -130,7 +130,11 @@ def test_two_heads_in_a_file_are_two_whatever_the_config_says(family, tmp_path):
     again = checkpoint.load_model(tmp_path / "made")
     direct = checkpoint.load_model(source)  # a member's folder with the same contradiction
     assert all(torch.equal(logits(model), expected) for model in (whole, again, direct))
-    trained = {id(p) for group in trainer_of(again, tmp_path).optimizer.param_groups for p in group["params"]}
+    trained = {
+        id(p)
+        for group in trainer_of(again, tmp_path).optimizer.param_groups
+        for p in group["params"]
+    }
     both = again.get_input_embeddings().weight, again.get_output_embeddings().weight
     assert {id(weight) for weight in both} <= trained and both[0] is not both[1]
 
@@ -273,12 +277,17 @@ def test_buffers_of_old_checkpoints_are_compared_where_the_model_has_them(tmp_pa
 
     other = write(tmp_path / "masks", "gpt2")
     mask = torch.ones(32, 32, dtype=torch.bool).tril()[None, None]
-    replace(other, tensors(other) | {"transformer.h.0.attn.bias": mask})
-    load(other)
+    below = torch.tensor(-1e4)
+    for name, tensor in (("attn.bias", mask), ("attn.masked_bias", below), ("a.mask", mask)):
+        replace(other, tensors(other) | {f"transformer.h.0.{name}": tensor})
+        load(other)
+    replace(other, tensors(other) | {"transformer.h.0.a.mask": mask.float() + 0.1})
+    refused(other, "h.0.a.mask", "not part of this architecture")
 
 
 @pytest.mark.parametrize(
-    "extra", ["lm_head.bias", "score.weight", "v_head.summary.weight", "model.layers.2.mlp.a.weight"]
+    "extra",
+    ["lm_head.bias", "score.weight", "v_head.summary.weight", "model.layers.2.mlp.a.weight"],
 )
 def test_a_tensor_without_a_place_is_refused(extra, tmp_path):
     source = write(tmp_path / "given", tie_word_embeddings=True)
