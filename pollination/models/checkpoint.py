@@ -1,6 +1,5 @@
 """Write blueprints (configuration and tokenizer), create or load models, and save them."""
 
-import logging
 import os
 import shutil
 import tempfile
@@ -196,7 +195,7 @@ def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") ->
     Each tensor of the files equals the model's, and its config's tie_word_embeddings follows them.
     `key` is the config's key of `source`.
     ValueError: there are no safetensors, tensors are missing, do not belong to the architecture or
-    have another shape or kind, or values are NaN or infinity; as in `check_head` and `check_source`.
+    have another shape or kind, or values are NaN or infinity; as in `check_head`, `check_source`.
     """
     check_head(source, config, key)
     check_source(source, config, key)
@@ -264,13 +263,13 @@ def load_weights(model: PreTrainedModel, state: dict[str, torch.Tensor], path: P
         if name not in ours:
             refuse(name, f"does not belong to this architecture, {foreign}")
         if tensor.shape != ours[name].shape:
-            refuse(
-                name, f"has shape {tuple(tensor.shape)}, not {tuple(ours[name].shape)}, {foreign}"
-            )
+            shapes = f"{tuple(tensor.shape)}, not {tuple(ours[name].shape)}"
+            refuse(name, f"has shape {shapes}, {foreign}")
         if tensor.dtype not in FLOATS and tensor.dtype != ours[name].dtype:
             refuse(name, f"holds {tensor.dtype}, not floating-point numbers of 16 to 64 bits")
         # aminmax keeps NaN and needs one pass without memory
-        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        ends = torch.stack(tensor.aminmax()).to(ours[name].dtype)
+        if not ends.isfinite().all():
             refuse(name, "holds NaN or infinity")
     model.load_state_dict(state, strict=False)
     model.tie_weights()

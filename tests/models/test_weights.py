@@ -1,4 +1,4 @@
-"""Each tensor of a checkpoint's files is the model's after a load, or the load fails by its name."""
+"""Each tensor of a checkpoint's files is the model's after a load, or the load names it."""
 
 import json
 import logging
@@ -175,7 +175,7 @@ def test_equal_heads_or_one_are_tied_and_an_absent_head_is_not_made_up(tmp_path)
     refused(source, "'lm_head.weight' is missing")
 
 
-def shards(folder: Path) -> tuple[list[Path], dict]:
+def shards(folder: Path) -> list[Path]:
     """Divide a folder's weights into two shards with an index."""
     state = tensors(folder)
     names = sorted(state)
@@ -187,14 +187,14 @@ def shards(folder: Path) -> tuple[list[Path], dict]:
     index = {"metadata": {"total_size": 0}, "weight_map": where}
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
     (folder / WEIGHTS).unlink()
-    return [folder / file for file in files], state
+    return [folder / file for file in files]
 
 
 def test_shards_are_read_as_their_index_names_them_or_not_at_all(tmp_path):
     source = write(tmp_path / "given")
     expected, whole = theirs(source), tmp_path / "whole.safetensors"
     shutil.copy(source / WEIGHTS, whole)
-    files, state = shards(source)
+    files = shards(source)
     assert torch.equal(logits(load(source)), expected)
 
     shutil.copy(files[0], source / "model-00003-of-00003.safetensors")
