@@ -22,7 +22,13 @@ from pollination.data.words import tokenize
 from pollination.models import checkpoint
 from pollination.models.device import prepare
 from pollination.models.limits import context_limit
-from pollination.models.weights import check_source, differences, open_tensors, weight_files
+from pollination.models.weights import (
+    check_source,
+    differences,
+    index_of,
+    open_tensors,
+    weight_files,
+)
 
 FEATURES = 4096  # number of most frequent words, for TF-IDF
 KEY = "evaluate.semantics.encoder"
@@ -61,7 +67,8 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
                 **known,
             )
         with ExitStack() as stack:
-            tensors = open_tensors(weight_files(source, revision), stack)
+            index = index_of(source, KEY, revision)
+            tensors = open_tensors(weight_files(source, index, revision), stack)
             wrong = next(differences(model, tensors, set()), None)
     except _WrongKind:
         raise

@@ -23,6 +23,7 @@ from pollination.models.weights import (
     check_source,
     differences,
     follow_ties,
+    index_of,
     open_tensors,
     untie,
     weight_files,
@@ -199,20 +200,27 @@ def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") ->
     """
     check_head(source, config, key)
     check_source(source, config, key)
+    index = index_of(source, key)
     try:
-        kind, files = type(outline(config, source)), weight_files(source)
+        kind, files = type(outline(config, source)), weight_files(source, index)
         with ExitStack() as stack:
             model, loading = kind.from_pretrained(
                 None,
                 config=config,
                 state_dict=open_tensors(files, stack),
                 dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
         with ExitStack() as stack:
             # opened again, because the model may share the memory of the slices that it read
             tensors = open_tensors(files, stack)
-            wrong = [f"tensor {name!r} is missing" for name in sorted(loading["missing_keys"])]
+            wrong = [
+                f"tensor {name!r} has shape {tuple(theirs)}, not {tuple(ours)}"
+                for name, theirs, ours in sorted(loading["mismatched_keys"])
+            ]
+            absent = sorted(set(loading["missing_keys"]) | index.keys() - tensors.keys())
+            wrong += [f"tensor {name!r} is missing" for name in absent]
             wrong += [
                 f"tensor {name!r} holds NaN or infinity"
                 for name, tensor in model.state_dict().items()

@@ -29,7 +29,7 @@ ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 # The head of a checkpoint that is no causal language model: ForSequenceClassification and so on.
 OTHER_HEADS = r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$"
 SPARE_FILES = r"consolidated.*|model\.[^-]*"  # the same weights in other names or another precision
-
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CACHES = r"rotary_emb\.(cos|sin)_cached$"  # tables that old models stored beside their weights
 
 Tensors = dict[str, Any]  # name -> a slice of safetensors, which is read when it is indexed
@@ -38,6 +38,7 @@ Tensors = dict[str, Any]  # name -> a slice of safetensors, which is read when i
 def check_head(source: str, config: AutoConfig, key: str) -> None:
     """Check that a checkpoint is a causal language model's. ValueError: it names another head."""
     named = getattr(config, "architectures", None) or []
+    named = [named] if isinstance(named, str) else named
     if named and all(re.search(OTHER_HEADS, str(name)) for name in named):
         raise ValueError(
             f"{key}: {source!r} holds a {named[0]} (architectures in its config.json), which is "
@@ -73,31 +74,36 @@ def check_source(source: str, config: AutoConfig, key: str, revision: str | None
     _check_files(source, key, revision)
 
 
+def index_of(source: str, key: str, revision: str | None = None) -> dict[str, str]:
+    """Return {tensor: file} of model.safetensors.index.json, or {} if there is none.
+
+    ValueError: it is not readable.
+    """
+    index = _beside(source, INDEX, revision)
+    if index is None:
+        return {}
+    try:
+        names = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): Path(file).name for name, file in names.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{key}: {source!r}: its {INDEX} is not readable ({error}). Restore the file"
+        ) from None
+
+
 def _check_files(source: str, key: str, revision: str | None) -> None:
-    single, index = (
-        _beside(source, f"model.safetensors{end}", revision) for end in ("", ".index.json")
-    )
-    read = {"model.safetensors"}
-    if index:
-        try:
-            content = json.loads(Path(index).read_text(encoding="utf-8"))
-            read = set(content["weight_map"].values())
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{key}: {source!r}: its model.safetensors.index.json is not readable ({error}). "
-                "Restore the file"
-            ) from None
-        if single and read != {"model.safetensors"}:
-            raise ValueError(
-                f"{key}: {source!r} holds model.safetensors beside model.safetensors.index.json, "
-                "which names other files. Remove the one that is out of date"
-            )
+    read = set(index_of(source, key, revision).values()) or {SINGLE}
+    if read != {SINGLE} and _beside(source, SINGLE, revision):
+        raise ValueError(
+            f"{key}: {source!r} holds {SINGLE} beside {INDEX}, which names other files. Remove the "
+            "one that is out of date"
+        )
     folder = Path(source).expanduser()
     for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
         if path.name not in read and not re.fullmatch(SPARE_FILES, path.stem):
             raise ValueError(
                 f"{key}: {source!r} holds {path.name}, which would be ignored, because no index "
-                "names it. Remove it, or complete model.safetensors.index.json"
+                f"names it. Remove it, or complete {INDEX}"
             )
 
 
@@ -116,11 +122,20 @@ def _beside(source: str, name: str, revision: str | None) -> str | None:
     )
 
 
-def weight_files(source: str, revision: str | None = None) -> list[Path]:
-    """Return the safetensors files of a pretrained folder or hub name. OSError: one is missing."""
+def weight_files(source: str, index: dict[str, str], revision: str | None = None) -> list[Path]:
+    """Return the safetensors files of a pretrained folder or hub name, with its `index_of`.
+
+    OSError: one is missing.
+    """
     folder = Path(source).expanduser()
-    files, _ = _get_resolved_checkpoint_files(
-        str(folder) if folder.is_dir() else source,
+    if folder.is_dir():
+        files = [folder / name for name in sorted(set(index.values()) or {SINGLE})]
+        if missing := [path.name for path in files if not path.is_file()]:
+            raise OSError(f"there is no file {missing[0]}")
+        return files
+    # of models that have only pickles, the hub holds safetensors that it has converted
+    found, _ = _get_resolved_checkpoint_files(
+        source,
         variant=None,
         gguf_file=None,
         use_safetensors=True,
@@ -128,7 +143,7 @@ def weight_files(source: str, revision: str | None = None) -> list[Path]:
         is_remote_code=False,
         download_kwargs={"revision": revision},
     )
-    return [Path(file) for file in files or []]
+    return [Path(file) for file in found or []]
 
 
 def open_tensors(files: list[Path], stack: ExitStack) -> Tensors:

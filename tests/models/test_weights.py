@@ -210,6 +210,14 @@ def test_shards_are_read_as_their_index_names_them_or_not_at_all(tmp_path):
     files[1].unlink()
     refused(source, files[1].name)
 
+    index = json.loads((source / f"{WEIGHTS}.index.json").read_text())
+    shutil.copy(whole, files[0])
+    index["weight_map"] = dict.fromkeys(load_file(whole), files[0].name)
+    (source / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    load(source)
+    index["weight_map"]["more"] = files[0].name
+    (source / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    refused(source, "'more' is missing")
     (source / f"{WEIGHTS}.index.json").write_text('{"weight_map": []}')
     refused(source, "index.json is not readable")
 
@@ -283,6 +291,12 @@ def test_buffers_of_old_checkpoints_are_compared_where_the_model_has_them(tmp_pa
         load(other)
     replace(other, tensors(other) | {"transformer.h.0.a.mask": mask.float() + 0.1})
     refused(other, "h.0.a.mask", "not part of this architecture")
+
+
+def test_a_shape_that_does_not_fit_is_named(tmp_path):
+    source = write(tmp_path / "given", tie_word_embeddings=True)
+    change(source, vocab_size=12)
+    refused(source, "'model.embed_tokens.weight' has shape (13, 16), not (12, 16)")
 
 
 @pytest.mark.parametrize(
