@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from inspect import signature
 
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,7 +58,15 @@ def complete(
     module, function = method.function.split(".")
     decode = getattr(import_module(f"pollination.models.{module}"), function)
     prompts_ids = [ids or [eos_id] for ids in prompts_ids]
-    return decode(model, prompts_ids, seeds, settings, eos_id, stop, never)
+    if never is None:
+        return decode(model, prompts_ids, seeds, settings, eos_id, stop)
+    if "never" not in signature(decode).parameters:
+        raise ValueError(
+            f"generate.decoding: {method.function} has no parameter `never`, but the model has "
+            f"{len(never)} ids without a token, which it must not write. Add the parameter and "
+            "hand it on to `sample`, or use another decoding"
+        )
+    return decode(model, prompts_ids, seeds, settings, eos_id, stop, never=never)
 
 
 def _encode(
