@@ -1,6 +1,7 @@
 """Three sizes of a vocabulary are three numbers, and models without positions have no limit."""
 
 import copy
+from functools import wraps
 
 import pytest
 import torch
@@ -97,6 +98,7 @@ def test_text_never_holds_an_id_without_a_token(settings, monkeypatch):
     written: list[list[int]] = []
 
     def spy(function):
+        @wraps(function)
         def kept(*given, **named):
             for ids in function(*given, **named):
                 written.append(ids)
