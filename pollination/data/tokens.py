@@ -144,6 +144,11 @@ def _pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def largest_id(tokenizer) -> int:
+    """Return the largest token id. It exceeds the number of tokens if ids have gaps."""
+    return max(tokenizer.get_vocab().values(), default=-1)
+
+
 def vocabulary_id(tokenizer) -> str:
     """Return a digest of the vocabulary. Tokenizers that agree in every id have the same."""
     words = sorted((index, word) for word, index in tokenizer.get_vocab().items())
@@ -159,7 +164,7 @@ def pack(
 ) -> dict:
     """Tokenise documents and pack them (`pack_ids`). Return the content of `<stem>.json`."""
     ids, eos_id = encode(documents, tokenizer), tokenizer.eos_token_id
-    return pack_ids(ids, len(tokenizer), context_tokens, eos_id, path, separator)
+    return pack_ids(ids, largest_id(tokenizer) + 1, context_tokens, eos_id, path, separator)
 
 
 def pack_ids(
@@ -171,6 +176,8 @@ def pack_ids(
     separator: str = "eos",
 ) -> dict:
     """Write documents (sequences or arrays of token ids) end to end, cut into blocks.
+
+    Ids are below `vocabulary`: the largest id of the tokenizer plus one.
 
     `separator` "eos" puts one eos after each document that does not end with it. "none" puts
     nothing. The function streams, drops the last, incomplete block and returns the content of

@@ -23,6 +23,7 @@ from pollination.evaluation.perplexity import document_sequences
 from pollination.models import checkpoint
 from pollination.models.contract import RAGGED, contract_of
 from pollination.models.device import prepare
+from pollination.models.limits import context_limit, embedding_rows, ids_without_token
 
 LOGITS_BYTES = 2**31  # limit for the logits of a micro-batch, which has at least one sequence
 CHUNK_BYTES = 2**28  # limit for the probabilities that are compared at once
@@ -31,13 +32,16 @@ COLUMNS = ("sequence", "tokens", "js", "pairwise", "entropy")
 
 @torch.inference_mode()
 def disagreement(
-    members: list, rows: list[np.ndarray], batch_size: int
+    members: list, rows: list[np.ndarray], batch_size: int, tokens: torch.Tensor | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Compare models that share a tokenizer on every token of `rows` except the first of each row.
 
     Return a frame and JS_MM, the mean over all tokens for each pair of models. The frame has one
     row per sequence: sequence, tokens (compared), js (of all members), pairwise (mean JS over
     pairs), entropy (mean over members). The last three are means over tokens in nats.
+
+    The compared distributions are those of the ids `tokens` (None: of all rows of the embedding),
+    scaled to a sum of 1, because the models never write the others.
     ValueError: fewer than two members, no tokens, a prediction that is not finite.
     """
     size, counts = len(members), np.array([len(row) - 1 for row in rows])
@@ -47,7 +51,7 @@ def disagreement(
             "two models and one token"
         )
     sums_B, pairs_MM = np.zeros((len(rows), 3)), np.zeros((size, size))
-    bytes_per_token = size * members[0].get_input_embeddings().num_embeddings * 4
+    bytes_per_token = size * max(map(embedding_rows, members)) * 4
     ragged = all(contract_of(model).allows(RAGGED) for model in members)
     for indices in _micro_batches(counts, batch_size, bytes_per_token, ragged):
         ids_BT = pad_sequence(
@@ -64,6 +68,8 @@ def disagreement(
         step = max(1, CHUNK_BYTES // (4 * size * logits[0].shape[1]))
         for start in range(0, len(where), step):
             chunks = [logits_NV[start : start + step] for logits_NV in logits]
+            if tokens is not None:
+                chunks = [chunk_NV[:, tokens.to(chunk_NV.device)] for chunk_NV in chunks]
             p_MNV = torch.stack([chunk_NV.float().softmax(-1) for chunk_NV in chunks])
             js_N, pairs_MMN, entropy_N = (x.double().cpu().numpy() for x in _divergences(p_MNV))
             if not np.isfinite(js_N).all():
@@ -154,8 +160,10 @@ def measure(job: Job) -> None:
             continue
         loaded = [checkpoint.load_model(weights[m].parent, device) for m in members]
         text, folder = texts[members[0]], weights[members[0]].parent
-        rows = _rows(text, folder, job.params.sequences, entry, loaded[0].config)
-        frame, js_MM = disagreement(loaded, rows, job.params.batch_size)
+        tokenizer = checkpoint.load_tokenizer(folder)
+        rows = _rows(text, tokenizer, job.params.sequences, entry, loaded[0].config)
+        written = _written(loaded, tokenizer)
+        frame, js_MM = disagreement(loaded, rows, job.params.batch_size, written)
         del loaded
         frames.append(frame.assign(group=group))
         summaries.append(summarize(frame, members))
@@ -178,7 +186,16 @@ def measure(job: Job) -> None:
     artifacts.write_json(job.output.disagreement, result | {"groups": summaries, "pairwise": pairs})
 
 
-def _rows(path, folder, kind: str, entry: dict, config) -> list[np.ndarray]:
+def _written(models: list, tokenizer) -> torch.Tensor | None:
+    """Return the ids that all models can write, or None if these are all rows of each."""
+    rows = {embedding_rows(model) for model in models}
+    if len(rows) == 1 and ids_without_token(models[0], tokenizer) is None:
+        return None
+    ids = sorted(set(tokenizer.get_vocab().values()))
+    return torch.tensor([index for index in ids if index < min(rows)])
+
+
+def _rows(path, tokenizer, kind: str, entry: dict, config) -> list[np.ndarray]:
     """Return the sequences as `perplexity` reads them: blocks, or documents between two eos."""
     if kind == "blocks":
         blocks = TokenBlocks(path)
@@ -186,7 +203,7 @@ def _rows(path, folder, kind: str, entry: dict, config) -> list[np.ndarray]:
         if entry["max_tokens"] is not None:
             count = max(1, entry["max_tokens"] // blocks.context_tokens)
         return list(blocks.first(count).tokens_NT)
-    tokenizer, context = checkpoint.load_tokenizer(folder), config.max_position_embeddings
+    context = context_limit(config)
     texts = (text for _, text in read_documents(path.parent, entry["split"]))
     eos = [tokenizer.eos_token_id]
     return [

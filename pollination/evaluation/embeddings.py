@@ -5,6 +5,7 @@ Shapes: N texts, B texts in a batch, T tokens, D dimensions.
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,14 @@ from pollination.data.tokens import FILES
 from pollination.data.words import tokenize
 from pollination.models import checkpoint
 from pollination.models.device import prepare
+from pollination.models.limits import context_limit
+from pollination.models.weights import (
+    check_source,
+    differences,
+    index_of,
+    open_tensors,
+    weight_files,
+)
 
 FEATURES = 4096  # number of most frequent words, for TF-IDF
 KEY = "evaluate.semantics.encoder"
@@ -41,6 +50,10 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(str(path) if path.is_dir() else source, **known)
         _check_kind(source, config)
+        try:
+            check_source(source, config, KEY, revision)
+        except ValueError as error:
+            raise _WrongKind(str(error)) from None
         tokenizer = AutoTokenizer.from_pretrained(
             str(path) if path.is_dir() else source, use_fast=True, **known
         )
@@ -53,6 +66,10 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
                 output_loading_info=True,
                 **known,
             )
+        with ExitStack() as stack:
+            index = index_of(source, KEY, revision)
+            tensors = open_tensors(weight_files(source, index, revision), stack)
+            wrong = next(differences(model, tensors, set()), None)
     except _WrongKind:
         raise
     except Exception as error:  # the loaders raise exceptions of many libraries
@@ -61,6 +78,8 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
             f"{KEY}: {source!r} cannot be loaded ({reason}); allowed: an encoder with safetensors, "
             "or tfidf"
         ) from error
+    if wrong:
+        raise ValueError(f"{KEY}: {source!r}: {wrong}; choose another encoder, or tfidf")
     # The embeddings do not use a pooler.
     missing = [name for name in about["missing_keys"] if "pooler" not in name]
     if missing:
@@ -82,7 +101,7 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
 
 
 class _WrongKind(ValueError):
-    """The model is not an encoder-only text model."""
+    """The model is not an encoder-only text model, or not whole."""
 
 
 def _check_kind(source: str, config) -> None:
@@ -103,7 +122,7 @@ def longest(model, tokenizer, wanted: int) -> int:
 
     RoBERTa's positions begin after the padding id.
     """
-    positions = getattr(model.config, "max_position_embeddings", None) or wanted
+    positions = context_limit(model.config) or wanted
     padding_id = getattr(getattr(model, "embeddings", None), "padding_idx", None)
     usable = positions if padding_id is None else positions - (padding_id + 1)
     return max(1, min(wanted, usable, tokenizer.model_max_length))

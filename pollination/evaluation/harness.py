@@ -8,12 +8,14 @@ generates answers.
 
 import copy
 import logging
+from functools import cached_property
 
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 
 from pollination.models.contract import GENERATE, RAGGED, TREE, contract_of
+from pollination.models.limits import context_limit, embedding_rows, ids_without_token
 from pollination.models.prefix_tree import continuation_logprobs
 
 log = logging.getLogger("pollination")
@@ -38,7 +40,7 @@ class HarnessModel(HFLM):
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM sets a padding token
             batch_size=batch_size,
-            max_length=getattr(model.config, "max_position_embeddings", None),
+            max_length=context_limit(model.config),
             add_bos_token=False,
             prefix_token_id=tokenizer.eos_token_id,
             softmax_dtype=torch.float32,
@@ -105,7 +107,7 @@ class HarnessModel(HFLM):
         ]
         lengths = (len(context) + len(continuation) - 1 for _, context, continuation in requests)
         longest = min(self.max_length, max(lengths, default=1))
-        vocabulary = self.model.get_input_embeddings().num_embeddings
+        vocabulary = embedding_rows(self.model)
         asked = self.batch_size_per_gpu
         fits = min(asked, LOGITS_BYTES // (4 * longest * vocabulary))
         self.batch_size_per_gpu = max(1, fits if self.contract.allows(RAGGED) else 1)
@@ -127,6 +129,15 @@ class HarnessModel(HFLM):
             return super().generate_until(requests, disable_tqdm=True)
         finally:
             self.batch_size_per_gpu = asked
+
+    @cached_property
+    def never(self) -> list[int] | None:
+        """The ids that no generated answer may hold (`limits.ids_without_token`)."""
+        ids = ids_without_token(self.model, self.tokenizer)
+        return None if ids is None else ids.tolist()
+
+    def _model_generate(self, *inputs, **settings):
+        return super()._model_generate(*inputs, **settings, suppress_tokens=self.never)
 
 
 def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> list[Encoded]:

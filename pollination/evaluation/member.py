@@ -27,6 +27,7 @@ from pollination.evaluation.perplexity import (
 from pollination.models import checkpoint
 from pollination.models.completion import continue_prompts
 from pollination.models.device import prepare
+from pollination.models.limits import context_limit
 
 
 def evaluate(job: Job, folder: Path) -> None:
@@ -157,7 +158,7 @@ def read_text(
     if kind == "blocks":
         blocks = TokenBlocks(path)
         return blocks.first(max(1, most // blocks.context_tokens)) if most else blocks
-    context = model.config.max_position_embeddings
+    context = context_limit(model.config)
     return document_sequences(_documents(entry, path), tokenizer, context, most)
 
 

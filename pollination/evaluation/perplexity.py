@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from pollination.core.statistics import bootstrap_mean_interval
 from pollination.models.contract import RAGGED, contract_of
+from pollination.models.limits import context_limit, embedding_rows
 
 LOGITS_BYTES = 2**30  # upper bound for the float32 logits of one batch
 POSITIONS = 1024  # positions per call of log-softmax
@@ -113,7 +114,7 @@ def _eos(model, eos_id: int | None) -> int:
 
 
 def _context(model) -> int | None:
-    return getattr(model.config, "max_position_embeddings", None)
+    return context_limit(model.config)
 
 
 def _pad(documents: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -136,7 +137,7 @@ def _losses(
 
     If `lengths` is None, all rows have the length that `read` returns.
     """
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = embedding_rows(model)
     order = np.arange(count) if lengths is None else np.argsort(-lengths, kind="stable")
     equal = not contract_of(model).allows(RAGGED)
     training, start = model.training, 0

@@ -27,6 +27,7 @@ from pollination.evolution.reading import Training, training_of, training_rows
 from pollination.models import checkpoint
 from pollination.models.completion import continue_prompts
 from pollination.models.device import prepare
+from pollination.models.limits import context_limit
 
 PROXY_TOKENS = 16_384  # tokens per text in a proxy
 # (token ids, index of the first that counts, whether they begin with a text)
@@ -96,7 +97,8 @@ def from_truth(
 
 def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
     """Return the distances of bigrams from held-out human text; models sample at temperature 1."""
-    context = before.config.max_position_embeddings
+    train = TokenBlocks(job.file("train"))
+    context = context_limit(before.config) or train.context_tokens
     settings: dict[str, Any] = {
         "decoding": "sample",
         "temperature": 1.0,
@@ -116,7 +118,6 @@ def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
         table = continue_prompts(model, tokenizer, chosen, settings, derive_seed(seed, "proxy"))
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.completion]
 
-    train = TokenBlocks(job.file("train"))
     rng = np.random.default_rng(derive_seed(job.params.seed, "proxy"))
 
     def shuffled(values: list) -> list:

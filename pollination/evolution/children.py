@@ -6,7 +6,7 @@ from pathlib import Path
 from pollination.core import artifacts
 from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
-from pollination.data.tokens import TokenBlocks
+from pollination.data.tokens import TokenBlocks, largest_id
 from pollination.evolution.reading import Training, training_blocks, training_of
 from pollination.models import checkpoint
 from pollination.models.checkpoint import load_tokenizer
@@ -57,7 +57,6 @@ def train(job: Job, folder: Path) -> None:
     if work is None:
         return
     model, tokenizer = start(job, training.seed), load_tokenizer(job.file("blueprint").parent)
-    blocks = training_blocks(
-        training, tokenizer, model.config.vocab_size, job.params.context_tokens, work
-    )
+    vocabulary = largest_id(tokenizer) + 1  # ids have gaps, and the embedding may have more rows
+    blocks = training_blocks(training, tokenizer, vocabulary, job.params.context_tokens, work)
     _train(job, folder, model, blocks, training, work, key)

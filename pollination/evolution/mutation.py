@@ -18,8 +18,11 @@ def mutate(
     """Return theta + scale * std(theta) * U(-0.5, 0.5) (study A, appendix C).
 
     `per` says whether std is taken over each tensor or over all weights. Each tensor has its own
-    random stream, seeded with its name, so the result does not depend on the file's order.
+    random stream, seeded with its name, so the result does not depend on the file's order. Tensors
+    of integers, such as a routing table, are no weights and stay as they are.
     """
+    tables = {name: tensor for name, tensor in state.items() if not tensor.is_floating_point()}
+    state = {name: tensor for name, tensor in state.items() if name not in tables}
     together = MUTATION[per].together
     if together:
         zero = torch.zeros((), dtype=torch.float64)
@@ -36,7 +39,7 @@ def mutate(
         else:
             spread = tensor.double().std() if tensor.numel() > 1 else torch.zeros(())
         mutated[name] = (tensor.double() + scale * spread * noise.double()).to(tensor.dtype)
-    return mutated
+    return mutated | tables
 
 
 def write_parent(source: Path, target: Path, scale: float, per: str, seed: int) -> None:

@@ -19,6 +19,7 @@ from pollination.core.job import Stopped
 from pollination.core.seeds import derive_seed
 from pollination.data.tokens import vocabulary_id
 from pollination.models.completion import _decode, _encode, complete, prompt_limit
+from pollination.models.limits import ids_without_token
 from pollination.models.paths import slower_decoding
 from pollination.plan.decoding import DECODINGS
 
@@ -239,6 +240,7 @@ def write_shard(
 
     if reason := slower_decoding(model, bool(DECODINGS[settings["decoding"]].width)):
         log.info("shard %d: decoding is slower: %s", shard, reason)
+    never = ids_without_token(model, tokenizer)
     vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
     counts = progress.counts
     if counts["rows_drawn"]:
@@ -259,7 +261,7 @@ def write_shard(
         seeds = [rows.row_seed(n) for n in numbers]
         accepted, counts = [], dict(counts)
         try:
-            completions = complete(model, prompts_ids, seeds, settings, eos_id, stop)
+            completions = complete(model, prompts_ids, seeds, settings, eos_id, stop, never)
             for (prompt_id, _), ids, row_seed, new in zip(
                 chosen, prompts_ids, seeds, completions, strict=True
             ):

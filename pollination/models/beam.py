@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from pollination.core.job import Stopped
 from pollination.models.paths import decoder_of
-from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, penalise, sample
+from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, forbid, penalise, sample
 
 NEVER = -1e9  # score of a forbidden choice, as in transformers, so that edge cases rank alike
 
@@ -31,17 +31,20 @@ def beam_search(
     length_penalty: float = 1.0,
     early_stopping: bool | str = False,
     stop=None,
+    never: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Return the best completion of each prompt (token ids, with `eos_id` at the end if chosen).
 
     The score is the sum of the new tokens' log-probabilities, divided by their number to the power
     `length_penalty`. `early_stopping` is True, False or "never", as in transformers. If `stop` is
-    truthy, Stopped is raised between tokens.
+    truthy, Stopped is raised between tokens. No id of `never` is chosen
+    (`limits.ids_without_token`).
     ValueError: logits are not finite, or a prompt and `max_new_tokens` exceed the model's context.
     """
     if beams == 1:
         greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
-        return list(sample(model, prompts, [0] * len(prompts), greedy, eos_id, len(prompts), stop))
+        seeds, size = [0] * len(prompts), len(prompts)
+        return list(sample(model, prompts, seeds, greedy, eos_id, size, stop, never=never))
     device = model.device
     decoder = decoder_of(model, prompts, max_new_tokens, beams=True)
     prompt_tokens = decoder.longest
@@ -56,6 +59,8 @@ def beam_search(
 
     logits = decoder.read()
     for length in range(1, max_new_tokens + 1):
+        # the other ids share the probability of these, as in a draw
+        logits = forbid(logits, never)
         scores_BV = penalise(logits.log_softmax(-1), decoder.tokens_BT, repetition_penalty)
         if length <= min_new_tokens:
             scores_BV[:, eos_id] = -torch.inf
@@ -138,6 +143,7 @@ def decode(
     settings: dict,
     eos_id: int,
     stop=None,
+    never: torch.Tensor | None = None,
 ) -> Iterator[list[int]]:
     """Yield the best completions in order, with `batch_size` beams at a time.
 
@@ -155,4 +161,5 @@ def decode(
             decoding.repetition_penalty,
             eos_id,
             stop=stop,
+            never=never,
         )

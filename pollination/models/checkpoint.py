@@ -1,9 +1,9 @@
 """Write blueprints (configuration and tokenizer), create or load models, and save them."""
 
-import logging
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,23 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.logging import disable_progress_bar
 
 from pollination.core.artifacts import DamagedArtifact, atomic
+from pollination.data.tokens import largest_id
 from pollination.models.contract import settle
+from pollination.models.limits import POSITIONS, context_limit, embedding_rows, fits
+from pollination.models.weights import (
+    check_head,
+    check_source,
+    differences,
+    follow_ties,
+    index_of,
+    open_tensors,
+    untie,
+    weight_files,
+)
 from pollination.plan.config.values import nearest
 
 disable_progress_bar()  # a progress bar is unreadable in a log file
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_LAYERS = 1000  # beyond this, module objects alone take minutes and gigabytes
 
 
@@ -44,11 +57,6 @@ def load_tokenizer(folder: str | Path):
             "folder's files and run snakemake again"
         )
     return tokenizer
-
-
-def largest_id(tokenizer) -> int:
-    """Return the largest token id. It exceeds the number of tokens if ids have gaps."""
-    return max(tokenizer.get_vocab().values(), default=-1)
 
 
 def _reason(error: Exception) -> str:
@@ -100,6 +108,11 @@ def outline(config: AutoConfig, name: str | Path) -> PreTrainedModel:
     return model
 
 
+def _positions(config: AutoConfig) -> str:
+    """Return the name of an architecture's setting of its number of positions."""
+    return next((name for name in POSITIONS if hasattr(config, name)), POSITIONS[0])
+
+
 def make_config(spec: dict, tokenizer, key: str = "models") -> AutoConfig:
     """Make the transformers configuration of a new model. `key` is its key in the config.
 
@@ -123,7 +136,7 @@ def make_config(spec: dict, tokenizer, key: str = "models") -> AutoConfig:
             )
     ours = {
         "vocab_size": largest_id(tokenizer) + 1,
-        "max_position_embeddings": spec["context_tokens"],
+        _positions(default): spec["context_tokens"],
         "bos_token_id": tokenizer.eos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": None,
@@ -164,9 +177,8 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
         return
     name = f"{key}.pretrained: {spec['pretrained']!r}"
     config = load_config(spec["pretrained"], name)
-    embeddings = outline(config, name).get_input_embeddings().num_embeddings
-    positions = getattr(config, "max_position_embeddings", None)
-    if largest_id(tokenizer) >= embeddings:
+    embeddings, positions = embedding_rows(outline(config, name)), context_limit(config)
+    if not fits(tokenizer, embeddings):
         raise ValueError(
             f"{name}: its tokenizer and model do not fit. The tokenizer has ids up to "
             f"{largest_id(tokenizer)}; allowed: less than the {embeddings} embeddings. Name "
@@ -185,46 +197,47 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
 def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") -> PreTrainedModel:
     """Load a pretrained model in fp32 from safetensors alone: no pickles, code or invented weights.
 
+    Each tensor of the files equals the model's, and its config's tie_word_embeddings follows them.
     `key` is the config's key of `source`.
-    ValueError: there are no safetensors, tensors are missing or have another shape or kind, or
-    values are NaN or infinity.
+    ValueError: there are no safetensors, tensors are missing, do not belong to the architecture or
+    have another shape or kind, or values are NaN or infinity; as in `check_head`, `check_source`.
     """
+    check_head(source, config, key)
+    check_source(source, config, key)
+    index = index_of(source, key)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        kind, files = type(outline(config, source)), weight_files(source, index)
+        with ExitStack() as stack:
+            model, loading = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=open_tensors(files, stack),
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                output_loading_info=True,
+            )
+        with ExitStack() as stack:
+            # opened again, because the model may share the memory of the slices that it read
+            tensors = open_tensors(files, stack)
+            wrong = [
+                f"tensor {name!r} has shape {tuple(theirs)}, not {tuple(ours)}"
+                for name, theirs, ours in sorted(loading["mismatched_keys"])
+            ]
+            absent = sorted(set(loading["missing_keys"]) | index.keys() - tensors.keys())
+            wrong += [f"tensor {name!r} is missing" for name in absent]
+            wrong += [
+                f"tensor {name!r} holds NaN or infinity"
+                for name, tensor in model.state_dict().items()
+                if not torch.isfinite(tensor).all()
+            ]
+            if not wrong:
+                wrong = list(differences(model, tensors, set(loading["unexpected_keys"])))
+        follow_ties(model)
     except Exception as error:  # many libraries may fail here, each in its own way
         raise ValueError(
             f"{key}: {source!r} cannot be loaded ({_reason(error)}). Name a folder or hub model "
             "with complete weights as safetensors; pickles are not opened"
         ) from None
-    extra = set(loading["unexpected_keys"])
-    wrong = [f"tensor {name!r} is missing" for name in sorted(loading["missing_keys"])]
-    wrong += [
-        f"tensor {name!r} holds NaN or infinity"
-        for name, tensor in model.state_dict().items()
-        if not torch.isfinite(tensor).all()
-    ]
-    for path in sorted(Path(source).expanduser().glob("*.safetensors")):
-        with safe_open(str(path), "pt") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-        wrong += [
-            f"tensor {name!r} holds {kind}, not floating-point numbers"
-            for name, kind in kinds.items()
-            if "F" not in kind and name not in extra
-        ]
-    if extra:
-        logging.getLogger("pollination").warning(
-            "%s: %d tensors are not part of this architecture and are ignored, e.g. %s",
-            source,
-            len(extra),
-            min(extra),
-        )
     if wrong:
         raise ValueError(
             f"{key}: {source!r}: {wrong[0]} (findings: {len(wrong)}). Name a complete checkpoint "
@@ -242,45 +255,39 @@ def create_model(folder: str | Path, seed: int) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def load_weights(model: PreTrainedModel, path: str | Path) -> None:
-    """Load a safetensors file into a model.
+def load_weights(model: PreTrainedModel, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Copy the tensors of the safetensors file `path` into a model.
 
-    DamagedArtifact: it is unreadable, or tensors, shapes or values do not fit the model.
+    DamagedArtifact: tensors, shapes or values do not fit the model, or the model ties tensors that
+    differ in the file.
     """
-    state = read_weights(path)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    integers = [name for name, tensor in state.items() if not tensor.is_floating_point()]
-    tied = set(model.all_tied_weights_keys)
-    missing = [name for name in expected if name not in state and name not in tied]
-    extra = [name for name in state if name not in expected]
-    wrong = [name for name in state if name in expected and state[name].shape != expected[name]]
-    if missing or extra or wrong:
-        name = (missing + extra + wrong)[0]
-        what = (
-            "is missing"
-            if missing
-            else "does not belong to this architecture"
-            if extra
-            else f"has shape {tuple(state[name].shape)}, not {tuple(expected[name])}"
-        )
+
+    def refuse(name: str, what: str) -> None:
         raise DamagedArtifact(
-            f"{path}: tensor {name!r} {what}, so these are not the weights of this model. Delete "
-            "the file and run snakemake again"
+            f"{path}: tensor {name!r} {what}. Delete the file and run snakemake again"
         )
-    if integers:
-        raise DamagedArtifact(
-            f"{path}: tensor {integers[0]!r} holds {state[integers[0]].dtype}, not floating-point "
-            "numbers. Delete the file and run snakemake again"
-        )
+
+    ours, foreign = model.state_dict(), "so these are not the weights of this model"
+    for name in ours:
+        if name not in state and model.all_tied_weights_keys.get(name) not in state:
+            refuse(name, f"is missing, {foreign}")
     for name, tensor in state.items():
+        if name not in ours:
+            refuse(name, f"does not belong to this architecture, {foreign}")
+        if tensor.shape != ours[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(ours[name].shape)}"
+            refuse(name, f"has shape {shapes}, {foreign}")
+        if tensor.dtype not in FLOATS and tensor.dtype != ours[name].dtype:
+            refuse(name, f"holds {tensor.dtype}, not floating-point numbers of 16 to 64 bits")
         # aminmax keeps NaN and needs one pass without memory
-        if not torch.stack(tensor.aminmax()).isfinite().all():
-            raise DamagedArtifact(
-                f"{path}: tensor {name!r} holds NaN or infinity. Delete the file and run snakemake "
-                "again"
-            )
+        ends = torch.stack(tensor.aminmax()).to(ours[name].dtype)
+        if not ends.isfinite().all():
+            refuse(name, "holds NaN or infinity")
     model.load_state_dict(state, strict=False)
     model.tie_weights()
+    for name, tensor in model.state_dict().items():
+        if name in state and not torch.equal(tensor, state[name].to(tensor.dtype)):
+            refuse(name, "differs from a tensor that the model's configuration ties to it")
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -307,11 +314,11 @@ def load_member(
     DamagedArtifact: a loader raises it, or the tokenizer has ids without an embedding.
     """
     tokenizer, model = load_tokenizer(folder), load_model(folder, device)
-    if largest_id(tokenizer) >= model.get_input_embeddings().num_embeddings:
+    rows = embedding_rows(model)
+    if not fits(tokenizer, rows):
         raise DamagedArtifact(
             f"{folder}: its tokenizer has ids up to {largest_id(tokenizer)}, but its model has "
-            f"embeddings for {model.get_input_embeddings().num_embeddings} tokens. Delete the "
-            "folder's files and run snakemake again"
+            f"embeddings for {rows} tokens. Delete the folder's files and run snakemake again"
         )
     return model, tokenizer
 
@@ -324,12 +331,16 @@ def load_model(
     It is in fp32 and in evaluation mode.
     DamagedArtifact as in `load_weights`, ValueError as in `load_config` and `outline`.
     """
-    config = load_config(folder)
-    outline(config, folder)
+    config, path = load_config(folder), Path(weights or Path(folder) / "model.safetensors")
+    ties = outline(config, folder).all_tied_weights_keys
+    state = read_weights(path)
+    pairs = [(state[a], state[b]) for a, b in ties.items() if a in state and b in state]
+    if pairs and not any(torch.equal(a, b) for a, b in pairs):
+        untie(config)
     with no_init_weights():  # it also leaves weights untied
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.tie_weights()
-    load_weights(model, weights or Path(folder) / "model.safetensors")
+    load_weights(model, state, path)
     return model.to(device)
 
 
@@ -344,9 +355,27 @@ def save_model(
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=".save.", dir=folder))
     try:
-        model.save_pretrained(temporary, max_shard_size="1000GB")
+        # the names of the model's own tensors, which `load_weights` reads
+        model.save_pretrained(temporary, max_shard_size="1000GB", save_original_format=False)
+        _check_saved(model, temporary / "model.safetensors")
         for name in files:
             with atomic(folder / name) as target:
                 (temporary / name).rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_saved(model: PreTrainedModel, path: Path) -> None:
+    """Check that a file holds each tensor of a model, except those that the model ties to others.
+
+    ValueError: one is missing.
+    """
+    with safe_open(str(path), "pt") as file:
+        names = set(file.keys())
+    ties = model.get_expanded_tied_weights_keys(all_submodels=True)
+    for name in model.state_dict():
+        if name not in names and ties.get(name) not in names:
+            raise ValueError(
+                f"{type(model).__name__}: its tensor {name!r} cannot be saved as safetensors, so "
+                "models of this architecture cannot be kept. Choose another architecture"
+            )

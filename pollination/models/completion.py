@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from inspect import signature
 
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pollination.core.seeds import derive_seed
+from pollination.models.limits import context_limit, ids_without_token
 from pollination.models.sampling import Decoding
 from pollination.plan.decoding import DECODINGS
 
@@ -18,10 +20,7 @@ def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
     room. It is None if neither the setting nor the model has a limit.
     ValueError: prompt and completion together exceed the context.
     """
-    context, new = (
-        getattr(model.config, "max_position_embeddings", None),
-        settings["max_new_tokens"],
-    )
+    context, new = context_limit(model.config), settings["max_new_tokens"]
     limit = settings.get("max_prompt_tokens")
     if context is None:
         return limit
@@ -42,17 +41,32 @@ def prompt_limit(model: PreTrainedModel, settings: dict) -> int | None:
 
 
 def complete(
-    model, prompts_ids: list[list[int]], seeds: list[int], settings: dict, eos_id: int, stop=None
+    model,
+    prompts_ids: list[list[int]],
+    seeds: list[int],
+    settings: dict,
+    eos_id: int,
+    stop=None,
+    never=None,
 ) -> Iterator[list[int]]:
     """Yield one completion (token ids) per prompt, in order.
 
-    An empty prompt is continued from the end-of-text token.
+    An empty prompt is continued from the end-of-text token. No completion holds an id of `never`,
+    the model's ids without a token (`limits.ids_without_token`).
     """
     method = DECODINGS[Decoding.from_settings(settings).decoding]
     module, function = method.function.split(".")
     decode = getattr(import_module(f"pollination.models.{module}"), function)
     prompts_ids = [ids or [eos_id] for ids in prompts_ids]
-    return decode(model, prompts_ids, seeds, settings, eos_id, stop)
+    if never is None:
+        return decode(model, prompts_ids, seeds, settings, eos_id, stop)
+    if "never" not in signature(decode).parameters:
+        raise ValueError(
+            f"generate.decoding: {method.function} has no parameter `never`, but the model has "
+            f"{len(never)} ids without a token, which it must not write. Add the parameter and "
+            "hand it on to `sample`, or use another decoding"
+        )
+    return decode(model, prompts_ids, seeds, settings, eos_id, stop, never=never)
 
 
 def _encode(
@@ -90,7 +104,8 @@ def continue_prompts(
     seeds = [
         derive_seed(seed, "sample", name if by_name else n) for n, (name, _) in enumerate(prompts)
     ]
-    texts = complete(model, ids, seeds, settings, eos_id)
+    never = ids_without_token(model, tokenizer)
+    texts = complete(model, ids, seeds, settings, eos_id, never=never)
     return pd.DataFrame(
         {
             "prompt_id": [name for name, _ in prompts],

@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from pollination.models.decoder import Decoder, InPlaceDecoder
 from pollination.models.head import Head
+from pollination.models.limits import embedding_rows
 from pollination.models.loss import chunked_loss, whole_loss
 from pollination.models.prefix_tree import continuation_logprobs
 from pollination.models.shared_prompt import SharedPromptDecoder, StaticDecoder
@@ -182,7 +183,7 @@ class Reference:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.rows = model.get_input_embeddings().num_embeddings
+        self.rows = embedding_rows(model)
         self.numbers = np.random.default_rng(0)
         self.known: dict[tuple[int, ...], torch.Tensor] = {}  # next-token logits (V,) after a text
         self.by_prefix = True  # the logits of a text's beginning are those of the beginning alone
@@ -358,7 +359,7 @@ def _head(model: PreTrainedModel) -> Head | None:
         for name, value in vars(text).items()
         if any(part in name for part in ABOUT_LOGITS) and type(value) in (int, float) and value > 0
     ]
-    tokens_BT = torch.randint(2, model.get_input_embeddings().num_embeddings, (2, WINDOW))
+    tokens_BT = torch.randint(2, embedding_rows(model), (2, WINDOW))
     try:
         hidden_BTC = model.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
         logits_BTV = model(input_ids=tokens_BT, use_cache=False).logits

@@ -11,6 +11,8 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from pollination.models.limits import context_limit
+
 KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)  # all that such a layer holds
 
 
@@ -106,7 +108,7 @@ class Decoder(Rows):
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> None:
         super().__init__(model, prompts, new_tokens)
-        context = getattr(model.config, "max_position_embeddings", None)
+        context = context_limit(model.config)
         if context and self.longest + new_tokens > context:
             raise ValueError(
                 f"a prompt of {self.longest} tokens and max_new_tokens {new_tokens} exceed the "

@@ -229,9 +229,14 @@ def cut_after(ids: list[int], eos_id: int) -> list[int]:
     return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
+def forbid(logits_BV: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
+    """Give the ids no probability. The others keep their proportions. Overwrite the logits."""
+    return logits_BV if ids is None else logits_BV.index_fill_(1, ids, -torch.inf)
+
+
 @torch.inference_mode()
 def _sample_batch(
-    model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop, draw
+    model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop, draw, never
 ) -> list[list[int]]:
     device, count = model.device, decoding.max_new_tokens
     decoder = decoder_of(model, prompts, count)
@@ -242,6 +247,7 @@ def _sample_batch(
     sound = torch.ones((), dtype=torch.bool, device=device)
     logits_BV = decoder.read()
     for t in range(count):
+        logits_BV = forbid(logits_BV, never)
         logits_BV = penalise(logits_BV, decoder.tokens_BT, decoding.repetition_penalty)
         if t < decoding.min_new_tokens:
             logits_BV[:, eos_id] = -torch.inf
@@ -283,11 +289,13 @@ def sample(
     batch_size: int,
     stop=None,
     draw=draw,
+    never: torch.Tensor | None = None,
 ) -> Iterator[list[int]]:
     """Yield completions (token ids, with `eos_id` at the end if drawn) in the order of the prompts.
 
     `prompts` are token ids, none empty. `row_seeds` holds one seed in [0, 2**128) per prompt. If
     `stop` becomes truthy during sampling, Stopped is raised. `draw` chooses the tokens of one step.
+    No id of `never` is drawn (`limits.ids_without_token`).
     ValueError: logits are not finite, or a prompt is too long for the context.
     """
     done: dict = {}
@@ -301,6 +309,7 @@ def sample(
             eos_id,
             stop,
             draw,
+            never,
         )
         done.update(zip(rows, texts, strict=True))
         while following in done:
@@ -315,7 +324,8 @@ def decode(
     settings: dict,
     eos_id: int,
     stop=None,
+    never: torch.Tensor | None = None,
 ) -> Iterator[list[int]]:
     """Yield the completions of `sample`. `settings` are keys of a `generate` block."""
-    decoding = Decoding.from_settings(settings)
-    return sample(model, prompts, row_seeds, decoding, eos_id, settings["batch_size"], stop)
+    decoding, batch_size = Decoding.from_settings(settings), settings["batch_size"]
+    return sample(model, prompts, row_seeds, decoding, eos_id, batch_size, stop, never=never)

@@ -27,6 +27,7 @@ from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
 from pollination.models.contract import CHUNKED, contract_of
 from pollination.models.dropout import Dropout
+from pollination.models.limits import embedding_rows
 from pollination.models.paths import next_token_loss
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
@@ -134,6 +135,19 @@ class Trainer:
         with atomic(self.checkpoint) as temporary:
             save_file(tensors, str(temporary), metadata=metadata)
 
+    @torch.no_grad()
+    def restore(self, file: Any, prefix: str) -> None:
+        """Copy the weights of an open safetensors file. ValueError: they are not the model's."""
+        saved = {name.removeprefix(prefix) for name in file.keys() if name.startswith(prefix)}
+        for name, p in self.names.items():
+            tensor = file.get_tensor(prefix + name) if name in saved else None
+            if tensor is None or tensor.shape != p.shape or len(saved) != len(self.names):
+                raise ValueError(
+                    f"{self.work}: its checkpoint does not hold the weights of this model, e.g. "
+                    f"{name!r}. Delete the folder to restart at step 0"
+                )
+            p.copy_(tensor)
+
     def resume(self) -> None:
         """Resume from the checkpoint, if there is one.
 
@@ -158,9 +172,9 @@ class Trainer:
                     f"{metadata['key'][:12]}, but this job has {self.key[:12]}. Delete the file to "
                     "restart at step 0"
                 )
+            self.restore(file, "weights.")
             with torch.no_grad():
                 for name, p in self.names.items():
-                    p.copy_(file.get_tensor(f"weights.{name}"))
                     if f"exp_avg.{name}" in file.keys():
                         kinds = {
                             kind: file.get_tensor(f"{kind}.{name}")
@@ -253,7 +267,8 @@ class Trainer:
 
         ValueError: one is not finite, or the smoothed loss far exceeds that of a uniform guess.
         """
-        step, ceiling = self.state.step, 1.5 * math.log(self.model.config.vocab_size) + 1
+        step, uniform = self.state.step, math.log(embedding_rows(self.model))
+        ceiling = 1.5 * uniform + 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise ValueError(
                 f"training stopped at step {step}: the loss is {loss}, the gradient norm {norm}; "
@@ -266,7 +281,7 @@ class Trainer:
             raise ValueError(
                 f"training diverged at step {step}: the smoothed loss is "
                 f"{self.state.smoothed:.2f} nats per token; allowed: at most {ceiling:.2f} (a "
-                f"uniform guess has {math.log(self.model.config.vocab_size):.2f}); {ADVICE}"
+                f"uniform guess has {uniform:.2f}); {ADVICE}"
             )
 
     @torch.no_grad()
@@ -382,9 +397,8 @@ class Trainer:
                 self.save()
                 saved = now
         if self.validation is not None:
-            with safe_open(str(self.work / "best.safetensors"), "pt") as file, torch.no_grad():
-                for name, p in self.names.items():
-                    p.copy_(file.get_tensor(name))
+            with safe_open(str(self.work / "best.safetensors"), "pt") as file:
+                self.restore(file, "")
         for name, p in self.names.items():  # no loss has checked the last step's update
             if not torch.isfinite(p).all():
                 raise ValueError(

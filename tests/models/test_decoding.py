@@ -81,6 +81,16 @@ def test_a_sampler_is_an_entry_and_a_function_that_draws(enter):
     assert resolve(raw)["experiments"]["line"]["generate"]["decoding"] == "trial"
 
 
+def test_a_method_that_could_write_ids_without_token_is_refused(enter):
+    def decode(model, prompts, row_seeds, settings, eos_id, stop=None):
+        return sample(model, prompts, row_seeds, Decoding(), eos_id, 4, stop)
+
+    enter(decode)
+    settings = SETTINGS | {"decoding": "trial"}
+    with pytest.raises(ValueError, match="no parameter `never`, but the model has 1 ids"):
+        complete(tiny_model("llama"), PROMPTS, [0] * 5, settings, EOS, never=torch.tensor([9]))
+
+
 def written_flops(**generate) -> float:
     raw = yaml.safe_load(TOY.read_text())
     raw["defaults"]["generate"] |= {"tokens": None} | generate

@@ -153,6 +153,7 @@ def test_merge_leaves_its_inputs_alone():
         ("corpora.more", {"kind": "files"}, ["corpora.more.path", "missing"]),
         ("corpora.world.held_out", {"test": 0.99}, ["corpora.world.held_out", "add up"]),
         ("models.tiny.pretrained", "gpt2", ["either 'architecture'"]),
+        ("models.tiny.pretrained", "", ["models.tiny.pretrained"]),
         ("tasks.knowledge.corpus", "word", ["'word'", "did you mean 'world'"]),
         ("evaluate.perplexity", [{"corpus": "wrld"}], ["'wrld'", "did you mean 'world'"]),
         (
