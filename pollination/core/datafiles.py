@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -33,7 +33,7 @@ TABLES = ("parquet", "jsonl", "json", "csv", "tsv")  # formats that have columns
 UNITS = {"parquet": "row", "json": "row"}  # what `place` counts; other formats: lines
 
 LONGEST_BYTES = 2**31 - 2**20  # of a line or document, because a column of text holds no more
-CHUNK = 2**20  # bytes or characters that are read at once
+CHUNK = 2**16  # bytes that are read at once
 HEAD = 4096  # bytes of a text file that decide about its encoding
 # Limits of a batch of a parquet file. A batch of long rows has fewer of them.
 ROWS, BATCH_BYTES = 512, 64_000_000
@@ -54,6 +54,7 @@ MARKS = {  # byte-order mark -> encoding; UTF-32 comes first, because its mark b
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 SPACE = re.compile(r"[ \t\n\r]*")
+ZEROS = b"\0" * 3
 CUT = 16  # characters: JSON that is cut off in a token fails at most this far from its end
 
 
@@ -116,22 +117,38 @@ def read_rows(
     """
     form = _table_format(path)
     if form == "parquet":
-        yield from _parquet(path, columns, key, text)
-    elif form in ("csv", "tsv"):
+        return (
+            row
+            for before, values in _batches(path, columns, key, text)
+            for row in zip(range(before + 1, before + 1 + len(values[0])), *values, strict=True)
+        )
+    if form in ("csv", "tsv"):
         header, rows = _csv(path, columns)
         places = [_column(header, name, path, key) for name in columns]
-        for number, row in rows:
-            yield number, *(row[place] for place in places)
-    else:
-        yield from _keys(path, _objects(path, columns), columns, key, complete)
+        return ((number, *map(row.__getitem__, places)) for number, row in rows)
+    return _keys(path, columns, key, complete)
+
+
+def read_column(path: str | Path, column: str, key: str = "column") -> Iterator[str | None]:
+    """Yield the texts of a column; None if a row has none, or one that UTF-8 cannot hold.
+
+    ValueError: as `read_rows`.
+    """
+    if form_of(path)[0] == "parquet":
+        for _, (texts,) in _batches(path, (column,), key, (column,)):
+            yield from texts
+        return
+    for _, text in read_rows(path, (column,), key):
+        is_text = isinstance(text, str) and (text.isascii() or is_encodable(text))
+        yield text if is_text else None
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number, row) with all columns of a file."""
     form = _table_format(path)
     if form == "parquet":
-        names = _parquet_columns(path)
-        for number, *values in _parquet(path, tuple(names), "columns", ()):
+        names = tuple(_parquet_columns(path))
+        for number, *values in read_rows(path, names, "columns"):
             yield number, dict(zip(names, values, strict=True))
     elif form in ("csv", "tsv"):
         header, rows = _csv(path, ())
@@ -140,7 +157,10 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, row in rows:
             yield number, dict(zip(header, row, strict=True))
     else:
-        yield from _objects(path, None)
+        for number, value in _values(path, WHOLE):
+            if not isinstance(value, dict):
+                raise _no_object(path, number)
+            yield number, value
 
 
 def read_table(path: str | Path) -> Any:
@@ -174,7 +194,7 @@ def read_table(path: str | Path) -> Any:
 def read_json(path: str | Path) -> Any:
     """Return the value of a whole JSON file. ValueError: a key is repeated within an object."""
     try:
-        return json.loads(read_text(path), object_pairs_hook=_unique)
+        return WHOLE.decode(read_text(path))
     except RecursionError as error:
         reason: object = error
     except json.JSONDecodeError as error:
@@ -204,7 +224,12 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 raise ValueError(
                     f"{path}: line {number} exceeds {LONGEST_BYTES:,} bytes. Split the line"
                 )
-            text = _decode(line, path, number)
+            if ZEROS in line:
+                raise _zeros(path, number)
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number, error) from None
             if number == 1 and "\r" in text and not text.endswith("\n"):
                 parts = text.removesuffix("\r").split("\r")
                 yield from ((n, f"{part}\n") for n, part in enumerate(parts, 1))
@@ -354,19 +379,27 @@ class _Transcoded(io.RawIOBase):
 
 def _decode(data: bytes, path: str | Path, line: int) -> str:
     """Return the text of bytes that begin in this line."""
-    if b"\0\0\0" in data:
-        raise ValueError(
-            f"{path}: line {line} holds NUL bytes in a row. The file is damaged or no text: "
-            "download or write it again"
-        )
+    if ZEROS in data:
+        raise _zeros(path, line + data.count(10, 0, data.index(ZEROS)))
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        end = data.rfind(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}: line {line + data.count(10, 0, error.start)} is not valid UTF-8 at its byte "
-            f"{error.start - end}. Convert the file to UTF-8 (iconv)"
-        ) from None
+        raise _not_utf8(path, line + data.count(10, 0, error.start), error) from None
+
+
+def _zeros(path: str | Path, line: int) -> ValueError:
+    return ValueError(
+        f"{path}: line {line} holds NUL bytes in a row. The file is damaged or no text: download "
+        "or write it again"
+    )
+
+
+def _not_utf8(path: str | Path, line: int, error: UnicodeDecodeError) -> ValueError:
+    start = error.object.rfind(b"\n", 0, error.start) + 1
+    return ValueError(
+        f"{path}: line {line} is not valid UTF-8 at its byte {error.start - start}. Convert the "
+        "file to UTF-8 (iconv)"
+    )
 
 
 # Tables
@@ -406,10 +439,10 @@ def _parquet_source(path: str | Path) -> Iterator[Any]:
             yield file
 
 
-def _parquet(
+def _batches(
     path: str | Path, columns: tuple[str, ...], key: str, text: tuple[str, ...]
-) -> Iterator[tuple]:
-    """Yield (number, values). One batch of rows is in memory."""
+) -> Iterator[tuple[int, list[list]]]:
+    """Yield (number of rows before, values of each column) of one batch after another."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -434,8 +467,7 @@ def _parquet(
                 batch = next(batches, None)
             if batch is None:
                 return
-            values = [_values(batch.column(name), path, number) for name in columns]
-            yield from zip(range(number + 1, number + 1 + len(batch)), *values, strict=True)
+            yield number, [_cells(batch.column(name), path, number) for name in columns]
             number += len(batch)
 
 
@@ -469,7 +501,7 @@ def batch_rows(about: Any, columns: tuple[str, ...]) -> int:
     return int(min(ROWS, max(1, BATCH_BYTES // longest)))
 
 
-def _values(array: Any, path: str | Path, before: int) -> list:
+def _cells(array: Any, path: str | Path, before: int) -> list:
     try:
         return array.to_pylist()
     except UnicodeDecodeError:
@@ -537,41 +569,34 @@ def _delimiter(path: str | Path, head: str, columns: tuple[str, ...]) -> str:
 # JSON
 
 
-def _objects(path: str | Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, dict]]:
-    """Yield (number, object) of a jsonl or json file. A repeated key must not be in `columns`."""
-    marks = [f'"{name}"' for name in columns or ()]
+def _values(path: str | Path, decoder: json.JSONDecoder) -> Iterator[tuple[int, Any]]:
     is_json = form_of(path)[0] == "json"
-    for number, value, text in _elements(path) if is_json else _json_lines(path):
-        if not isinstance(value, dict):
-            allowed = "objects, or a list of objects" if is_json else "one object per line"
-            raise ValueError(f"{place(path, number)} is not a JSON object; allowed: {allowed}")
-        if columns is None or any(text.count(mark) > 1 for mark in marks):
-            names = [name for name, _ in json.loads(text, object_pairs_hook=list)]
-            for name in names if columns is None else columns:
-                if names.count(name) > 1:
-                    raise ValueError(
-                        f"{place(path, number)} has the key {name!r} twice. Remove one"
-                    )
-        yield number, value
+    return _elements(path, decoder) if is_json else _json_lines(path, decoder)
 
 
-def _json_lines(path: str | Path) -> Iterator[tuple[int, Any, str]]:
+def _json_lines(path: str | Path, decoder: json.JSONDecoder) -> Iterator[tuple[int, Any]]:
     for number, line in read_lines(path):
-        if line.isspace():
-            continue
         try:
-            value = json.loads(line)
+            value = decoder.decode(line)
         except (ValueError, RecursionError) as error:
+            if line.isspace():
+                continue
             reason = getattr(error, "msg", error)
             raise ValueError(
                 f"{path}: line {number} is not valid JSON ({reason}). Correct or remove the line"
             ) from None
-        yield number, value, line
+        yield number, value
 
 
-def _elements(path: str | Path) -> Iterator[tuple[int, Any, str]]:
-    """Yield (row, value, its text) of a JSON list, or of values one after another."""
-    chunks, decode = _chunks(path), json.JSONDecoder().raw_decode
+def _no_object(path: str | Path, number: int) -> ValueError:
+    is_json = form_of(path)[0] == "json"
+    allowed = "objects, or a list of objects" if is_json else "one object per line"
+    return ValueError(f"{place(path, number)} is not a JSON object; allowed: {allowed}")
+
+
+def _elements(path: str | Path, decoder: json.JSONDecoder) -> Iterator[tuple[int, Any]]:
+    """Yield (row, value) of a JSON list, or of values one after another."""
+    chunks, decode = _chunks(path), decoder.raw_decode
     text, at, row, is_list = next(chunks, ""), 0, 0, False
 
     def more() -> bool:
@@ -614,7 +639,7 @@ def _elements(path: str | Path) -> Iterator[tuple[int, Any, str]]:
                     raise broken(error.msg) from None
             except (ValueError, RecursionError) as error:
                 raise broken(error) from None
-        yield row, value, text[at:end]
+        yield row, value
         at = end
         sign = next_sign()
         if is_list and sign == ",":
@@ -646,27 +671,21 @@ def _chunks(path: str | Path) -> Iterator[str]:
         yield _decode(rest, path, line)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
-    return value
-
-
-def _keys(
-    path: str | Path,
-    objects: Iterable[tuple[int, dict]],
-    columns: tuple[str, ...],
-    key: str,
-    complete: bool,
-) -> Iterator[tuple]:
+def _keys(path: str | Path, columns: tuple[str, ...], key: str, complete: bool) -> Iterator[tuple]:
     keys: list[str] = []
     missing: list[str] = list(columns)
-    for number, row in objects:
-        keys = keys or list(row)
+    for number, pairs in _values(path, PAIRS):
+        if type(pairs) is not tuple:
+            raise _no_object(path, number)
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            names = [name for name, _ in pairs]
+            if twice := [name for name in columns if names.count(name) > 1]:
+                raise ValueError(
+                    f"{place(path, number)} has the key {twice[0]!r} twice. Remove one"
+                )
         if missing or complete:
+            keys = keys or list(row)
             absent = [name for name in columns if name not in row]
             if complete and absent:
                 raise ValueError(
@@ -681,3 +700,17 @@ def _keys(
             f"{key}: {missing[0]!r}: no {unit} of {path} has this key; its first {unit} has the "
             f"keys {', '.join(keys)}. Name a key that the file has"
         )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return value
+
+
+# PAIRS makes an object a tuple of (key, value), and costs no call of Python per object.
+PAIRS = json.JSONDecoder(object_pairs_hook=tuple)
+WHOLE = json.JSONDecoder(object_pairs_hook=_unique)

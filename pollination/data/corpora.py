@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from pollination.core import artifacts
+from pollination.core.datafiles import read_column
 from pollination.core.sanitize import line
 from pollination.core.seeds import derive_seed
 from pollination.data.contamination import Questions, overlap
 from pollination.data.files import (
-    read_column,
     read_documents,
     read_files,
     read_staged,

@@ -9,15 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pollination.core.artifacts import DamagedArtifact
-from pollination.core.datafiles import (
-    ROWS,
-    form_of,
-    is_encodable,
-    listed,
-    read_lines,
-    read_rows,
-    read_text,
-)
+from pollination.core.datafiles import ROWS, form_of, listed, read_column, read_lines, read_text
 from pollination.plan.config.paths import TEXT_ENDINGS, data_files, find_data, unfit
 
 
@@ -99,17 +91,6 @@ def read_files(spec: dict, key: str = "column") -> Iterator[tuple[str, str | Non
         texts = _read_txt(file, unit) if is_txt else read_column(file, column, key)
         for number, text in enumerate(texts):
             yield f"{label}:{number}", text
-
-
-def read_column(path: Path, column: str, key: str = "column") -> Iterator[str | None]:
-    """Yield the texts of a column; None if a row has none, or one that UTF-8 cannot hold.
-
-    ValueError: the file is unreadable, or the column (named by the config's `key`) is missing or
-    not text.
-    """
-    for _, text in read_rows(path, (column,), key, text=(column,)):
-        is_text = isinstance(text, str) and (text.isascii() or is_encodable(text))
-        yield text if is_text else None
 
 
 def _read_txt(path: Path, unit: str) -> Iterator[str]:

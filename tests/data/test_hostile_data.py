@@ -17,7 +17,6 @@ import pytest
 from pollination.core import artifacts, datafiles
 from pollination.core.sanitize import hidden
 from pollination.data.corpora import read_documents
-from pollination.data.files import read_column
 from pollination.data.tokens import encode, make_tokenizer
 from pollination.models.checkpoint import load_tokenizer
 from tests.conftest import ROOT, snakemake
@@ -161,7 +160,7 @@ def test_rows_are_read_at_once_as_far_as_they_fit(tmp_path, monkeypatch):
             5 <= datafiles.batch_rows(file.metadata, ("text",)) <= 10
             and datafiles.batch_rows(file.metadata, ("id",)) == 512
         )
-    assert list(read_column(tmp_path / "a.parquet", "text")) == rows
+    assert list(datafiles.read_column(tmp_path / "a.parquet", "text")) == rows
 
 
 def test_a_document_longer_than_a_column_can_hold_is_refused(tmp_path, monkeypatch):

@@ -223,20 +223,18 @@ def read_outputs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> Iterat
     *names, output = columns
     for number, *cells, text in read_rows(path, columns, text=(output,), complete=True):
         for name, cell in zip(names, cells, strict=True):
+            if type(cell) is str and cell and (cell.isascii() or is_encodable(cell)):
+                continue
             if cell is None or cell == "":
                 raise ValueError(f"{place(path, number)}: no {name}; every output needs one")
-            if not (_is_text(cell) or (type(cell) in (int, float) and cell == cell)):
+            if type(cell) not in (int, float) or cell != cell:
                 raise ValueError(
                     f"{place(path, number)}: {name} {str(cell)[:40]!r} is neither text nor a "
                     "number; write one of these"
                 )
-        if text is not None and not _is_text(text):
+        if text is not None and not (type(text) is str and (text.isascii() or is_encodable(text))):
             raise ValueError(
                 f"{place(path, number)}: {output} {str(text)[:40]!r} is not text; write a string "
                 "or null"
             )
         yield *map(str, cells), text
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and (value.isascii() or is_encodable(value))
