@@ -54,7 +54,7 @@ MARKS = {  # byte-order mark -> encoding; UTF-32 comes first, because its mark b
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 SPACE = re.compile(r"[ \t\n\r]*")
-ZEROS = b"\0" * 3
+ENDS = ("\n", "\r\n", "")
 CUT = 16  # characters: JSON that is cut off in a token fails at most this far from its end
 
 
@@ -193,12 +193,13 @@ def read_table(path: str | Path) -> Any:
 
 def read_json(path: str | Path) -> Any:
     """Return the value of a whole JSON file. ValueError: a key is repeated within an object."""
+    text = read_text(path)
     try:
-        return WHOLE.decode(read_text(path))
-    except RecursionError as error:
-        reason: object = error
+        return WHOLE.decode(text)
     except json.JSONDecodeError as error:
-        reason = f"line {error.lineno}: {error.msg}"
+        reason: object = f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        reason = error
     raise ValueError(f"{path}: not valid JSON ({reason}). Correct or replace the file")
 
 
@@ -216,16 +217,14 @@ def read_text(path: str | Path) -> str:
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, line with its end). Lines end with LF or CR LF, or all with CR."""
-    number = 0
+    number, longest = 0, LONGEST_BYTES
     with _blamed(path), _opened(path) as stream:
-        while line := stream.readline(LONGEST_BYTES + 1):
+        while line := stream.readline(longest + 1):
             number += 1
-            if len(line) > LONGEST_BYTES:
-                raise ValueError(
-                    f"{path}: line {number} exceeds {LONGEST_BYTES:,} bytes. Split the line"
-                )
-            if ZEROS in line:
-                raise _zeros(path, number)
+            if len(line) > longest:
+                raise ValueError(f"{path}: line {number} exceeds {longest:,} bytes. Split the line")
+            if b"\0" in line:
+                raise _nul(path, number)
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -379,18 +378,18 @@ class _Transcoded(io.RawIOBase):
 
 def _decode(data: bytes, path: str | Path, line: int) -> str:
     """Return the text of bytes that begin in this line."""
-    if ZEROS in data:
-        raise _zeros(path, line + data.count(10, 0, data.index(ZEROS)))
+    if b"\0" in data:
+        raise _nul(path, line + data.count(10, 0, data.index(0)))
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         raise _not_utf8(path, line + data.count(10, 0, error.start), error) from None
 
 
-def _zeros(path: str | Path, line: int) -> ValueError:
+def _nul(path: str | Path, line: int) -> ValueError:
     return ValueError(
-        f"{path}: line {line} holds NUL bytes in a row. The file is damaged or no text: download "
-        "or write it again"
+        f"{path}: line {line} holds a NUL byte. The file is UTF-16 without a byte-order mark, "
+        "damaged, or no text. Convert it to UTF-8 (iconv), or write it again"
     )
 
 
@@ -577,14 +576,19 @@ def _values(path: str | Path, decoder: json.JSONDecoder) -> Iterator[tuple[int, 
 def _json_lines(path: str | Path, decoder: json.JSONDecoder) -> Iterator[tuple[int, Any]]:
     for number, line in read_lines(path):
         try:
-            value = decoder.decode(line)
+            value, end = decoder.raw_decode(line)
+            if line[end:] not in ENDS:  # white space before or after the value, or a mistake
+                value = decoder.decode(line)
         except (ValueError, RecursionError) as error:
             if line.isspace():
                 continue
-            reason = getattr(error, "msg", error)
-            raise ValueError(
-                f"{path}: line {number} is not valid JSON ({reason}). Correct or remove the line"
-            ) from None
+            try:
+                value = decoder.decode(line)
+            except (ValueError, RecursionError):
+                reason = getattr(error, "msg", error)
+                raise ValueError(
+                    f"{path}: line {number} is not valid JSON ({reason}). Correct or remove it"
+                ) from None
         yield number, value
 
 
@@ -684,7 +688,8 @@ def _keys(path: str | Path, columns: tuple[str, ...], key: str, complete: bool) 
                 raise ValueError(
                     f"{place(path, number)} has the key {twice[0]!r} twice. Remove one"
                 )
-        if missing or complete:
+        values = tuple(map(row.get, columns))
+        if missing or None in values:
             keys = keys or list(row)
             absent = [name for name in columns if name not in row]
             if complete and absent:
@@ -693,7 +698,7 @@ def _keys(path: str | Path, columns: tuple[str, ...], key: str, complete: bool) 
                     f"{', '.join(columns)}; its keys are {', '.join(row)}"
                 )
             missing = [name for name in missing if name in absent]
-        yield number, *map(row.get, columns)
+        yield number, *values
     if keys and missing:
         unit = UNITS.get(form_of(path)[0], "line")
         raise ValueError(

@@ -101,16 +101,15 @@ def _read_txt(path: Path, unit: str) -> Iterator[str]:
     if unit == "file":
         yield read_text(path).replace("\r\n", "\n")
         return
-    lines = (line.rstrip("\r\n") for _, line in read_lines(path))
-    if unit == "line":
-        yield from (line for line in lines if line.strip())
-        return
     paragraph: list[str] = []
-    for line in lines:
-        if line.strip():
-            paragraph.append(line)
-        elif paragraph:
-            yield "\n".join(paragraph)
+    for _, line in read_lines(path):
+        if line.isspace():
+            if paragraph:
+                yield "\n".join(paragraph)
             paragraph = []
+        elif unit == "line":
+            yield line.rstrip("\r\n")
+        else:
+            paragraph.append(line.rstrip("\r\n"))
     if paragraph:
         yield "\n".join(paragraph)

@@ -222,19 +222,25 @@ def read_outputs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> Iterat
     """
     *names, output = columns
     for number, *cells, text in read_rows(path, columns, text=(output,), complete=True):
-        for name, cell in zip(names, cells, strict=True):
-            if type(cell) is str and cell and (cell.isascii() or is_encodable(cell)):
-                continue
-            if cell is None or cell == "":
-                raise ValueError(f"{place(path, number)}: no {name}; every output needs one")
-            if type(cell) not in (int, float) or cell != cell:
-                raise ValueError(
-                    f"{place(path, number)}: {name} {str(cell)[:40]!r} is neither text nor a "
-                    "number; write one of these"
-                )
+        if set(map(type, cells)) != {str} or not all(cells) or not "".join(cells).isascii():
+            for name, cell in zip(names, cells, strict=True):
+                if trouble := _unfit(cell):
+                    raise ValueError(f"{place(path, number)}: {name} {trouble}")
+            cells = list(map(str, cells))
         if text is not None and not (type(text) is str and (text.isascii() or is_encodable(text))):
             raise ValueError(
-                f"{place(path, number)}: {output} {str(text)[:40]!r} is not text; write a string "
-                "or null"
+                f"{place(path, number)}: {output} {str(text)[:40]!r} is not text that UTF-8 can "
+                "hold; write a string or null"
             )
-        yield *map(str, cells), text
+        yield *cells, text
+
+
+def _unfit(cell: object) -> str | None:
+    """Return why a value names no model or prompt; None if it does."""
+    if cell is None or cell == "":
+        return "is missing; every output needs one"
+    if (type(cell) is str and is_encodable(cell)) or (type(cell) in (int, float) and cell == cell):
+        return None
+    return (
+        f"{str(cell)[:40]!r} is neither a number nor text that UTF-8 can hold; write one of these"
+    )
