@@ -34,6 +34,7 @@ UNITS = {"parquet": "row", "json": "row"}  # what `place` counts; other formats:
 
 LONGEST_BYTES = 2**31 - 2**20  # of a line or document, because a column of text holds no more
 CHUNK = 2**16  # bytes that are read at once
+PAGES = 2**20  # bytes of a parquet column; without it, a whole row group would be in memory
 HEAD = 4096  # bytes of a text file that decide about its encoding
 # Limits of a batch of a parquet file. A batch of long rows has fewer of them.
 ROWS, BATCH_BYTES = 512, 64_000_000
@@ -326,9 +327,9 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
         head = stream.read(HEAD)
     mark = next((mark for mark in MARKS if head.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
-    wide = b"\0" in head and any(
-        sum(byte < 8 for byte in half) > 0.9 * len(half) for half in (head[::2], head[1::2])
-    )
+    # In UTF-16 of most alphabets, every second byte is below 8.
+    low = [sum(byte < 8 for byte in half) > 0.9 * len(half) for half in (head[::2], head[1::2])]
+    wide = b"\0" in head and low.count(True) == 1
     if encoding == "utf-32" or (not mark and wide):
         said = "UTF-32" if mark else "UTF-16 without a byte-order mark"
         raise ValueError(
@@ -449,7 +450,7 @@ def _batches(
     with (
         _blamed(path, errors),
         _parquet_source(path) as source,
-        pq.ParquetFile(source, buffer_size=CHUNK) as file,
+        pq.ParquetFile(source, buffer_size=PAGES) as file,
     ):
         schema = file.schema_arrow
         for name in columns:
