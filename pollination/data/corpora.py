@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from pollination.core import artifacts
+from pollination.core.datafiles import read_column
+from pollination.core.sanitize import line
 from pollination.core.seeds import derive_seed
 from pollination.data.contamination import Questions, overlap
 from pollination.data.files import (
     read_documents,
     read_files,
-    read_parquet,
     read_staged,
     resolve_files,
 )
@@ -33,6 +34,7 @@ from pollination.data.splits import (
     settled,
     write_splits,
 )
+from pollination.plan.config.paths import find_data
 from pollination.plan.corpora import CORPUS_KINDS, kind_of
 from pollination.plan.inputs import corpus_sources
 from pollination.plan.plan import Plan
@@ -104,7 +106,13 @@ def from_files(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> 
     key = f"corpora.{folder.name}"
     keys = {split: f"{key}.splits.{split}" if split else f"{key}.path" for split in paths}
     count = sum(len(resolve_files(path, key=keys[split])) for split, path in paths.items())
-    return {"files": count}, partial(_local, spec, paths, f"{key}.column")
+    about: dict = {"files": count}
+    passed_over: dict[str, str] = {}
+    for path in paths.values():
+        passed_over |= find_data(path).passed_over
+    if passed_over:
+        about["passed_over"] = {line(name): why for name, why in passed_over.items()}
+    return about, partial(_local, spec, paths, f"{key}.column")
 
 
 def from_hub(spec: dict, seed: int, folder: Path, sources: Sequence[Path]) -> Read:
@@ -156,9 +164,7 @@ def _written(shards: Sequence[Path]) -> Documents:
     """Yield the completions of shards. A doc_id names parent, shard and row."""
     for path in shards:
         name = f"{path.parent.name}.{path.stem}"
-        yield from (
-            (f"{name}:{n}", text) for n, text in enumerate(read_parquet(path, "completion"))
-        )
+        yield from ((f"{name}:{n}", text) for n, text in enumerate(read_column(path, "completion")))
 
 
 def _union(folders: list[Path]) -> Documents:

@@ -5,14 +5,18 @@ table. The hub states a digest for each file, and the download is compared with 
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,8 @@ def download(name: str, folder: Path, say: Callable[[str], None]) -> str:
             f"away, and run `pollination data {name}` again"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as scratch:
+    _remove_leftovers(name, folder, say)
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as scratch, _held(scratch):
         source, target = Path(scratch, "source"), Path(scratch, "target")
         source.mkdir()
         _fetch(name, entry, source, say)
@@ -67,6 +72,26 @@ def download(name: str, folder: Path, say: Callable[[str], None]) -> str:
         | {"files": {str(path.relative_to(folder)): artifacts.digest(path) for path in written}},
     )
     return "downloaded"
+
+
+@contextmanager
+def _held(folder: str) -> Iterator[None]:
+    """Lock a folder, so that another download does not take it for a leftover."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(name: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Remove what killed downloads of this data set left; a download that runs holds its lock."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}", path.name):
+            with suppress(BlockingIOError), _held(str(path)):
+                say(f"{name}: removing {path}, which a killed download left")
+                shutil.rmtree(path)
 
 
 def _files(path: Path) -> list[Path]:

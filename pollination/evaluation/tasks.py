@@ -36,7 +36,7 @@ from pollination.evaluation.template_source import TemplateSource, opened
 from pollination.evaluation.templates import (
     numbered,
     quiet,
-    read_parquet,
+    read_data,
     require_columns,
     stage_lm_eval,
 )
@@ -277,7 +277,7 @@ def _stage_microworld(spec: dict, corpus_folder: Path | None) -> dict:
             f"tasks: benchmark {benchmark!r} is not in corpus {spec.get('corpus')!r}; allowed: "
             f"{there}"
         )
-    table = read_parquet(path, f"benchmark {benchmark!r}")
+    table = read_data(path, f"benchmark {benchmark!r}")
     require_columns(table, MICROWORLD_COLUMNS, f"benchmark {benchmark!r}", path.name)
     splits = {"evaluated": "test", "examples": "dev" if shots else None}
     names = [name for name in splits.values() if name]

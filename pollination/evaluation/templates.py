@@ -13,8 +13,8 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pollination.core import datafiles
 from pollination.evaluation.template_source import (
     TemplateSource,
     opened,
@@ -63,9 +63,7 @@ def stage_lm_eval(spec: dict) -> dict:
 
 def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
     template, files = spec["template"], spec.get("data")
-    local = {
-        split: read_parquet(Path(path), f"data.{split}") for split, path in (files or {}).items()
-    }
+    local = {split: read_data(Path(path), f"data.{split}") for split, path in (files or {}).items()}
     leaves, absent = [], []
     plan: dict = {}
     for member in members:
@@ -285,17 +283,14 @@ def _plan_splits(
     }
 
 
-def read_parquet(path: Path, key: str) -> pa.Table:
-    """Read a user's parquet file. ValueError: it is missing or unreadable; names the config key."""
+def read_data(path: Path, key: str) -> pa.Table:
+    """Read a user's table. ValueError: it is missing or unreadable; names the config key."""
     if not path.is_file():
         raise ValueError(f"tasks: {key}: {path}: the file does not exist; correct the path")
     try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"tasks: {key}: {path}: not a readable parquet file ({str(error).splitlines()[0]}); "
-            "replace the file"
-        ) from None
+        return datafiles.read_table(path)
+    except ValueError as error:
+        raise ValueError(f"tasks: {key}: {error}") from None
 
 
 def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
@@ -310,6 +305,7 @@ def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
     datasets.disable_progress_bars()
     try:
         with TemporaryDirectory(prefix="pollination-") as cache:
+            paths = [_plain(path, Path(cache, "plain", str(n))) for n, path in enumerate(paths)]
             data = datasets.load_dataset(
                 config["dataset_path"],
                 config.get("dataset_name"),
@@ -331,6 +327,11 @@ def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
             f"data_files: {', '.join(paths)}: split {split!r} has no questions; add questions"
         )
     return numbered(table)
+
+
+def _plain(path: str, folder: Path) -> str:
+    """Return a local file as the readers of `datasets` expect it; a URL stays as it is."""
+    return path if "://" in path else datafiles.as_plain(path, folder)
 
 
 def _options(config: dict, *without: str) -> dict:

@@ -59,7 +59,7 @@ CORPUS_KINDS = {
         "generated from a known grammar", reader="corpora.from_grammar", world=True
     ),
     "files": CorpusKind(
-        "local parquet, jsonl or txt files",
+        "local parquet, jsonl, json, csv, tsv or txt files",
         reader="corpora.from_files",
         needs=("path",),
         endings=TEXT_ENDINGS,

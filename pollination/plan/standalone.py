@@ -2,7 +2,7 @@
 
 from pollination.plan import layout
 from pollination.plan.config.catalogue import read_catalogue, slug
-from pollination.plan.config.paths import data_files
+from pollination.plan.config.paths import SURVEY_ENDINGS, data_files, find_data
 from pollination.plan.figures import FINGERPRINT, THEORY
 from pollination.plan.plan import Plan
 
@@ -80,9 +80,16 @@ def survey_parts(plan: Plan, name: str) -> dict[str, list[str]]:
             for model in models
         }
     entries = [survey["path"]] if isinstance(survey["path"], str) else survey["path"]
+    ends = SURVEY_ENDINGS[survey["kind"]]
     if survey["kind"] == "results":
-        entries = [file for entry in entries for file in data_files(entry)]
-    return {f"part{number}": data_files(entry) for number, entry in enumerate(entries)}
+        entries = data_files(entries, ends)
+    return {f"part{number}": data_files(entry, ends) for number, entry in enumerate(entries)}
+
+
+def passed_over(survey: dict) -> str:
+    """Return what the folders and globs of a survey's `path` pass over; "" if nothing."""
+    ends = SURVEY_ENDINGS.get(survey["kind"])
+    return find_data(survey["path"], ends).summary() if ends else ""
 
 
 def part_sources(plan: Plan, name: str, part: str) -> list[str]:

@@ -211,7 +211,7 @@ def bad_utf8_parquet(path: Path) -> None:
     [
         ("gone.parquet", lambda path: None, "corpora.c.path: .*names no .parquet, .* file"),
         (
-            "a.csv",
+            "a.docx",
             lambda path: path.write_text("text\nx\n"),
             "has another ending; allowed: .parquet",
         ),
@@ -230,7 +230,7 @@ def bad_utf8_parquet(path: Path) -> None:
             lambda path: pq.write_table(pa.table({"text": [1]}), path),
             "corpora.c.column: 'text' holds int64, not text",
         ),
-        ("a.parquet", bad_utf8_parquet, "row 1 is not valid UTF-8 at its byte 2"),
+        ("a.parquet", bad_utf8_parquet, "row 2 is not valid UTF-8 at its byte 2"),
         (
             "a.jsonl",
             lambda path: path.write_text('{"text": "x"}\n{"text": '),
@@ -259,7 +259,7 @@ def bad_utf8_parquet(path: Path) -> None:
         (
             "a.txt",
             lambda path: path.write_bytes(b"\xef\xbb\xbffine\n\xe9t\xe9\n"),
-            "a.txt: not valid UTF-8 at byte 8",
+            "a.txt: line 2 is not valid UTF-8 at its byte 0",
         ),
     ],
 )

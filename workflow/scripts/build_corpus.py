@@ -8,6 +8,7 @@ with Job(snakemake) as job:
     from pollination.core import artifacts
     from pollination.data.contamination import read_questions
     from pollination.data.corpora import build_corpus
+    from pollination.plan.config.paths import Found
     from pollination.plan.sizes import warning
 
     questions = read_questions(job.files("questions"))
@@ -15,6 +16,8 @@ with Job(snakemake) as job:
     build_corpus(spec, job.params.seed, folder, job.files("sources"), questions)
     about = artifacts.read_json(job.output.about)
     job.log.info("documents: %s", about["documents"])
+    if "passed_over" in about:
+        job.log.warning("%s", Found([], about["passed_over"]).summary())
     if "passage_characters" in about:
         job.log.info(
             "long documents are cut into passages of about %d characters",

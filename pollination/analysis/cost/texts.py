@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pollination.analysis.cost.shapes import published
 from pollination.core.artifacts import read_json
+from pollination.core.datafiles import form_of
 from pollination.data.microworld import World
 from pollination.plan import inputs, layout
 from pollination.plan.config.paths import data_files
@@ -139,8 +140,9 @@ class Texts:
     def _files(self, name: str, paths) -> float:
         characters, files = 0.0, data_files(paths, kind_of(self.plan, name).endings)
         for file in files:
-            factor = PARQUET if file.endswith(".parquet") else JSONL if ".jsonl" in file else 1.0
-            characters += os.path.getsize(file) * factor * (GZIP if file.endswith(".gz") else 1.0)
+            form, compression = form_of(file)
+            factor = {"parquet": PARQUET, "jsonl": JSONL, "json": JSONL}.get(form, 1.0)
+            characters += os.path.getsize(file) * factor * (GZIP if compression else 1.0)
         if not files:
             self.notes[name] = f"{name}: its files are absent, so its size is unknown"
             return math.nan

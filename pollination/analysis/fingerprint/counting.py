@@ -10,7 +10,6 @@ One pass reads the text and stores each model as an array of word numbers, 4 byt
 distinct word is tokenised once, and all counting follows at the end.
 """
 
-import json
 import unicodedata
 from array import array
 from collections.abc import Iterator
@@ -18,10 +17,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from nltk.tokenize import NLTKWordTokenizer
 from wordfreq import word_frequency
+
+from pollination.core.datafiles import is_encodable, place, read_rows
 
 RARE = 1e-12  # English frequency of a word that wordfreq does not know
 COLUMNS = ("model", "prompt_id", "output")
@@ -217,55 +216,31 @@ def _recurring(
 
 
 def read_outputs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> Iterator[tuple]:
-    """Yield the named columns of each row of a parquet or jsonl file, read in chunks.
+    """Yield the named columns of each row of a file, which is streamed.
 
     A null output is None; a null name or prompt is an error.
     """
-    path = Path(path)
-    rows = _parquet(path, columns) if path.suffix == ".parquet" else _jsonl(path, columns)
-    for number, row in enumerate(rows, 1):
-        for name, value in zip(columns[:-1], row[:-1], strict=True):
-            if value is None or value == "":
-                raise ValueError(f"{path}, row {number}: no {name}; every output needs one")
-        if row[-1] is not None and not isinstance(row[-1], str):
+    *names, output = columns
+    for number, *cells, text in read_rows(path, columns, text=(output,), complete=True):
+        if set(map(type, cells)) != {str} or not all(cells) or not "".join(cells).isascii():
+            for name, cell in zip(names, cells, strict=True):
+                if trouble := _unfit(cell):
+                    raise ValueError(f"{place(path, number)}: {name} {trouble}")
+            cells = list(map(str, cells))
+        if text is not None and not (type(text) is str and (text.isascii() or is_encodable(text))):
             raise ValueError(
-                f"{path}, row {number}: {columns[-1]} {str(row[-1])[:40]!r} is not text; write a "
-                "string or null"
+                f"{place(path, number)}: {output} {str(text)[:40]!r} is not text that UTF-8 can "
+                "hold; write a string or null"
             )
-        yield (*(str(value) for value in row[:-1]), row[-1])
+        yield *cells, text
 
 
-def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple]:
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}); replace it"
-        ) from None
-    missing = [name for name in columns if name not in file.schema_arrow.names]
-    if missing:
-        raise ValueError(
-            f"{path}: column {missing[0]!r} is missing; needed: {', '.join(columns)}; the file has "
-            f"{', '.join(file.schema_arrow.names)}"
-        )
-    for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
-        yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
-
-
-def _jsonl(path: Path, columns: tuple[str, ...]) -> Iterator[tuple]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not JSON ({error.msg}); every line must be one object"
-                ) from None
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path}, line {number}: not an object; every line must hold "
-                    f"{', '.join(columns)}"
-                )
-            yield tuple(row.get(name) for name in columns)
+def _unfit(cell: object) -> str | None:
+    """Return why a value names no model or prompt; None if it does."""
+    if cell is None or cell == "":
+        return "is missing; every output needs one"
+    if (type(cell) is str and is_encodable(cell)) or (type(cell) in (int, float) and cell == cell):
+        return None
+    return (
+        f"{str(cell)[:40]!r} is neither a number nor text that UTF-8 can hold; write one of these"
+    )

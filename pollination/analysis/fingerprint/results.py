@@ -4,7 +4,7 @@ import logging
 import math
 from pathlib import Path
 
-from pollination.core import artifacts
+from pollination.core.datafiles import read_json
 
 LISTS = {
     "top_repetitive_words": ("word", "score"),
@@ -19,7 +19,7 @@ def read_results(path: str | Path, log: logging.Logger) -> list[dict]:
     A missing list counts as empty. An entry without a name or a positive number is left out. If a
     model occurs twice, its first entry is kept. The log reports each case.
     """
-    data = artifacts.read_json(path)
+    data = read_json(path)
     if isinstance(data, dict):
         data = (
             [data]

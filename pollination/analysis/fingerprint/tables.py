@@ -9,6 +9,7 @@ import pandas as pd
 from pollination.analysis.fingerprint import features, influence, overlap
 from pollination.analysis.fingerprint.answers import check_collected
 from pollination.core import artifacts
+from pollination.core.datafiles import read_text
 from pollination.core.seeds import derive_seed
 from pollination.plan.config.catalogue import check_families, match
 
@@ -33,11 +34,8 @@ def count_part(
         return read_results(paths[0], log)
     from pollination.analysis.fingerprint import counting
 
-    if stopwords:
-        words = frozenset(stopwords.read_text("utf-8").split())
-    else:
-        words = counting.snowball_stopwords()
-    counter = counting.Counter(settings, words)
+    own = frozenset(read_text(stopwords).split()) if stopwords else None
+    counter = counting.Counter(settings, counting.snowball_stopwords() if own is None else own)
     for index, path in enumerate(paths):
         if kind == "population":
             for prompt_id, output in counting.read_outputs(path, ("prompt_id", "completion")):

@@ -3,11 +3,10 @@
 Surveys of kind `collect` also need the address where each model is served. No heavy imports.
 """
 
-import csv
 import re
 from pathlib import Path
 
-from pollination.core.sanitize import reason
+from pollination.core.datafiles import place, read_records
 from pollination.plan.config.endpoints import read_endpoint
 
 NEEDED = ("model", "family", "release")
@@ -19,44 +18,29 @@ def read_catalogue(path: str | Path, served: bool = False) -> dict[str, dict]:
 
     Raises ValueError with file, line and fix.
     """
-    try:
-        with open(Path(path).expanduser(), encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        said = "there is no such file" if missing else reason(error)
-        raise ValueError(f"{path}: {said}; correct the path") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not a text file in UTF-8 ({error.reason}); save it as CSV in UTF-8"
-        ) from None
     needed = NEEDED + (SERVED if served else ())
     found: dict[str, dict] = {}
-    for number, row in enumerate(rows, 2):
-        row = {
-            key: (value or "").strip()
-            for key, value in row.items()
-            if isinstance(key, str) and not isinstance(value, list)
-        }
+    for number, cells in read_records(Path(path).expanduser()):
+        row = {key: "" if cell is None else str(cell).strip() for key, cell in cells.items()}
+        where = place(path, number)
         for key in needed:
             if not row.get(key):
                 raise ValueError(
-                    f"{path}, line {number}: no {key} for model {row.get('model') or '?'!r}; add "
+                    f"{where}: no {key} for model {row.get('model') or '?'!r}; add "
                     f"it; needed columns: {', '.join(needed)}"
                 )
         try:
             _ = read_endpoint(row["base_url"]) if served else None
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise ValueError(f"{where}: {error}") from None
         if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", row["release"]):
             raise ValueError(
-                f"{path}, line {number}: release {row['release']!r} of {row['model']} is not a "
+                f"{where}: release {row['release']!r} of {row['model']} is not a "
                 "month; write it as YYYY-MM, e.g. 2025-03"
             )
         if row["model"] in found:
             raise ValueError(
-                f"{path}, line {number}: model {row['model']!r} appears twice; keep one line per "
-                "model"
+                f"{where}: model {row['model']!r} appears twice; keep one line per model"
             )
         year, month = row["release"].split("-")
         found[row["model"]] = row | {"month": 12 * int(year) + int(month)}

@@ -4,13 +4,13 @@ The schema (workflow/schemas/config.schema.yaml) alone defines each key, its def
 meaning.
 """
 
-import csv
 import os
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
+from pollination.core import datafiles
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
 from pollination.core.userfile import is_own
@@ -27,7 +27,7 @@ from pollination.plan.config.checks import (
 from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
 from pollination.plan.config.loading import is_absent_folder, is_file, unusable
 from pollination.plan.config.overlay import expand
-from pollination.plan.config.paths import TEXT_ENDINGS, data_files
+from pollination.plan.config.paths import SURVEY_ENDINGS, TABLE_ENDINGS, Found, find_data, unfit
 from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.userfiles import check_braces, check_file
@@ -109,6 +109,8 @@ def check_files(config: dict, source: str = "config") -> None:
                     f"tasks.{name}.data.{split}: {path!r}: there is no such file. "
                     + remedy(path, config["data"])
                 )
+            elif said := unfit(Found([path]), TABLE_ENDINGS):
+                mistakes.append(f"tasks.{name}.data.{split}: {said}")
         if task["kind"] == "lm_eval" and task["include_path"]:
             check_braces(f"tasks.{name}.include_path", task["include_path"], mistakes)
             try:
@@ -121,17 +123,21 @@ def check_files(config: dict, source: str = "config") -> None:
             if isinstance(survey.get("path"), str)
             else survey.get("path", [])
         ):
-            check_data(f"fingerprint.{name}.path", entry, TEXT_ENDINGS, config["data"], mistakes)
-        if survey["collect"]["prompts"] and not is_file(survey["collect"]["prompts"]):
+            ends = SURVEY_ENDINGS[survey["kind"]]
+            check_data(f"fingerprint.{name}.path", entry, ends, config["data"], mistakes)
+        prompts = survey["collect"]["prompts"]
+        if prompts and not is_file(prompts):
             mistakes.append(
-                f"fingerprint.{name}.collect.prompts: {survey['collect']['prompts']!r}: there is "
-                "no such file; correct the path"
+                f"fingerprint.{name}.collect.prompts: {prompts!r}: there is no such file; correct "
+                "the path"
             )
+        elif prompts and (said := unfit(Found([prompts]), TABLE_ENDINGS)):
+            mistakes.append(f"fingerprint.{name}.collect.prompts: {said}")
         try:
             read_catalogue(
                 survey["models"], served=survey["kind"] == "collect"
             ) if "models" in survey else None
-        except (ValueError, OSError, RuntimeError, csv.Error) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             mistakes.append(f"fingerprint.{name}.models: {error}")
     for text, key in _own_functions(config).items():
         check_file(key, text, mistakes)
@@ -153,16 +159,21 @@ def check_data(
     key: str, path: str | list[str], endings: tuple[str, ...], folder: str, mistakes: list[str]
 ) -> None:
     """Check that local text is there; `folder` is the data folder of the config."""
-    try:
-        if not data_files(path, endings):
-            folders = [one for one in listed(path) if os.path.isdir(os.path.expanduser(one))]
-            said = f"no {', '.join(endings)} file" if folders else "no such file"
+    for entry in listed(path):
+        try:
+            found = find_data(entry, endings)
+        except ValueError as error:
+            mistakes.append(f"{key}: {error}")
+            continue
+        if not found.files:
+            is_folder = os.path.isdir(os.path.expanduser(entry))
+            said = f"no {datafiles.listed(endings)} file" if is_folder else "no such file"
+            passed_over = f" ({found.summary()})" if found.passed_over else ""
             mistakes.append(
-                f"{key}: {path!r}: there is {said}. "
-                + remedy(path if isinstance(path, str) else path[0], folder)
+                f"{key}: {entry!r}: there is {said}{passed_over}. {remedy(entry, folder)}"
             )
-    except ValueError as error:
-        mistakes.append(f"{key}: {error}")
+        elif mistake := unfit(found, endings):
+            mistakes.append(f"{key}: {mistake}")
 
 
 def resolve(raw: dict, source: str = "config") -> dict:
