@@ -41,11 +41,21 @@ class TemplateSource:
 
     @contextmanager
     def blamed(self, yaml: str | None) -> Iterator[None]:
-        """Turn any failure in a user's template into a one-line ValueError that names the file."""
+        """Turn any failure in a user's template into a one-line ValueError that names the file.
+
+        A built-in template fails so only for a Python package that is not installed.
+        """
         try:
             yield
         except (Exception, SystemExit) as error:
             if self.folder is None:
+                if isinstance(error, ImportError):
+                    raise ValueError(
+                        line(
+                            f"tasks: lm-eval's template {yaml} needs a package that is not "
+                            f"installed ({error}); choose another template"
+                        )
+                    ) from error
                 raise
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             reason = f"{kind}{error}".replace(str(self.root), self.folder).removeprefix("tasks: ")
