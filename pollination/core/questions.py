@@ -64,8 +64,8 @@ def read_answers(path: str | Path, splits: dict[str, str], seed: int) -> dict[st
             continue
         if not ((score >= 0) & (score <= 1)).all():
             raise ValueError(
-                f"{path}: a score of task {task!r} is not a number from 0 to 1; delete the file and "
-                "run snakemake again"
+                f"{path}: a score of task {task!r} is not a number from 0 to 1; delete the file "
+                "and run snakemake again"
             )
         half = selecting_half(seed, task, rows["doc_id"].to_numpy(), splits.get(task, "none"))
         found[task] = Answers(score, half, ~half if task in splits else half)

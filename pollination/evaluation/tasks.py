@@ -19,12 +19,9 @@ few-shot examples are always complete.
 
 import logging
 import random
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -34,7 +31,7 @@ import pyarrow.compute as pc
 from pollination.core import artifacts
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.seeds import derive_seed
-from pollination.evaluation.template_source import TemplateSource, opened
+from pollination.evaluation.template_source import TemplateSource, offline, opened
 from pollination.evaluation.templates import (
     numbered,
     quiet,
@@ -421,20 +418,6 @@ def _try_requests(task, method: str | None, seed: int, most: int | None = None) 
                 f"question {index} has several right answers, which method generate does not "
                 "score; set method: loglikelihood"
             )
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Refuse connections, because evaluations run without a network."""
-
-    def refuse(*_, **__):
-        raise ConnectionError("it asks for a network, which evaluations do not have")
-
-    with (
-        patch.object(socket, "getaddrinfo", refuse),
-        patch.object(socket.socket, "connect", refuse),
-    ):
-        yield
 
 
 def _question_texts(task, label: str) -> Iterator[list[str]]:

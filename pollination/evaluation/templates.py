@@ -94,7 +94,7 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
     leaves, absent = [], []
     for member in members:
         with source.blamed(member.yaml):
-            config = source.load(member.yaml) | member.overrides
+            config = source.load(member.yaml, member.name) | member.overrides
             if reason := _refusal(config, spec):
                 raise ValueError(f"task template {member.name!r}: {reason}")
             available = files or member.data

@@ -175,13 +175,13 @@ def metric_mistakes(task: dict, selects: bool) -> list[str]:
             )
     group = folder.named.get(task["template"], [_Definition("", {}, [])])[0].config
     for entry in _entries(group.get("aggregate_metric_list")):
-        if selects and not mistakes and {*keys} == {entry.get("metric")} != set():
-            if not entry.get("weight_by_size", True):
-                mistakes.append(
-                    f"group {task['template']!r}: selection cannot choose by its metric "
-                    f"{keys[0]!r}: it weights each task equally, not each question "
-                    "(weight_by_size: false); select on one of its tasks"
-                )
+        weighted = entry.get("weight_by_size", True)
+        if selects and not mistakes and {*keys} == {entry.get("metric")} and not weighted:
+            mistakes.append(
+                f"group {task['template']!r}: selection cannot choose by its metric {keys[0]!r}: "
+                "it weights each task equally, not each question (weight_by_size: false); select "
+                "on one of its tasks"
+            )
     return mistakes[:1]
 
 
@@ -203,9 +203,8 @@ def _built_in_folder(template: str) -> _Folder | None:
 
 def refusal(config: dict) -> str | None:
     """Return why pollination would not score a task as lm-eval does; None if it would."""
-    for key, instead in UNSUPPORTED.items():
-        if config.get(key):
-            return f"{key} is not supported; {instead}"
+    if reason := unsupported(config):
+        return reason
     shots = config.get("num_fewshot")
     if shots is not None and (type(shots) is not int or shots < 0):
         return f"num_fewshot {shots!r} is not allowed; allowed: an integer of 0 or more"
@@ -214,6 +213,14 @@ def refusal(config: dict) -> str | None:
     ):
         return f"repeats {repeats!r} is not allowed; allowed: an integer of 1 or more"
     return task_metrics.refusal(config)
+
+
+def unsupported(config: dict) -> str | None:
+    """Return which key of a task is not supported, and what to do; None if there is none."""
+    for key, instead in UNSUPPORTED.items():
+        if config.get(key):
+            return f"{key} is not supported; {instead}"
+    return None
 
 
 # YAML files

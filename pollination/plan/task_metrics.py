@@ -173,8 +173,8 @@ def _metric_refusal(entry: dict, kind: str, own: bool) -> str | None:
     called = type(name) is not str and kind == "generate_until"
     if not own and not called and name not in known:
         return (
-            f"metric_list: metric {name_of(name)!r} is not supported for output_type {kind}; allowed: "
-            f"{', '.join(known)}, or your own process_results"
+            f"metric_list: metric {name_of(name)!r} is not supported for output_type {kind}; "
+            f"allowed: {', '.join(known)}, or your own process_results"
         )
     aggregation = entry.get("aggregation")
     if aggregation is None and name_of(name) not in KNOWN:

@@ -26,7 +26,7 @@ def files(tmp_path):
         rows = [("quiz", n, bool(one)) for n, one in reversed(list(enumerate(right)))]
         rows += [("other", 0, True)]
         artifacts.write_table(
-            answers[-1], pd.DataFrame(rows, columns=["task", "doc_id", "correct"])
+            answers[-1], pd.DataFrame(rows, columns=["task", "doc_id", "score"])
         )
     return scores, answers
 

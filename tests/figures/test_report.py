@@ -161,9 +161,9 @@ def invent_member(
             "questions": 120,
         }
         scores["tasks"][task] |= {"questions_available": 200, "shots": 0, "method": method}
-        likelihoods = [0.0, -1.0, -2.0, -3.0] if method == "loglikelihood" else None
+        chance = 0.25 if method == "loglikelihood" else None
         answers += [
-            {"task": task, "doc_id": i, "correct": bool(c), "loglikelihoods": likelihoods}
+            {"task": task, "doc_id": i, "correct": bool(c), "score": float(c), "chance": chance}
             for i, c in enumerate(correct)
         ]
     sequences = pd.DataFrame(
@@ -194,7 +194,7 @@ def invent_member(
     artifacts.write_json(folder / "scores.json", scores)
     artifacts.write_table(
         folder / "answers.parquet",
-        pd.DataFrame(answers, columns=["task", "doc_id", "correct", "loglikelihoods"]),
+        pd.DataFrame(answers, columns=["task", "doc_id", "correct", "score", "chance"]),
     )
     artifacts.write_table(
         folder / "sequences.parquet", sequences if scores["perplexity"] else sequences[:0]

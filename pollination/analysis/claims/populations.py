@@ -109,10 +109,9 @@ class Accuracies:
         return reached.says if reached else ""
 
     def selecting(self, names: list[str]) -> str:
-        selects = layout.selects(self.plan, names[0])
-        return (
-            self.plan.experiment(names[0])["select"]["task"] if selects else self.tasks(names[0])[0]
-        )
+        if layout.selects(self.plan, names[0]):
+            return self.plan.experiment(names[0])["select"]["task"]
+        return self.tasks(names[0])[0]
 
     def benchmarks(self, role: dict[str, list[str]]) -> list[tuple[str, str, list[str], bool]]:
         """Return (instance, task, replicates, does it select?), each population on its benchmark.
