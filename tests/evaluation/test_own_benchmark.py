@@ -249,14 +249,13 @@ CHANGES = {  # file, old, new, what the message names
         "base.yaml",
         "multiple_choice",
         "generate_until",
-        "harbours.yaml: task 'harbours': metric_list: metric 'acc' is not supported for output_type "
-        "generate_until; allowed: exact_match, bleu, ",
+        "metric_list: metric 'acc' is not supported for output_type generate_until; allowed: exact",
     ),
     "another metric": (
         "base.yaml",
         "metric: acc_norm,",
         "metric: rouge,",
-        "metric_list: metric 'rouge' is not supported for output_type multiple_choice; allowed: acc",
+        "metric 'rouge' is not supported for output_type multiple_choice; allowed: acc, ",
     ),
     "another aggregation": (
         "base.yaml",

@@ -34,6 +34,8 @@ class Accuracies:
     @cache  # noqa: B019
     def tasks(self, name: str) -> list[str]:
         """Return the tasks of an experiment's members that have a score for each question."""
+        if not self.plan.config["tasks"]:
+            return []
         answers = self.run.answers(layout.member_folder(self.plan, name, 0, 0))
         return [task for task in self.plan.config["tasks"] if task in answers]
 
