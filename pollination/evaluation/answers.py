@@ -126,7 +126,8 @@ def _as_lm_eval(lm, name: str, loaded: dict, asked: str | None) -> tuple[list[di
             "choose another task"
         ) from error
     cut: set = getattr(lm, "truncated", set())
-    rows, metrics, rankings, several = [], {}, [], len(loaded["tasks"]) > 1
+    rows, rankings, several = [], [], len(loaded["tasks"]) > 1
+    metrics: dict[str, dict] = {}
     for key, task in loaded["tasks"].items():
         samples = results["samples"][key]
         for sample in samples:

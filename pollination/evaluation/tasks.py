@@ -204,7 +204,8 @@ def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
     """
     from lm_eval.api.group import Group
 
-    tasks, groups = {}, {}
+    tasks: dict = {}
+    groups: dict[str, Group] = {}
     for name, folder in folders.items():
         entry = artifacts.read_json(Path(folder) / "task.json")
         staged = {}

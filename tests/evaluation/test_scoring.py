@@ -411,7 +411,10 @@ def test_hub_data_is_read_through_datasets(tmp_path):
             {"num_fewshot": 6},
             "with num_fewshot 6 needs 6 examples in split 'dev' of 'mmlu_anatomy'; it has 5",
         ),
-        ({"template": "gsm8k"}, "'gsm8k' is not multiple choice"),
+        (
+            {"template": "gsm8k", "method": "generate"},
+            "template 'gsm8k': method generate asks multiple-choice questions, but the task has outp",
+        ),
     ],
 )
 def test_wrong_input_is_named_and_leaves_nothing(tmp_path, change, message):
