@@ -108,7 +108,8 @@ def _evaluate_task(
         scores = scored(frame["score"].to_numpy(dtype=float)) | scores
         own = {"score": scores["accuracy"]} | own
     if "correct_norm" in frame:
-        scores["accuracy_norm"] = float(frame.pop("correct_norm").mean())
+        norm = frame.pop("correct_norm")  # all tasks of a group must have it
+        scores |= {"accuracy_norm": float(norm.mean())} if norm.notna().all() else {}
     if entry["method"] == "generate":
         scores["unanswered"] = int((frame["matched"] == "none").sum())
     return scores | own, frame
@@ -218,7 +219,7 @@ def _answer(task, sample: dict, ranked: Ranking, value, cut: set) -> dict:
         row["loglikelihoods"] = likelihoods[: len(choices)]
         if row["correct"] is not None and ranked.metric != "exact_match":
             row["chance"] = _chance(task, sample["doc"], len(choices))
-        if "acc_norm" in sample:
+        if "acc_norm" in sample and not callable(task.config.process_results):
             row["correct_norm"] = sample["acc_norm"]
     elif task.OUTPUT_TYPE == "generate_until":
         row["text"] = sample["resps"][0][0]

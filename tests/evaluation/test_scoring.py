@@ -413,7 +413,7 @@ def test_hub_data_is_read_through_datasets(tmp_path):
         ),
         (
             {"template": "gsm8k", "method": "generate"},
-            "template 'gsm8k': method generate asks multiple-choice questions, but the task has outp",
+            "'gsm8k': method generate asks multiple-choice questions, but the task has output_type",
         ),
     ],
 )
