@@ -49,7 +49,7 @@ rule stage_task:
     conda:
         "../envs/pollination.yaml"
     params:
-        recipe=1,
+        recipe=2,  # 2: how lm-eval aggregates the tasks of a group
         task=ask(task_settings, "task"),
         seed=config["evaluation_seed"],
     message:
@@ -109,7 +109,7 @@ rule evaluate_member:
         runtime=minutes(120),
         gpu=1,
     params:
-        recipe=2,
+        recipe=3,  # 3: each task's own metrics; answers have scores
         evaluate=ask(measures, "place", "member"),
         sequences=ask(measured_sequences, "place", "member"),
         worlds=ask(measured_worlds, "place", "member"),

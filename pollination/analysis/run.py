@@ -107,18 +107,20 @@ class Run:
     def accuracy(self, folder: str, part: str = REPORTING) -> dict[str, dict]:
         """Return task -> scores of a member, with accuracy, stderr and questions of one part.
 
-        Of a task without a split, both parts are all questions.
+        Of a task without a split, both parts are all questions. A task is left out if its metric
+        has no value from 0 to 1 for each question (`statistics`).
         """
         scores = self.scores(folder)["tasks"]
         return {
             task: entry | (scored(self.part(folder, task, part)) if task in self.splits else {})
             for task, entry in scores.items()
+            if "accuracy" in entry
         }
 
     def part(self, folder: str, task: str, part: str = REPORTING) -> np.ndarray:
-        """Return (Q,) booleans: the answers to one part of a task's questions, by rising doc_id."""
+        """Return (Q,) scores from 0 to 1 of one part of a task's questions, by rising doc_id."""
         answers = self.answers(folder)[task]
-        return answers.correct[answers.selecting if part == SELECTING else answers.reporting]
+        return answers.score[answers.selecting if part == SELECTING else answers.reporting]
 
     def yardstick(
         self, name: str, generation: int, part: str = REPORTING
@@ -214,6 +216,23 @@ class Run:
 
         return self._long(both, "task")
 
+    def statistics(self) -> pd.DataFrame:
+        """Return such rows of the tasks whose metric has no value from 0 to 1 for each question.
+
+        `accuracy` is the metric of all questions, a number of any size.
+        """
+
+        def of_all(folder: str) -> dict[str, dict]:
+            return {
+                task: entry
+                | {"accuracy": entry["score"], "selecting_accuracy": None}
+                | {"selecting_questions": None}
+                for task, entry in self.scores(folder)["tasks"].items()
+                if "accuracy" not in entry and entry["score"] is not None
+            }
+
+        return self._long(of_all, "task")
+
     def perplexities(self) -> pd.DataFrame:
         """Return rows role, experiment, generation, member, selected, text, and its scores.
 
@@ -222,21 +241,20 @@ class Run:
         return self._long(lambda folder: self.scores(folder)["perplexity"], "text")
 
     def chance(self) -> dict[str, float]:
-        """Return chance accuracy by task, the mean of 1 / choices over the reported questions.
+        """Return chance accuracy by task: the mean share of right choices, on reported questions.
 
-        Generative tasks have none.
+        Tasks without right and wrong choices have none.
         """
         role = next(role for role in ROLES if self.roles[role])
         folder = self.members(role, 0).folder.iloc[0]
-        table = self.table(folder, "answers.parquet", ["task", "doc_id", "loglikelihoods"])
+        table = self.table(folder, "answers.parquet", ["task", "doc_id", "chance"])
         for task in self.splits:
             asked = table[table.task == task]
             half = selecting_half(
                 self.plan.config["evaluation_seed"], task, asked.doc_id.to_numpy()
             )
             table = table.drop(asked.index[half])
-        table = table.dropna(subset="loglikelihoods")
-        return (1 / table.loglikelihoods.map(len)).groupby(table.task).mean().to_dict()
+        return table.dropna(subset="chance").groupby("task").chance.mean().to_dict()
 
     def measures(self, folder: str) -> dict[tuple[str, bool], np.ndarray]:
         """Return (measure, is it in nats?) -> one value per question; their mean is the measure.

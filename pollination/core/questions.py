@@ -17,11 +17,12 @@ from pollination.core.seeds import derive_seed
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """A model's answers to one benchmark, by rising doc_id. Each field: (questions,) booleans."""
+    """A model's answers to one benchmark, by rising doc_id."""
 
-    correct: np.ndarray
+    score: np.ndarray
+    """(questions,) numbers from 0 to 1: the benchmark's metric; 1 is a right answer, 0 a wrong."""
     selecting: np.ndarray
-    """The questions that select parents."""
+    """(questions,) booleans: the questions that select parents."""
     reporting: np.ndarray
     """The questions that figures and claims report; without a split, all questions are both."""
 
@@ -50,18 +51,32 @@ def selecting_half(seed: int, task: str, doc_ids: np.ndarray, split: str = "half
 
 
 def read_answers(path: str | Path, splits: dict[str, str], seed: int) -> dict[str, Answers]:
-    """Return {task: answers} of an answers.parquet; `splits`: task -> its split, if it has one."""
-    table = artifacts.read_table(path, ["task", "doc_id", "correct"]).to_pandas()
+    """Return {task: answers} of an answers.parquet; `splits`: task -> its split, if it has one.
+
+    A task whose metric has no value from 0 to 1 for each question is left out. ValueError: a score
+    is outside 0 to 1.
+    """
+    table = artifacts.read_table(path, ["task", "doc_id", "score"]).to_pandas()
     found = {}
     for task, rows in table.sort_values("doc_id", kind="stable").groupby("task", sort=False):
-        correct = rows["correct"].to_numpy(bool)
+        score = rows["score"].to_numpy(float)
+        if np.isnan(score).all():
+            continue
+        if not ((score >= 0) & (score <= 1)).all():
+            raise ValueError(
+                f"{path}: a score of task {task!r} is not a number from 0 to 1; delete the file "
+                "and run snakemake again"
+            )
         half = selecting_half(seed, task, rows["doc_id"].to_numpy(), splits.get(task, "none"))
-        found[task] = Answers(correct, half, ~half if task in splits else half)
+        found[task] = Answers(score, half, ~half if task in splits else half)
     return found
 
 
-def scored(correct: np.ndarray) -> dict[str, Any]:
-    """Return accuracy, its standard error (None for one question) and the number of questions."""
-    n, values = len(correct), np.asarray(correct, dtype=float)
+def scored(score: np.ndarray) -> dict[str, Any]:
+    """Return accuracy, its standard error (None for one question) and the number of questions.
+
+    `score`: (questions,) numbers from 0 to 1. Their mean is called accuracy, whatever the metric.
+    """
+    n, values = len(score), np.asarray(score, dtype=float)
     stderr = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
     return {"accuracy": float(values.mean()), "stderr": stderr, "questions": n}

@@ -124,9 +124,9 @@ def selection_confidence(
 ) -> dict:
     """Return the bootstrap confidence that the members `chosen` are the best k.
 
-    correct: (members, questions), booleans. Each draw takes questions with replacement, the same
-    for all members because their answers are paired, and ranks the members again. Members that tie
-    at the cut get equal chances. The result has these keys:
+    correct: (members, questions), from 0 (wrong) to 1 (right). Each draw takes questions with
+    replacement, the same for all members because their answers are paired, and ranks the members
+    again. Members that tie at the cut get equal chances. The result has these keys:
 
     - same_set: the probability that the best k are exactly the chosen members
     - in_best_k: for each chosen member, the probability that it is among the best k
@@ -157,9 +157,8 @@ def selection_confidence(
     generator, inside = np.random.default_rng(seed), np.empty((resamples, k))
     same, regret = np.empty(resamples), np.empty(resamples)
     for chunk in chunks(resamples, questions):
-        right = (
-            draw_counts(generator, questions, chunk.stop - chunk.start) @ correct.T
-        )  # whole numbers, so ties are exact
+        counts = draw_counts(generator, questions, chunk.stop - chunk.start)
+        right = (counts @ correct.T).round(9)  # so that ties are exact
         best = -np.sort(-right, axis=1)[:, :k]
         cut = best[:, -1:]
         above, tied = right > cut, right == cut

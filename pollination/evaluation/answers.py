@@ -8,6 +8,7 @@ import random
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,16 @@ from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 
 from pollination.core import artifacts
+from pollination.core.questions import scored
 from pollination.evaluation.harness import HarnessModel
+from pollination.evaluation.metrics import BOOTSTRAP, Ranking, ranking, reported
 from pollination.evaluation.requests import restore_requests
 from pollination.evaluation.tasks import gold, load_tasks
 from pollination.evaluation.templates import quiet
 
+# metrics of lm-eval that are 1 for a right answer and 0 for a wrong one
+RIGHT_OR_WRONG = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
+NULLABLE = {"correct": "boolean", "choice": "Int64", "answer": "Int64"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -42,10 +48,17 @@ def evaluate_tasks(
     tables of `write_requests`; lm-eval builds the requests of a task without a table. `lm` replaces
     HarnessModel by another lm-eval model.
 
-    `accuracy` weights every question equally (for mmlu: subjects by their number of questions).
-    `stderr` is the sample standard error of that mean, sqrt(p (1 - p) / (n - 1)); it is None for
-    one question. lm-eval's error for a group pools the variances of the subjects and is slightly
-    smaller. `truncated` counts the questions whose prompt was cut on the left to fit the context.
+    Of each task, `metrics` holds all values as lm-eval computes them, with their standard errors
+    and directions; those of the tasks of a group are under "TASK/METRIC,FILTER". `metric` names the
+    one that is shown and can rank models (`tasks.*.metric`), and `score` is its value. If the
+    metric has a value from 0 to 1 for each question, `accuracy` is their mean. It weights every
+    question equally (for mmlu: subjects by their number of questions). Otherwise there is no
+    `accuracy`, and `unfit` tells why the metric cannot rank models.
+
+    `stderr` is the sample standard error of `accuracy`, sqrt(p (1 - p) / (n - 1)) for right and
+    wrong answers, or lm-eval's of `score`; None if it is unknown. lm-eval's error for a group pools
+    the variances of the subjects and is slightly smaller. `truncated` counts the questions whose
+    prompt was cut on the left to fit the context.
     """
     training = model.training
     with quiet():
@@ -76,66 +89,171 @@ def _evaluate_task(
         encoded = restore_requests(requests, loaded)
         if isinstance(lm, HarnessModel):
             lm.encoded = encoded
-    ask = _by_generation if entry["method"] == "generate" else _by_loglikelihood
-    rows = []
-    for leaf, answered in zip(entry["tasks"], ask(lm, loaded, entry), strict=True):
-        first = leaf["rows"][entry["evaluated_split"]][0]
-        rows += [
-            {"task": name, "doc_id": first + index, **answer}
-            for index, answer in enumerate(answered)
-        ]
-    frame = pd.DataFrame(rows)
-    correct, n = frame["correct"].to_numpy(dtype=float), len(frame)
+    if entry["method"] == "generate":
+        rows = _by_generation(lm, loaded, entry)
+        own = {"metric": "acc", "higher_is_better": True}
+    else:
+        rows, own = _as_lm_eval(lm, name, loaded, entry.get("metric"))
+    frame = pd.DataFrame([{"task": name, "doc_id": index, **row} for index, row in enumerate(rows)])
+    frame = frame.astype({"score": float, "chance": float})
+    frame = frame.astype({key: kind for key, kind in NULLABLE.items() if frame[key].isna().any()})
     scores = {
-        "accuracy": float(correct.mean()),
-        "stderr": float(correct.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
-        "questions": n,
+        "questions": len(frame),
         "questions_available": entry["questions_available"],
         "shots": entry["shots"],
         "method": entry["method"],
         "truncated": int(frame.pop("truncated").sum()),
     }
+    if "unfit" not in own:
+        scores = scored(frame["score"].to_numpy(dtype=float)) | scores
+        own = {"score": scores["accuracy"]} | own
     if "correct_norm" in frame:
-        scores["accuracy_norm"] = float(frame.pop("correct_norm").mean())
+        norm = frame.pop("correct_norm")  # all tasks of a group must have it
+        scores |= {"accuracy_norm": float(norm.mean())} if norm.notna().all() else {}
     if entry["method"] == "generate":
         scores["unanswered"] = int((frame["matched"] == "none").sum())
-    return scores, frame
+    return scores | own, frame
 
 
-def _by_loglikelihood(lm, loaded: dict, entry: dict) -> list[list[dict]]:
-    results = evaluator.evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
+def _as_lm_eval(lm, name: str, loaded: dict, asked: str | None) -> tuple[list[dict], dict]:
+    """Let lm-eval score a task; return its answers, and the keys of its metrics in scores.json."""
+    try:
+        results = evaluator.evaluate(
+            lm=lm, task_dict=loaded, bootstrap_iters=BOOTSTRAP, log_samples=True
+        )
+    except (ArithmeticError, ImportError) as error:
+        raise ValueError(
+            f"task {name!r}: lm-eval cannot compute its metrics ({type(error).__name__}: {error}); "
+            "choose another task"
+        ) from error
     cut: set = getattr(lm, "truncated", set())
-    answers = []
+    rows, rankings, several = [], [], len(loaded["tasks"]) > 1
+    metrics: dict[str, dict] = {}
     for key, task in loaded["tasks"].items():
-        rows = []
-        for sample in sorted(results["samples"][key], key=lambda sample: sample["doc_id"]):
-            choices = len(task.doc_to_choice(sample["doc"]))
-            scores = [float(response[0]) for response in sample["filtered_resps"]][:choices]
-            if not np.isfinite(scores).all():
-                raise ValueError(
-                    f"task {key!r}: a log-likelihood of the model is not finite: its training "
-                    "diverged or its weights are damaged; run `pollination verify`, or lower the "
-                    "learning rate"
-                )
-            choice, answer = int(np.argmax(scores)), gold(task, sample["doc"])
-            row = {
-                "correct": bool(sample.get("acc", choice == answer)),
-                "choice": choice,
-                "answer": answer,
-                "loglikelihoods": scores,
-                "truncated": any(tuple(pair[:2]) in cut for pair in sample["arguments"]),
-            }
-            if "acc_norm" in sample:
-                row["correct_norm"] = bool(sample["acc_norm"])
-            rows.append(row)
-        answers.append(rows)
-    return answers
+        samples = results["samples"][key]
+        for sample in samples:
+            _check_finite(key, sample)
+        ranked = ranking(task, samples, asked)
+        rankings.append(ranked)
+        chosen = sorted(
+            (sample for sample in samples if sample["filter"] == ranked.filter),
+            key=lambda sample: sample["doc_id"],
+        )
+        rows += [
+            _answer(task, sample, ranked, value, cut)
+            for sample, value in zip(chosen, ranked.values, strict=True)
+        ]
+        found = reported(results["results"][key], task.higher_is_better())
+        if found[ranked.key]["value"] is None:
+            raise ValueError(
+                f"task {key!r}: metric {ranked.key!r} is not a finite number; set "
+                f"tasks.{name}.metric to another metric, or remove the task"
+            )
+        leaf = f"{key.removeprefix(f'{name}/')}/" if several else ""
+        metrics |= {f"{leaf}{metric}": entry for metric, entry in found.items()}
+    of_group = results["results"].get(name, {}) if several else {}
+    directions = {
+        metric: higher
+        for task in loaded["tasks"].values()
+        for metric, higher in task.higher_is_better().items()
+    }
+    metrics = reported(of_group, directions) | metrics
+    own = _ranked(rankings, metrics, loaded["groups"].get(name))
+    if "unfit" in own:
+        rows = [row | {"score": None, "correct": None, "chance": None} for row in rows]
+    return rows, own | {"metrics": metrics}
+
+
+def _ranked(rankings: list[Ranking], metrics: dict[str, dict], group) -> dict:
+    """Return metric, higher_is_better, score, stderr and unfit of a task or group for scores.json.
+
+    `score` and `stderr` are left out where they are the mean over the questions.
+    """
+    keys = list(dict.fromkeys(ranked.key for ranked in rankings))
+    unfit = next((ranked.unfit for ranked in rankings if ranked.unfit), None)
+    weighting = group and next(
+        (one for one in group.aggregate_metric_list or () if one.metric == rankings[0].metric), None
+    )
+    if not unfit and len(keys) == 1 and weighting and not weighting.weight_by_size:
+        unfit = "lm-eval weights each task of the group equally, not each question"
+    entry = metrics.get(keys[0], {}) if len(keys) == 1 else {}
+    own = {
+        "metric": ", ".join(key.removesuffix(",none") for key in keys),
+        "higher_is_better": entry.get("higher_is_better", True if not unfit else None),
+    }
+    if unfit:
+        own |= {"score": entry.get("value"), "stderr": entry.get("stderr"), "unfit": unfit}
+    return own
+
+
+def _check_finite(name: str, sample: dict) -> None:
+    values = [
+        response[0] if isinstance(response, tuple | list) else response
+        for responses in sample["resps"]
+        for response in responses
+    ]
+    if not all(np.isfinite(value) for value in values if not isinstance(value, str)):
+        raise ValueError(
+            f"task {name!r}: a log-likelihood of the model is not finite: its training "
+            "diverged or its weights are damaged; run `pollination verify`, or lower the "
+            "learning rate"
+        )
+
+
+def _answer(task, sample: dict, ranked: Ranking, value, cut: set) -> dict:
+    """Return the row of one question in answers.parquet.
+
+    `correct` and `chance` are None where the score is not that of a right or wrong answer.
+    """
+    score = None if ranked.unfit else float(value)
+    counts = not callable(task.config.process_results) and ranked.metric in RIGHT_OR_WRONG
+    row: dict[str, Any] = dict.fromkeys(("correct", "choice", "answer", "loglikelihoods"))
+    row |= {"score": score, "chance": None}
+    if counts and score is not None:
+        row["correct"] = score == 1
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(sample["doc"])
+        likelihoods = [float(response[0]) for response in sample["filtered_resps"]]
+        row["answer"] = gold(task, sample["doc"])
+        row["choice"] = _choice(likelihoods, choices, ranked.metric)
+        row["loglikelihoods"] = likelihoods[: len(choices)]
+        if row["correct"] is not None and ranked.metric != "exact_match":
+            row["chance"] = _chance(task, sample["doc"], len(choices))
+        if "acc_norm" in sample and not callable(task.config.process_results):
+            row["correct_norm"] = sample["acc_norm"]
+    elif task.OUTPUT_TYPE == "generate_until":
+        row["text"] = sample["resps"][0][0]
+    return row | {"truncated": any(_request(arguments) in cut for arguments in sample["arguments"])}
+
+
+def _choice(likelihoods: list[float], choices: list[str], metric: str) -> int:
+    """Return the choice that a metric of lm-eval takes as the model's answer."""
+    values = np.array(likelihoods[: len(choices)])
+    if metric == "acc_norm":
+        values = values / np.array([float(len(choice)) for choice in choices])
+    elif metric == "acc_bytes":
+        values = values / np.array([float(len(choice.encode())) for choice in choices])
+    elif metric == "acc_mutual_info":
+        values = values - np.array(likelihoods[len(choices) :])
+    return int(np.argmax(values))
+
+
+def _chance(task, doc: dict, choices: int) -> float:
+    """Return the share of right choices, the accuracy of a guess."""
+    target = None if task.multiple_input else task.doc_to_target(doc)
+    return (len(set(target)) if isinstance(target, list) else 1) / choices
+
+
+def _request(arguments: tuple) -> tuple[str, str]:
+    """Return a request as HarnessModel.truncated has it."""
+    context, ending = (*arguments, "")[:2]
+    return context, ending if isinstance(ending, str) else ""
 
 
 # Generated answers
 
 
-def _by_generation(lm, loaded: dict, entry: dict) -> list[list[dict]]:
+def _by_generation(lm, loaded: dict, entry: dict) -> list[dict]:
     """Generate greedy answers of at most `answer_tokens` tokens and match them with the choices."""
     longest = getattr(lm, "max_length", None)
     if longest is not None and entry["answer_tokens"] >= longest:
@@ -143,7 +261,7 @@ def _by_generation(lm, loaded: dict, entry: dict) -> list[list[dict]]:
             f"answer_tokens {entry['answer_tokens']} leaves no room for a prompt in the model's "
             f"context_tokens {longest}; lower answer_tokens"
         )
-    answers = []
+    rows = []
     for task in loaded["tasks"].values():
         task.build_all_requests(rank=0, world_size=1)
         # The separator of few-shot examples ends an answer; if it is a space, a full stop does.
@@ -165,7 +283,6 @@ def _by_generation(lm, loaded: dict, entry: dict) -> list[list[dict]]:
                 for index, (doc, prompt, _) in enumerate(docs)
             ]
         )
-        rows = []
         for (doc, prompt, choices), text in zip(docs, texts, strict=True):
             choice, matched = match_answer(text, choices, _spelled_out(doc, choices))
             answer, truncated = gold(task, doc), (prompt, "") in getattr(lm, "truncated", set())
@@ -174,10 +291,11 @@ def _by_generation(lm, loaded: dict, entry: dict) -> list[list[dict]]:
                 "choice": choice,
                 "answer": answer,
                 "loglikelihoods": None,
+                "score": float(choice == answer),
+                "chance": None,
             }
             rows.append(row | {"text": text, "matched": matched, "truncated": truncated})
-        answers.append(rows)
-    return answers
+    return rows
 
 
 def _open_question(task, instances: list[Instance], lm) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from pollination.models.contract import GENERATE, RAGGED, TREE, contract_of
 from pollination.models.limits import context_limit, embedding_rows, ids_without_token
@@ -118,10 +119,21 @@ class HarnessModel(HFLM):
         finally:
             self.batch_size_per_gpu = asked
 
+    def loglikelihood_rolling(self, requests, disable_tqdm: bool = True):
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
     def generate_until(self, requests, disable_tqdm: bool = True):
         for request in requests:
             context, options = request.args
-            if len(self.tok_encode(context)) > self.max_length - options["max_gen_toks"]:
+            new = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            if new >= self.max_length:
+                raise ValueError(
+                    f"an answer of up to {new} tokens leaves no room for a question in the model's "
+                    f"context_tokens {self.max_length}; use a model with a longer context, or a "
+                    "task of your own (include_path) with a smaller max_gen_toks in "
+                    "generation_kwargs"
+                )
+            if len(self.tok_encode(context)) > self.max_length - new:
                 self.truncated.add((context, ""))
         asked = self.batch_size_per_gpu
         self.batch_size_per_gpu = asked if self.contract.allows(GENERATE) else 1

@@ -3,6 +3,7 @@
 lm-eval builds the requests. Each task has a table with one row per request, in lm-eval's order:
 leaf (index of the leaf task), doc_id, idx (index among the question's requests), context,
 continuation and their token ids. A context that equals the one before it, tokens included, is null.
+The evaluation itself builds requests for generated text and for whole texts.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from pollination.evaluation.harness import Encoded, encode_pairs
 from pollination.evaluation.tasks import load_tasks
 from pollination.evaluation.templates import quiet
 
+PAIRS = ("multiple_choice", "loglikelihood")  # output types that score a continuation of a context
 SCHEMA = pa.schema(
     {
         "leaf": pa.int32(),
@@ -37,6 +39,8 @@ def write_requests(folder: Path, tokenizer, evaluation_seed: int, path: Path) ->
     with quiet():
         tasks = load_tasks({"task": folder}, evaluation_seed)["tasks"].values()
         for leaf, task in enumerate(tasks):
+            if task.OUTPUT_TYPE not in PAIRS:
+                continue
             task.build_all_requests(rank=0, world_size=1)
             pairs = [instance.args for instance in task.instances]
             encoded = encode_pairs(pairs, tokenizer, tokenizer.eos_token_id)
@@ -61,7 +65,10 @@ def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]
 
     table = artifacts.read_table(path, SCHEMA.names)
     tasks = list(loaded["tasks"].values())
-    docs = [dict(task.doc_iterator(rank=0, world_size=1)) for task in tasks]
+    docs = [
+        dict(task.doc_iterator(rank=0, world_size=1)) if task.OUTPUT_TYPE in PAIRS else {}
+        for task in tasks
+    ]
     leaves, doc_ids, indices = (table[name].to_numpy() for name in ("leaf", "doc_id", "idx"))
     asked = set(zip(leaves.tolist(), doc_ids.tolist(), strict=True))
     if asked != {(leaf, doc_id) for leaf, questions in enumerate(docs) for doc_id in questions}:
@@ -69,6 +76,8 @@ def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]
             f"{path}: its questions are not those of the staged task; delete the file and run "
             "snakemake again"
         )
+    if not asked:
+        return {}
     context_ids, ids = _arrays(table["context_ids"]), _arrays(table["continuation_ids"])
     instances: list[list[Instance]] = [[] for _ in tasks]
     encoded: dict[tuple[str, str], Encoded] = {}
@@ -89,6 +98,8 @@ def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]
         metadata = (config.task, doc_id, config.repeats)
         instances[leaf].append(Instance("loglikelihood", docs[leaf][doc_id], pair, index, metadata))
     for task, restored in zip(tasks, instances, strict=True):
+        if task.OUTPUT_TYPE not in PAIRS:
+            continue
         task._instances = restored
         task.build_all_requests = _keep_requests
     return encoded

@@ -19,7 +19,6 @@ few-shot examples are always complete.
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +31,7 @@ import pyarrow.compute as pc
 from pollination.core import artifacts
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.seeds import derive_seed
-from pollination.evaluation.template_source import TemplateSource, opened
+from pollination.evaluation.template_source import TemplateSource, offline, opened
 from pollination.evaluation.templates import (
     numbered,
     quiet,
@@ -44,6 +43,12 @@ from pollination.plan.sizes import SIZES
 
 log = logging.getLogger("pollination")
 
+MADE_UP = {  # answers of no model, by type of request
+    "loglikelihood": (-1.0, False),
+    "loglikelihood_rolling": -1.0,
+    "generate_until": "1",
+}
+TRIED = 3  # questions of a built-in template that are tried with them
 MICROWORLD_COLUMNS = ("question", "choices", "answer", "split")
 # The first of these columns that a document has is the question as people wrote it, without the
 # template's "Question:" and "Answer:".
@@ -77,9 +82,10 @@ def stage_task(
         if spec["kind"] == "microworld"
         else stage_lm_eval(spec)
     )
-    label, leaves, splits = stage["template"], stage["leaves"], stage["splits"]
-    asked = splits["evaluated"]
-    total = sum(len(leaf["tables"][asked]) for leaf in leaves)
+    label, leaves = stage["template"], stage["leaves"]
+    asked = leaves[0]["splits"]["evaluated"]
+    sizes = [len(_evaluated(leaf)) for leaf in leaves]
+    total = sum(sizes)
     least = SIZES["questions"].floor
     if total < least:
         has = f"{total} question" if total else "no questions"
@@ -101,81 +107,105 @@ def stage_task(
             label,
             ", ".join(stage["absent"]),
         )
-    sizes = [len(leaf["tables"][asked]) for leaf in leaves]
     seed = derive_seed(evaluation_seed, "questions", label)
     for leaf, rows in zip(leaves, _draw(sizes, spec.get("questions") or total, seed), strict=True):
-        leaf["source_rows"] = leaf["tables"][asked]["__row__"].to_numpy()[rows]
+        leaf["source_rows"] = _evaluated(leaf)["__row__"].to_numpy()[rows]
         leaf["tables"] = {
-            split: (table.take(pa.array(rows)) if split == asked else table).drop_columns(
-                ["__row__"]
-            )
+            split: (
+                table.take(pa.array(rows)) if split == leaf["splits"]["evaluated"] else table
+            ).drop_columns(["__row__"])
             for split, table in leaf["tables"].items()
         }
     leaves = [leaf for leaf in leaves if len(leaf["source_rows"])]
     for leaf in leaves:
-        if splits["examples"] is not None:
-            _check_examples(label, leaf, splits)
+        if leaf["splits"]["examples"] is not None:
+            _check_examples(label, leaf, leaf["splits"])
 
-    questions, first = [], dict.fromkeys(leaves[0]["tables"], 0)
-    own = {key: stage[key] for key in ("include_path", "files") if key in stage}
+    questions: list[dict] = []
+    doc_id = 0
+    own = {key: stage[key] for key in ("aggregates", "include_path", "files") if key in stage}
     with opened(own.get("include_path"), own.get("files")) as source:
         for leaf in leaves:
-            for index, (row, text) in enumerate(
-                zip(
-                    leaf["source_rows"],
-                    _checked_questions(leaf, label, source, spec, evaluation_seed),
-                    strict=True,
-                )
-            ):
+            checked = _checked_questions(leaf, label, source, spec, evaluation_seed)
+            for row, text in zip(leaf["source_rows"], checked, strict=True):
                 questions += [
-                    {"doc_id": first[asked] + index, "row": int(row), "question": part}
-                    for part in text
+                    {"doc_id": doc_id, "row": int(row), "question": part} for part in text
                 ]
-            leaf["rows"] = {
-                split: [first[split], first[split] + len(table)]
-                for split, table in leaf["tables"].items()
-            }
-            first = {split: stop for split, (_, stop) in leaf["rows"].items()}
-
+                doc_id += 1
+    files = _files(leaves)
     digests = {}
-    for split in first:
-        path = folder / "splits" / f"{split}.parquet"
-        artifacts.write_table(
-            path,
-            pa.concat_tables([leaf["tables"][split] for leaf in leaves], promote_options="default"),
-        )
-        digests[split] = artifacts.digest(path)
+    for name, tables in files.items():
+        path = folder / "splits" / f"{name}.parquet"
+        artifacts.write_table(path, pa.concat_tables(tables, promote_options="default"))
+        digests[name] = artifacts.digest(path)
     artifacts.write_table(folder / "questions.parquet", pd.DataFrame(questions))
+    kinds = {leaf["output_type"] for leaf in leaves} - {"multiple_choice"}
     entry = {
         "kind": spec["kind"],
         "template": label,
         "data": stage["data"],
         "lm_eval": version("lm-eval"),
         "evaluated_split": asked,
-        "examples_split": splits["examples"],
-        "questions": first[asked],
+        "examples_split": leaves[0]["splits"]["examples"],
+        "questions": doc_id,
         "questions_available": total,
         "subjects_without_data": stage["absent"],
         "evaluation_seed": evaluation_seed,
-        "shots": stage["shots"],
-        "method": spec.get("method") or "loglikelihood",
+        "shots": max(leaf["shots"] for leaf in leaves),
+        "method": ", ".join(sorted(kinds)) or spec.get("method") or "loglikelihood",
         "splits": digests,
         "answer_tokens": spec.get("answer_tokens") or 16,
         "tasks": [
-            {key: leaf[key] for key in ("name", "yaml", "config", "rows")} for leaf in leaves
+            {key: leaf[key] for key in ("name", "yaml", "config", "rows", "files") if key in leaf}
+            for leaf in leaves
         ],
+        **({"metric": spec["metric"]} if spec.get("metric") else {}),
         **own,
     }
     artifacts.write_json(folder / "task.json", entry)
 
 
-def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
-    """Return lm-eval's task dict {"tasks": {name: Task}} of staged tasks for `evaluator.evaluate`.
+def _evaluated(leaf: dict) -> pa.Table:
+    return leaf["tables"][leaf["splits"]["evaluated"]]
 
-    The leaves of a group are "{name}/{leaf}". `evaluation_seed` seeds the few-shot sampler. The
-    function reads only the folders: no network, no cache.
+
+def _files(leaves: list[dict]) -> dict[str, list[pa.Table]]:
+    """Return file name -> tables of leaves that it holds; note the rows of each leaf.
+
+    A split of leaves with equal columns is one file, named like the split. Further columns make
+    further files.
     """
-    tasks = {}
+    files: dict[str, list[pa.Table]] = {}
+    names: dict[tuple, str] = {}
+    for leaf in leaves:
+        leaf["rows"], other = {}, {}
+        for split, table in leaf["tables"].items():
+            form = split, frozenset((field.name, str(field.type)) for field in table.schema)
+            if form not in names:
+                forms = sum(1 for known, _ in names if known == split)
+                names[form] = f"{split}.{forms + 1}" if forms else split
+            file = files.setdefault(names[form], [])
+            start = sum(map(len, file))
+            leaf["rows"][split] = [start, start + len(table)]
+            file.append(table)
+            if names[form] != split:
+                other[split] = names[form]
+        if other:
+            leaf["files"] = other
+    return files
+
+
+def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
+    """Return lm-eval's task dict of staged tasks for `evaluator.evaluate`.
+
+    It has {"tasks": {name: Task}, "groups": {name: Group}}. The leaves of a group are
+    "{name}/{leaf}". `evaluation_seed` seeds the few-shot sampler. The function reads only the
+    folders: no network, no cache.
+    """
+    from lm_eval.api.group import Group
+
+    tasks: dict = {}
+    groups: dict[str, Group] = {}
     for name, folder in folders.items():
         entry = artifacts.read_json(Path(folder) / "task.json")
         staged = {}
@@ -190,12 +220,17 @@ def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
         with opened(entry.get("include_path"), entry.get("files")) as source:
             for leaf, key in zip(entry["tasks"], leaf_names(name, entry), strict=True):
                 tables = {
-                    split: staged[split].slice(start, stop - start)
+                    split: staged[leaf.get("files", {}).get(split, split)].slice(
+                        start, stop - start
+                    )
                     for split, (start, stop) in leaf["rows"].items()
                 }
                 tasks[key] = _build(key, leaf, tables, entry["template"], source)
                 tasks[key].set_fewshot_seed(evaluation_seed)
-    return {"tasks": tasks}
+                if len(entry["tasks"]) > 1:
+                    shared = {"group": name, "aggregate_metric_list": entry.get("aggregates")}
+                    groups.setdefault(name, Group.from_config(shared)).add(tasks[key])
+    return {"tasks": tasks, "groups": groups}
 
 
 def leaf_names(name: str, entry: dict) -> list[str]:
@@ -306,16 +341,13 @@ def _stage_microworld(spec: dict, corpus_folder: Path | None) -> dict:
         "yaml": None,
         "config": config,
         "tables": {k: numbered(t) for k, t in tables.items()},
-        "sampler": "first_n",
-    }
-    return {
-        "template": benchmark,
-        "data": spec.get("corpus"),
-        "leaves": [leaf],
         "splits": splits,
         "shots": shots,
-        "absent": [],
+        "output_type": "multiple_choice",
+        "tried": False,
+        "sampler": "first_n",
     }
+    return {"template": benchmark, "data": spec.get("corpus"), "leaves": [leaf], "absent": []}
 
 
 def _check_examples(label: str, leaf: dict, splits: dict) -> None:
@@ -346,26 +378,42 @@ def gold(task, doc: dict) -> int:
 def _checked_questions(
     leaf: dict, label: str, source: TemplateSource, spec: dict, seed: int
 ) -> list[list[str]]:
-    """Return the texts of each question of a leaf; run all code of a user's own template once."""
+    """Return the texts of each question of a leaf; try the code of its template once."""
     with source.blamed(leaf["yaml"]):
         task = _build(leaf["name"], leaf, leaf["tables"], label, source)
         questions = list(_question_texts(task, label))
         if source.folder:
             _try_requests(task, spec.get("method"), seed)
-        return questions
+    if leaf["tried"] and not source.folder:
+        try:
+            with offline():
+                _try_requests(task, spec.get("method"), seed, TRIED)
+        except Exception as error:  # the code of lm-eval's tasks may raise any
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"task {label!r}: lm-eval's template {leaf['name']!r} cannot score an answer here "
+                f"({reason}); install what it needs, or choose another template"
+            ) from error
+    return questions
 
 
-def _try_requests(task, method: str | None, seed: int) -> None:
-    """Build every request of a task and score made-up answers.
+def _try_requests(task, method: str | None, seed: int, most: int | None = None) -> None:
+    """Build requests of a task (of `most` questions) and score made-up answers.
 
     A faulty template then fails here, before any model is evaluated.
     """
     task.set_fewshot_seed(seed)
     with quiet():
-        task.build_all_requests(rank=0, world_size=1)
-    requests = Counter(instance.doc_id for instance in task.instances)
-    for index, doc in enumerate(task.eval_docs):
-        task.process_results(doc, [(-1.0, False)] * requests[index])
+        task.build_all_requests(rank=0, world_size=1, limit=most)
+    by_question: dict[int, list] = {}
+    for instance in task.instances:
+        instance.resps = [MADE_UP[instance.request_type]] * instance.repeats
+        by_question.setdefault(instance.doc_id, []).append(instance)
+    task.apply_filters()
+    for index, instances in by_question.items():
+        doc = instances[0].doc
+        for name in instances[0].filtered_resps:
+            task.process_results(doc, [one.filtered_resps[name] for one in instances])
         if method == "generate" and isinstance(task.doc_to_target(doc), list):
             raise ValueError(
                 f"question {index} has several right answers, which method generate does not "
@@ -378,19 +426,23 @@ def _question_texts(task, label: str) -> Iterator[list[str]]:
 
     ValueError: a question does not have its answer among its choices.
     """
+    chooses = task.OUTPUT_TYPE == "multiple_choice"
     for index, doc in enumerate(task.eval_docs):
         try:
-            answer = gold(task, doc)
+            answer = gold(task, doc) if chooses else task.doc_to_target(doc)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ValueError(
                 f"task {label!r}: question {index} does not fit the template "
                 f"({type(error).__name__}: {error}); correct the data or choose another template"
             ) from error
-        if answer < 0:
+        if chooses and answer < 0:
             raise ValueError(
                 f"task {label!r}: question {index} has no answer among its choices; use a split "
                 "whose answers are public"
             )
+        if task.OUTPUT_TYPE == "loglikelihood_rolling":
+            yield [str(answer)]
+            continue
         if task.multiple_input:  # each choice fills the gap in one sentence
             yield [f"{choice} {task.doc_to_target(doc)}" for choice in task.doc_to_choice(doc)]
             continue

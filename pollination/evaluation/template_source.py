@@ -4,14 +4,16 @@ A staged task holds the text of the user's YAML and Python files (task.json, `fi
 that loads the task unpacks them, so an evaluation runs the staged code on any machine.
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from pollination.core.sanitize import line
-from pollination.plan.benchmark_folder import Benchmark, merged
+from pollination.plan.benchmark_folder import Benchmark, merged, unsupported
 
 
 def task_root() -> Path:
@@ -28,15 +30,31 @@ class TemplateSource:
     root: Path
     folder: str | None = None
 
-    def load(self, yaml: str) -> dict:
-        """Return the keys of a template, with its functions; `yaml` is its path in the folder."""
+    def load(self, yaml: str, name: str | None = None) -> dict:
+        """Return the keys of a template, with its functions; `yaml` is its path in the folder.
+
+        ValueError: a built-in template, task `name`, has keys that are not supported, or its
+        functions need a package that is not installed or a network.
+        """
         from lm_eval.tasks._yaml_loader import load_yaml
 
         def load(path: Path) -> dict:
             return load_yaml(path, recursive=False)
 
         if self.folder is None:
-            return load_yaml(self.root / yaml)
+            if reason := unsupported(load_yaml(self.root / yaml, resolve_func=False)):
+                raise ValueError(f"task template {name!r} ({yaml}): {reason}")
+            try:
+                with offline():
+                    return load_yaml(self.root / yaml)
+            except (ImportError, OSError) as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ValueError(
+                    line(
+                        f"task template {name!r} ({yaml}) needs a package that is not installed, "
+                        f"or a network ({reason}); choose another template"
+                    )
+                ) from error
         return merged(self.root / yaml, self.root, [], load)
 
     @contextmanager
@@ -52,6 +70,20 @@ class TemplateSource:
             file = f"{self.folder}/{yaml}"
             said = reason if reason.startswith(file) else f"{file}: {reason}"
             raise ValueError(line("tasks: " + " ".join(said.split()))) from error
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Refuse connections, because evaluations run without a network."""
+
+    def refuse(*_, **__):
+        raise ConnectionError("it asks for a network, which evaluations do not have")
+
+    with (
+        patch.object(socket, "getaddrinfo", refuse),
+        patch.object(socket.socket, "connect", refuse),
+    ):
+        yield
 
 
 @contextmanager

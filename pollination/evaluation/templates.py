@@ -4,7 +4,7 @@ import difflib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,43 +21,68 @@ from pollination.evaluation.template_source import (
     task_root,
     texts,
 )
-from pollination.plan.benchmark_folder import Leaf, read_benchmark
+from pollination.plan import task_metrics
+from pollination.plan.benchmark_folder import (
+    Leaf,
+    aggregate_refusal,
+    read_benchmark,
+    refusal,
+)
 
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence lm-eval's warnings, and its progress bars, which have no option."""
+    """Silence lm-eval's warnings, and its progress bars, which have no option.
+
+    Its bootstrap then runs in this process, with the draws of its worker processes.
+    """
+    import lm_eval.api.metrics
     import lm_eval.api.task
 
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items):
+        with (
+            patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items),
+            patch.object(lm_eval.api.metrics, "bootstrap_stderr", _bootstrap_stderr),
+        ):
             yield
     finally:
         logger.setLevel(level)
 
 
+def _bootstrap_stderr(function: Callable, items: list, iters: int) -> float:
+    """Return lm-eval's bootstrap standard error; its chunk i of 1,000 draws has the seed i."""
+    from lm_eval.api.metrics import _bootstrap_internal, sample_stddev
+
+    size = min(1000, iters)
+    draw = _bootstrap_internal(function, size)
+    return sample_stddev([value for i in range(iters // size) for value in draw((i, items))])
+
+
 def stage_lm_eval(spec: dict) -> dict:
     """Return the parts of a template that `tasks.stage_task` writes.
 
-    These are its leaves, each with the tables of its splits. The template is built-in, or comes
-    from a user's folder.
+    These are its leaves, each with the tables of its splits, and how lm-eval aggregates them. The
+    template is built-in, or comes from a user's folder.
     """
     if not spec.get("include_path"):
         with opened(None, None) as source:
+            found, aggregates = _leaves(spec["template"])
             members = [
                 Leaf(name, str(path.relative_to(source.root)), extra, None)
-                for name, path, extra in _leaves(spec["template"])
+                for name, path, extra in found
             ]
-            return _stage(spec, source, members)
+            stage = _stage(spec, source, members)
+            return stage | ({"aggregates": aggregates} if aggregates else {})
     benchmark = read_benchmark(spec)
     files = texts(benchmark)
     with opened(benchmark.folder, files) as source:
         stage = _stage(spec, source, benchmark.leaves)
+    stage |= {"aggregates": benchmark.aggregates} if benchmark.aggregates else {}
     return stage | {"include_path": benchmark.folder, "files": files}
 
 
@@ -65,16 +90,11 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
     template, files = spec["template"], spec.get("data")
     local = {split: read_data(Path(path), f"data.{split}") for split, path in (files or {}).items()}
     leaves, absent = [], []
-    plan: dict = {}
     for member in members:
         with source.blamed(member.yaml):
-            config = source.load(member.yaml) | member.overrides
-            if config.get("output_type") != "multiple_choice":
-                raise ValueError(
-                    f"task template {template!r} is not multiple choice (output_type "
-                    f"{config.get('output_type')!r}); allowed: multiple-choice templates, such as "
-                    "mmlu, winogrande, mathqa, social_iqa, arc_easy, piqa"
-                )
+            config = source.load(member.yaml, member.name) | member.overrides
+            if reason := _refusal(config, spec):
+                raise ValueError(f"task template {member.name!r}: {reason}")
             available = files or member.data
             plan = _plan_splits(
                 template, config, set(available) if available else None, spec.get("num_fewshot")
@@ -90,31 +110,32 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
             f"task template {template!r}: column 'subject' of its data has none of the allowed "
             f"values {', '.join(absent[:5])}, ...; correct the column"
         )
-    if source.folder and any(_form(leaf) != _form(leaves[0]) for leaf in leaves):
-        raise ValueError(
-            f"tasks: {source.folder}: the tasks of {template!r} differ in num_fewshot, splits or "
-            "columns; make these equal, or name each task under tasks"
-        )
     return {
         "template": template,
         "data": _provenance(files, members),
         "leaves": leaves,
-        "splits": {key: plan[key] for key in ("evaluated", "examples")},
-        "shots": plan["shots"],
         "absent": absent,
     }
 
 
-def _form(leaf: dict) -> tuple:
-    """Return the properties that all leaves of a user's group must share.
-
-    One table per split holds the rows of all leaves.
-    """
-    settings = {key: leaf["config"][key] for key in (*SPLIT_KEYS, "num_fewshot")}
-    return settings, {
-        split: {(field.name, str(field.type)) for field in table.schema}
-        for split, table in leaf["tables"].items()
-    }
+def _refusal(config: dict, spec: dict) -> str | None:
+    """Return why a task cannot be scored as the config asks; None if it can."""
+    if reason := refusal(config):
+        return reason
+    if spec.get("method") == "generate":
+        if task_metrics.output_type(config) != "multiple_choice":
+            return (
+                "method generate asks multiple-choice questions, but the task has output_type "
+                f"{task_metrics.output_type(config)}; remove method"
+            )
+        if spec.get("metric"):
+            return "method generate has the metric accuracy; remove metric, or method"
+        return None
+    try:
+        task_metrics.chosen(config, spec.get("metric"))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _provenance(files: dict | None, members: list[Leaf]) -> dict | str:
@@ -162,12 +183,22 @@ def _staged_leaf(
         "yaml": member.yaml,
         "config": member.overrides | plan["config"],
         "tables": tables,
+        "splits": {key: plan[key] for key in ("evaluated", "examples")},
+        "shots": plan["shots"],
+        "output_type": task_metrics.output_type(config),
+        "tried": own or bool(config.get("process_results")) or _generates(config),
         "sampler": (config.get("fewshot_config") or {}).get("sampler", "default"),
     }
 
 
-def _leaves(template: str) -> list[tuple[str, Path, dict]]:
-    """Return (name, YAML file, overriding keys) of the leaf tasks of a built-in template.
+def _generates(config: dict) -> bool:
+    return task_metrics.output_type(config) == "generate_until"
+
+
+def _leaves(template: str) -> tuple[list[tuple[str, Path, dict]], list[dict]]:
+    """Return the leaf tasks of a built-in template, and how lm-eval aggregates a group's.
+
+    A leaf is (name, YAML file, overriding keys).
 
     An index of all 14,000 names takes 9 s. So the index covers the folder that defines the name,
     and all folders only if that fails.
@@ -181,7 +212,7 @@ def _leaves(template: str) -> list[tuple[str, Path, dict]]:
     files = sorted(root.glob("**/*.yaml"))
     file = next((path for path in files if line.search(path.read_text(errors="replace"))), None)
     try:
-        return _expand(template, TaskIndex.build([file.parent]) if file else {}, {})
+        return _expanded(template, TaskIndex.build([file.parent]) if file else {})
     except KeyError:
         with quiet():
             index = TaskIndex.build([root])
@@ -196,7 +227,25 @@ def _leaves(template: str) -> list[tuple[str, Path, dict]]:
             f"unknown task template {template!r}; nearest built-in names of lm-eval: "
             f"{', '.join(near)}"
         )
-    return _expand(template, index, {})
+    return _expanded(template, index)
+
+
+def _expanded(template: str, index: dict) -> tuple[list[tuple[str, Path, dict]], list[dict]]:
+    group = index[template].cfg or {}
+    if reason := aggregate_refusal(group):
+        raise ValueError(f"task template {template!r}: {reason}")
+    aggregates = group.get("aggregate_metric_list") or []
+    leaves: list[tuple[str, Path, dict]] = []
+    for leaf in _expand(template, index, {}):
+        if leaf not in leaves:
+            leaves.append(leaf)
+    names = [name for name, *_ in leaves]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(
+            f"task template {template!r} contains task {again!r} with different settings; name its "
+            "tasks one by one"
+        )
+    return leaves, aggregates if isinstance(aggregates, list) else [aggregates]
 
 
 def _expand(name: str, index: dict, extra: dict) -> list[tuple[str, Path, dict]]:

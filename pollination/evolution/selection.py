@@ -30,15 +30,18 @@ class Member:
 
     slot: int
     accuracy: float
-    """On the task of `select.task`."""
+    """On the task of `select.task`: the mean of `correct`."""
     scores: dict
     """Its scores.json: tasks, perplexity, truth, and the user's own measures."""
     correct: np.ndarray
-    """(questions,) booleans: which answers are correct. All members have the same questions."""
+    """(questions,) numbers from 0 to 1: the task's metric. 1 is a right answer, 0 a wrong one.
+
+    All members have the same questions.
+    """
 
 
 # Keys of a task's scores that do not depend on which questions are asked.
-SETTINGS = ("questions_available", "shots", "method")
+SETTINGS = ("questions_available", "shots", "method", "metric", "higher_is_better")
 
 
 def truncation(members: list[Member], k: int, _rng: np.random.Generator) -> list[int]:
@@ -118,8 +121,8 @@ def select(
 def reported(answers: list[Answers], parents: list[int], split: str) -> dict:
     """Return what a selection on one half of the questions looks like on the other half."""
     halves = {
-        "reported": [scored(one.correct[one.reporting]) for one in answers],
-        "all": [scored(one.correct) for one in answers],
+        "reported": [scored(one.score[one.reporting]) for one in answers],
+        "all": [scored(one.score) for one in answers],
     }
     return {"split": split, "winners_curse": winners_curse(answers, parents)} | {
         name: {
@@ -140,7 +143,7 @@ def winners_curse(answers: list[Answers], parents: list[int]) -> dict:
     """
     weights = np.full(len(answers), -1 / len(answers))
     weights[parents] += 1 / len(parents)
-    values = weights @ np.stack([one.correct for one in answers])  # (questions,)
+    values = weights @ np.stack([one.score for one in answers])  # (questions,)
     halves = [values[answers[0].selecting], values[answers[0].reporting]]
     known = all(len(half) > 1 for half in halves)
     return {
@@ -154,11 +157,21 @@ def winners_curse(answers: list[Answers], parents: list[int]) -> dict:
 def read_members(
     scores: list[Path], answers: list[dict[str, Answers]], task: str, splits: dict[str, str]
 ) -> list[Member]:
-    """Return the members as a rule sees them: of divided tasks, the selecting half alone."""
+    """Return the members as a rule sees them: of divided tasks, the selecting half alone.
+
+    A task of `splits` whose metric has no value per question cannot be divided and is left out.
+    """
     members = []
     for slot, (path, read) in enumerate(zip(scores, answers, strict=True)):
         result = artifacts.read_json(path)
-        accuracy = result.get("tasks", {}).get(task, {}).get("accuracy")
+        of_task = result.get("tasks", {}).get(task, {})
+        if unfit := of_task.get("unfit"):
+            raise ValueError(
+                f"select.task: selection cannot choose by the metric {of_task['metric']!r} of "
+                f"{task!r}: {unfit}. Set tasks.{task}.metric to a metric with a value from 0 to 1 "
+                "for each question, or select on another task"
+            )
+        accuracy = of_task.get("accuracy")
         if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
             raise ValueError(
                 f"{path}: the accuracy on benchmark {task!r} is {accuracy}; allowed: a number from "
@@ -166,11 +179,14 @@ def read_members(
                 "run snakemake again"
             )
         for name in splits:
+            if name not in read:  # no value for each question, so it has no halves
+                del result["tasks"][name]
+                continue
             entry, half = result["tasks"][name], read[name]
             kept = {key: entry[key] for key in SETTINGS if key in entry}
-            result["tasks"][name] = kept | scored(half.correct[half.selecting])
+            result["tasks"][name] = kept | scored(half.score[half.selecting])
         accuracy, own = result["tasks"][task]["accuracy"], read[task]
-        members.append(Member(slot, accuracy, result, own.correct[own.selecting]))
+        members.append(Member(slot, accuracy, result, own.score[own.selecting]))
     return members
 
 

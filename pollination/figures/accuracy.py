@@ -1,5 +1,6 @@
 """Draw accuracy over generations: members as violins, and the single line (study A, figure 6)."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ SELECTING: dict[str, Any] = {"ls": ":", "lw": 1.4, "marker": "x", "ms": 4.5, "zo
 
 
 def draw(run: Run, out: Path) -> None:
-    rows = run.accuracies()
+    rows = pd.concat([run.accuracies(), run.statistics()], ignore_index=True)
     if rows.empty:
         return style.nothing("This run evaluates no tasks.", out, COLUMNS)
     chance, task = run.chance(), run.task()
+    # metrics of any size, without a value per question
+    statistics = set(rows.task[rows.unfit.notna()]) if "unfit" in rows else set()
     rows["chance"], rows["selects"] = rows.task.map(chance), rows.task == task
     tasks = list(dict.fromkeys(rows.task))
     figure, axes = style.grid(
@@ -46,20 +49,30 @@ def draw(run: Run, out: Path) -> None:
     )
     for axis, name in zip(axes, tasks, strict=True):
         shown = rows[rows.task == name]
-        draw_population(axis, shown[shown.role == "population"], "accuracy")
+        kind = "statistic" if name in statistics else "accuracy"
+        members = shown[shown.role == "population"].rename(columns={"accuracy": kind})
+        draw_population(axis, members, kind)
         if name in chance:
             axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
-        draw_line(axis, shown[shown.role == "line"])
-        if name in run.splits:
+        draw_line(axis, shown[shown.role == "line"], bounded=kind == "accuracy")
+        if name in run.splits and kind == "accuracy":
             draw_selecting(axis, shown)
         axis.set_title(
             f"{name}  (★ selects parents)" if name == task else name,
             fontweight="bold" if name == task else "normal",
         )
-        axis.set_ylabel("accuracy")
+        axis.set_ylabel(metric(shown))
         style.generation_axis(axis, int(rows.generation.max()))
     style.legend(figure, keys(run, bool(chance), "accuracy"))
-    style.save(figure, rows[list(COLUMNS)].sort_values(list(COLUMNS[:5]), kind="stable"), out)
+    others = any(metric(rows[rows.task == name]) != "accuracy" for name in tasks)
+    columns = [*COLUMNS, *(["metric"] if others else [])]
+    style.save(figure, rows[columns].sort_values(list(COLUMNS[:5]), kind="stable"), out)
+
+
+def metric(rows: pd.DataFrame) -> str:
+    """Return the name of the metric of one task's rows."""
+    name = rows.metric.iloc[0] if "metric" in rows else "acc"
+    return "accuracy" if name == "acc" else str(name)
 
 
 def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = False) -> None:
@@ -68,10 +81,11 @@ def draw_population(axis: Axes, rows: pd.DataFrame, value: str, log: bool = Fals
     style.violins(axis, groups, marked, log, BOUNDS.get(value, (-np.inf, np.inf)))
 
 
-def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
+def draw_line(axis: Axes, rows: pd.DataFrame, bounded: bool = True) -> None:
     """Draw replicates thin, and their mean thick with a 95 % band.
 
-    The band is a t-interval over replicates, or for a single model the interval over questions.
+    The band is a t-interval over replicates, or for a single model the interval over questions. It
+    ends at 0 and 1 if the values are `bounded`.
     """
     draw_replicates(axis, rows, "accuracy")
     points = []
@@ -79,13 +93,25 @@ def draw_line(axis: Axes, rows: pd.DataFrame) -> None:
         mean, half = style.mean_band(part.accuracy)
         low, high = mean - half, mean + half
         if np.isnan(half):
-            questions = int(part.questions.iloc[0])
-            low, high = wilson_interval(round(mean * questions), questions)
-        points.append((generation, mean, max(0.0, low), min(1.0, high)))
+            low, high = _interval(mean, part.stderr.iloc[0], int(part.questions.iloc[0]), bounded)
+        points.append((generation, mean, *(np.clip((low, high), 0, 1) if bounded else (low, high))))
     if points:
         style.band(axis, "line", *zip(*points, strict=True), cut=True)
-    bottom, top = axis.get_ylim()
-    axis.set_ylim(max(bottom, -0.04), min(top, 1.04))  # accuracy is from 0 to 1
+    if bounded:
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(max(bottom, -0.04), min(top, 1.04))
+
+
+def _interval(mean: float, stderr: float, n: int, bounded: bool) -> tuple[float, float]:
+    """Return the 95 % interval over questions: Wilson's for right and wrong answers, else normal.
+
+    It is NaN if the standard error is unknown.
+    """
+    spread = math.nan if stderr is None else float(stderr)
+    only_ends = n == 1 or math.isclose(spread**2 * (n - 1), mean * (1 - mean), abs_tol=1e-9)
+    if bounded and only_ends:
+        return wilson_interval(round(mean * n), n)
+    return mean - 1.96 * spread, mean + 1.96 * spread
 
 
 def draw_selecting(axis: Axes, rows: pd.DataFrame) -> None:

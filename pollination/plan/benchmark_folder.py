@@ -7,6 +7,7 @@ does. It runs no code of the folder and does not import lm-eval. Staging
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import glob
@@ -17,18 +18,16 @@ from typing import Any
 import yaml
 
 from pollination.core import sanitize
+from pollination.plan import task_metrics
 from pollination.plan.config.loading import unusable
 from pollination.plan.config.values import listed, nearest
 
 IGNORED = ("__pycache__", ".ipynb_checkpoints")  # as in lm-eval
 MAX_FILES = 20_000  # in a folder; parsing more YAML would delay each start of snakemake
 LOADERS = ("json", "csv", "parquet")  # values of dataset_path for local files
-METRICS = ("acc", "acc_norm")
 GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag", "include")
 UNSUPPORTED = {  # keys that change the requests or scores of lm-eval -> what to do instead
     "class": "write the task as YAML keys",
-    "process_results": "delete it if acc and acc_norm are what the benchmark measures",
-    "filter_list": "delete it; log-likelihoods need no filter",
     "use_prompt": "write the prompt as doc_to_text",
     "doc_to_image": "delete it; the models read only text",
     "doc_to_audio": "delete it; the models read only text",
@@ -60,6 +59,8 @@ class Benchmark:
 
     folder: str
     leaves: list[Leaf]
+    aggregates: list[dict]
+    """How lm-eval aggregates the metrics of the tasks; empty: it does not."""
     files: list[str]
     """YAML files, and all Python files if a YAML file names a function; relative to the folder."""
 
@@ -133,40 +134,92 @@ def read_benchmark(task: dict) -> Benchmark:
         )
     texts = [Path(folder.path, name).read_text(encoding="utf-8") for name in used]
     code = _files(folder.path, ".py") if any("!function" in text for text in texts) else []
-    return Benchmark(folder.path, leaves, [*used, *code])
+    definition = folder.named.get(task["template"], [_Definition("", {}, [])])[0]
+    aggregates = _entries(definition.config.get("aggregate_metric_list"))
+    return Benchmark(folder.path, leaves, aggregates, [*used, *code])
+
+
+def metric_mistakes(task: dict, selects: bool) -> list[str]:
+    """Return why a task's metric (`tasks.*.metric`) cannot be used, one line per reason.
+
+    `selects`: whether an experiment selects by it. A built-in template is read only if a metric or
+    selection needs it; an unknown one is left to its staging.
+    """
+    if task.get("method") == "generate":
+        return []
+    folder = _read_folder(_place(task)) if task.get("include_path") else None
+    if folder is None and (selects or task.get("metric")):
+        folder = _built_in_folder(task["template"])
+    if folder is None:
+        return []
+    asked, mistakes, keys = task.get("metric"), [], []
+    for definition, name, overrides in _expand(folder, task["template"], {}, {}, ()):
+        config = definition.config | overrides
+        if "include" in config:  # a file of lm-eval, which is not installed here
+            return []
+        if reason := refusal(config):
+            mistakes.append(f"task {name!r}: {reason}")
+            continue
+        try:
+            metric = task_metrics.chosen(config, asked)
+        except ValueError as error:
+            mistakes.append(f"task {name!r}: {error}")
+            continue
+        keys.append(metric.name)
+        if selects and (reason := task_metrics.unfit(metric)):
+            others = task_metrics.rankable(config)
+            remedy = f"set metric: {' or '.join(others)}, or " if others else ""
+            mistakes.append(
+                f"task {name!r}: selection cannot choose by its metric {metric.name!r}: {reason}; "
+                f"{remedy}select on another task"
+            )
+    group = folder.named.get(task["template"], [_Definition("", {}, [])])[0].config
+    for entry in _entries(group.get("aggregate_metric_list")):
+        weighted = entry.get("weight_by_size", True)
+        if selects and not mistakes and {*keys} == {entry.get("metric")} and not weighted:
+            mistakes.append(
+                f"group {task['template']!r}: selection cannot choose by its metric {keys[0]!r}: "
+                "it weights each task equally, not each question (weight_by_size: false); select "
+                "on one of its tasks"
+            )
+    return mistakes[:1]
+
+
+def _built_in_folder(template: str) -> _Folder | None:
+    """Return the folder of lm-eval that defines a template; None if there is none."""
+    root = _built_in_tasks()
+    if root is None:
+        return None
+    line = re.compile(
+        rf"^[\"']?(?:task|group)[\"']?\s*:\s*[\"']?{re.escape(template)}[\"']?\s*$", re.MULTILINE
+    )
+    likely = [root / template, root / template.split("_")[0], root]
+    for place in likely:
+        for file in sorted(place.glob("**/*.yaml")):
+            if line.search(file.read_text(encoding="utf-8", errors="replace")):
+                return _read_folder(str(file.parent))
+    return None
 
 
 def refusal(config: dict) -> str | None:
     """Return why pollination would not score a task as lm-eval does; None if it would."""
-    for key, instead in UNSUPPORTED.items():
-        if config.get(key):
-            return f"{key} is not supported; {instead}"
+    if reason := unsupported(config):
+        return reason
     shots = config.get("num_fewshot")
     if shots is not None and (type(shots) is not int or shots < 0):
         return f"num_fewshot {shots!r} is not allowed; allowed: an integer of 0 or more"
-    kind = config.get("output_type", "generate_until")
-    if kind != "multiple_choice":
-        return f"output_type {kind!r} is not supported; allowed: multiple_choice"
-    metrics = config.get("metric_list")
-    if metrics is None:
-        return None
-    if not isinstance(metrics, list) or not all(isinstance(one, dict) for one in metrics):
-        return "metric_list is not a list of mappings; write - metric: acc"
-    if reason := next(filter(None, map(_metric_refusal, metrics)), None):
-        return f"metric_list: {reason}"
-    if "acc" not in [one["metric"] for one in metrics]:
-        return "metric_list lacks acc, the accuracy that is reported; add - metric: acc"
-    return None
+    if (repeats := config.get("repeats", 1)) is not None and (
+        type(repeats) is not int or repeats < 1
+    ):
+        return f"repeats {repeats!r} is not allowed; allowed: an integer of 1 or more"
+    return task_metrics.refusal(config)
 
 
-def _metric_refusal(entry: dict) -> str | None:
-    if entry.get("metric") not in METRICS:
-        return f"metric {entry.get('metric')!r} is not supported; allowed: {', '.join(METRICS)}"
-    for key, allowed in {"aggregation": "mean", "higher_is_better": True}.items():
-        if entry.get(key, allowed) != allowed:
-            return (
-                f"{key} {entry[key]!r} of {entry['metric']!r} is not supported; allowed: {allowed}"
-            )
+def unsupported(config: dict) -> str | None:
+    """Return which key of a task is not supported, and what to do; None if there is none."""
+    for key, instead in UNSUPPORTED.items():
+        if config.get(key):
+            return f"{key} is not supported; {instead}"
     return None
 
 
@@ -364,16 +417,8 @@ def _unknown(folder: _Folder, name: str, above: tuple[str, ...]) -> str:
 def _members(folder: _Folder, group: _Definition) -> Iterator[tuple[str, dict, dict]]:
     """Yield (name, keys that the group sets for all members, keys for this member)."""
     where = os.path.join(folder.path, group.yaml)
-    for entry in _entries(group.config.get("aggregate_metric_list")):
-        reason = (
-            _metric_refusal(entry)
-            if isinstance(entry, dict)
-            else "an entry is not a mapping; write - metric: acc"
-        )
-        if not reason and not entry.get("weight_by_size", True):
-            reason = "weight_by_size false is not supported; allowed: true"
-        if reason:
-            raise ValueError(f"{where}: aggregate_metric_list: {reason}")
+    if reason := aggregate_refusal(group.config):
+        raise ValueError(f"{where}: {reason}")
     shared = {key: value for key, value in group.config.items() if key not in GROUP_KEYS}
     for member in _entries(group.config.get("task")):
         extra = dict(member) if isinstance(member, dict) else {"task": member}
@@ -388,6 +433,21 @@ def _members(folder: _Folder, group: _Definition) -> Iterator[tuple[str, dict, d
                     f"{where}: {key}: a group cannot set a !function; set it in the task"
                 )
         yield name, shared, extra
+
+
+def aggregate_refusal(group: dict) -> str | None:
+    """Return why lm-eval could not aggregate the metrics of a group; None if it could."""
+    for entry in _entries(group.get("aggregate_metric_list")):
+        if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
+            return "aggregate_metric_list: an entry has no metric; write - metric: acc"
+        if unknown := set(entry) - {"metric", "aggregation", "weight_by_size", "filter_list"}:
+            return f"aggregate_metric_list: unknown key {min(unknown)!r}; remove it"
+        if entry.get("aggregation", "mean") != "mean":
+            return (
+                f"aggregate_metric_list: aggregation {entry['aggregation']!r} of "
+                f"{entry['metric']!r} is not supported; allowed: mean"
+            )
+    return None
 
 
 def _holds_function(value: Any) -> bool:

@@ -69,8 +69,8 @@ def invent(
             end = (population if experiment["population"] > 1 else line) + off
             for m in range(experiment["population"]):
                 correct_ = hard < Q * (80 + 0.2 * (m % 2) if g == 0 else end) / 100
-                table = pd.DataFrame({"task": "knowledge", "doc_id": range(Q), "correct": correct_})
-                table["loglikelihoods"] = [[0.0, -1.0]] * Q
+                table = pd.DataFrame({"task": "knowledge", "doc_id": range(Q), "score": correct_})
+                table["chance"] = 0.5
                 artifacts.write_table(
                     Path(layout.member_folder(plan, name, g, m), "answers.parquet"), table
                 )

@@ -40,7 +40,7 @@ def planned(folder: Path, split: str, **change) -> Plan:
 def write(folder: str, correct: np.ndarray) -> None:
     """What an evaluation writes of one benchmark, in another order of rows than doc_id."""
     table = pd.DataFrame({"task": "knowledge", "doc_id": range(len(correct)), "correct": correct})
-    table["loglikelihoods"] = [[0.0] * (2 + n % 3) for n in range(len(correct))]
+    table["score"], table["chance"] = correct.astype(float), 1 / (2 + table.doc_id % 3)
     artifacts.write_table(Path(folder, "answers.parquet"), table[::-1])
     entry = scored(correct) | {"questions_available": Q, "shots": 0, "method": "loglikelihood"}
     scores = {"tasks": {"knowledge": entry}, "perplexity": {}, "truth": {}}
@@ -133,7 +133,7 @@ def test_the_two_halves_are_all_questions_and_share_none(tmp_path):
     correct = np.random.default_rng(0).random(Q) < 0.5
     write(str(tmp_path), correct)
     answers = read_answers(tmp_path / "answers.parquet", {"knowledge": "half"}, 1234)["knowledge"]
-    assert (answers.correct == correct).all() and (answers.selecting ^ answers.reporting).all()
+    assert (answers.score == correct).all() and (answers.selecting ^ answers.reporting).all()
     whole = read_answers(tmp_path / "answers.parquet", {}, 1234)["knowledge"]
     assert whole.selecting.all() and whole.reporting.all()
 

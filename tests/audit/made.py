@@ -200,7 +200,7 @@ def study_a(results: Path) -> Plan:
         choices = {"mmlu": 4, "winogrande": 2, "mathqa": 5, "social_iqa": 3}
         correct = {task: rng.random(QUESTIONS) < level + 0.05 * rng.normal() for task in tasks}
         answers = [
-            {"task": task, "doc_id": i, "correct": bool(c), "loglikelihoods": [0.0] * choices[task]}
+            {"task": task, "doc_id": i, "correct": bool(c), "score": c, "chance": 1 / choices[task]}
             for task in tasks
             for i, c in enumerate(correct[task])
         ]

@@ -236,11 +236,10 @@ def test_a_group_is_scored_by_its_tasks(folder, tiny, tmp_path):
     assert scores["p"]["questions"] == 18
     tagged = staged(own(folder, template="both", num_fewshot=0), tmp_path / "tagged")
     assert [leaf["name"] for leaf in tagged["tasks"]] == ["easy", "harbours"]
-    assert "'both' differ in num_fewshot, splits or columns" in refused(
-        own(folder, template="both"), tmp_path / "other"
-    )
-    edit(folder / "group.yaml", "weight_by_size: true", "weight_by_size: false")
-    assert "weight_by_size false is not supported" in refused(
+    differing = staged(own(folder, template="both"), tmp_path / "differing")
+    assert [leaf["config"]["num_fewshot"] for leaf in differing["tasks"]] == [0, 2]
+    edit(folder / "group.yaml", "weight_by_size: true", "aggregation: median")
+    assert "aggregate_metric_list: aggregation 'median' of 'acc' is not supported" in refused(
         own(folder, template="places"), tmp_path / "other"
     )
 
@@ -250,26 +249,38 @@ CHANGES = {  # file, old, new, what the message names
         "base.yaml",
         "multiple_choice",
         "generate_until",
-        "harbours.yaml: task 'harbours': output_type 'generate_until' is not supported; allowed: m",
+        "metric_list: metric 'acc' is not supported for output_type generate_until; allowed: exact",
     ),
     "another metric": (
         "base.yaml",
         "metric: acc_norm,",
-        "metric: f1,",
-        "harbours.yaml: task 'harbours': metric_list: metric 'f1' is not supported; allowed: acc,",
+        "metric: rouge,",
+        "metric 'rouge' is not supported for output_type multiple_choice; allowed: acc, ",
     ),
     "another aggregation": (
         "base.yaml",
         "metric: acc, aggregation: mean",
-        "metric: acc, aggregation: median",
-        "aggregation 'median' of 'acc' is not supported; allowed: mean",
+        "metric: acc, aggregation: harmonic",
+        "aggregation 'harmonic' of 'acc' is not supported; allowed: mean, ",
     ),
-    "no accuracy": ("base.yaml", "metric: acc,", "metric: acc_norm,", "metric_list lacks acc"),
+    "a metric twice": ("base.yaml", "metric: acc,", "metric: acc_norm,", "is listed twice"),
+    "a metric that is downloaded": (
+        "base.yaml",
+        "metric: acc,",
+        "metric: acc, hf_evaluate: true,",
+        "hf_evaluate of 'acc' is not supported, because it downloads code",
+    ),
+    "a type that lm-eval does not know": (
+        "base.yaml",
+        "multiple_choice",
+        "chat",
+        "output_type 'chat' is not supported; allowed: multiple_choice, loglikelihood, ",
+    ),
     "own scores": (
         "base.yaml",
         "metric_list:",
         "process_results: !function utils.choices\nmetric_list:",
-        "process_results is not supported; delete it if acc",
+        "bench/harbours.yaml: TypeError: choices() takes 1 positional argument but 2 were given",
     ),
     "no function's file": (
         "base.yaml",

@@ -110,7 +110,15 @@ def test_known_model_gives_known_answers(tmp_path, corpus, unigram_model, word_t
         "shots": 0,
         "method": "loglikelihood",
         "truncated": 0,
+        "metric": "acc",
+        "higher_is_better": True,
+        "score": 0.75,
+        "metrics": {
+            "acc,none": {"value": 0.75, "stderr": pytest.approx(0.25), "higher_is_better": True}
+        },
     }
+    assert answers["score"].tolist() == answers["correct"].tolist()
+    assert answers["chance"].tolist() == [1 / 2, 1 / 2, 1 / 3, 1 / 2]
     assert answers["doc_id"].tolist() == [0, 1, 2, 3]
     assert answers["choice"].tolist() == [1, 0, 1, 0] and answers["answer"].tolist() == [1, 0, 1, 1]
     assert answers["correct"].tolist() == [True, True, True, False]
@@ -403,7 +411,10 @@ def test_hub_data_is_read_through_datasets(tmp_path):
             {"num_fewshot": 6},
             "with num_fewshot 6 needs 6 examples in split 'dev' of 'mmlu_anatomy'; it has 5",
         ),
-        ({"template": "gsm8k"}, "'gsm8k' is not multiple choice"),
+        (
+            {"template": "gsm8k", "method": "generate"},
+            "'gsm8k': method generate asks multiple-choice questions, but the task has output_type",
+        ),
     ],
 )
 def test_wrong_input_is_named_and_leaves_nothing(tmp_path, change, message):

@@ -25,9 +25,7 @@ def files(tmp_path):
         answers.append(tmp_path / f"answers{slot}.parquet")
         rows = [("quiz", n, bool(one)) for n, one in reversed(list(enumerate(right)))]
         rows += [("other", 0, True)]
-        artifacts.write_table(
-            answers[-1], pd.DataFrame(rows, columns=["task", "doc_id", "correct"])
-        )
+        artifacts.write_table(answers[-1], pd.DataFrame(rows, columns=["task", "doc_id", "score"]))
     return scores, answers
 
 
@@ -131,3 +129,37 @@ def test_rules_of_the_table_are_held_to_the_same(files, monkeypatch, returned):
         chosen(files, "truncation")
     monkeypatch.setattr(selection, "truncation", lambda *_: np.array([2, 0]))
     assert chosen(files, "truncation")["parents"] == [2, 0]
+
+
+def test_shares_are_ranked_as_numbers_and_no_share_counts_as_a_right_answer(files):
+    """0.2 on each question is less than one right answer of four."""
+    for slot, value in enumerate((0.2, 0.3, 0.1, 0.25)):
+        rows = [("quiz", n, value + n / 100) for n in range(4)]
+        frame = pd.DataFrame(rows, columns=["task", "doc_id", "score"])
+        artifacts.write_table(files[1][slot], frame)
+        tasks = {"quiz": {"accuracy": float(frame.score.mean()), "stderr": 0.1, "metric": "f1"}}
+        artifacts.write_json(files[0][slot], {"tasks": tasks})
+    choice = chosen(files, "truncation", k=2)
+    assert choice["parents"] == [1, 3] and choice["accuracies"][1] == pytest.approx(0.315)
+    assert choice["confidence"]["same_set"] == 1.0  # the order is the same on every question
+
+
+@pytest.mark.parametrize("rule", ["truncation", "own"])
+def test_an_unfit_metric_is_never_ranked(files, tmp_path, rule):
+    """Perplexity is better when lower: to take the highest would choose the worst."""
+    for slot in range(4):
+        entry = {"score": 9.0 + slot, "stderr": None, "metric": "word_perplexity"}
+        entry |= {"unfit": "lower values are better", "higher_is_better": False}
+        artifacts.write_json(files[0][slot], {"tasks": {"quiz": entry}, "measures": {}})
+    rule = own(tmp_path, "return [0, 1]") if rule == "own" else rule
+    with pytest.raises(ValueError, match="the metric 'word_perplexity' of 'quiz': lower values"):
+        chosen(files, rule)
+
+
+@pytest.mark.parametrize("score", [1.5, -0.1, float("nan")])
+def test_a_score_outside_0_to_1_is_refused(files, score):
+    rows = [("quiz", 0, 0.5), ("quiz", 1, score)]
+    frame = pd.DataFrame(rows, columns=["task", "doc_id", "score"])
+    artifacts.write_table(files[1][2], frame)
+    with pytest.raises(ValueError, match="answers2.parquet: a score of task 'quiz' is not a numb"):
+        chosen(files, "truncation")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from pollination.analysis.claims.judge import judge
+from pollination.analysis.claims.populations import Accuracies
 from pollination.analysis.degeneration import KINDS, Span
 from pollination.analysis.run import Run
 from pollination.analysis.saturation import Limit, limit
@@ -161,9 +162,9 @@ def invent_member(
             "questions": 120,
         }
         scores["tasks"][task] |= {"questions_available": 200, "shots": 0, "method": method}
-        likelihoods = [0.0, -1.0, -2.0, -3.0] if method == "loglikelihood" else None
+        chance = 0.25 if method == "loglikelihood" else None
         answers += [
-            {"task": task, "doc_id": i, "correct": bool(c), "loglikelihoods": likelihoods}
+            {"task": task, "doc_id": i, "correct": bool(c), "score": float(c), "chance": chance}
             for i, c in enumerate(correct)
         ]
     sequences = pd.DataFrame(
@@ -194,7 +195,7 @@ def invent_member(
     artifacts.write_json(folder / "scores.json", scores)
     artifacts.write_table(
         folder / "answers.parquet",
-        pd.DataFrame(answers, columns=["task", "doc_id", "correct", "loglikelihoods"]),
+        pd.DataFrame(answers, columns=["task", "doc_id", "correct", "score", "chance"]),
     )
     artifacts.write_table(
         folder / "sequences.parquet", sequences if scores["perplexity"] else sequences[:0]
@@ -391,6 +392,48 @@ def test_difference_and_claims_have_the_same_intervals(plan):
         found = sorted(sign * float(row[key]) for key in ("low", "high"))
         assert found == pytest.approx([one["low"], one["high"]], abs=near)
         assert row["variance_between_runs"] == one["variance_between_runs"]
+
+
+def test_metrics_of_every_kind_are_drawn_under_their_names(tmp_path):
+    """A share for each question keeps its size; a perplexity is no accuracy, and no claim's."""
+    plan = invent(tmp_path, generations=2, tasks=("knowledge", "social", "coreference"))
+    for path in Path(plan.results).rglob("scores.json"):
+        scores = artifacts.read_json(path)
+        table = artifacts.read_table(path.with_name("answers.parquet")).to_pandas()
+        table.loc[table.task == "social", "score"] = 0.3 + table.score / 10
+        table.loc[table.task == "coreference", "score"] = np.nan
+        table.loc[table.task != "knowledge", "chance"] = np.nan
+        artifacts.write_table(path.with_name("answers.parquet"), table)
+        shares = table.score[table.task == "social"]
+        scores["tasks"]["social"] |= {
+            "accuracy": float(shares.mean()),
+            "stderr": float(shares.std() / 120**0.5),
+            "metric": "f1",
+        }
+        del scores["tasks"]["coreference"]["accuracy"]
+        scores["tasks"]["coreference"] |= {
+            "score": 250.0,
+            "stderr": None,
+            "metric": "word_perplexity",
+            "unfit": "lower values are better",
+        }
+        artifacts.write_json(path, scores)
+    _, rows = draw("accuracy", plan)
+    drawn = {row["task"]: row for row in rows}
+    assert {task: row["metric"] for task, row in drawn.items()} == {
+        "knowledge": "",
+        "social": "f1",
+        "coreference": "word_perplexity",
+    }
+    assert float(drawn["coreference"]["accuracy"]) == 250
+    assert 0.3 <= float(drawn["social"]["accuracy"]) <= 0.4 and not drawn["social"]["chance"]
+    run = Run(plan)
+    folder = layout.member_folder(plan, "population", 1, 0)
+    assert set(run.accuracy(folder)) == {"knowledge", "social"}
+    assert run.measures(folder)["social, accuracy", False].max() == pytest.approx(40)
+    assert not any("coreference" in name for name, _ in run.measures(folder))
+    assert Accuracies(run).tasks("population") == ["knowledge", "social"]
+    draw("difference", plan), draw("settings", plan)
 
 
 def test_a_difference_between_runs_that_were_not_repeated_is_undecided(tmp_path):

@@ -43,7 +43,7 @@ def test_a_score_that_is_none_is_not_ranked(tmp_path, written):
     paths = [tmp_path / f"{n}.json" for n in range(2)]
     for path, accuracy in zip(paths, ("0.5", written), strict=True):
         path.write_text(f'{{"tasks": {{"t": {{"accuracy": {accuracy}, "stderr": 0.1}}}}}}')
-    table = pd.DataFrame({"task": ["t"], "doc_id": [0], "correct": [True]})
+    table = pd.DataFrame({"task": ["t"], "doc_id": [0], "score": [1.0]})
     artifacts.write_table(tmp_path / "answers.parquet", table)
     with pytest.raises(ValueError, match=r"1.json: the accuracy on benchmark 't' is .*cannot rank"):
         select(paths, [tmp_path / "answers.parquet"] * 2, "t", 1, 0)

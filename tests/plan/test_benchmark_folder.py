@@ -101,7 +101,7 @@ def break_twice(folder):
 
 
 def break_metric(folder):
-    (folder / "quiz.yaml").write_text(f"{TASK}metric_list: [{{metric: exact_match}}]\n")
+    (folder / "quiz.yaml").write_text(f"{TASK}metric_list: [{{metric: bleu}}]\n")
 
 
 def break_code(folder):
@@ -130,7 +130,7 @@ def break_loop(folder):
         (break_syntax, "BENCH has no task 'quiz'; allowed: (none); not readable: "),
         (break_name, "BENCH has no task 'quiz' (did you mean 'quizz'?); allowed: quizz"),
         (break_twice, "BENCH: again.yaml, quiz.yaml all define 'quiz'; rename all but one"),
-        (break_metric, "quiz.yaml: task 'quiz': metric_list: metric 'exact_match' is not suppo"),
+        (break_metric, "quiz.yaml: task 'quiz': metric_list: metric 'bleu' is not supported fo"),
         (break_code, "quiz.yaml: !function code.text: there is no code.py beside it"),
         (break_data, "part*.jsonl': there is no such file; correct the path"),
         (break_group, "BENCH has no task 'absent', which group 'quiz' names; allowed: one, quiz"),
@@ -159,3 +159,68 @@ def test_check_answers_by_its_exit_status(raw, tmp_path, damage, capsys):
     status = main(["check", "--configfile", str(tmp_path / "config.yaml")])
     assert status == (0 if damage is break_nothing else 1)
     assert ("there is no such folder" in capsys.readouterr().err) == bool(status)
+
+
+STATISTIC = "it is a statistic of all questions together, without a value for each question"
+
+
+@pytest.mark.parametrize(
+    ("template", "metric", "said"),
+    [
+        ("mmlu", None, None),
+        ("gsm8k", None, None),
+        ("gsm8k", "exact_match,flexible-extract", None),
+        ("truthfulqa_mc2", None, None),
+        ("arc_easy", "acc_norm", None),
+        ("lambada_openai", None, None),
+        ("drop", "f1", None),
+        ("mrpc", None, None),
+        ("mrpc", "f1", f"'mrpc': selection cannot choose by its metric 'f1': {STATISTIC}; set met"),
+        ("cola", None, f"by its metric 'mcc': {STATISTIC}; select on another task"),
+        ("wikitext", None, "by its metric 'word_perplexity': lower values are better"),
+        ("lambada_openai", "perplexity", "lower values are better; set metric: acc, or select on"),
+        ("wmt16-en-de", None, f"by its metric 'bleu': {STATISTIC}"),
+        ("crows_pairs_english", None, "by its metric 'likelihood_diff': lower values are better"),
+        ("humaneval", None, "task 'humaneval': unsafe_code is not supported"),
+        ("squadv2", None, "task 'squadv2': class is not supported"),
+        ("arc_easy", "mcc", "metric 'mcc' is not one of the task; allowed: acc, acc_norm"),
+        ("gsm8k", "exact_match,loose", "allowed: strict-match, flexible-extract"),
+    ],
+)
+def test_check_names_a_metric_that_cannot_select(template, metric, said):
+    task = {"template": template, "metric": metric}
+    found = benchmark_folder.metric_mistakes(task, selects=True)
+    assert len(found) == bool(said) and all(said in one and "\n" not in one for one in found)
+
+
+def test_a_metric_that_cannot_select_is_reported_all_the_same():
+    for template in ("cola", "wikitext", "wmt16-en-de"):
+        assert benchmark_folder.metric_mistakes({"template": template}, selects=False) == []
+
+
+def test_check_names_the_experiment_that_selects_by_an_unfit_metric(raw, tmp_path):
+    (tmp_path / "bench" / "quiz.yaml").write_text(f"{TASK}metric_list: [{{metric: mcc}}]\n")
+    check_files(resolve(raw))
+    raw["experiments"]["population"] |= {"select": {"task": "quiz"}}
+    with pytest.raises(ConfigError) as caught:
+        check_files(resolve(raw), "my.yaml")
+    said = "selection cannot choose by its metric 'mcc': "
+    assert str(caught.value) == (
+        "my.yaml: experiments.population.select.task: 'quiz': task 'quiz': "
+        f"{said}{STATISTIC}; select on another task"
+    )
+    raw["tasks"]["quiz"]["method"] = "generate"  # written answers are right or wrong
+    check_files(resolve(raw))
+
+
+def test_metrics_are_those_of_the_installed_lm_eval():
+    from lm_eval.api import registry
+
+    from pollination.plan.task_metrics import AGGREGATIONS, DEFAULTS, KNOWN
+
+    assert {kind: [*names] for kind, names in DEFAULTS.items()} == registry.DEFAULT_METRIC_REGISTRY
+    for name, (aggregation, higher) in KNOWN.items():
+        expected = registry.get_aggregation(aggregation)
+        assert registry.get_metric_aggregation(name) is expected, name
+        assert registry.is_higher_better(name) is higher, name
+    assert all(registry.get_aggregation(name) for name in AGGREGATIONS)

@@ -24,8 +24,11 @@ def judge_one(claim: Claim, run: Run, shared: dict) -> list[dict]:
     module, function = claim.test.split(".")
     if module == "rounds":
         shared[module].limit(declared["roles"][claim.target])
+    role = declared["roles"].get(claim.target)
+    if module == "populations" and not shared[module].tasks(next(iter(role.values()))[0]):
+        return [no_data(claim, "no benchmark of the run has a metric with a value per question")]
     test = getattr(import_module(f"pollination.analysis.claims.{module}"), function)
-    findings = test(claim, run, declared["roles"].get(claim.target), shared[module])
+    findings = test(claim, run, role, shared[module])
     if isinstance(findings, str):
         return [no_data(claim, f"{claim.target}: {findings}")]
     return [row(claim, finding) for finding in findings]

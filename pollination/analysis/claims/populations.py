@@ -5,7 +5,7 @@ The unit is the run: members are averaged, not counted as units.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -31,12 +31,16 @@ class Accuracies:
         self.half = half
         self.run, self.plan = run, run.plan
 
-    @cached_property
-    def tasks(self) -> list[str]:
-        return list(self.plan.config["tasks"])
+    @cache  # noqa: B019
+    def tasks(self, name: str) -> list[str]:
+        """Return the tasks of an experiment's members that have a score for each question."""
+        if not self.plan.config["tasks"]:
+            return []
+        answers = self.run.answers(layout.member_folder(self.plan, name, 0, 0))
+        return [task for task in self.plan.config["tasks"] if task in answers]
 
     def member(self, folder: str, task: str) -> np.ndarray:
-        """Return (Q,): 100 for a correct answer, in the order of questions."""
+        """Return (Q,): 100 times the score, 100 for a correct answer, in the order of questions."""
         return 100.0 * self.run.part(folder, task, self.half)
 
     def floor(self, task: str, questions: int) -> float:
@@ -99,16 +103,17 @@ class Accuracies:
     def limit(self, name: str, task: str, percent: np.ndarray) -> str:
         """Return in words the end of the scale that all accuracies (in percent) have reached."""
         founder = layout.member_folder(self.plan, name, 0, 0)
-        table = artifacts.read_table(f"{founder}/answers.parquet", ["task", "loglikelihoods"])
+        table = artifacts.read_table(f"{founder}/answers.parquet", ["task", "chance"])
         rows = table.to_pandas()
-        choices = rows[rows.task == task].loglikelihoods.dropna().map(len)
-        chance = float((1 / choices).mean()) if len(choices) else None
+        known = rows[rows.task == task].chance.dropna()
+        chance = float(known.mean()) if len(known) else None
         reached = limit(percent.tolist(), len(self.member(founder, task)), chance)
         return reached.says if reached else ""
 
     def selecting(self, names: list[str]) -> str:
-        selects = layout.selects(self.plan, names[0])
-        return self.plan.experiment(names[0])["select"]["task"] if selects else self.tasks[0]
+        if layout.selects(self.plan, names[0]):
+            return self.plan.experiment(names[0])["select"]["task"]
+        return self.tasks(names[0])[0]
 
     def benchmarks(self, role: dict[str, list[str]]) -> list[tuple[str, str, list[str], bool]]:
         """Return (instance, task, replicates, does it select?), each population on its benchmark.
@@ -118,7 +123,8 @@ class Accuracies:
         own = [(label, self.selecting(names), names, True) for label, names in role.items()]
         selecting = {task for _, task, _, _ in own}
         first = next(iter(role.values()))
-        return own + [(task, task, first, False) for task in self.tasks if task not in selecting]
+        others = [task for task in self.tasks(first[0]) if task not in selecting]
+        return own + [(task, task, first, False) for task in others]
 
     def last(self, *groups: list[str]) -> int:
         names = [name for group in groups for name in group]
@@ -164,7 +170,7 @@ def _note(accuracies: Accuracies, names: list[str], selects: bool = True) -> str
     parts = [] if selects else ["no population selects on this benchmark"]
     pools = {place_of(accuracies.plan, name, 0) for name in names}
     own = len(names) > 1 and len(pools) == len(names)
-    if not own and accuracies.founder_spread(names[0], accuracies.tasks[0]) is None:
+    if not own and accuracies.founder_spread(names[0], accuracies.tasks(names[0])[0]) is None:
         parts.append("there is one founder, so the variance between founders is unknown")
     elif not own:
         parts.append("runs share founders, so the variance between founders is added")

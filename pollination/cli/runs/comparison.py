@@ -91,8 +91,8 @@ def _partings(
 def _scores(plan: Plan, name: str) -> dict[str, float] | None:
     """Return means over the last generation's members; None if it is not evaluated yet.
 
-    The means are accuracy by task, and nats per token by text. Of a task with a split, it is the
-    accuracy on the reporting half.
+    The means are the metric by task, and nats per token by text. Of a task with a split, it is the
+    metric on the reporting half.
     """
     last, halves = plan.experiment(name)["generations"] - 1, splits(plan)
     try:
@@ -108,11 +108,14 @@ def _scores(plan: Plan, name: str) -> dict[str, float] | None:
     measured: dict[str, list[float]] = {}
     for member_scores, answered in zip(scores, answers, strict=True):
         for task, values in member_scores["tasks"].items():
-            label, accuracy = f"accuracy, {task}", values["accuracy"]
-            if task in halves:
+            metric = values.get("metric", "acc")
+            label = f"{'accuracy' if metric == 'acc' else metric}, {task}"
+            score = values.get("accuracy", values.get("score"))
+            if task in answered and task in halves:
                 label += " (reporting half)"
-                accuracy = answered[task].correct[answered[task].reporting].mean()
-            measured.setdefault(label, []).append(float(accuracy))
+                score = answered[task].score[answered[task].reporting].mean()
+            if score is not None:
+                measured.setdefault(label, []).append(float(score))
         for text, values in member_scores["perplexity"].items():
             measured.setdefault(f"nats per token, {text}", []).append(values["nll_per_token"])
     return {what: sum(values) / len(values) for what, values in measured.items()}

@@ -41,7 +41,7 @@ def draw(run: Run, out: Path, target: str, panels: tuple[str, ...] = ()) -> None
         if shown.task.iloc[0] in run.splits:
             accuracy.draw_selecting(axis, shown)
         axis.set_title(f"{label} ({shown.task.iloc[0]})")
-        axis.set_ylabel("accuracy")
+        axis.set_ylabel(accuracy.metric(shown))
         style.generation_axis(axis, int(shown.generation.max()))
     first = part(run, next(iter(role_of(run.plan, target).values())))
     style.legend(figure, accuracy.keys(first, bool(rows.chance.notna().any()), "accuracy"))
@@ -61,6 +61,11 @@ def table(run: Run, names: list[str]) -> pd.DataFrame:
     """
     mine = part(run, names)
     rows = mine.accuracies()
+    if rows.empty:
+        raise ValueError(
+            f"the benchmarks of {', '.join(names)} have no metric with a value from 0 to 1 for "
+            "each question, which this figure shows; set tasks.*.metric to such a metric"
+        )
     task = mine.task() or rows.task.iloc[0]
     rows = rows[rows.task == task]
     return rows.assign(chance=mine.chance().get(task, np.nan), selects=mine.task() == task)
@@ -105,7 +110,7 @@ def draw_inheritance(
         handles.append(accuracy.selecting_key())
     draw_chance(axis, rows)
     style.generation_axis(axis, int(rows.generation.max()))
-    axis.set_ylabel(f"accuracy on {rows.task.iloc[0]}")
+    axis.set_ylabel(f"{accuracy.metric(rows)} on {rows.task.iloc[0]}")
     axis.set_title("mean (band: 95 % interval)")
     style.legend(figure, handles)
     save(figure, rows, out, (*COLUMNS, *BAND))

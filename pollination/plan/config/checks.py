@@ -15,7 +15,7 @@ NEEDS = {  # keys that each kind of task and tokenizer needs
     "tokenizer": {"word": ["corpus"], "bpe": ["corpus"], "pretrained": ["source"]},
 }
 UNREAD = {  # keys that a kind of task does not read
-    "microworld": ("template", "data", "include_path"),
+    "microworld": ("template", "data", "include_path", "metric"),
     "lm_eval": ("benchmark", "corpus"),
 }
 SURVEY = {  # keys that each kind of survey needs

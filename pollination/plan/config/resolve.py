@@ -14,7 +14,7 @@ from pollination.core import datafiles
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
 from pollination.core.userfile import is_own
-from pollination.plan.benchmark_folder import read_benchmark
+from pollination.plan.benchmark_folder import metric_mistakes, read_benchmark
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
     check_kinds,
@@ -117,6 +117,18 @@ def check_files(config: dict, source: str = "config") -> None:
                 read_benchmark(task)
             except ValueError as error:
                 mistakes.append(f"tasks.{name}.include_path: {error}")
+                continue
+        if task["kind"] == "lm_eval":
+            chooses = next(
+                (one for one, e in config["experiments"].items() if e["select"]["task"] == name),
+                None,
+            )
+            key = f"tasks.{name}" if chooses is None else f"experiments.{chooses}.select.task"
+            try:
+                found = metric_mistakes(task, chooses is not None)
+            except ValueError:  # a template of lm-eval that staging refuses by name
+                continue
+            mistakes += [f"{key}: {task['template']!r}: {said}" for said in found]
     for name, survey in config["fingerprint"].items():
         for entry in (
             [survey.get("path", [])]
