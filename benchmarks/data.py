@@ -19,6 +19,40 @@ def model_and_text() -> tuple[Path, Path]:
     return shared("models/stories15M"), shared("data/wikitext-2/test.parquet")
 
 
+# random models with the tokenizer and about the size of the small real one
+LIKE = {
+    "qwen3": {"num_key_value_heads": 3, "head_dim": 48},
+    "gemma3_text": {"num_key_value_heads": 3, "head_dim": 48, "sliding_window": 128},
+}
+
+
+def load(folder: str, like: str):
+    """Return (model, tokenizer) of a folder, or a random model of an architecture in LIKE."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not like:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return model.eval(), tokenizer
+    config = AutoConfig.for_model(
+        like,
+        vocab_size=len(tokenizer),
+        hidden_size=288,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+        initializer_range=0.1,
+        **LIKE[like],
+    )
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), tokenizer
+
+
 def prompts(text: str, tokenizer, count: int, tokens: int) -> list[list[int]]:
     """Return the first `count` blocks of `tokens` token ids of the text."""
     import pyarrow.parquet as pq

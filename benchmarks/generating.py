@@ -4,28 +4,14 @@ The model is a small real one with 32,000 tokens in its vocabulary.
 """
 
 import time
+from functools import partial
 
-from benchmarks.data import as_in_a_job, model_and_text, prompts
+from benchmarks.data import as_in_a_job, load, model_and_text, prompts
 from benchmarks.harness import OURS, Row, call
 
 SAMPLED, SAMPLED_PROMPT_TOKENS, SAMPLED_NEW_TOKENS = 128, 8, 56
 SEARCHED, BEAMS = 24, 5
 BLOCK_TOKENS = 128  # study B's completions are as long as their block
-
-
-def _peer(folder: str):
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def _ours(folder: str):
-    from pollination.models.checkpoint import load_model, load_tokenizer
-
-    as_in_a_job()
-    return load_model(folder), load_tokenizer(folder)
 
 
 def _timed(complete, rows: list[list[int]]) -> dict:
@@ -58,10 +44,11 @@ def _generate(model, eos_id: int, batch: int, new_tokens: int, **choices):
     return complete
 
 
-def sample_ours(folder: str, text: str) -> dict:
+def sample_ours(folder: str, text: str, like: str) -> dict:
     from pollination.models.sampling import Decoding, sample
 
-    model, tokenizer = _ours(folder)
+    as_in_a_job()
+    model, tokenizer = load(folder, like)
     decoding = Decoding(
         "nucleus",
         min_new_tokens=SAMPLED_NEW_TOKENS,
@@ -78,11 +65,11 @@ def sample_ours(folder: str, text: str) -> dict:
     return _timed(complete, rows) | {"result": None}
 
 
-def sample_peer(folder: str, text: str, batch: str) -> dict:
+def sample_peer(folder: str, text: str, like: str, batch: str) -> dict:
     import torch
 
     torch.manual_seed(0)
-    model, tokenizer = _peer(folder)
+    model, tokenizer = load(folder, like)
     choices = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
     complete = _generate(model, tokenizer.eos_token_id, int(batch), SAMPLED_NEW_TOKENS, **choices)
     rows = prompts(text, tokenizer, SAMPLED, SAMPLED_PROMPT_TOKENS)
@@ -92,7 +79,8 @@ def sample_peer(folder: str, text: str, batch: str) -> dict:
 def search_ours(folder: str, text: str) -> dict:
     from pollination.models.beam import beam_search
 
-    model, tokenizer = _ours(folder)
+    as_in_a_job()
+    model, tokenizer = load(folder, "")
 
     def complete(rows: list[list[int]]) -> list[list[int]]:
         lengths = (BLOCK_TOKENS, BLOCK_TOKENS)
@@ -102,19 +90,19 @@ def search_ours(folder: str, text: str) -> dict:
 
 
 def search_peer(folder: str, text: str, batch: str) -> dict:
-    model, tokenizer = _peer(folder)
+    model, tokenizer = load(folder, "")
     choices = {"do_sample": False, "num_beams": BEAMS}
     complete = _generate(model, tokenizer.eos_token_id, int(batch), BLOCK_TOKENS, **choices)
     return _timed(complete, prompts(text, tokenizer, SEARCHED, BLOCK_TOKENS))
 
 
-def sampling_sides() -> dict:
+def sampling_sides(like: str = "") -> dict:
     folder, text = model_and_text()
     peers = {
-        f"transformers generate, batch {batch}": call(sample_peer, folder, text, batch)
+        f"transformers generate, batch {batch}": call(sample_peer, folder, text, like, batch)
         for batch in (64, SAMPLED)
     }
-    return {OURS: call(sample_ours, folder, text)} | peers
+    return {OURS: call(sample_ours, folder, text, like)} | peers
 
 
 def beam_sides() -> dict:
@@ -130,15 +118,21 @@ def same_rows(ours: list, theirs: list) -> str:
     return f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {len(ours)} texts equal"
 
 
-ROWS = [
-    Row(
-        "sampling",
-        f"nucleus sampling (p 0.9, T 0.7), stories15M, {SAMPLED_PROMPT_TOKENS} + "
+def sampling(name: str, model: str, target: float, like: str = "") -> Row:
+    return Row(
+        name,
+        f"nucleus sampling (p 0.9, T 0.7), {model}, {SAMPLED_PROMPT_TOKENS} + "
         f"{SAMPLED_NEW_TOKENS} tokens, {SAMPLED} rows",
         "tokens",
-        5.0,
-        sampling_sides,
-    ),
+        target,
+        partial(sampling_sides, like),
+    )
+
+
+ROWS = [
+    sampling("sampling", "stories15M", 5.0),
+    sampling("sampling-qwen3", "a random Qwen3 of its size", 3.0, "qwen3"),
+    sampling("sampling-gemma3", "a random Gemma 3 of its size", 3.0, "gemma3_text"),
     Row(
         "beam",
         f"{BEAMS}-beam search, stories15M, {BLOCK_TOKENS} + {BLOCK_TOKENS} tokens, {SEARCHED} "

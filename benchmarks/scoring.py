@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks.data import as_in_a_job, shared
+from benchmarks.data import as_in_a_job, load, shared
 from benchmarks.harness import OURS, Row, call
 
 CONTEXT_TOKENS, QUESTIONS, SHOTS, SEED = 1024, 500, 5, 1234
@@ -46,23 +46,21 @@ def _staged(name: str) -> dict:
     return load_tasks({name: folder}, SEED)
 
 
-def _score(names: str, folder: str, make) -> dict:
+def _score(names: str, folder: str, like: str, make) -> dict:
     import logging
 
-    import torch
     from lm_eval import evaluator
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from pollination.evaluation.templates import quiet
 
     logging.getLogger("pollination").setLevel(
         logging.ERROR
     )  # subjects without questions are intended
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model, tokenizer = load(folder, like)
     model.config.max_position_embeddings = CONTEXT_TOKENS
     parts, answers, questions = {}, {}, 0
     with quiet():
-        lm = make(model, AutoTokenizer.from_pretrained(folder))
+        lm = make(model, tokenizer)
         for name in names.split(","):
             loaded = _staged(name)
             begun_s = time.perf_counter()
@@ -82,14 +80,14 @@ def _score(names: str, folder: str, make) -> dict:
     }
 
 
-def score_ours(names: str, folder: str) -> dict:
+def score_ours(names: str, folder: str, like: str) -> dict:
     from pollination.evaluation.harness import HarnessModel
 
     as_in_a_job()
-    return _score(names, folder, partial(HarnessModel, batch_size=32))
+    return _score(names, folder, like, partial(HarnessModel, batch_size=32))
 
 
-def score_peer(names: str, folder: str, batch: str) -> dict:
+def score_peer(names: str, folder: str, like: str, batch: str) -> dict:
     import torch
     from lm_eval.models.huggingface import HFLM
 
@@ -102,19 +100,21 @@ def score_peer(names: str, folder: str, batch: str) -> dict:
     return _score(
         names,
         folder,
+        like,
         lambda model, tokenizer: HFLM(pretrained=model, tokenizer=tokenizer, **options),
     )
 
 
-def sides(names: tuple[str, ...]) -> dict:
+def sides(names: tuple[str, ...], like: str = "") -> dict:
     folder, joined = shared("models/stories15M"), ",".join(names)
     for name in names:
         for file in TASKS[name][1].values():
             shared(f"data/{file}.parquet")
     peers = {
-        f"lm-eval HFLM, batch {batch}": call(score_peer, joined, folder, batch) for batch in BATCHES
+        f"lm-eval HFLM, batch {batch}": call(score_peer, joined, folder, like, batch)
+        for batch in BATCHES
     }
-    return {OURS: call(score_ours, joined, folder)} | peers
+    return {OURS: call(score_ours, joined, folder, like)} | peers
 
 
 def same_answers(ours: dict, theirs: dict) -> str:
@@ -154,5 +154,19 @@ ROWS = [
         4.0,
         lambda: sides(("mmlu",)),
         same_answers,
+    ),
+    *(
+        Row(
+            f"scoring-{name}",
+            f"WinoGrande {SHOTS}-shot, {QUESTIONS} questions, a random {title} of the same size",
+            "questions",
+            1.5,
+            partial(sides, ("winogrande",), like),
+            same_answers,
+        )
+        for name, title, like in (
+            ("qwen3", "Qwen3", "qwen3"),
+            ("gemma3", "Gemma 3", "gemma3_text"),
+        )
     ),
 ]
