@@ -11,6 +11,7 @@ from pollination.plan.inputs import (
     checked_tasks,
     corpus_settings,
     corpus_sources,
+    model_settings,
     removed_questions,
     segment,
     segment_source,
@@ -173,7 +174,7 @@ rule prepare_model:
         "../envs/pollination.yaml"
     params:
         recipe=2,
-        model=setting("models/{model}"),
+        model=ask(model_settings, "model"),
         seed=config["data_seed"],
     message:
         "Preparing the tokenizer and configuration of model {wildcards.model}"
@@ -203,7 +204,7 @@ rule stage_model:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        model=setting("models/{model}"),
+        model=ask(model_settings, "model"),
         seed=config["data_seed"],
     message:
         "Staging the pretrained model {wildcards.model}"

@@ -3,21 +3,23 @@
 If no token spans two words, each distinct word is tokenised once and then looked up.
 """
 
-import copy
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import repeat
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 BATCH_TEXTS, BATCH_CHARACTERS = 4096, 4_000_000  # per call of the tokenizer
-PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
+PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut between words
 KNOWN_WORDS, KNOWN_IDS = 500_000, 4_000_000  # kept in memory, about 100 MB at most
 JOINED_WORDS = 500  # new words tokenised as one text
 # Unicode's White_Space: the meaning of \s in tokenizers
@@ -26,6 +28,7 @@ META = "▁"  # SentencePiece writes it for a space
 _WHITE = b"\t\n\v\f\r "
 # white space after another character, or the separator beside another character
 _WITHIN = re.compile(f"[^{META}\n][{META}\n]|.\x01|\x01.", re.DOTALL)
+_CUT = re.compile(f"(?<![{SPACE}{META}])[ \n]")
 # white space of two or three bytes, and META, as numbers
 _WIDE = [
     int.from_bytes(c.encode(), "big")
@@ -38,30 +41,109 @@ _WIDE = [
 
 
 def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[np.ndarray]:
-    """Yield the token ids (int32) of each document, without special tokens, in bounded memory.
+    """Yield the token ids (int32) of each document, without special tokens.
 
-    Text that looks like a special token ("<eos>") stays text. Tokenisation uses several threads if
-    TOKENIZERS_PARALLELISM allows it.
+    Text that looks like a special token ("<eos>") stays text. Memory is bounded by a constant, or
+    by the longest document if a token of the vocabulary may span two words. Tokenisation uses
+    several threads if TOKENIZERS_PARALLELISM allows it.
     """
-    rules = rules_of(tokenizer.backend_tokenizer)
-    if rules:
-        words = Words(rules)
-    else:
-        whole = copy.deepcopy(tokenizer.backend_tokenizer)
-        whole.encode_special_tokens = True
-        whole.no_truncation()
-        whole.no_padding()
+    reader = _reader(tokenizer)
     parts: list[np.ndarray] = []
-    for batch in _batches(documents):
-        texts = [
-            rules.prefix * first + text if rules and text else text for text, first, _ in batch
-        ]
-        ids = words.encode(texts) if rules else _ids(whole, texts)
-        for part, (_, _, last) in zip(ids, batch, strict=True):
+    for batch in _batches(documents, reader.rules is not None):
+        for part, (_, _, last) in zip(reader.read(batch), batch, strict=True):
             parts.append(part)
             if last:
                 yield part if len(parts) == 1 else np.concatenate(parts)
                 parts.clear()
+
+
+def encode_with_offsets(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Return the token ids of `encode`, and the characters (start, stop) of each token."""
+    encodings = _reader(tokenizer).whole.encode_batch(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings], [encoding.offsets for encoding in encodings]
+
+
+class Reader:
+    """A tokenizer that reads every text as text, word by word where that is exact."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        self.backend = backend
+        settings = json.loads(backend.to_str())
+        self.model = _text_model(settings) or backend.model
+        self.rules = rules_of(backend, settings, self.model)
+        self.words = Words(self.rules) if self.rules else None
+
+    @cached_property
+    def whole(self) -> Tokenizer:
+        whole = Tokenizer.from_str(self.backend.to_str())
+        whole.model = self.model
+        whole.encode_special_tokens = True
+        whole.no_truncation()
+        whole.no_padding()
+        return whole
+
+    def read(self, batch: list[tuple[str, bool, bool]]) -> Iterable[np.ndarray]:
+        if self.words is None or self.rules is None:
+            return _ids(self.whole, [text for text, _, _ in batch])
+        prefix = self.rules.prefix
+        return self.words.encode(
+            [prefix * first + text if text else text for text, first, _ in batch]
+        )
+
+
+_READERS: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its size, its reader)
+
+
+def _reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
+    """Return the reader of a tokenizer, made once: a copy of a large vocabulary takes seconds."""
+    size, reader = _READERS.get(tokenizer, (None, None))
+    if size != len(tokenizer):
+        size, reader = len(tokenizer), Reader(tokenizer.backend_tokenizer)
+        _READERS[tokenizer] = size, reader
+    return reader
+
+
+def _text_model(settings: dict) -> models.Model | None:
+    """Return a tokenizer's model without a way from text to a special token; None: it has none.
+
+    The vocabulary may hold the names of special tokens as words, pieces or results of merges.
+    Their ids stay, under names that no text contains.
+    """
+    model, made = settings["model"], {}
+    names = {token["content"] for token in settings["added_tokens"] if token["special"]}
+    if model["type"] == "Unigram":
+        hidden = names & {piece for piece, _ in model["vocab"]}
+    else:
+        hidden = names & model["vocab"].keys()
+    if model["type"] == "BPE":
+        inner = model.get("continuing_subword_prefix") or ""
+        for pair in model["merges"]:
+            left, right = pair.split(" ", 1) if isinstance(pair, str) else pair
+            made[left, right] = left + right.removeprefix(inner)
+        if not model.get("ignore_merges"):
+            hidden &= {*made.values(), *(name for name in hidden if len(name) == 1)}
+    if not hidden:
+        return None
+    if model["type"] == "Unigram":
+        vocabulary: Any = [(_hide(piece, hidden), score) for piece, score in model["vocab"]]
+    else:
+        vocabulary = {_hide(word, hidden): number for word, number in model["vocab"].items()}
+    changed = model | {"vocab": vocabulary}
+    if made:
+        changed["merges"] = [
+            pair for pair, whole in made.items() if hidden.isdisjoint((*pair, whole))
+        ]
+    if "unk_token" in model:
+        changed["unk_token"] = _hide(model["unk_token"], hidden)
+    parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
+    bare = {"version": "1.0", "added_tokens": [], "model": changed} | dict.fromkeys(parts)
+    return Tokenizer.from_str(json.dumps(bare)).model
+
+
+def _hide(word: str | None, hidden: set[str]) -> str | None:
+    return f"\U0010ffff {word}" if word in hidden else word
 
 
 def _ids(backend: Tokenizer, texts: list[str]) -> list[np.ndarray]:
@@ -71,11 +153,12 @@ def _ids(backend: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     ]
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]:
+def _batches(documents: Iterable[str], may_cut: bool) -> Iterator[list[tuple[str, bool, bool]]]:
     """Yield lists of (text, whether a document begins with it, whether a document ends with it)."""
     batch, characters = [], 0
     for document in documents:
-        pieces = list(_pieces(document)) if len(document) > PIECE_CHARACTERS else [document]
+        is_cut = may_cut and len(document) > PIECE_CHARACTERS
+        pieces = list(_pieces(document)) if is_cut else [document]
         for number, text in enumerate(pieces):
             batch.append((text, number == 0, number == len(pieces) - 1))
             characters += len(text)
@@ -87,15 +170,11 @@ def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cut a text before white space. Cut inside a word only if it is longer than a piece."""
+    """Cut a text where a word of `Words` begins, so no token spans a cut."""
     start = 0
     while start < len(text):
-        stop = start + PIECE_CHARACTERS
-        if stop < len(text):
-            cut = max(text.rfind(" ", start + 1, stop), text.rfind("\n", start + 1, stop))
-            while cut > start and (text[cut - 1].isspace() or text[cut - 1] == META):
-                cut -= 1
-            stop = cut if cut > start else stop
+        cut = _CUT.search(text, start + PIECE_CHARACTERS)
+        stop = cut.start() if cut else len(text)
         yield text[start:stop]
         start = stop
 
@@ -124,20 +203,21 @@ class Rules:
     prefix: str = ""
 
 
-def rules_of(tokenizer: Tokenizer) -> Rules | None:
+def rules_of(tokenizer: Tokenizer, settings: dict, reads: models.Model) -> Rules | None:
     """Return the rules of a tokenizer, or None if a token may span two of its words.
+
+    `settings` is its JSON. The model `reads` tokenises the words.
 
     - WhitespaceSplit, and ByteLevel with GPT-2's pattern: no token has white space after another
       character.
     - BPE of a whole text, with spaces written as "▁" (Llama-2): a merge across a cut makes a token
       with white space after another character, and the vocabulary has no such token.
     """
-    settings = json.loads(tokenizer.to_str())
     splitter, model = settings["pre_tokenizer"] or {}, settings["model"]
     normalizer = settings["normalizer"]
     if model.get("dropout") or not all(token["special"] for token in settings["added_tokens"]):
         return None
-    backend = Tokenizer(tokenizer.model)  # it knows no special tokens, so their names stay text
+    backend = Tokenizer(reads)  # it knows no added tokens
     if normalizer is None and splitter:
         backend.pre_tokenizer = tokenizer.pre_tokenizer
         if splitter["type"] == "WhitespaceSplit":
