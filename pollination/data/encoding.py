@@ -3,13 +3,13 @@
 If no token spans two words, each distinct word is tokenised once and then looked up.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -69,19 +69,23 @@ class Reader:
     """A tokenizer that reads every text as text, word by word where that is exact."""
 
     def __init__(self, backend: Tokenizer) -> None:
-        self.backend = backend
-        settings = json.loads(backend.to_str())
-        self.model = _text_model(settings) or backend.model
-        self.rules = rules_of(backend, settings, self.model)
+        self.backend, self.model = backend, _text_model(backend)
+        self.rules = rules_of(backend, self.model)
         self.words = Words(self.rules) if self.rules else None
 
     @cached_property
     def whole(self) -> Tokenizer:
-        whole = Tokenizer.from_str(self.backend.to_str())
+        """The tokenizer of whole texts. It shares the vocabulary, which is slow to copy."""
+        added = self.backend.get_added_tokens_decoder()
+        whole = _assemble(self.backend, self.backend.model)
+        for _, token in sorted(added.items()):
+            (whole.add_special_tokens if token.special else whole.add_tokens)([token])
+        if whole.get_added_tokens_decoder().keys() != added.keys():  # their ids have gaps
+            whole = copy.deepcopy(self.backend)
+            whole.no_truncation()
+            whole.no_padding()
         whole.model = self.model
         whole.encode_special_tokens = True
-        whole.no_truncation()
-        whole.no_padding()
         return whole
 
     def read(self, batch: list[tuple[str, bool, bool]]) -> Iterable[np.ndarray]:
@@ -91,6 +95,15 @@ class Reader:
         return self.words.encode(
             [prefix * first + text if text else text for text, first, _ in batch]
         )
+
+
+def _assemble(backend: Tokenizer, model: models.Model) -> Tokenizer:
+    """Return a tokenizer of `model` that prepares text as `backend` does, without added tokens."""
+    made = Tokenizer(model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(backend, part) is not None:
+            setattr(made, part, getattr(backend, part))
+    return made
 
 
 _READERS: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its size, its reader)
@@ -105,40 +118,45 @@ def _reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
     return reader
 
 
-def _text_model(settings: dict) -> models.Model | None:
-    """Return a tokenizer's model without a way from text to a special token; None: it has none.
+def _text_model(backend: Tokenizer) -> models.Model:
+    """Return a tokenizer's model, changed so that no text becomes a special token.
 
-    The vocabulary may hold the names of special tokens as words, pieces or results of merges.
-    Their ids stay, under names that no text contains.
+    The vocabulary may hold the name of a special token as a word, a piece or a result of merges.
+    Such a name becomes a token exactly if it does so on its own. It gets a name that no text has;
+    its id stays.
     """
-    model, made = settings["model"], {}
-    names = {token["content"] for token in settings["added_tokens"] if token["special"]}
-    if model["type"] == "Unigram":
-        hidden = names & {piece for piece, _ in model["vocab"]}
-    else:
-        hidden = names & model["vocab"].keys()
-    if model["type"] == "BPE":
-        inner = model.get("continuing_subword_prefix") or ""
-        for pair in model["merges"]:
-            left, right = pair.split(" ", 1) if isinstance(pair, str) else pair
-            made[left, right] = left + right.removeprefix(inner)
-        if not model.get("ignore_merges"):
-            hidden &= {*made.values(), *(name for name in hidden if len(name) == 1)}
+    model, plain = backend.model, Tokenizer(backend.model)
+    affixes = ("continuing_subword_prefix", "end_of_word_suffix")
+    is_positional = any(getattr(model, affix, None) for affix in affixes)
+
+    def can_be_read(name: str, number: int) -> bool:
+        if plain.token_to_id(name) is None:
+            return False
+        if isinstance(model, models.BPE) and None in map(plain.token_to_id, name):
+            return bool(model.ignore_merges)  # merges need a token for each character
+        return is_positional or number in plain.encode(name, add_special_tokens=False).ids
+
+    hidden = {
+        token.content
+        for number, token in backend.get_added_tokens_decoder().items()
+        if token.special and can_be_read(token.content, number)
+    }
     if not hidden:
-        return None
-    if model["type"] == "Unigram":
-        vocabulary: Any = [(_hide(piece, hidden), score) for piece, score in model["vocab"]]
+        return model
+    bare = json.loads(plain.to_str())
+    spec = bare["model"]
+    if spec["type"] == "Unigram":
+        spec["vocab"] = [(_hide(piece, hidden), score) for piece, score in spec["vocab"]]
     else:
-        vocabulary = {_hide(word, hidden): number for word, number in model["vocab"].items()}
-    changed = model | {"vocab": vocabulary}
-    if made:
-        changed["merges"] = [
-            pair for pair, whole in made.items() if hidden.isdisjoint((*pair, whole))
+        spec["vocab"] = {_hide(word, hidden): number for word, number in spec["vocab"].items()}
+        spec["unk_token"] = _hide(spec["unk_token"], hidden)
+    if spec["type"] == "BPE":
+        inner = spec["continuing_subword_prefix"] or ""
+        spec["merges"] = [
+            (left, right)
+            for left, right in spec["merges"]
+            if hidden.isdisjoint((left, right, left + right.removeprefix(inner)))
         ]
-    if "unk_token" in model:
-        changed["unk_token"] = _hide(model["unk_token"], hidden)
-    parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
-    bare = {"version": "1.0", "added_tokens": [], "model": changed} | dict.fromkeys(parts)
     return Tokenizer.from_str(json.dumps(bare)).model
 
 
@@ -203,21 +221,22 @@ class Rules:
     prefix: str = ""
 
 
-def rules_of(tokenizer: Tokenizer, settings: dict, reads: models.Model) -> Rules | None:
+def rules_of(tokenizer: Tokenizer, model: models.Model) -> Rules | None:
     """Return the rules of a tokenizer, or None if a token may span two of its words.
 
-    `settings` is its JSON. The model `reads` tokenises the words.
+    `model` tokenises the words.
 
     - WhitespaceSplit, and ByteLevel with GPT-2's pattern: no token has white space after another
       character.
     - BPE of a whole text, with spaces written as "▁" (Llama-2): a merge across a cut makes a token
       with white space after another character, and the vocabulary has no such token.
     """
-    splitter, model = settings["pre_tokenizer"] or {}, settings["model"]
-    normalizer = settings["normalizer"]
-    if model.get("dropout") or not all(token["special"] for token in settings["added_tokens"]):
+    settings = json.loads(_assemble(tokenizer, models.WordLevel()).to_str())
+    splitter, normalizer = settings["pre_tokenizer"] or {}, settings["normalizer"]
+    added = tokenizer.get_added_tokens_decoder().values()
+    if getattr(model, "dropout", None) or not all(token.special for token in added):
         return None
-    backend = Tokenizer(reads)  # it knows no added tokens
+    backend = Tokenizer(model)  # it knows no added tokens
     if normalizer is None and splitter:
         backend.pre_tokenizer = tokenizer.pre_tokenizer
         if splitter["type"] == "WhitespaceSplit":
@@ -232,21 +251,23 @@ def rules_of(tokenizer: Tokenizer, settings: dict, reads: models.Model) -> Rules
     steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
     prefix = " " if steps[:1] == [{"type": "Prepend", "prepend": META}] else ""
     replacement = {"type": "Replace", "pattern": {"String": " "}, "content": META}
-    vocabulary = model.get("vocab", {})
-    # without its own token, a line end could fuse with an unknown character beside it
-    has_newline = "\n" in vocabulary or (model.get("byte_fallback") and "<0x0A>" in vocabulary)
     if (
         not splitter
-        and model["type"] == "BPE"
-        and not model.get("ignore_merges")
+        and isinstance(model, models.BPE)
+        and not model.ignore_merges
         and steps[len(prefix) :] == [replacement]
-        and META in vocabulary
-        and has_newline
-        and not any(map(_WITHIN.search, vocabulary))
+        and _stand_alone(backend.get_vocab(), model.byte_fallback)
     ):
         backend.normalizer = normalizers.Replace(" ", META)
         return Rules(backend, b" \n", "\x01", "^[^\x01]*$", prefix)
     return None
+
+
+def _stand_alone(vocabulary: dict[str, int], has_bytes: bool) -> bool:
+    """Return whether no token of a vocabulary with "▁" for spaces spans two words."""
+    # without its own token, a line end could fuse with an unknown character beside it
+    has_newline = "\n" in vocabulary or (has_bytes and "<0x0A>" in vocabulary)
+    return META in vocabulary and has_newline and not any(map(_WITHIN.search, vocabulary))
 
 
 @dataclass
