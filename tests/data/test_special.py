@@ -92,7 +92,10 @@ def trained(kind: str) -> tuple[Tokenizer, dict[str, str]]:
                 unk_token="<unk>",
                 show_progress=False,
             )
-        made.pre_tokenizer, made.decoder = spaces, decoders.Metaspace()
+        made.pre_tokenizer = spaces
+        made.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
         made.train_from_iterator(TEXT, trainer)
         made.add_tokens([AddedToken("<extra>", normalized=False), AddedToken("\n\n")])
         bos = ("<bos>", made.token_to_id("<bos>"))
@@ -213,10 +216,10 @@ def test_requests_of_the_model_class_begin_with_bos_once(tokenizer):
     rows = [row[mask > 0].tolist() for row, mask in zip(ids_BT, mask_BT, strict=True)]
     assert rows[1] == [special.first_id] and len(rows[2]) == 12
     assert lm.tok_encode("the cat") == next(encode(["the cat"], tokenizer)).tolist()
-    short, long = ("the cat sat", " on"), ("the cat sat on the mat . " * 9, " the")
+    short, long = ("the cat sat", " on"), ("q z j k " * 30, " the")
     encoded = encode_pairs([short, long], tokenizer, special.first_id)
     read = []
-    model.register_forward_pre_hook(
+    model.base_model.register_forward_pre_hook(
         lambda _m, _a, options: read.extend(options["input_ids"].flatten().tolist()),
         with_kwargs=True,
     )
