@@ -11,6 +11,7 @@ from pollination.plan.inputs import (
     checked_tasks,
     corpus_settings,
     corpus_sources,
+    model_settings,
     removed_questions,
     segment,
     segment_source,
@@ -172,8 +173,8 @@ rule prepare_model:
     conda:
         "../envs/pollination.yaml"
     params:
-        recipe=2,
-        model=setting("models/{model}"),
+        recipe=3,
+        model=ask(model_settings, "model"),
         seed=config["data_seed"],
     message:
         "Preparing the tokenizer and configuration of model {wildcards.model}"
@@ -203,7 +204,7 @@ rule stage_model:
         "../envs/pollination.yaml"
     params:
         recipe=1,
-        model=setting("models/{model}"),
+        model=ask(model_settings, "model"),
         seed=config["data_seed"],
     message:
         "Staging the pretrained model {wildcards.model}"
@@ -231,7 +232,7 @@ rule pack_tokens:
         mem_mb=grows(8000),
         runtime=minutes(240),
     params:
-        recipe=1,
+        recipe=2,
         context_tokens=setting("models/{model}/context_tokens"),
         separator=setting("models/{model}/separator"),
     message:

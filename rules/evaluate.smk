@@ -77,7 +77,7 @@ rule build_requests:
         mem_mb=grows(8000),
         runtime=minutes(120),
     params:
-        recipe=1,
+        recipe=2,
         tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
     message:
@@ -142,7 +142,7 @@ rule measure_disagreement:
         runtime=minutes(120),
         gpu=1,
     params:
-        recipe=1,
+        recipe=2,
         disagreement=setting("evaluate/disagreement"),
         sequences=disagreement_sequences(plan),
         batch_size=config["evaluate"]["batch_size"],
@@ -175,7 +175,7 @@ rule measure_quality:
         runtime=minutes(120),
         gpu=1,
     params:
-        recipe=2,
+        recipe=3,
         training=ask(training, "place"),
         separator=ask(model_setting, "place", "member", key="separator"),
         entry=ask(quality_entry, "place", "member"),

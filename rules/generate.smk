@@ -30,7 +30,7 @@ rule generate_shard:
         runtime=minutes(720),
         gpu=1,
     params:
-        recipe=2,
+        recipe=3,
         generate=setting("experiments/{experiment}/generate"),
         seed=setting("experiments/{experiment}/seed"),
         device=config["device"],

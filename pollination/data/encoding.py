@@ -8,16 +8,18 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import repeat
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 BATCH_TEXTS, BATCH_CHARACTERS = 4096, 4_000_000  # per call of the tokenizer
-PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut before white space
+PIECE_CHARACTERS = 1_000_000  # a longer document is tokenised in pieces, cut between words
 KNOWN_WORDS, KNOWN_IDS = 500_000, 4_000_000  # kept in memory, about 100 MB at most
 JOINED_WORDS = 500  # new words tokenised as one text
 # Unicode's White_Space: the meaning of \s in tokenizers
@@ -26,6 +28,7 @@ META = "▁"  # SentencePiece writes it for a space
 _WHITE = b"\t\n\v\f\r "
 # white space after another character, or the separator beside another character
 _WITHIN = re.compile(f"[^{META}\n][{META}\n]|.\x01|\x01.", re.DOTALL)
+_CUT = re.compile(f"(?<![{SPACE}{META}])[ \n]")
 # white space of two or three bytes, and META, as numbers
 _WIDE = [
     int.from_bytes(c.encode(), "big")
@@ -38,30 +41,127 @@ _WIDE = [
 
 
 def encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[np.ndarray]:
-    """Yield the token ids (int32) of each document, without special tokens, in bounded memory.
+    """Yield the token ids (int32) of each document, without special tokens.
 
-    Text that looks like a special token ("<eos>") stays text. Tokenisation uses several threads if
-    TOKENIZERS_PARALLELISM allows it.
+    Text that looks like a special token ("<eos>") stays text. Memory is bounded by a constant, or
+    by the longest document if a token of the vocabulary may span two words. Tokenisation uses
+    several threads if TOKENIZERS_PARALLELISM allows it.
     """
-    rules = rules_of(tokenizer.backend_tokenizer)
-    if rules:
-        words = Words(rules)
-    else:
-        whole = copy.deepcopy(tokenizer.backend_tokenizer)
-        whole.encode_special_tokens = True
-        whole.no_truncation()
-        whole.no_padding()
+    reader = _reader(tokenizer)
     parts: list[np.ndarray] = []
-    for batch in _batches(documents):
-        texts = [
-            rules.prefix * first + text if rules and text else text for text, first, _ in batch
-        ]
-        ids = words.encode(texts) if rules else _ids(whole, texts)
-        for part, (_, _, last) in zip(ids, batch, strict=True):
+    for batch in _batches(documents, reader.rules is not None):
+        for part, (_, _, last) in zip(reader.read(batch), batch, strict=True):
             parts.append(part)
             if last:
                 yield part if len(parts) == 1 else np.concatenate(parts)
                 parts.clear()
+
+
+def encode_with_offsets(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Return the token ids of `encode`, and the characters (start, stop) of each token."""
+    encodings = _reader(tokenizer).whole.encode_batch(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings], [encoding.offsets for encoding in encodings]
+
+
+class Reader:
+    """A tokenizer that reads every text as text, word by word where that is exact."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        self.backend, self.model = backend, _text_model(backend)
+        self.rules = rules_of(backend, self.model)
+        self.words = Words(self.rules) if self.rules else None
+
+    @cached_property
+    def whole(self) -> Tokenizer:
+        """The tokenizer of whole texts. It shares the vocabulary, which is slow to copy."""
+        added = self.backend.get_added_tokens_decoder()
+        whole = _assemble(self.backend, self.backend.model)
+        for _, token in sorted(added.items()):
+            (whole.add_special_tokens if token.special else whole.add_tokens)([token])
+        if whole.get_added_tokens_decoder().keys() != added.keys():  # their ids have gaps
+            whole = copy.deepcopy(self.backend)
+            whole.no_truncation()
+            whole.no_padding()
+        whole.model = self.model
+        whole.encode_special_tokens = True
+        return whole
+
+    def read(self, batch: list[tuple[str, bool, bool]]) -> Iterable[np.ndarray]:
+        if self.words is None or self.rules is None:
+            return _ids(self.whole, [text for text, _, _ in batch])
+        prefix = self.rules.prefix
+        return self.words.encode(
+            [prefix * first + text if text else text for text, first, _ in batch]
+        )
+
+
+def _assemble(backend: Tokenizer, model: models.Model) -> Tokenizer:
+    """Return a tokenizer of `model` that prepares text as `backend` does, without added tokens."""
+    made = Tokenizer(model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(backend, part) is not None:
+            setattr(made, part, getattr(backend, part))
+    return made
+
+
+_READERS: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> (its size, its reader)
+
+
+def _reader(tokenizer: PreTrainedTokenizerFast) -> Reader:
+    """Return the reader of a tokenizer, made once: a copy of a large vocabulary takes seconds."""
+    size, reader = _READERS.get(tokenizer, (None, None))
+    if size != len(tokenizer):
+        size, reader = len(tokenizer), Reader(tokenizer.backend_tokenizer)
+        _READERS[tokenizer] = size, reader
+    return reader
+
+
+def _text_model(backend: Tokenizer) -> models.Model:
+    """Return a tokenizer's model, changed so that no text becomes a special token.
+
+    The vocabulary may hold the name of a special token as a word, a piece or a result of merges.
+    Such a name becomes a token exactly if it does so on its own. It gets a name that no text has;
+    its id stays.
+    """
+    model, plain = backend.model, Tokenizer(backend.model)
+    affixes = ("continuing_subword_prefix", "end_of_word_suffix")
+    is_positional = any(getattr(model, affix, None) for affix in affixes)
+
+    def can_be_read(name: str, number: int) -> bool:
+        if plain.token_to_id(name) is None:
+            return False
+        if isinstance(model, models.BPE) and None in map(plain.token_to_id, name):
+            return bool(model.ignore_merges)  # merges need a token for each character
+        return is_positional or number in plain.encode(name, add_special_tokens=False).ids
+
+    hidden = {
+        token.content
+        for number, token in backend.get_added_tokens_decoder().items()
+        if token.special and can_be_read(token.content, number)
+    }
+    if not hidden:
+        return model
+    bare = json.loads(plain.to_str())
+    spec = bare["model"]
+    if spec["type"] == "Unigram":
+        spec["vocab"] = [(_hide(piece, hidden), score) for piece, score in spec["vocab"]]
+    else:
+        spec["vocab"] = {_hide(word, hidden): number for word, number in spec["vocab"].items()}
+        spec["unk_token"] = _hide(spec["unk_token"], hidden)
+    if spec["type"] == "BPE":
+        inner = spec["continuing_subword_prefix"] or ""
+        spec["merges"] = [
+            (left, right)
+            for left, right in spec["merges"]
+            if hidden.isdisjoint((left, right, left + right.removeprefix(inner)))
+        ]
+    return Tokenizer.from_str(json.dumps(bare)).model
+
+
+def _hide(word: str | None, hidden: set[str]) -> str | None:
+    return f"\U0010ffff {word}" if word in hidden else word
 
 
 def _ids(backend: Tokenizer, texts: list[str]) -> list[np.ndarray]:
@@ -71,11 +171,12 @@ def _ids(backend: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     ]
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]:
+def _batches(documents: Iterable[str], may_cut: bool) -> Iterator[list[tuple[str, bool, bool]]]:
     """Yield lists of (text, whether a document begins with it, whether a document ends with it)."""
     batch, characters = [], 0
     for document in documents:
-        pieces = list(_pieces(document)) if len(document) > PIECE_CHARACTERS else [document]
+        is_cut = may_cut and len(document) > PIECE_CHARACTERS
+        pieces = list(_pieces(document)) if is_cut else [document]
         for number, text in enumerate(pieces):
             batch.append((text, number == 0, number == len(pieces) - 1))
             characters += len(text)
@@ -87,15 +188,11 @@ def _batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool, bool]]]
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cut a text before white space. Cut inside a word only if it is longer than a piece."""
+    """Cut a text where a word of `Words` begins, so no token spans a cut."""
     start = 0
     while start < len(text):
-        stop = start + PIECE_CHARACTERS
-        if stop < len(text):
-            cut = max(text.rfind(" ", start + 1, stop), text.rfind("\n", start + 1, stop))
-            while cut > start and (text[cut - 1].isspace() or text[cut - 1] == META):
-                cut -= 1
-            stop = cut if cut > start else stop
+        cut = _CUT.search(text, start + PIECE_CHARACTERS)
+        stop = cut.start() if cut else len(text)
         yield text[start:stop]
         start = stop
 
@@ -124,20 +221,22 @@ class Rules:
     prefix: str = ""
 
 
-def rules_of(tokenizer: Tokenizer) -> Rules | None:
+def rules_of(tokenizer: Tokenizer, model: models.Model) -> Rules | None:
     """Return the rules of a tokenizer, or None if a token may span two of its words.
+
+    `model` tokenises the words.
 
     - WhitespaceSplit, and ByteLevel with GPT-2's pattern: no token has white space after another
       character.
     - BPE of a whole text, with spaces written as "▁" (Llama-2): a merge across a cut makes a token
       with white space after another character, and the vocabulary has no such token.
     """
-    settings = json.loads(tokenizer.to_str())
-    splitter, model = settings["pre_tokenizer"] or {}, settings["model"]
-    normalizer = settings["normalizer"]
-    if model.get("dropout") or not all(token["special"] for token in settings["added_tokens"]):
+    settings = json.loads(_assemble(tokenizer, models.WordLevel()).to_str())
+    splitter, normalizer = settings["pre_tokenizer"] or {}, settings["normalizer"]
+    added = tokenizer.get_added_tokens_decoder().values()
+    if getattr(model, "dropout", None) or not all(token.special for token in added):
         return None
-    backend = Tokenizer(tokenizer.model)  # it knows no special tokens, so their names stay text
+    backend = Tokenizer(model)  # it knows no added tokens
     if normalizer is None and splitter:
         backend.pre_tokenizer = tokenizer.pre_tokenizer
         if splitter["type"] == "WhitespaceSplit":
@@ -152,21 +251,23 @@ def rules_of(tokenizer: Tokenizer) -> Rules | None:
     steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
     prefix = " " if steps[:1] == [{"type": "Prepend", "prepend": META}] else ""
     replacement = {"type": "Replace", "pattern": {"String": " "}, "content": META}
-    vocabulary = model.get("vocab", {})
-    # without its own token, a line end could fuse with an unknown character beside it
-    has_newline = "\n" in vocabulary or (model.get("byte_fallback") and "<0x0A>" in vocabulary)
     if (
         not splitter
-        and model["type"] == "BPE"
-        and not model.get("ignore_merges")
+        and isinstance(model, models.BPE)
+        and not model.ignore_merges
         and steps[len(prefix) :] == [replacement]
-        and META in vocabulary
-        and has_newline
-        and not any(map(_WITHIN.search, vocabulary))
+        and _stand_alone(backend.get_vocab(), model.byte_fallback)
     ):
         backend.normalizer = normalizers.Replace(" ", META)
         return Rules(backend, b" \n", "\x01", "^[^\x01]*$", prefix)
     return None
+
+
+def _stand_alone(vocabulary: dict[str, int], has_bytes: bool) -> bool:
+    """Return whether no token of a vocabulary with "▁" for spaces spans two words."""
+    # without its own token, a line end could fuse with an unknown character beside it
+    has_newline = "\n" in vocabulary or (has_bytes and "<0x0A>" in vocabulary)
+    return META in vocabulary and has_newline and not any(map(_WITHIN.search, vocabulary))
 
 
 @dataclass

@@ -24,6 +24,7 @@ from pollination.core.seeds import derive_seed
 from pollination.data.encoding import encode
 from pollination.data.files import read_documents
 from pollination.data.microworld import World
+from pollination.data.special import decide_bos, special_tokens
 
 EOS, UNK = "<eos>", "<unk>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -33,15 +34,18 @@ WRITE_TOKENS = 1_000_000
 log = logging.getLogger("pollination")
 
 
-def make_tokenizer(spec: dict, corpus_folder: Path | None, folder: Path, seed: int) -> None:
+def make_tokenizer(
+    spec: dict, corpus_folder: Path | None, folder: Path, seed: int, bos: str = "none"
+) -> None:
     """Write tokenizer.json and tokenizer_config.json of a model's tokenizer into `folder`.
 
     `folder` has the name of the model, and `spec` is its `tokenizer` block. Kind `word` takes the
     words of a microworld, or the words of a corpus's training text by falling frequency. Kind `bpe`
     is byte-level BPE of `vocab_size` tokens, trained on at most TRAINING_CHARACTERS of training
     text. It logs a warning if the corpus yields fewer tokens. Kind `pretrained` loads a folder or a
-    hub model.
-    ValueError: a pretrained tokenizer is missing, slow-only or without an eos token.
+    hub model. `bos` is the model's key of this name (data/special.py).
+    ValueError: a pretrained tokenizer is missing, slow-only or without an eos token, or as in
+    `decide_bos`.
     """
     if spec["kind"] == "pretrained":
         tokenizer = _pretrained(spec["source"], f"models.{Path(folder).name}")
@@ -56,6 +60,7 @@ def make_tokenizer(spec: dict, corpus_folder: Path | None, folder: Path, seed: i
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=made, eos_token=EOS, clean_up_tokenization_spaces=False, **unk
         )
+    decide_bos(bos, tokenizer, f"models.{Path(folder).name}.bos")
     # a loaded tokenizer may have been saved with truncation or padding
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -150,8 +155,10 @@ def largest_id(tokenizer) -> int:
 
 
 def vocabulary_id(tokenizer) -> str:
-    """Return a digest of the vocabulary. Tokenizers that agree in every id have the same."""
-    words = sorted((index, word) for word, index in tokenizer.get_vocab().items())
+    """Return a digest of the vocabulary and of bos. Readers of equal ids have the same."""
+    words: list = sorted((index, word) for word, index in tokenizer.get_vocab().items())
+    if (bos_id := special_tokens(tokenizer).bos_id) is not None:
+        words.append(bos_id)
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
 
 
@@ -163,8 +170,11 @@ def pack(
     separator: str = "eos",
 ) -> dict:
     """Tokenise documents and pack them (`pack_ids`). Return the content of `<stem>.json`."""
-    ids, eos_id = encode(documents, tokenizer), tokenizer.eos_token_id
-    return pack_ids(ids, largest_id(tokenizer) + 1, context_tokens, eos_id, path, separator)
+    ids, special = encode(documents, tokenizer), special_tokens(tokenizer)
+    vocabulary = largest_id(tokenizer) + 1
+    return pack_ids(
+        ids, vocabulary, context_tokens, special.eos_id, path, separator, special.bos_id
+    )
 
 
 def pack_ids(
@@ -174,19 +184,20 @@ def pack_ids(
     eos_id: int,
     path: Path,
     separator: str = "eos",
+    bos_id: int | None = None,
 ) -> dict:
     """Write documents (sequences or arrays of token ids) end to end, cut into blocks.
 
-    Ids are below `vocabulary`: the largest id of the tokenizer plus one.
-
-    `separator` "eos" puts one eos after each document that does not end with it. "none" puts
-    nothing. The function streams, drops the last, incomplete block and returns the content of
+    Ids are below `vocabulary`: the largest id of the tokenizer plus one. `bos_id` is put before
+    each document that does not begin with it (None: nothing). `separator` "eos" puts one eos after
+    each document that does not end with it. "none" puts nothing. The function streams, drops the
+    last, incomplete block and returns the content of
     `<stem>.json`.
     ValueError: an id is outside the vocabulary, or the text is shorter than one block.
     """
     path = Path(path)
     dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
-    eos = np.array([eos_id])
+    eos, bos = np.array([eos_id]), np.array([bos_id])
     held: list[np.ndarray] = []
     tokens = written = count = 0
     with artifacts.atomic(path) as temporary, open(temporary, "wb") as file:
@@ -204,6 +215,10 @@ def pack_ids(
 
         for document in documents:
             ids = np.asarray(document, dtype=None if len(document) else eos.dtype)
+            if bos_id is not None:
+                held.append(bos)
+                tokens += 1
+                ids = ids[1:] if len(ids) and ids[0] == bos_id else ids
             held.append(ids)
             if separator == "eos" and not (len(ids) and ids[-1] == eos_id):
                 held.append(eos)
@@ -230,6 +245,7 @@ def pack_ids(
         "dropped_tokens": tokens - blocks * context_tokens,
         "eos_id": eos_id,
     }
+    about |= {} if bos_id is None else {"bos_id": bos_id}
     artifacts.write_json(path.with_suffix(".json"), about)
     return about
 

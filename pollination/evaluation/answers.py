@@ -274,8 +274,7 @@ def _by_generation(lm, loaded: dict, entry: dict) -> list[dict]:
         for instance in task.instances:
             instances.setdefault(instance.doc_id, []).append(instance)
         docs = [
-            (group[0].doc, *_open_question(task, group, lm))
-            for _, group in sorted(instances.items())
+            (group[0].doc, *_open_question(task, group)) for _, group in sorted(instances.items())
         ]
         texts = lm.generate_until(
             [
@@ -298,7 +297,7 @@ def _by_generation(lm, loaded: dict, entry: dict) -> list[dict]:
     return rows
 
 
-def _open_question(task, instances: list[Instance], lm) -> tuple[str, list[str]]:
+def _open_question(task, instances: list[Instance]) -> tuple[str, list[str]]:
     """Return the prompt and the choices of one question.
 
     If each choice has its own prompt (winogrande), the common prefix of these prompts, up to a
@@ -310,9 +309,8 @@ def _open_question(task, instances: list[Instance], lm) -> tuple[str, list[str]]
     prompts = [instance.args[0] for instance in ordered]
     shared = os.path.commonprefix(prompts)  # noqa: RUF071 (texts, not paths)
     shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
-    # A gap at the beginning leaves no prompt; eos takes its place, as before every text.
-    prompt = shared.rstrip(" ") or lm.tokenizer.eos_token
-    return prompt, [text[len(shared) :] for text in prompts]
+    # A gap at the beginning leaves no prompt: the model reads only what begins every text.
+    return shared.rstrip(" "), [text[len(shared) :] for text in prompts]
 
 
 def _spelled_out(doc: dict, choices: list[str]) -> list[str] | None:

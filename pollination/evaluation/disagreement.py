@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pollination.core import artifacts
 from pollination.core.job import Job
 from pollination.data.corpora import read_documents
+from pollination.data.special import BOS_KEY, SpecialTokens, special_tokens
 from pollination.data.tokens import TokenBlocks
 from pollination.evaluation.perplexity import document_sequences
 from pollination.models import checkpoint
@@ -32,19 +33,27 @@ COLUMNS = ("sequence", "tokens", "js", "pairwise", "entropy")
 
 @torch.inference_mode()
 def disagreement(
-    members: list, rows: list[np.ndarray], batch_size: int, tokens: torch.Tensor | None = None
+    members: list,
+    rows: list[np.ndarray],
+    batch_size: int,
+    tokens: torch.Tensor | None = None,
+    special: SpecialTokens | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Compare models that share a tokenizer on every token of `rows` except the first of each row.
 
-    Return a frame and JS_MM, the mean over all tokens for each pair of models. The frame has one
-    row per sequence: sequence, tokens (compared), js (of all members), pairwise (mean JS over
-    pairs), entropy (mean over members). The last three are means over tokens in nats.
+    Tokens that `special` does not score are left out. Return a frame and JS_MM, the mean over all
+    tokens for each pair of models. The frame has one row per sequence: sequence, tokens (compared),
+    js (of all members), pairwise (mean JS over pairs), entropy (mean over members). The last three
+    are means over tokens in nats.
 
     The compared distributions are those of the ids `tokens` (None: of all rows of the embedding),
     scaled to a sum of 1, because the models never write the others.
     ValueError: fewer than two members, no tokens, a prediction that is not finite.
     """
-    size, counts = len(members), np.array([len(row) - 1 for row in rows])
+    scored = [
+        np.ones(len(row) - 1, bool) if special is None else special.scored(row) for row in rows
+    ]
+    size, counts = len(members), np.array([row.sum() for row in scored], dtype=np.int64)
     if size < 2 or not counts.sum():
         raise ValueError(
             f"disagreement: {size} models and {counts.sum()} tokens to predict; it needs at least "
@@ -57,7 +66,7 @@ def disagreement(
         ids_BT = pad_sequence(
             [torch.from_numpy(rows[i].astype(np.int64)) for i in indices], batch_first=True
         )
-        asked = torch.arange(ids_BT.shape[1] - 1) < torch.from_numpy(counts[indices])[:, None]
+        asked = pad_sequence([torch.from_numpy(scored[i]) for i in indices], batch_first=True)
         logits = [
             model(input_ids=ids_BT.to(model.device), use_cache=False).logits[:, :-1][
                 asked.to(model.device)
@@ -82,10 +91,10 @@ def disagreement(
                 [js_N, pairs_MMN.sum(axis=(0, 1)) / (size * (size - 1)), entropy_N], axis=1
             )
             np.add.at(sums_B, where[start : start + step], values)
-    scored = np.flatnonzero(counts)
-    frame = pd.DataFrame(sums_B[scored] / counts[scored, None], columns=list(COLUMNS[2:]))
-    frame.insert(0, "tokens", counts[scored])
-    frame.insert(0, "sequence", scored)
+    used = np.flatnonzero(counts)
+    frame = pd.DataFrame(sums_B[used] / counts[used, None], columns=list(COLUMNS[2:]))
+    frame.insert(0, "tokens", counts[used])
+    frame.insert(0, "sequence", used)
     return frame, pairs_MM / counts.sum()
 
 
@@ -150,7 +159,9 @@ def measure(job: Job) -> None:
     weights, tokenizers, texts = job.files("weights"), job.files("tokenizers"), job.files("text")
     groups: dict[tuple, list[int]] = {}
     for m, (tokenizer, text) in enumerate(zip(tokenizers, texts, strict=True)):
-        groups.setdefault((job.digests[str(tokenizer)], job.digests[str(text)]), []).append(m)
+        bos = artifacts.read_json(tokenizer.with_name("tokenizer_config.json")).get(BOS_KEY)
+        key = job.digests[str(tokenizer)], bos, job.digests[str(text)]
+        groups.setdefault(key, []).append(m)
     pairs: list[list[float | None]] = [
         [0.0 if i == j else None for j in range(len(weights))] for i in range(len(weights))
     ]
@@ -160,10 +171,10 @@ def measure(job: Job) -> None:
             continue
         loaded = [checkpoint.load_model(weights[m].parent, device) for m in members]
         text, folder = texts[members[0]], weights[members[0]].parent
-        tokenizer = checkpoint.load_tokenizer(folder)
-        rows = _rows(text, tokenizer, job.params.sequences, entry, loaded[0].config)
-        written = _written(loaded, tokenizer)
-        frame, js_MM = disagreement(loaded, rows, job.params.batch_size, written)
+        shared = checkpoint.load_tokenizer(folder)
+        rows = _rows(text, shared, job.params.sequences, entry, loaded[0].config)
+        written, special = _written(loaded, shared), special_tokens(shared)
+        frame, js_MM = disagreement(loaded, rows, job.params.batch_size, written, special)
         del loaded
         frames.append(frame.assign(group=group))
         summaries.append(summarize(frame, members))
@@ -196,17 +207,17 @@ def _written(models: list, tokenizer) -> torch.Tensor | None:
 
 
 def _rows(path, tokenizer, kind: str, entry: dict, config) -> list[np.ndarray]:
-    """Return the sequences as `perplexity` reads them: blocks, or documents between two eos."""
+    """Return the sequences as `perplexity` reads them: blocks, or documents and eos."""
+    special = special_tokens(tokenizer)
     if kind == "blocks":
         blocks = TokenBlocks(path)
         count = len(blocks)
         if entry["max_tokens"] is not None:
             count = max(1, entry["max_tokens"] // blocks.context_tokens)
-        return list(blocks.first(count).tokens_NT)
+        return list(special.blocks(blocks.first(count).tokens_NT))
     context = context_limit(config)
     texts = (text for _, text in read_documents(path.parent, entry["split"]))
-    eos = [tokenizer.eos_token_id]
     return [
-        np.concatenate([eos, ids, eos])[:context]
+        special.document(ids)[:context]
         for ids in document_sequences(texts, tokenizer, context, entry["max_tokens"])
     ]

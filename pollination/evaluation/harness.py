@@ -15,6 +15,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from pollination.data.encoding import encode
+from pollination.data.special import special_tokens
 from pollination.models.contract import GENERATE, RAGGED, TREE, contract_of
 from pollination.models.limits import context_limit, embedding_rows, ids_without_token
 from pollination.models.prefix_tree import continuation_logprobs
@@ -27,8 +29,10 @@ Encoded = tuple[list[int] | np.ndarray, list[int] | np.ndarray]
 
 
 class HarnessModel(HFLM):
-    """HFLM without BOS and progress bars; eos replaces an empty context; softmax is in float32.
+    """HFLM with this project's special tokens, without progress bars; softmax is in float32.
 
+    A context begins with bos if texts of the model do, also if it is cut on the left. Otherwise eos
+    replaces an empty context. Text that looks like a special token is text (data/special.py).
     The model reads at most `batch_size` times context_tokens tokens at once. `truncated` holds the
     (context, continuation) pairs that were cut on the left. `encoded` holds the tokens of pairs
     that are tokenised already (module `requests`); other pairs are tokenised when scored.
@@ -37,13 +41,14 @@ class HarnessModel(HFLM):
     batch_size_per_gpu: int
 
     def __init__(self, model, tokenizer, batch_size: int) -> None:
+        self.special, self.reads = special_tokens(tokenizer), tokenizer
         super().__init__(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM sets a padding token
             batch_size=batch_size,
             max_length=context_limit(model.config),
             add_bos_token=False,
-            prefix_token_id=tokenizer.eos_token_id,
+            prefix_token_id=self.special.first_id,
             softmax_dtype=torch.float32,
         )
         self.truncated: set[tuple[str, str]] = set()
@@ -59,7 +64,7 @@ class HarnessModel(HFLM):
     def loglikelihood(self, requests, disable_tqdm: bool = True):
         pairs = [request.args for request in requests]
         new = list(dict.fromkeys(pair for pair in pairs if pair not in self.encoded))
-        new_encoded = encode_pairs(new, self.tokenizer, self.prefix_token_id)
+        new_encoded = encode_pairs(new, self.reads, self.prefix_token_id)
         encoded = self.encoded | dict(zip(new, new_encoded, strict=True))
         return self._loglikelihood_tokens([(pair, *encoded[pair]) for pair in pairs])
 
@@ -81,6 +86,12 @@ class HarnessModel(HFLM):
                 )
             if len(context) + len(continuation) > self.max_length + 1:
                 self.truncated.add(pair)
+        if self.special.bos_id is not None:
+            room = self.max_length + 1
+            requests = [
+                (pair, self.special.cut(context, room - len(continuation)), continuation)
+                for pair, context, continuation in requests
+            ]
         if self.each_by_itself:
             return self._bounded(requests, override_bs)
         sequences = [
@@ -100,6 +111,28 @@ class HarnessModel(HFLM):
             if pair is not None:
                 self.cache_hook.add_partial("loglikelihood", pair, answer)
         return answers
+
+    def tok_encode(
+        self, string: str, add_special_tokens=None, left_truncate_len=None, **_
+    ) -> list[int]:
+        """Return the token ids of a text, without special tokens."""
+        return next(encode([string], self.reads)).tolist()[-(left_truncate_len or 0) :]
+
+    def tok_batch_encode(
+        self, strings, padding_side="left", left_truncate_len=None, truncation=False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return token ids (B, T) of prompts, each as the model reads it, and their mask."""
+        rows = []
+        for ids in encode(strings, self.reads):
+            whole = self.special.begun(ids.tolist()) or [self.prefix_token_id]
+            rows.append(self.special.cut(whole, left_truncate_len or len(whole)))
+        width = max(map(len, rows))
+        ids_BT = torch.full((len(rows), width), self.prefix_token_id)
+        mask_BT = torch.zeros_like(ids_BT)
+        for row, kept in enumerate(rows):
+            where = slice(width - len(kept), None) if padding_side == "left" else slice(len(kept))
+            ids_BT[row, where], mask_BT[row, where] = torch.tensor(kept), 1
+        return ids_BT, mask_BT
 
     def _bounded(self, requests, override_bs: int | None):
         """Score with HFLM, in batches whose logits fit LOGITS_BYTES."""
@@ -133,7 +166,7 @@ class HarnessModel(HFLM):
                     "task of your own (include_path) with a smaller max_gen_toks in "
                     "generation_kwargs"
                 )
-            if len(self.tok_encode(context)) > self.max_length - new:
+            if len(self.special.begun(self.tok_encode(context))) > self.max_length - new:
                 self.truncated.add((context, ""))
         asked = self.batch_size_per_gpu
         self.batch_size_per_gpu = asked if self.contract.allows(GENERATE) else 1
@@ -153,24 +186,20 @@ class HarnessModel(HFLM):
 
 
 def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> list[Encoded]:
-    """Return the token ids of (context, continuation) pairs, split as HFLM without BOS splits them.
+    """Return the token ids of (context, continuation) pairs, split as HFLM splits them.
 
     Trailing spaces of a context move to the continuation. Both are tokenised together and split
-    after the length of the context alone. An empty context becomes `prefix_id`. Each text is
-    tokenised once.
+    after the length of the context alone. A context begins with bos, if texts of the model do. An
+    empty context becomes `prefix_id`. Each text is tokenised once.
     """
+    special = special_tokens(tokenizer)
     moved = []
     for context, continuation in pairs:
         kept = context.rstrip() if context else context
         moved.append((kept, context[len(kept) :] + continuation))
     both = (text for context, ending in moved for text in (context, context + ending))
     texts = list(dict.fromkeys(both))
-    ids = []
-    if texts:
-        ids = tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
-    tokens = dict(zip(texts, ids, strict=True))
+    tokens = {text: ids.tolist() for text, ids in zip(texts, encode(texts, tokenizer), strict=True)}
     encoded = []
     for (original, _), (context, ending) in zip(pairs, moved, strict=True):
         whole, before = tokens[context + ending], tokens[context]
@@ -178,5 +207,5 @@ def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> lis
             before = whole[:1] if whole[:1] == [prefix_id] else [prefix_id]
             encoded.append((before, whole[whole[:1] == [prefix_id] :]))
         else:
-            encoded.append((before, whole[len(before) :]))
+            encoded.append((special.begun(before), whole[len(before) :]))
     return encoded

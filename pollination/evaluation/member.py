@@ -14,7 +14,9 @@ from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.corpora import prompts as corpus_prompts
 from pollination.data.corpora import read_documents
+from pollination.data.encoding import encode, encode_with_offsets
 from pollination.data.microworld import World, fact_distribution
+from pollination.data.special import special_tokens
 from pollination.data.tokens import TokenBlocks
 from pollination.evaluation.answers import evaluate_tasks
 from pollination.evaluation.own_measures import Measured, measure
@@ -140,7 +142,8 @@ def score_text(
 ) -> pd.DataFrame:
     """Return the NLL of each sequence of a held-out text, and the truth's NLL if it is known."""
     sequences = read_text(model, tokenizer, entry, kind, path)
-    frame = perplexity(model, sequences, batch_size)
+    special = special_tokens(tokenizer)
+    frame = perplexity(model, sequences, batch_size, special.eos_id, special.bos_id)
     truth: float | list[float] = np.nan
     if kind == "documents" and world is not None:
         truth = [
@@ -171,7 +174,7 @@ def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
 
     It is NaN if these tokens end inside a word.
     """
-    words, tokens = text.split(), len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    words, tokens = text.split(), len(next(encode([text], tokenizer)))
     logprobs = world.token_logprobs(words)
     if tokens == len(words):  # one token per word, so a cut ends after a whole word
         return -logprobs[:count].sum()
@@ -179,22 +182,19 @@ def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
 
 
 def word_scorer(model, tokenizer, batch_size: int):
-    """Return a function: word sequences -> log-probability of each word given eos and those before.
+    """Return a function: word sequences -> log-probability of each word given those before.
 
+    The model reads eos before the first word, or bos in its place.
     A word of several tokens has the sum of their log-probabilities.
     """
 
     def score(sequences: list[list[str]]) -> list[np.ndarray]:
-        read = tokenizer(
-            [" ".join(words) for words in sequences],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-        )
-        logprobs = sequence_logprobs(model, read["input_ids"], tokenizer.eos_token_id, batch_size)
+        texts = [" ".join(words) for words in sequences]
+        ids, offsets_of_each = encode_with_offsets(texts, tokenizer)
+        first_id = special_tokens(tokenizer).first_id
+        logprobs = sequence_logprobs(model, ids, first_id, batch_size)
         words = []
-        for sequence, offsets, values in zip(
-            sequences, read["offset_mapping"], logprobs, strict=True
-        ):
+        for sequence, offsets, values in zip(sequences, offsets_of_each, logprobs, strict=True):
             ends = np.cumsum([len(word) + 1 for word in sequence]) - 1
             places = np.searchsorted(ends, [end for _, end in offsets])
             words.append(np.bincount(places, weights=values, minlength=len(sequence)))

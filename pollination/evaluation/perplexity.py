@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from pollination.core.statistics import bootstrap_mean_interval
+from pollination.data.encoding import encode
+from pollination.data.special import SpecialTokens
 from pollination.models.contract import RAGGED, contract_of
 from pollination.models.limits import context_limit, embedding_rows
 
@@ -18,7 +20,13 @@ LOGITS_BYTES = 2**30  # upper bound for the float32 logits of one batch
 POSITIONS = 1024  # positions per call of log-softmax
 
 
-def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None) -> pd.DataFrame:
+def perplexity(
+    model,
+    sequences: Any,
+    batch_size: int,
+    eos_id: int | None = None,
+    bos_id: int | None = None,
+) -> pd.DataFrame:
     """Return the loss of each sequence, in one row each.
 
     Columns: sequence (index in `sequences`), tokens (predicted), nll (nats, summed over tokens).
@@ -28,21 +36,22 @@ def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None
     tokens but the first eos. Blocks are an object with `len()` and `blocks(indices) -> (B, T)`;
     each has T - 1 predictions. `eos_id` is for documents and defaults to the model's.
 
+    If texts begin with `bos_id`, it replaces the first token of documents and blocks, and bos
+    within a block is not scored (data/special.py).
+
     Logits and loss are in float32 at any precision of the weights. `batch_size` is an upper bound:
     batches are smaller if their logits would exceed LOGITS_BYTES. The model keeps its mode.
     ValueError: no sequence, a token id without an embedding, a loss that is not finite.
     """
     if hasattr(sequences, "blocks"):
+        special = SpecialTokens(bos_id, -1 if eos_id is None else eos_id)
         count, lengths = len(sequences), None
 
         def read(rows: np.ndarray) -> np.ndarray:
-            return np.asarray(sequences.blocks(rows))
+            return special.blocks(np.asarray(sequences.blocks(rows)))
     else:
-        eos_id, context = _eos(model, eos_id), _context(model)
-        documents = [
-            np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64), [eos_id]])[:context]
-            for ids in sequences
-        ]
+        special, context = SpecialTokens(bos_id, _eos(model, eos_id)), _context(model)
+        documents = [special.document(ids)[:context] for ids in sequences]
         count, lengths = len(documents), np.array([len(ids) for ids in documents])
 
         def read(rows: np.ndarray) -> np.ndarray:
@@ -55,6 +64,8 @@ def perplexity(model, sequences: Any, batch_size: int, eos_id: int | None = None
         )
     tokens, nll = np.zeros(count, dtype=np.int64), np.zeros(count)
     for row, losses in _losses(model, count, lengths, read, batch_size):
+        if lengths is None and bos_id is not None:
+            losses = losses[special.scored(read(np.array([row]))[0])]
         tokens[row], nll[row] = len(losses), losses.sum(dtype=np.float64)
     return pd.DataFrame({"sequence": np.arange(count), "tokens": tokens, "nll": nll})
 
@@ -64,8 +75,8 @@ def sequence_logprobs(
 ) -> list[np.ndarray]:
     """Return one array per sequence: the log-probability of each token given those before it.
 
-    The model reads eos before each sequence. The unit is nats. ValueError: as in `perplexity`, or
-    eos and a sequence exceed the model's context.
+    The model reads `eos_id`, or bos in its place, before each sequence. The unit is nats.
+    ValueError: as in `perplexity`, or eos and a sequence exceed the model's context.
     """
     eos_id, context = _eos(model, eos_id), _context(model)
     rows = [np.concatenate([[eos_id], np.asarray(ids, dtype=np.int64)]) for ids in sequences]
@@ -97,8 +108,8 @@ def document_sequences(
     for text in texts:
         if left <= 0:
             break
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"][:stop]
-        sequences.append(np.array(ids, dtype=np.int64))
+        ids = next(encode([text], tokenizer))[:stop]
+        sequences.append(ids.astype(np.int64))
         left -= len(ids) + 1
     return sequences
 

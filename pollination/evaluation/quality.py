@@ -18,7 +18,9 @@ from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.core.statistics import bootstrap_mean_interval
 from pollination.data.corpora import prompts as corpus_prompts
+from pollination.data.encoding import encode
 from pollination.data.microworld import World
+from pollination.data.special import special_tokens
 from pollination.data.tokens import TokenBlocks
 from pollination.evaluation.grammar import Counts, Grammar
 from pollination.evaluation.member import score_text, word_scorer
@@ -65,10 +67,10 @@ def from_truth(
     grammar: Grammar, read: list[tuple[Rows, float]], before, after, tokenizer, job: Job
 ) -> dict:
     """Return the distances of text and models from the grammar of a microworld."""
-    eos = tokenizer.eos_token
+    eos, special = tokenizer.eos_token, special_tokens(tokenizer)
 
     def decode_words(ids: list[int]) -> list[str]:
-        text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        text = tokenizer.decode(special.text(ids), clean_up_tokenization_spaces=False)
         return text.replace(eos, f" {eos} ").split()
 
     def decode_rows(rows: Rows) -> Iterator[tuple[list[str], int, bool]]:
@@ -97,7 +99,7 @@ def from_truth(
 
 def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
     """Return the distances of bigrams from held-out human text; models sample at temperature 1."""
-    train = TokenBlocks(job.file("train"))
+    train, special = TokenBlocks(job.file("train")), special_tokens(tokenizer)
     context = context_limit(before.config) or train.context_tokens
     settings: dict[str, Any] = {
         "decoding": "sample",
@@ -116,7 +118,7 @@ def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
     def written(model) -> list[list[int]]:
         chosen = [prompts[i % len(prompts)] for i in range(count)]
         table = continue_prompts(model, tokenizer, chosen, settings, derive_seed(seed, "proxy"))
-        return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in table.completion]
+        return [ids.tolist() for ids in encode(table.completion, tokenizer)]
 
     rng = np.random.default_rng(derive_seed(job.params.seed, "proxy"))
 
@@ -126,13 +128,14 @@ def proxy(rows: Rows, before, after, tokenizer, job: Job, seed: int) -> dict:
     human_blocks = -(-PROXY_TOKENS // train.context_tokens)
     human = train.blocks(rng.permutation(len(train))[:human_blocks]).tolist()
     sides = {
-        "text": shuffled([ids[first:] for ids, first, _ in rows]),
-        "human": human,
+        "text": shuffled([special.text(ids[first:]) for ids, first, _ in rows]),
+        "human": [special.text(ids) for ids in human],
         "before": written(before),
         "after": written(after),
     }
     tokens = min(PROXY_TOKENS, *(sum(map(len, side)) for side in sides.values()))
-    reference = bigrams(TokenBlocks(job.file("reference")).tokens_NT, None)
+    held_out = map(special.text, TokenBlocks(job.file("reference")).tokens_NT.tolist())
+    reference = bigrams(held_out, None)
     tv = {name: total_variation(bigrams(side, tokens), reference) for name, side in sides.items()}
     distance = _distance(tv["text"], (tv["human"], 0.0), tv["before"], tv["after"])
     return {"distances": {"bigrams": distance}, "tokens": tokens}

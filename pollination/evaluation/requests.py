@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pollination.core import artifacts
+from pollination.data.special import special_tokens
 from pollination.evaluation.harness import Encoded, encode_pairs
 from pollination.evaluation.tasks import load_tasks
 from pollination.evaluation.templates import quiet
@@ -43,7 +44,7 @@ def write_requests(folder: Path, tokenizer, evaluation_seed: int, path: Path) ->
                 continue
             task.build_all_requests(rank=0, world_size=1)
             pairs = [instance.args for instance in task.instances]
-            encoded = encode_pairs(pairs, tokenizer, tokenizer.eos_token_id)
+            encoded = encode_pairs(pairs, tokenizer, special_tokens(tokenizer).first_id)
             last = None
             for instance, (context_ids, ids) in zip(task.instances, encoded, strict=True):
                 context, continuation = instance.args

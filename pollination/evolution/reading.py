@@ -13,6 +13,7 @@ from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.encoding import encode
 from pollination.data.mixture import Blocks, Subset, join, mix, replacements, sample
+from pollination.data.special import SpecialTokens, special_tokens
 from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
 from pollination.plan.operators import TEXTS
 
@@ -102,12 +103,20 @@ def training_blocks(
     if TEXTS[training.text].is_human:
         return training.own_segment()
     packed: list[Blocks] = []
+    special = special_tokens(tokenizer)
     for number, shards in enumerate(training.rounds):
         path = work / f"text{number}.bin"
         rows = training.synthetic_rows(shards, tokenizer)
         ids = (ids[first:] for ids, first in rows)
-        eos_id = tokenizer.eos_token_id
-        pack_ids(ids, vocab_size, context_tokens, eos_id, path, training.separator)
+        pack_ids(
+            ids,
+            vocab_size,
+            context_tokens,
+            special.eos_id,
+            path,
+            training.separator,
+            special.bos_id,
+        )
         packed.append(TokenBlocks(path))
     if training.accumulates:
         every = join([training.own_segment(), *packed])
@@ -130,8 +139,7 @@ def training_rows(training: Training, tokenizer) -> list[tuple[list[Row], bool, 
     rows = [row for part in rounds for row in part]
 
     def blocks(part: list[Row], context_tokens: int) -> int:
-        eos_id = tokenizer.eos_token_id if training.separator == "eos" else None
-        return _tokens(part, eos_id) // context_tokens
+        return _tokens(part, special_tokens(tokenizer), training.separator) // context_tokens
 
     if training.accumulates:
         own = training.own_segment()
@@ -152,10 +160,14 @@ def _as_rows(blocks: Blocks) -> list[Row]:
     return [(row, 0) for row in blocks.blocks(np.arange(len(blocks))).tolist()]
 
 
-def _tokens(rows: list[Row], eos_id: int | None) -> int:
-    """Count the tokens of packed rows. Packing (data/tokens.py) adds an eos to rows without one."""
-    separators = sum(eos_id is not None and ids[first:][-1:] != [eos_id] for ids, first in rows)
-    return sum(len(ids) - first for ids, first in rows) + separators
+def _tokens(rows: list[Row], special: SpecialTokens, separator: str) -> int:
+    """Count the tokens of packed rows, with the bos and eos that `pack_ids` adds."""
+    texts = [special.begun(ids[first:]) for ids, first in rows]
+    begins = special.bos_id is not None  # an eos that is also bos may begin a text, but not end it
+    separators = sum(
+        separator == "eos" and text[begins:][-1:] != [special.eos_id] for text in texts
+    )
+    return sum(map(len, texts)) + separators
 
 
 def synthetic_rows(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pollination.core import artifacts
 from pollination.core.job import Stopped
 from pollination.core.seeds import derive_seed
+from pollination.data.special import SpecialTokens, special_tokens
 from pollination.data.tokens import vocabulary_id
 from pollination.models.completion import _decode, _encode, complete, prompt_limit
 from pollination.models.limits import ids_without_token
@@ -77,17 +78,17 @@ class Rows:
 
 
 def _texts(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int], eos_id: int
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int], special: SpecialTokens
 ) -> dict[str, str]:
     """Return prompt and completion as text. If possible, together they are the text of all ids.
 
     A reader with another tokenizer uses the text instead of the ids.
     """
-    opening = tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
-    whole = _decode(tokenizer, prompt + new, eos_id)
+    opening = tokenizer.decode(special.text(prompt), clean_up_tokenization_spaces=False)
+    whole = _decode(tokenizer, prompt + new, special)
     if whole.startswith(opening):
         return {"prompt": opening, "completion": whole[len(opening) :]}
-    return {"prompt": opening, "completion": _decode(tokenizer, new, eos_id)}
+    return {"prompt": opening, "completion": _decode(tokenizer, new, special)}
 
 
 def window(settings: dict, budget: int | None, count: int | None, counts: dict) -> int:
@@ -221,7 +222,7 @@ def write_shard(
     lengths do not fit the context.
     """
     rows = Rows(len(prompts), settings, seed, shard)
-    least, eos_id = settings["min_completion_tokens"], tokenizer.eos_token_id
+    least, special = settings["min_completion_tokens"], special_tokens(tokenizer)
     limit, budget = prompt_limit(model, settings), None
     if settings["tokens"] is not None:
         budget = shard_budget(settings["tokens"], settings["shards"], shard)
@@ -261,13 +262,13 @@ def write_shard(
         seeds = [rows.row_seed(n) for n in numbers]
         accepted, counts = [], dict(counts)
         try:
-            completions = complete(model, prompts_ids, seeds, settings, eos_id, stop, never)
+            completions = complete(model, prompts_ids, seeds, settings, special.eos_id, stop, never)
             for (prompt_id, _), ids, row_seed, new in zip(
                 chosen, prompts_ids, seeds, completions, strict=True
             ):
                 if budget is not None and counts["tokens"] >= budget:
                     break
-                ended = new[-1] == eos_id
+                ended = new[-1] == special.eos_id
                 counts["rows_drawn"] += 1
                 if len(new) - ended >= least:
                     counts["rows_kept"] += 1
@@ -280,7 +281,7 @@ def write_shard(
                     accepted.append(
                         {
                             "prompt_id": prompt_id,
-                            **_texts(tokenizer, ids, new, eos_id),
+                            **_texts(tokenizer, ids, new, special),
                             "token_ids": ids + new,
                             "prompt_tokens": len(ids),
                             "seed": row_seed,

@@ -4,7 +4,8 @@ If the model's contract allows it, all beams of a prompt share its keys and valu
 (`shared_prompt`). Transformers reads every prompt once per beam. Prompts whose search has ended
 leave the batch.
 
-Shapes: P prompts, N beams, C = 2 N candidates, V vocabulary, T new tokens so far.
+Shapes: P prompts, N beams, C candidates (2 N if a text has one end), V vocabulary, T new tokens so
+far.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pollination.core.job import Stopped
+from pollination.data.special import end_ids
 from pollination.models.paths import decoder_of
 from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, forbid, penalise, sample
 
@@ -33,8 +35,9 @@ def beam_search(
     stop=None,
     never: torch.Tensor | None = None,
 ) -> list[list[int]]:
-    """Return the best completion of each prompt (token ids, with `eos_id` at the end if chosen).
+    """Return the best completion of each prompt (token ids, with its end of text if chosen).
 
+    A text ends at `eos_id`, or at another id of the model's list (data/special.py's `end_ids`).
     The score is the sum of the new tokens' log-probabilities, divided by their number to the power
     `length_penalty`. `early_stopping` is True, False or "never", as in transformers. If `stop` is
     truthy, Stopped is raised between tokens. No id of `never` is chosen
@@ -45,7 +48,9 @@ def beam_search(
         greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
         seeds, size = [0] * len(prompts), len(prompts)
         return list(sample(model, prompts, seeds, greedy, eos_id, size, stop, never=never))
-    device = model.device
+    device, end_list = model.device, end_ids(model, eos_id)
+    ends = torch.tensor(end_list, device=device)
+    candidates = max(2, 1 + len(end_list)) * beams  # at least `beams` of them do not end
     decoder = decoder_of(model, prompts, max_new_tokens, beams=True)
     prompt_tokens = decoder.longest
     results: list[list[int]] = [[] for _ in prompts]
@@ -55,7 +60,7 @@ def beam_search(
     ended_PN = torch.zeros_like(scores_PN, dtype=torch.bool)
     ended_ids_PNT = torch.full((len(prompts), beams, max_new_tokens), eos_id, device=device)
     improvable_P = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    ranked_C = torch.arange(2 * beams, device=device) < beams  # only the N best candidates may end
+    ranked_C = torch.arange(candidates, device=device) < beams  # only the N best candidates may end
 
     logits = decoder.read()
     for length in range(1, max_new_tokens + 1):
@@ -63,13 +68,13 @@ def beam_search(
         logits = forbid(logits, never)
         scores_BV = penalise(logits.log_softmax(-1), decoder.tokens_BT, repetition_penalty)
         if length <= min_new_tokens:
-            scores_BV[:, eos_id] = -torch.inf
+            scores_BV[:, ends] = -torch.inf
         if length == 1:  # the beams share the prompt and separate here
             decoder.spread(beams)
             scores_BV = scores_BV.repeat_interleave(beams, 0)
         searched, vocabulary = len(index_P), scores_BV.shape[1]
         totals_PV = scores_BV.view(searched, beams, vocabulary) + scores_PN[:, :, None]
-        scores_PC, flat_PC = totals_PV.flatten(1).topk(2 * beams)
+        scores_PC, flat_PC = totals_PV.flatten(1).topk(candidates)
         if (scores_PC.isnan() | scores_PC.isposinf()).any():
             raise ValueError(
                 f"the model produced non-finite logits (NaN or infinity) at new token {length}. "
@@ -78,7 +83,7 @@ def beam_search(
         if stop:
             raise Stopped("stopped while searching beams")
         beam_PC, token_PC = flat_PC // vocabulary, flat_PC % vocabulary
-        ends_PC = (token_PC == eos_id) | (length == max_new_tokens)
+        ends_PC = torch.isin(token_PC, ends) | (length == max_new_tokens)
 
         # the beams that continue: the best candidates that did not end
         scores_PN, place_PN = (scores_PC + ends_PC * NEVER).topk(beams)
@@ -92,7 +97,7 @@ def beam_search(
         ended_scores_PN, place_PN = merged_PM.topk(beams)
         ended_PN = torch.cat([ended_PN, ends_PC & ranked_C], 1).gather(1, place_PN)
         written_PNT = decoder.tokens_BT[:, prompt_tokens:].view(searched, beams, length - 1)
-        candidates_PCT = ended_ids_PNT.new_full((searched, 2 * beams, max_new_tokens), eos_id)
+        candidates_PCT = ended_ids_PNT.new_full((searched, candidates, max_new_tokens), eos_id)
         candidates_PCT[:, :, : length - 1] = written_PNT.gather(
             1, beam_PC[:, :, None].expand(-1, -1, length - 1)
         )

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils.logging import disable_progress_bar
 
 from pollination.core.artifacts import DamagedArtifact, atomic
+from pollination.data.special import listed_ids, special_tokens
 from pollination.data.tokens import largest_id
 from pollination.models.contract import settle
 from pollination.models.limits import POSITIONS, context_limit, embedding_rows, fits
@@ -137,7 +138,7 @@ def make_config(spec: dict, tokenizer, key: str = "models") -> AutoConfig:
     ours = {
         "vocab_size": largest_id(tokenizer) + 1,
         _positions(default): spec["context_tokens"],
-        "bos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": special_tokens(tokenizer).first_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": None,
         "tie_word_embeddings": True,
@@ -171,6 +172,12 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
     key = f"models.{Path(folder).name}"
     if not spec["pretrained"]:
         config = make_config(spec, tokenizer, key)
+        config.eos_token_id = _ends(
+            listed_ids(config.eos_token_id),
+            tokenizer,
+            f"{key}.settings.eos_token_id",
+            "Correct it, or leave it out",
+        )
         config.architectures = [type(outline(config, f"{key}.settings")).__name__]
         settle(config, key)
         config.save_pretrained(folder)
@@ -191,7 +198,31 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
         )
     model = load_pretrained(spec["pretrained"], config, f"{key}.pretrained")
     settle(model.config, name)
+    ends = listed_ids(model.config.eos_token_id)
+    if model.generation_config is not None:
+        ends += listed_ids(model.generation_config.eos_token_id)
+    model.config.eos_token_id = _ends(
+        ends or [tokenizer.eos_token_id],
+        tokenizer,
+        name,
+        "Correct eos_token in its tokenizer_config.json or eos_token_id in its config.json",
+    )
     save_model(model, folder)
+
+
+def _ends(ids: list[int], tokenizer, name: str, fix: str) -> int | list[int]:
+    """Return a model's ids that end a text, for its config.
+
+    The tokenizer's eos decides what packing and scoring put after a text, so it must be among them.
+    """
+    eos_id, distinct = tokenizer.eos_token_id, list(dict.fromkeys(ids))
+    if eos_id not in distinct:
+        raise ValueError(
+            f"{name}: its tokenizer ends a text with {tokenizer.eos_token!r} (id {eos_id}), its "
+            f"model with {' or '.join(f'id {end}' for end in distinct) or 'no token'}; allowed: "
+            f"{eos_id}, alone or in a list. {fix}"
+        )
+    return distinct if len(distinct) > 1 else eos_id
 
 
 def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") -> PreTrainedModel:

@@ -1,6 +1,6 @@
 """Continue prompts: encode them, run a decoding method and decode the completions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from inspect import signature
 
@@ -8,6 +8,8 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pollination.core.seeds import derive_seed
+from pollination.data.encoding import encode
+from pollination.data.special import SpecialTokens, end_ids, special_tokens
 from pollination.models.limits import context_limit, ids_without_token
 from pollination.models.sampling import Decoding
 from pollination.plan.decoding import DECODINGS
@@ -51,36 +53,50 @@ def complete(
 ) -> Iterator[list[int]]:
     """Yield one completion (token ids) per prompt, in order.
 
-    An empty prompt is continued from the end-of-text token. No completion holds an id of `never`,
-    the model's ids without a token (`limits.ids_without_token`).
+    An empty prompt is continued from the end-of-text token. A completion ends at the first token
+    that ends a text of the model (`end_ids`), but not before `min_new_tokens`. If this is another
+    token than `eos_id`, `eos_id` replaces it, because a text of a training ends with `eos_id`. No
+    completion holds an id of `never`, the model's ids without a token (`limits.ids_without_token`).
     """
     method = DECODINGS[Decoding.from_settings(settings).decoding]
     module, function = method.function.split(".")
     decode = getattr(import_module(f"pollination.models.{module}"), function)
     prompts_ids = [ids or [eos_id] for ids in prompts_ids]
+    arguments = model, prompts_ids, seeds, settings, eos_id, stop
     if never is None:
-        return decode(model, prompts_ids, seeds, settings, eos_id, stop)
-    if "never" not in signature(decode).parameters:
+        completions = decode(*arguments)
+    elif "never" in signature(decode).parameters:
+        completions = decode(*arguments, never=never)
+    else:
         raise ValueError(
             f"generate.decoding: {method.function} has no parameter `never`, but the model has "
             f"{len(never)} ids without a token, which it must not write. Add the parameter and "
             "hand it on to `sample`, or use another decoding"
         )
-    return decode(model, prompts_ids, seeds, settings, eos_id, stop, never=never)
+    others, least = set(end_ids(model, eos_id)[1:]), settings.get("min_new_tokens", 0)
+
+    def ended(ids: list[int]) -> list[int]:
+        end = next((n for n in range(least, len(ids)) if ids[n] in others), None)
+        return ids if end is None else [*ids[:end], eos_id]
+
+    return map(ended, completions) if others else completions
 
 
 def _encode(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | list[int]], limit: int | None
 ) -> list[list[int]]:
-    ids_of_each: Sequence = prompts
-    if prompts and isinstance(prompts[0], str):
-        ids_of_each = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [list(ids[:limit]) for ids in ids_of_each]
+    """Return the token ids of prompts (text or token ids), with bos in front, cut to `limit`."""
+    special = special_tokens(tokenizer)
+    ids_of_each: Iterable = prompts
+    if texts := [prompt for prompt in prompts if isinstance(prompt, str)]:
+        ids_of_each = (ids.tolist() for ids in encode(texts, tokenizer))
+    return [special.begun(ids[:limit])[:limit] for ids in ids_of_each]
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], eos_id: int) -> str:
-    """Return the text of token ids, without a final end-of-text token."""
-    ids = ids[:-1] if ids and ids[-1] == eos_id else ids
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], special: SpecialTokens) -> str:
+    """Return the text of token ids, without bos and without a final end-of-text token."""
+    ids = special.text(ids)
+    ids = ids[:-1] if ids and ids[-1] == special.eos_id else ids
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
@@ -99,18 +115,18 @@ def continue_prompts(
     ValueError: logits are not finite, or lengths do not fit the context.
     """
     settings = {"batch_size": 128} | settings
-    eos_id = tokenizer.eos_token_id
+    special = special_tokens(tokenizer)
     ids = _encode(tokenizer, [text for _, text in prompts], prompt_limit(model, settings))
     seeds = [
         derive_seed(seed, "sample", name if by_name else n) for n, (name, _) in enumerate(prompts)
     ]
     never = ids_without_token(model, tokenizer)
-    texts = complete(model, ids, seeds, settings, eos_id, never=never)
+    texts = complete(model, ids, seeds, settings, special.eos_id, never=never)
     return pd.DataFrame(
         {
             "prompt_id": [name for name, _ in prompts],
-            "prompt": [_decode(tokenizer, row, eos_id) for row in ids],
-            "completion": [_decode(tokenizer, row, eos_id) for row in texts],
+            "prompt": [_decode(tokenizer, row, special) for row in ids],
+            "completion": [_decode(tokenizer, row, special) for row in texts],
             "seed": seeds,
         }
     )

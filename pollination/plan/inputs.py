@@ -117,6 +117,25 @@ def tokenizer_corpus(plan: Plan, model: str) -> list[str]:
     )
 
 
+def model_settings(plan: Plan, model: str) -> dict:
+    """Return an entry of `models`, with `bos` resolved as far as the config determines it."""
+    return lean(plan.config["models"][model] | {"bos": bos_of(plan, model)}, definition("model"))
+
+
+def bos_of(plan: Plan, model: str) -> str:
+    """Return a model's `bos`: auto only where the tokenizer comes from outside the run.
+
+    Tokenizers that the run trains add no token. A model that starts from a founder takes its bos.
+    """
+    spec = plan.config["models"][model]
+    source = spec["pretrained"]
+    if spec["bos"] != "auto":
+        return spec["bos"]
+    if isinstance(source, dict):
+        return bos_of(plan, by_member(plan.config["founders"][source["founders"]]["model"], 0))
+    return "auto" if source or spec["tokenizer"]["kind"] == "pretrained" else "none"
+
+
 def checked_tasks(plan: Plan) -> list[str]:
     """Return the questions to search a corpus for: all benchmarks except microworlds."""
     tasks = sorted(plan.config["tasks"].items())

@@ -295,7 +295,6 @@ def test_pairs_are_split_as_hflm_splits_them():
         ("Answer:\n\n", " B"),
         ("be", "cause"),
         ("é  ", "à la"),
-        ("<s> a", " b"),
         ("1", "2"),
     ]
     assert encode_pairs(pairs, tokenizer, tokenizer.eos_token_id) == [

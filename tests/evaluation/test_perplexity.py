@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -11,6 +12,7 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from pollination.evaluation import perplexity as module
@@ -127,9 +129,9 @@ def test_logprobs_of_each_token_sum_to_the_loss(family):
 
 
 def test_documents_are_cut_at_what_can_be_predicted():
-    def tokenizer(text, add_special_tokens):
-        return {"input_ids": [ord(letter) - 97 for letter in text]}
-
+    letters = Tokenizer(models.WordLevel({chr(97 + n): n for n in range(26)}, unk_token="z"))
+    letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="h")
     cut = document_sequences(["abc", "a" * 40], tokenizer, CONTEXT)
     assert [len(ids) for ids in cut] == [3, CONTEXT - 1] and cut[0].tolist() == [0, 1, 2]
     model = make("llama")

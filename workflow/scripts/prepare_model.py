@@ -15,5 +15,6 @@ with Job(snakemake, online=True) as job:
         spec = spec | {"pretrained": str(input_folder or spec["pretrained"])}
     pretrained = {"kind": "pretrained", "source": spec["pretrained"]}
     source = pretrained if spec["pretrained"] else spec["tokenizer"]
-    make_tokenizer(source, None if spec["pretrained"] else input_folder, folder, job.params.seed)
+    corpus = None if spec["pretrained"] else input_folder
+    make_tokenizer(source, corpus, folder, job.params.seed, spec["bos"])
     write_blueprint(spec, load_tokenizer(folder), folder)
