@@ -17,6 +17,7 @@ import sys
 
 from pollination.cli.common import add_configfile, few, read_plan
 from pollination.plan import outputs
+from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, check_files
 
 EXAMPLE = "pollination check --configfile config/real/openstax.yaml"
@@ -25,9 +26,10 @@ add_arguments = add_configfile
 
 def run(arguments) -> int:
     try:
-        plan = read_plan(arguments.configfile)
-        check_files(plan.config, arguments.configfile)
-        said = few(plan, arguments.configfile)
+        places = Places([arguments.configfile])
+        plan = read_plan(arguments.configfile, places)
+        check_files(plan.config, places)
+        said = few(plan, places)
     except ConfigError as mistakes:
         print(
             *(f"error: {mistake}" for mistake in str(mistakes).split("\n")),

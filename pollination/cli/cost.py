@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from pollination.cli.common import add_configfile, bytes_, few, read_plan, table
 from pollination.core import artifacts
+from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, check_files
 from pollination.plan.plan import Plan
 
@@ -111,8 +112,9 @@ def _assumed_hardware(preview: "Estimate", hardware: str | None) -> list[str]:
 def _small(plan: Plan, arguments) -> list[str]:
     """Return the warnings of `pollination check`; none while local text is absent or unreadable."""
     try:
-        check_files(plan.config, arguments.configfile)
-        return few(plan, arguments.configfile)
+        places = Places([arguments.configfile])
+        check_files(plan.config, places)
+        return few(plan, places)
     except ConfigError:
         return []
 

@@ -38,8 +38,10 @@ def read_yaml(path: str | Path) -> dict:
         ) from None
     # ValueError: an impossible number or date. RecursionError: nesting too deep for LibYAML.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
         raise ValueError(
-            line(f"{path}: not readable as YAML: {' '.join(str(error).split())}")
+            line(f"{place}: not readable as YAML: {' '.join(str(error).split())}")
         ) from None
     if not isinstance(content, dict):
         raise ValueError(
@@ -50,7 +52,7 @@ def read_yaml(path: str | Path) -> dict:
 
 
 def _check_keys(root: yaml.Node | None) -> None:
-    """Raise ValueError if a key appears twice, where YAML would silently keep the last."""
+    """Raise YAMLError if a key appears twice, where YAML would silently keep the last."""
     waiting, known = [root], set()
     while waiting:
         node = waiting.pop()
@@ -62,10 +64,13 @@ def _check_keys(root: yaml.Node | None) -> None:
             for key, value in node.value:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
                 if name in names:
-                    raise ValueError(
-                        f"line {key.start_mark.line + 1}: the key {key.value!r} appears twice in "
-                        "one mapping; delete one"
+                    number = key.start_mark.line + 1
+                    twice = yaml.YAMLError(
+                        f"line {number}: the key {key.value!r} appears twice in one mapping; "
+                        "delete one"
                     )
+                    twice.problem_mark = key.start_mark  # as the parser's own errors have
+                    raise twice
                 names.add(name)
                 waiting.append(value)
         elif isinstance(node, yaml.SequenceNode):

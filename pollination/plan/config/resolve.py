@@ -28,6 +28,7 @@ from pollination.plan.config.experiment_checks import check_experiment, check_si
 from pollination.plan.config.loading import is_absent_folder, is_file, unusable
 from pollination.plan.config.overlay import expand
 from pollination.plan.config.paths import TEXT_ENDINGS, data_files
+from pollination.plan.config.places import Places
 from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.userfiles import check_braces, check_file
@@ -40,10 +41,13 @@ SIDE = ("theory", "fingerprint")  # sections that run alone, and only if they ar
 
 
 class ConfigError(ValueError):
-    """The mistakes of a config, one line each: file, key, value, what is allowed, the fix."""
+    """The mistakes of a config, one line each: place, key, value, what is allowed, the fix."""
 
-    def __init__(self, mistakes: list[str], source: str) -> None:
-        super().__init__("\n".join(line(f"{source}: {mistake}") for mistake in mistakes))
+    def __init__(self, mistakes: list[str], source: str | Places) -> None:
+        def place(mistake: str) -> str:
+            return source.of(mistake) if isinstance(source, Places) else source
+
+        super().__init__("\n".join(line(f"{place(one)}: {one}") for one in mistakes))
 
 
 def _placed(value: Any, data: str) -> Any:
@@ -80,7 +84,7 @@ def _own_pools(config: dict) -> None:
             ]
 
 
-def check_files(config: dict, source: str = "config") -> None:
+def check_files(config: dict, source: str | Places = "config") -> None:
     """Raise ConfigError if local data, benchmarks or functions that a config names are missing."""
     mistakes: list[str] = []
     for name, corpus in config["corpora"].items():
@@ -165,17 +169,17 @@ def check_data(
         mistakes.append(f"{key}: {error}")
 
 
-def resolve(raw: dict, source: str = "config") -> dict:
+def resolve(raw: dict, source: str | Places = "config") -> dict:
     """Return the resolved config: defaults filled in, experiments merged and replicated.
 
-    `defaults` is removed. Raises ConfigError with one line per mistake. Each line begins with
-    `source`, the config files.
+    `defaults` is removed. Raises ConfigError with one line per mistake. Each line begins with the
+    place in `source`, or with `source` itself if that is text.
     """
     mistakes = unusable(raw)
     if mistakes:
         raise ConfigError(mistakes, source)
     try:
-        raw = expand(raw)
+        raw = expand(raw, source if isinstance(source, Places) else None)
     except ValueError as error:
         raise ConfigError(str(error).split("\n"), source) from None
     raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
