@@ -1,6 +1,7 @@
 """The installed package: the command from any folder, shell completion, and what it loads."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
