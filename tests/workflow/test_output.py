@@ -214,7 +214,7 @@ def test_a_config_file_that_is_absent_or_no_yaml_is_one_line(folder):
     (folder / "tab.yaml").write_text("run: x\n\tdevice: cpu\n")
     for name, said in (
         ("absent.yaml", "error: absent.yaml: no such file or directory; name a config file"),
-        ("tab.yaml", "error: tab.yaml:2: not readable as YAML: "),
+        (str(folder / "tab.yaml"), f"error: {folder}/tab.yaml:2: not readable as YAML: "),
     ):
         lines = run(folder, "--configfile", name, status=1)
         told = [line for line in lines if not line.startswith("Using profile")]
