@@ -63,15 +63,21 @@ def read_plan(configfile: str, places: Places | None = None) -> Plan:
 def few(plan: Plan, places: Places) -> list[str]:
     """Return a line for each split of a corpus and benchmark that will be small (plan/sizes.py).
 
-    ConfigError: local text is unreadable, or too little.
+    Also for each pool whose text seems too short. ConfigError: local text is unreadable, or too
+    little.
     """
+    from pollination.analysis.cost.needs import shortages
     from pollination.data.forecast import expected  # loads pyarrow, so not for `--help`
     from pollination.plan.sizes import warnings
 
     try:
-        return list(warnings(plan, expected(plan)))
+        said = list(warnings(plan, expected(plan)))
+        short, maybe_short = shortages(plan)
     except ValueError as mistake:
         raise ConfigError([str(mistake)], places) from None
+    if short:
+        raise ConfigError(short, places)
+    return said + maybe_short
 
 
 def read_run(folder: str) -> Plan:

@@ -14,6 +14,7 @@ from pollination.core.sanitize import line, reason
 LARGEST = 2**63 - 1  # the libraries use 64-bit integers
 MAX_VALUES = 1_000_000  # values behind an anchor count at each use
 DEEPEST = 100
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 UNUSABLE = re.compile("[\0\ud800-\udfff]")  # not possible in a file name or a UTF-8 file
 
 
@@ -87,7 +88,7 @@ def is_file(path: str) -> bool:
 
 def is_absent_folder(source: str) -> bool:
     """Return whether `source` can only be a folder, not a name on the hub, and does not exist."""
-    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+    is_path = source.startswith((".", "-")) or not HUB_NAME.fullmatch(source)
     return is_path and not os.path.isdir(os.path.expanduser(source))
 
 

@@ -6,6 +6,7 @@ meaning.
 
 import csv
 import os
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -14,7 +15,8 @@ from jsonschema.validators import extend
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
 from pollination.core.userfile import is_own
-from pollination.plan.benchmark_folder import read_benchmark
+from pollination.plan.benchmark_folder import built_in_template, read_benchmark
+from pollination.plan.config import libraries
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
     check_kinds,
@@ -25,6 +27,7 @@ from pollination.plan.config.checks import (
     check_theory,
 )
 from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
+from pollination.plan.config.libraries import check_architecture
 from pollination.plan.config.loading import is_absent_folder, is_file, unusable
 from pollination.plan.config.overlay import expand
 from pollination.plan.config.paths import TEXT_ENDINGS, data_files
@@ -33,6 +36,7 @@ from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.userfiles import check_braces, check_file
 from pollination.plan.config.values import listed
+from pollination.plan.config.weights import read_config, tensors
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
 
@@ -106,6 +110,7 @@ def check_files(config: dict, source: str | Places = "config") -> None:
                     f"models.{name}.{key}: {place!r}: there is no such folder. "
                     + remedy(place, config["data"])
                 )
+        check_model_files(name, model, mistakes)
     for name, task in config["tasks"].items():
         for split, path in (task["data"] or {}).items():
             if not is_file(path):
@@ -137,13 +142,44 @@ def check_files(config: dict, source: str | Places = "config") -> None:
             ) if "models" in survey else None
         except (ValueError, OSError, RuntimeError, csv.Error) as error:
             mistakes.append(f"fingerprint.{name}.models: {error}")
-    for text, key in _own_functions(config).items():
+    for text, key in own_functions(config).items():
         check_file(key, text, mistakes)
     if mistakes:
         raise ConfigError(mistakes, source)
 
 
-def _own_functions(config: dict) -> dict[str, str]:
+def check_templates(config: dict, source: str | Places = "config") -> None:
+    """Raise ConfigError if lm-eval has no template of the name. This takes about a second."""
+    mistakes: list[str] = []
+    named = {
+        f"tasks.{name}.template": template
+        for name, task in config["tasks"].items()
+        if task["kind"] == "lm_eval" and (template := built_in_template(task))
+    }
+    libraries.check_templates(named, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes, source)
+
+
+def check_model_files(name: str, model: dict, mistakes: list[str]) -> None:
+    """Check a new model's architecture, and what the files of a local pretrained model say."""
+    source = model["pretrained"]
+    if source is None:
+        check_architecture(f"models.{name}.architecture", model["architecture"], mistakes)
+    elif isinstance(source, str) and (folder := Path(source).expanduser()).is_dir():
+        key = f"models.{name}.pretrained"
+        try:
+            kind = read_config(folder).get("model_type")
+            tensors(folder)
+        except ValueError as error:
+            mistakes.append(f"{key}: {source!r}: {error}")
+            return
+        said: list[str] = []
+        check_architecture(f"{source!r}: {folder / 'config.json'}: model_type", str(kind), said)
+        mistakes += [f"{key}: {mistake}" for mistake in said]
+
+
+def own_functions(config: dict) -> dict[str, str]:
     """Return {function of the user: first key that names it}."""
     keys = [(f"evaluate.measures.{n}", f) for n, f in config["evaluate"]["measures"].items()]
     keys += [
