@@ -40,6 +40,7 @@ MOST_TOKENS = 10_000_000  # of a corpus that is built and tokenised here, about 
 MOST_WEIGHTS = 500_000_000  # parameters of a pretrained model that is loaded here
 MOST_PARAMETERS = 50_000_000  # of a new model that reads one block here
 
+SAMPLE = "The film's 3 scenes (1999) — naïve Ärzte, 中文 и русский; x_y = {'a': 1}\n\n\tEnd."
 SECTIONS = ("corpora.", "models.", "founders.", "tasks.", "evaluate.", "experiments.")
 
 
@@ -225,7 +226,9 @@ class Rehearsal:
         self.outlines[name] = outline
         if outline is None or not made:
             return
-        if self._try(f"{key}.settings", checkpoint.write_blueprint, spec, tokenizer, folder):
+        if self._try(
+            f"{key}.settings", checkpoint.write_blueprint, spec, tokenizer, folder
+        ) and self._try(f"{key}.tokenizer", _check_reading, folder, f"{key}.tokenizer"):
             if sum(p.numel() for p in outline.parameters()) <= MOST_PARAMETERS:
                 self._try(f"{key}.architecture", self._reads_a_block, name)
             else:
@@ -442,6 +445,26 @@ def _is_from(error: BaseException, function: Callable) -> bool:
             return True
         trace = trace.tb_next
     return False
+
+
+def _check_reading(folder: Path, key: str) -> None:
+    """Check that the tokenizer of a model folder gives the tokens of its tokenizer.json.
+
+    transformers chooses a class of tokenizer by the architecture in config.json, and some of these
+    classes ignore parts of the file.
+    """
+    loaded = checkpoint.load_tokenizer(folder)
+    file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    known = sorted(file.get_vocab(with_added_tokens=False), key=len)
+    texts = [SAMPLE, " ".join(known[:200]), " ".join(known[-200:])]
+    for text in texts:
+        expected = file.encode(text, add_special_tokens=False).ids
+        if loaded(text, add_special_tokens=False)["input_ids"] != expected:
+            raise ValueError(
+                f"{key}: for this architecture, transformers reads it as a "
+                f"{type(loaded).__name__}, which gives other tokens than the tokenizer that was "
+                "made. Choose another architecture, or its own tokenizer (kind: pretrained)"
+            )
 
 
 def _stand_in() -> PreTrainedTokenizerFast:

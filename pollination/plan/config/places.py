@@ -112,6 +112,9 @@ class Places:
         """
         key, _, said = mistake.partition(": ")
         spot, rest = self._find(key)
+        below, beyond = spot.find(said.partition(": ")[0])  # `tasks.x: num_fewshot: 5: ...`
+        if not rest and not beyond and below is not spot:
+            return below.place
         for name, child in spot.children.items():  # a message begins with the value, if it has one
             values = [text for text in (name, child.text) if text]
             if any(said.startswith((f"'{text}'", f"{text} ")) for text in values):
