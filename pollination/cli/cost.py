@@ -181,7 +181,8 @@ def report(
         "Tokens (trained, written, scored) and time by rule:",
         *(f"  {line}" for line in table(rows)),
     ]
-    lines += ["", f"Disk: {least}{bytes_(sum(preview.disk.values()))}"]
+    rest = ", without the unknown amounts below" if least else ""
+    lines += ["", f"Disk: {least}{bytes_(sum(preview.disk.values()))}{rest}"]
     sizes = sorted(preview.disk.items(), key=lambda item: -item[1])
     lines += [f"  {line}" for line in table([(kind, bytes_(size)) for kind, size in sizes if size])]
     lines += [

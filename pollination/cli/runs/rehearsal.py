@@ -228,11 +228,19 @@ class Rehearsal:
             return
         if self._try(
             f"{key}.settings", checkpoint.write_blueprint, spec, tokenizer, folder
-        ) and self._try(f"{key}.tokenizer", _check_reading, folder, f"{key}.tokenizer"):
+        ) and self._reads_its_tokenizer(name, folder):
             if sum(p.numel() for p in outline.parameters()) <= MOST_PARAMETERS:
                 self._try(f"{key}.architecture", self._reads_a_block, name)
             else:
                 self.unchecked.append(f"{key}: too large to compute with here; it was only built")
+
+    def _reads_its_tokenizer(self, name: str, folder: Path) -> bool:
+        """Check the tokenizer that later jobs load; without it, nothing is tokenised here."""
+        key = f"models.{name}.tokenizer"
+        same = bool(self._try(key, _check_reading, folder, key))
+        if not same:
+            (folder / "tokenizer.json").unlink()
+        return same
 
     def _pretrained(self, name: str, spec: dict, folder: Path) -> None:
         key, source = f"models.{name}.pretrained", spec["pretrained"]
