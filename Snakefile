@@ -4,6 +4,7 @@ import sys
 from snakemake.utils import min_version
 
 from pollination.plan.config.loading import read_yaml
+from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import check_files, resolve
 from pollination.plan.jobs import everything
 from pollination.plan.plan import Plan
@@ -16,12 +17,13 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
-given = ", ".join(map(str, workflow.overwrite_configfiles or ["config/config.yaml"]))
+given = workflow.overwrite_configfiles or ["config/config.yaml"]
+places = Places(given, workflow.config_settings.config)
 try:
-    for path in workflow.overwrite_configfiles if workflow.is_main_process else ():
+    for path in given if workflow.is_main_process else ():
         read_yaml(path)
-    config = resolve(config, given)
-    check_files(config, given) if workflow.is_main_process else None
+    config = resolve(config, places)
+    check_files(config, places) if workflow.is_main_process else None
 except ValueError as mistakes:
     sys.exit(str(mistakes))
 plan = Plan(config, f"results/{config['run']}")

@@ -1,11 +1,19 @@
 """Check a config file for mistakes before you run it.
 
-The command prints one line per mistake: file, key, value, what is allowed. If
-it finds no mistake, it prints how many models the config trains.
+The command prints one line per mistake: file and line, key, value, what is
+allowed. If it finds no mistake, it prints how many models the config trains.
+"(default)" after the line says that the file does not set the key.
 
-Warnings name splits of a corpus with few documents, and benchmarks with few
-questions. The command reads local text to count them. It cannot count text that
-is not on this machine yet; the logs of the jobs warn of it.
+Warnings name splits of a corpus with few documents, benchmarks with few
+questions, and founders for whose training the text seems too short. The command
+reads local text to count documents. It estimates tokens. It knows nothing about
+text that is not on this machine yet; the logs of the jobs warn of it.
+
+With --deep, the command also rehearses the preparation of the run. It builds
+each model and tokenizer, stages the benchmarks, imports your own functions, and
+counts the tokens of local text. That may take a minute or more. It writes to a
+temporary folder only, and downloads nothing. At the end, it lists what it could
+not check.
 
 Exit status:
   0: the config has no mistakes; it may have warnings
@@ -13,26 +21,45 @@ Exit status:
   2: the command could not run (the file is absent, or not readable as YAML)
 """
 
+import os
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pollination.cli.common import add_configfile, few, read_plan
+from pollination.cli.common import Progress, add_configfile, few, read_plan
 from pollination.plan import outputs
 from pollination.plan.config.catalogue import read_catalogue, slug
 from pollination.plan.config.endpoints import check_key
-from pollination.plan.config.resolve import ConfigError, check_files
+from pollination.plan.config.places import Places
+from pollination.plan.config.resolve import ConfigError, check_files, check_templates
 from pollination.plan.plan import Plan
 
-EXAMPLE = "pollination check --configfile config/real/openstax.yaml"
-add_arguments = add_configfile
+EXAMPLE = "pollination check --configfile config/real/openstax.yaml --deep"
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_configfile(parser)
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="also rehearse the preparation of the run; this may take a minute or more",
+    )
 
 
 def run(arguments) -> int:
+    unchecked: list[str] = []
     try:
-        plan = read_plan(arguments.configfile)
-        check_files(plan.config, arguments.configfile)
-        check_surveys(plan, arguments.configfile)
-        said = few(plan, arguments.configfile)
+        places = Places([arguments.configfile])
+        plan = read_plan(arguments.configfile, places)
+        check_files(plan.config, places)
+        check_templates(plan.config, places)
+        check_surveys(plan, places)
+        said = few(plan, places)
+        if arguments.deep:
+            more, unchecked = _rehearse(plan, places)
+            said += [line for line in more if line not in said]
     except ConfigError as mistakes:
         print(
             *(f"error: {mistake}" for mistake in str(mistakes).split("\n")),
@@ -47,10 +74,12 @@ def run(arguments) -> int:
         f"{arguments.configfile}: no mistakes. Experiments: {len(plan.config['experiments'])}; "
         f"models to train: {models}, including {founders} founder{'s' * (founders != 1)}."
     )
+    if unchecked:
+        print("Not checked:", *(f"  {line}" for line in unchecked), sep="\n")
     return 0
 
 
-def check_surveys(plan: Plan, configfile: str) -> None:
+def check_surveys(plan: Plan, places: Places) -> None:
     """Raise ConfigError if a key may not be sent, or a finished collection has empty outputs."""
     mistakes = []
     for name, survey in plan.config["fingerprint"].items():
@@ -68,8 +97,24 @@ def check_surveys(plan: Plan, configfile: str) -> None:
             except ValueError as error:
                 mistakes.append(f"fingerprint.{name}.models: {survey['models']}: {error}")
     if mistakes:
-        raise ConfigError(mistakes, configfile)
+        raise ConfigError(mistakes, places)
 
 
 def _collects(survey: dict) -> bool:
     return survey["kind"] == "collect"
+
+
+def _rehearse(plan: Plan, places: Places) -> tuple[list[str], list[str]]:
+    """Return (warnings, what could not be checked). ConfigError: the rehearsal found mistakes."""
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))  # before the libraries are imported
+    progress = Progress("check --deep")
+    progress.show("loading the libraries")
+    from pollination.cli.runs.rehearsal import Rehearsal
+
+    with TemporaryDirectory(prefix="pollination-check-") as folder:
+        rehearsal = Rehearsal(plan, Path(folder), progress.show)
+        rehearsal.run()
+    progress.show("done", last=True)
+    if rehearsal.mistakes:
+        raise ConfigError(rehearsal.mistakes, places)
+    return rehearsal.warnings, rehearsal.unchecked

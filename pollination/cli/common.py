@@ -14,6 +14,7 @@ from pollination.cli.completion import completed_by, config_files, experiments
 from pollination.core.sanitize import line
 from pollination.core.settings import schema, whole
 from pollination.plan.config.loading import preset, read_yaml
+from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.plan import Plan
 
@@ -50,27 +51,33 @@ def add_generation(parser: ArgumentParser) -> None:
     )
 
 
-def read_plan(configfile: str) -> Plan:
-    """Return the plan of a config file.
+def read_plan(configfile: str, places: Places | None = None) -> Plan:
+    """Return the plan of a config file. `places` learns what an overlay changes.
 
     ConfigError: the config has mistakes. ValueError: the file cannot be read.
     """
-    config = resolve(read_yaml(configfile), configfile)
+    config = resolve(read_yaml(configfile), places or Places([configfile]))
     return Plan(config, f"results/{config['run']}")
 
 
-def few(plan: Plan, configfile: str) -> list[str]:
+def few(plan: Plan, places: Places) -> list[str]:
     """Return a line for each split of a corpus and benchmark that will be small (plan/sizes.py).
 
-    ConfigError: local text is unreadable, or too little.
+    Also for each pool whose text seems too short. ConfigError: local text is unreadable, or too
+    little.
     """
+    from pollination.analysis.cost.needs import shortages
     from pollination.data.forecast import expected  # loads pyarrow, so not for `--help`
     from pollination.plan.sizes import warnings
 
     try:
-        return list(warnings(plan, expected(plan)))
+        said = list(warnings(plan, expected(plan)))
+        short, maybe_short = shortages(plan)
     except ValueError as mistake:
-        raise ConfigError([str(mistake)], configfile) from None
+        raise ConfigError([str(mistake)], places) from None
+    if short:
+        raise ConfigError(short, places)
+    return said + maybe_short
 
 
 def read_run(folder: str) -> Plan:

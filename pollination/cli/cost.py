@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from pollination.cli.common import add_configfile, bytes_, few, read_plan, table
 from pollination.core import artifacts
+from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, check_files
 from pollination.plan.plan import Plan
 
@@ -111,8 +112,9 @@ def _assumed_hardware(preview: "Estimate", hardware: str | None) -> list[str]:
 def _small(plan: Plan, arguments) -> list[str]:
     """Return the warnings of `pollination check`; none while local text is absent or unreadable."""
     try:
-        check_files(plan.config, arguments.configfile)
-        return few(plan, arguments.configfile)
+        places = Places([arguments.configfile])
+        check_files(plan.config, places)
+        return few(plan, places)
     except ConfigError:
         return []
 
@@ -135,6 +137,8 @@ def report(
         "Rates:",
         *(f"  {source}" for source in preview.rates.sources),
     ]
+    # The sums leave out unknown amounts.
+    least = "at least " if preview.unknown else ""
     members = sum(count for _, count in preview.models.values())
     lines += ["", f"{members:,} models to train:"]
     lines += [
@@ -164,7 +168,7 @@ def report(
     jobs = sum(rule.jobs for rule in preview.rules.values())
     rows.append(
         (
-            "all",
+            "all (at least)" if least else "all",
             f"{jobs:,}",
             *totals,
             f"{preview.flops:.2e}",
@@ -177,14 +181,15 @@ def report(
         "Tokens (trained, written, scored) and time by rule:",
         *(f"  {line}" for line in table(rows)),
     ]
-    lines += ["", f"Disk: {bytes_(sum(preview.disk.values()))}"]
+    rest = ", without the unknown amounts below" if least else ""
+    lines += ["", f"Disk: {least}{bytes_(sum(preview.disk.values()))}{rest}"]
     sizes = sorted(preview.disk.items(), key=lambda item: -item[1])
     lines += [f"  {line}" for line in table([(kind, bytes_(size)) for kind, size in sizes if size])]
     lines += [
         "",
         (
-            f"Time with J = {preview.gpus} GPUs (--gpus): {duration(preview.seconds)}; with one "
-            f"GPU for every job: {duration(preview.critical_s)}"
+            f"Time with J = {preview.gpus} GPUs (--gpus): {least}{duration(preview.seconds)}; with "
+            f"one GPU for every job: {least}{duration(preview.critical_s)}"
         ),
         "  Each job starts as soon as its inputs exist and a GPU is free.",
         "  Queue times and failures are not counted.",
@@ -193,9 +198,8 @@ def report(
         stages = ", ".join(
             f"{stage} {duration(3600 * value)}" for stage, value in hours.items() if stage != "all"
         )
-        lines.append(
-            f"  one generation of {name} alone: {duration(3600 * hours['all'])} ({stages})"
-        )
+        whole = duration(3600 * hours["all"])
+        lines.append(f"  one generation of {name} alone: {least}{whole} ({stages})")
     if len(preview.waves) > SHOWN:
         lines.append(
             f"  ... and {len(preview.waves) - SHOWN} more experiments (--json FILE lists all)"

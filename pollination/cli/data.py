@@ -21,6 +21,7 @@ from typing import Any
 from pollination.cli.common import table
 from pollination.cli.completion import completed_by, config_files
 from pollination.plan.config.loading import preset, read_yaml
+from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import resolve
 from pollination.plan.datasets import dataset_of, datasets
 
@@ -44,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     names, place = list(arguments.names), FOLDER
     if arguments.configfile:
-        config = resolve(read_yaml(arguments.configfile), arguments.configfile)
+        config = resolve(read_yaml(arguments.configfile), Places([arguments.configfile]))
         place = config["data"]
         names += _needed(config)
         if not names:

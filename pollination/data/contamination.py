@@ -141,3 +141,15 @@ def overlap(folder: Path, questions: Iterable[str]) -> dict:
         "overlapping": sum(len(asked.texts[words]) for words in matches),
         "examples": list(matches.values())[:EXAMPLES],
     }
+
+
+def refuse(corpus: str, overlaps: dict, allowed: int) -> None:
+    """Raise ValueError if more than `allowed` questions (`max_overlap`) occur in a corpus."""
+    if overlaps["overlapping"] > allowed:
+        where, example = f"corpora.{corpus}", overlaps["examples"][0]
+        raise ValueError(
+            f"{where}: text that models read contains {overlaps['overlapping']} benchmark "
+            f"questions, e.g. {example!r}; allowed: max_overlap = {allowed}. Set "
+            f"{where}.on_overlap to remove, which drops these documents, or raise "
+            f"{where}.max_overlap"
+        )

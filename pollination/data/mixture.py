@@ -112,30 +112,39 @@ def segment(blocks: Blocks, context_tokens: int, spec: dict, member: int, seed: 
     block (study B, section 3: n = N / M).
     ValueError: the corpus has too little text, or the segment is shorter than one block.
     """
+    first, last, number = place(len(blocks), context_tokens, spec, member)
+    chosen = np.random.default_rng(seed).permutation(len(blocks))[first:last]
+    if spec["num_segments"]:
+        chosen = np.array_split(chosen, spec["num_segments"])[number]
+    return Subset(blocks, chosen)
+
+
+def place(blocks: int, context_tokens: int, spec: dict, member: int) -> tuple[int, int, int]:
+    """Return (first, last, number) of the segment of founder `member` in a text of `blocks` blocks.
+
+    With `num_segments`, it is segment `number` of the blocks first to last. `spec` and errors are
+    those of `segment`.
+    """
     pool, tokens, num_segments = spec["pool"], spec["tokens"], spec["num_segments"]
-    order = np.random.default_rng(seed).permutation(len(blocks))
     number = (
         {"distinct": member, "same": 0}[spec["segments"]]
         if isinstance(spec["segments"], str)
         else spec["segments"][member]
     )
-    count = len(blocks) if tokens is None else tokens // context_tokens
+    count = blocks if tokens is None else tokens // context_tokens
     first, last = (0, count) if num_segments else (number * count, (number + 1) * count)
     key = f"founders.{pool}.train.tokens: {'null' if tokens is None else f'{tokens:,}'}"
-    if last > len(blocks):
+    if last > blocks:
         fix = "or add text" if num_segments else "add text, or set segments: same"
         raise ValueError(
             f"{key}: founder {member} needs {last * context_tokens:,} tokens of text, but its "
-            f"corpus has {len(blocks) * context_tokens:,}. Lower train.tokens, {fix}"
+            f"corpus has {blocks * context_tokens:,}. Lower train.tokens, {fix}"
         )
-    chosen = order[first:last]
-    if num_segments:
-        chosen = np.array_split(chosen, num_segments)[number]
-    if len(chosen) == 0:
+    if first == last or (num_segments and number >= last):
         raise ValueError(
             f"{key}: founder {member} gets less than one training block; a block has "
             f"{context_tokens} tokens (context_tokens of its model). Allowed: at least "
             f"{context_tokens * (num_segments or 1):,}. Raise train.tokens, add text, or lower "
             "num_segments"
         )
-    return Subset(blocks, chosen)
+    return first, last, number

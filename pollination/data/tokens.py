@@ -32,6 +32,8 @@ TRAINING_CHARACTERS = 100_000_000  # more text hardly changes the vocabulary of 
 WRITE_TOKENS = 1_000_000
 
 log = logging.getLogger("pollination")
+# words, digits, accents, other scripts, signs and line ends
+SAMPLE = "The film's 3 scenes (1999) — naïve Ärzte, 中文 и русский; x_y = {'a': 1}\n\n\tEnd."
 
 
 def make_tokenizer(
@@ -141,12 +143,30 @@ def _pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
             f"{key}: {source!r} has no fast tokenizer (tokenizer.json). Set tokenizer.source or "
             "pretrained to a folder or hub model that has this file"
         )
+    if (file := path / "tokenizer.json").is_file():
+        _check_reading(tokenizer, Tokenizer.from_file(str(file)), f"{key}: {source!r}")
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"{key}: the tokenizer of {source!r} has no eos token, which separates documents. Set "
             "eos_token in its tokenizer_config.json"
         )
     return tokenizer
+
+
+def _check_reading(tokenizer, file: Tokenizer, name: str) -> None:
+    """Check that a tokenizer gives the tokens of its file.
+
+    ValueError: the class that transformers chooses by the architecture reads the file otherwise.
+    """
+    known = sorted(file.get_vocab(with_added_tokens=False), key=len)
+    for text in (SAMPLE, " ".join(known[:200]), " ".join(known[-200:])):
+        expected = file.encode(text, add_special_tokens=False).ids
+        if tokenizer(text, add_special_tokens=False)["input_ids"] != expected:
+            raise ValueError(
+                f"{name}: transformers reads its tokenizer.json as a {type(tokenizer).__name__}, "
+                "which gives other tokens than the file. Set tokenizer_class: "
+                "PreTrainedTokenizerFast in its tokenizer_config.json, or correct the file"
+            )
 
 
 def largest_id(tokenizer) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
@@ -40,12 +40,12 @@ MAX_LAYERS = 1000  # beyond this, module objects alone take minutes and gigabyte
 def load_tokenizer(folder: str | Path):
     """Load the tokenizer of a model folder. Code in the folder is never run.
 
+    It reads tokenizer.json alone. The class that transformers chooses by the architecture may
+    ignore this file: a Qwen2Tokenizer reads no vocabulary of words.
     DamagedArtifact: it is unreadable or has no eos token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), use_fast=True, trust_remote_code=False
-        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), trust_remote_code=False)
         known, eos_id = largest_id(tokenizer), tokenizer.eos_token_id
     except Exception as error:  # loaders raise any class, even bare Exception
         raise DamagedArtifact(

@@ -69,7 +69,7 @@ def left_behind(folder: Path) -> list[str]:
 )
 def test_a_wrong_config_stops_before_anything_runs(tmp_path, changes, words):
     output = snakemake(tmp_path, configfile=toy(tmp_path, **changes), ok=False)
-    lines = [line for line in output.splitlines() if "wrong.yaml: " in line]
+    lines = [line for line in output.splitlines() if "wrong.yaml:" in line]
     assert len(lines) == 1 and all(word in lines[0] for word in words), output
     assert "Traceback" not in output
     assert left_behind(tmp_path) == []

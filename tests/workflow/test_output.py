@@ -209,6 +209,18 @@ def test_an_error_of_the_workflow_is_shown_in_full(folder, text, said):
     assert said in "\n".join(run(folder, "--latency-wait", "1", status=1))
 
 
+def test_a_config_file_that_is_absent_or_no_yaml_is_one_line(folder):
+    """Snakemake reads it before it reads the Snakefile, and says neither file nor line."""
+    (folder / "tab.yaml").write_text("run: x\n\tdevice: cpu\n")
+    for name, said in (
+        ("absent.yaml", "error: absent.yaml: no such file or directory; name a config file"),
+        (str(folder / "tab.yaml"), f"error: {folder}/tab.yaml:2: not readable as YAML: "),
+    ):
+        lines = run(folder, "--configfile", name, status=1)
+        told = [line for line in lines if not line.startswith("Using profile")]
+        assert len(told) == 1 and told[0].startswith(said), lines
+
+
 def test_a_locked_folder_says_what_to_type(folder):
     run(folder)
     (folder / "done/quick.0").unlink()

@@ -95,7 +95,7 @@ def test_a_changed_measure_reruns_the_evaluations_and_what_follows_alone(copy):
 def test_a_function_that_is_not_there_stops_the_run_before_any_job(copy):
     (copy / RULES).write_text("def turnament(members, k, rng):\n    pass\n")
     output = snakemake(copy, configfile=config(copy), ok=False)
-    (line,) = [line for line in output.splitlines() if "own.yaml: " in line]
+    (line,) = [line for line in output.splitlines() if "own.yaml:" in line]
     assert "experiments.population.select.rule: own/rules.py does not define a function" in line
     assert "did you mean 'turnament'" in line and "Traceback" not in output
 

@@ -100,6 +100,7 @@ class Estimate:
             "disk_bytes": self.disk,
             "time": time,
             "totals": totals,
+            "lower_bounds": bool(self.unknown),
             "unknown": self.unknown,
             "notes": self.notes,
         }

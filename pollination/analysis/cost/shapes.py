@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from pollination.plan.config.weights import read_config, tensors
+
 ALIASES = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
@@ -57,6 +59,9 @@ IDLE = (
     "torchscript",
     "default_theta",
 )
+# constants that some model folders hold beside the weights, and scales of quantised weights
+BUFFERS = ("inv_freq", "masked_bias", ".attention.bias", ".attn.bias", "position_ids")
+SCALES = (".scales", ".qzeros", "_scale_inv", ".weight_scale", ".SCB", ".absmax", ".input_scale")
 KNOWN = {
     "llama": (
         "vocab_size",
@@ -208,7 +213,7 @@ def model_shape(
             founder = pool if isinstance(pool, str) else pool[0]
             return model_shape(config, founder, words, parameters)
         if source:
-            return shape(_pretrained(source))
+            return _pretrained_shape(source)
         settings = {"max_position_embeddings": spec["context_tokens"], "tie_word_embeddings": True}
         settings |= spec["settings"]
         if "vocab_size" not in settings:
@@ -218,10 +223,54 @@ def model_shape(
         raise Unknown(f"models.{name}: {reason}; {help}") from None
 
 
+def _pretrained_shape(source: str) -> Shape:
+    """Return the shape of a pretrained model; of other families, the number of its weights alone.
+
+    Without the width of its layers, the FLOPs leave out the attention to other tokens.
+    """
+    config = _pretrained(source)
+    try:
+        return shape(config)
+    except Unknown:
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            raise
+        count = _weights(folder)
+        parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+        sizes = (part.get("vocab_size") for part in parts)
+        vocabulary = next((size for size in sizes if isinstance(size, int)), 0)
+        return Shape(count, count, vocabulary=vocabulary)
+
+
+def _weights(folder: Path) -> int:
+    """Count the weights of a folder from the headers of its safetensors files.
+
+    Unknown: there are no readable files, or the weights are quantised (packed into integers).
+    """
+    try:
+        found = tensors(folder).items()
+    except ValueError as reason:
+        raise Unknown(str(reason)) from None
+    weights = {
+        name: tensor
+        for name, tensor in found
+        if not name.endswith(BUFFERS)
+        and not (len(tensor.shape) == 4 and tensor.shape[:2] == (1, 1))
+    }
+    packed = [name for name, tensor in weights.items() if not tensor.is_floating]
+    if packed or any(name.endswith(SCALES) for name in weights):
+        name = packed[0] if packed else next(n for n in weights if n.endswith(SCALES))
+        raise Unknown(f"{str(folder)!r} holds quantised weights, e.g. {name!r}")
+    return sum(tensor.size for tensor in weights.values())
+
+
 def _pretrained(source: str) -> dict:
-    folder = Path(source).expanduser() / "config.json"
-    if folder.is_file():
-        return json.loads(folder.read_text(encoding="utf-8"))
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        try:
+            return read_config(folder)
+        except ValueError as reason:
+            raise Unknown(str(reason)) from None
     if source in published()["models"]:
         return published()["models"][source]
     raise Unknown(

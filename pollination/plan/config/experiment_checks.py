@@ -101,7 +101,7 @@ def check_room(
 
     A model that is pretrained, or whose settings choose its positions, is checked by its jobs.
     """
-    new = settings["max_new_tokens"]
+    new, limit = settings["max_new_tokens"], settings.get("max_prompt_tokens") or 0
     for name in sorted(models):
         model = config["models"][name]
         context = model["context_tokens"]
@@ -110,10 +110,19 @@ def check_room(
             f"models.{name}.context_tokens; allowed: 1 to {context - 1}. Lower it, or raise "
             "context_tokens"
         )
+        both = (
+            f"{key}.max_prompt_tokens: {limit} and max_new_tokens {new} exceed the {context} "
+            f"tokens of models.{name}.context_tokens; allowed: at most {context - new}, or null. "
+            "Lower one of them, or raise context_tokens"
+        )
         own_context = any("position" in setting for setting in model["settings"])
         new_model = model["pretrained"] is None and not own_context
-        if new_model and new >= context and said not in mistakes:
+        if not new_model or any(one in mistakes for one in (said, both)):
+            continue
+        if new >= context:
             mistakes.append(said)
+        elif limit + new > context:
+            mistakes.append(both)
 
 
 def check_selection(key: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
@@ -215,7 +224,14 @@ def check_members(
         )
     families = {model for model in listed(pool["model"])[:n] if model in config["models"]}
     if experiment["generations"] > 1 and not text_of(experiment).is_human:
-        check_room(f"{key}.generate", experiment["generate"], families, config, mistakes)
+        generate = experiment["generate"]
+        check_room(f"{key}.generate", generate, families, config, mistakes)
+        if generate["min_completion_tokens"] > generate["max_new_tokens"]:
+            mistakes.append(
+                f"{key}.generate.min_completion_tokens: {generate['min_completion_tokens']} "
+                "exceeds max_new_tokens, so all completions would be dropped; allowed: at most "
+                f"{generate['max_new_tokens']}. Lower it or raise max_new_tokens"
+            )
     check_room("evaluate.samples", config["evaluate"]["samples"], families, config, mistakes)
     pretrained = {bool(config["models"][model]["pretrained"]) for model in families}
     weights = weights_of(experiment)

@@ -14,6 +14,7 @@ from pollination.core.sanitize import line, reason
 LARGEST = 2**63 - 1  # the libraries use 64-bit integers
 MAX_VALUES = 1_000_000  # values behind an anchor count at each use
 DEEPEST = 100
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 UNUSABLE = re.compile("[\0\ud800-\udfff]")  # not possible in a file name or a UTF-8 file
 
 
@@ -38,8 +39,10 @@ def read_yaml(path: str | Path) -> dict:
         ) from None
     # ValueError: an impossible number or date. RecursionError: nesting too deep for LibYAML.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
         raise ValueError(
-            line(f"{path}: not readable as YAML: {' '.join(str(error).split())}")
+            line(f"{place}: not readable as YAML: {' '.join(str(error).split())}")
         ) from None
     if not isinstance(content, dict):
         raise ValueError(
@@ -50,7 +53,7 @@ def read_yaml(path: str | Path) -> dict:
 
 
 def _check_keys(root: yaml.Node | None) -> None:
-    """Raise ValueError if a key appears twice, where YAML would silently keep the last."""
+    """Raise YAMLError if a key appears twice, where YAML would silently keep the last."""
     waiting, known = [root], set()
     while waiting:
         node = waiting.pop()
@@ -62,10 +65,13 @@ def _check_keys(root: yaml.Node | None) -> None:
             for key, value in node.value:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
                 if name in names:
-                    raise ValueError(
-                        f"line {key.start_mark.line + 1}: the key {key.value!r} appears twice in "
-                        "one mapping; delete one"
+                    number = key.start_mark.line + 1
+                    twice = yaml.YAMLError(
+                        f"line {number}: the key {key.value!r} appears twice in one mapping; "
+                        "delete one"
                     )
+                    twice.problem_mark = key.start_mark  # as the parser's own errors have
+                    raise twice
                 names.add(name)
                 waiting.append(value)
         elif isinstance(node, yaml.SequenceNode):
@@ -82,7 +88,7 @@ def is_file(path: str) -> bool:
 
 def is_absent_folder(source: str) -> bool:
     """Return whether `source` can only be a folder, not a name on the hub, and does not exist."""
-    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+    is_path = source.startswith((".", "-")) or not HUB_NAME.fullmatch(source)
     return is_path and not os.path.isdir(os.path.expanduser(source))
 
 

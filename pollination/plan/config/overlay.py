@@ -4,27 +4,31 @@ Paths are keys joined by dots. A part with `*`, `?` or `[...]` matches keys as a
 names.
 """
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
 from pollination.core.sanitize import line
 from pollination.plan.config.loading import is_file, preset, read_yaml
+from pollination.plan.config.places import Change, Places
 
 
-def expand(raw: dict) -> dict:
+def expand(raw: dict, places: Places | None = None) -> dict:
     """Return the base of `raw`'s overlay with its changes; `raw` itself without an overlay.
 
     `drop`: paths of keys to remove. `set`: path -> new value; the last part may be a new key.
     `map`: path -> {old value: new value}; other values stay. Later lines win. All other keys of
-    `raw` replace those of the base. Raises ValueError, one line per mistake.
+    `raw` replace those of the base. `places` learns what came from where. Raises ValueError, one
+    line per mistake.
     """
     overlay = raw.get("overlay")
     if overlay is None:
         return raw
     base, mistakes = _read(overlay), []
+    changes: list[Change] = []
 
-    def places(what: str, path: str, new: bool) -> list[tuple[dict, str]]:
-        matches = list(_places(base, str(path).split("."), new))
+    def matching(what: str, path: str, new: bool) -> list[tuple[dict, str, tuple[str, ...]]]:
+        matches = list(_matches(base, str(path).split("."), new))
         if not matches:
             mistakes.append(
                 f"overlay.{what}: {path!r} matches nothing in {overlay['base']}; correct the path"
@@ -32,25 +36,31 @@ def expand(raw: dict) -> dict:
         return matches
 
     for path in overlay.get("drop", []):
-        for node, key in places("drop", path, new=False):
+        for node, key, at in matching("drop", path, new=False):
             del node[key]
+            changes.append(Change(at, "overlay.drop"))
     for path, value in overlay.get("set", {}).items():
-        for node, key in places("set", path, new=True):
+        for node, key, at in matching("set", path, new=True):
             node[key] = _unshared(value)
+            changes.append(Change(at, f"overlay.set.{path}"))
     for path, change in overlay.get("map", {}).items():
-        matches = places("map", path, new=False)
+        matches = matching("map", path, new=False)
         unused = set(map(_typed, change)) if matches else set()
-        for node, key in matches:
-            if not isinstance(node[key], (dict, list)):
-                old = _typed(node[key])
-                unused.discard(old)
-                node[key] = {_typed(key): new for key, new in change.items()}.get(old, node[key])
+        news = {_typed(value): new for value, new in change.items()}
+        for node, key, at in matches:
+            old = node[key]
+            if not isinstance(old, (dict, list)) and _typed(old) in news:
+                unused.discard(_typed(old))
+                node[key] = news[_typed(old)]
+                changes.append(Change(at, f"overlay.map.{path}.{old}"))
         mistakes.extend(
             f"overlay.map.{path}: no value is {value!r} in {overlay['base']}; correct or remove it"
             for _, value in sorted(unused, key=str)
         )
     if mistakes:
         raise ValueError("\n".join(map(line, mistakes)))
+    if places is not None:
+        places.overlaid(preset(overlay["base"]), changes)
     return base | {key: value for key, value in raw.items() if key != "overlay"}
 
 
@@ -98,16 +108,18 @@ def _unshared(value: Any) -> Any:
     return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
-def _places(node: Any, parts: list[str], new: bool):
-    """Yield (mapping, key) of every match of a path; with `new`, the last key may be absent."""
+def _matches(
+    node: Any, parts: list[str], new: bool, above: tuple[str, ...] = ()
+) -> Iterator[tuple[dict, str, tuple[str, ...]]]:
+    """Yield (mapping, key, path) of every match of a path; with `new`, its last key may be new."""
     if not isinstance(node, dict):
         return
     first, below = parts[0], parts[1:]
     keys = [key for key in node if fnmatchcase(str(key), first)]
     if below:
         for key in keys:
-            yield from _places(node[key], below, new)
+            yield from _matches(node[key], below, new, (*above, str(key)))
         return
     if not keys and new and not set(first) & set("*?["):
         keys = [first]
-    yield from ((node, key) for key in keys)
+    yield from ((node, key, (*above, str(key))) for key in keys)

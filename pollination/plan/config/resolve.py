@@ -5,6 +5,7 @@ meaning.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -14,7 +15,12 @@ from pollination.core import datafiles
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
 from pollination.core.userfile import is_own
-from pollination.plan.benchmark_folder import metric_mistakes, read_benchmark
+from pollination.plan.benchmark_folder import (
+    built_in_template,
+    metric_mistakes,
+    read_benchmark,
+)
+from pollination.plan.config import libraries
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
     check_kinds,
@@ -25,13 +31,16 @@ from pollination.plan.config.checks import (
     check_theory,
 )
 from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
+from pollination.plan.config.libraries import check_architecture
 from pollination.plan.config.loading import is_absent_folder, is_file, unusable
 from pollination.plan.config.overlay import expand
 from pollination.plan.config.paths import SURVEY_ENDINGS, TABLE_ENDINGS, Found, find_data, unfit
+from pollination.plan.config.places import Places
 from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.userfiles import check_braces, check_file
 from pollination.plan.config.values import listed
+from pollination.plan.config.weights import read_config, tensors
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
 
@@ -40,10 +49,13 @@ SIDE = ("theory", "fingerprint")  # sections that run alone, and only if they ar
 
 
 class ConfigError(ValueError):
-    """The mistakes of a config, one line each: file, key, value, what is allowed, the fix."""
+    """The mistakes of a config, one line each: place, key, value, what is allowed, the fix."""
 
-    def __init__(self, mistakes: list[str], source: str) -> None:
-        super().__init__("\n".join(line(f"{source}: {mistake}") for mistake in mistakes))
+    def __init__(self, mistakes: list[str], source: str | Places) -> None:
+        def place(mistake: str) -> str:
+            return source.of(mistake) if isinstance(source, Places) else source
+
+        super().__init__("\n".join(line(f"{place(one)}: {one}") for one in mistakes))
 
 
 def _placed(value: Any, data: str) -> Any:
@@ -80,7 +92,7 @@ def _own_pools(config: dict) -> None:
             ]
 
 
-def check_files(config: dict, source: str = "config") -> None:
+def check_files(config: dict, source: str | Places = "config") -> None:
     """Raise ConfigError if local data, benchmarks or functions that a config names are missing."""
     mistakes: list[str] = []
     for name, corpus in config["corpora"].items():
@@ -102,6 +114,7 @@ def check_files(config: dict, source: str = "config") -> None:
                     f"models.{name}.{key}: {place!r}: there is no such folder. "
                     + remedy(place, config["data"])
                 )
+        check_model_files(name, model, mistakes)
     for name, task in config["tasks"].items():
         for split, path in (task["data"] or {}).items():
             if not is_file(path):
@@ -151,13 +164,44 @@ def check_files(config: dict, source: str = "config") -> None:
             ) if "models" in survey else None
         except (ValueError, OSError, RuntimeError) as error:
             mistakes.append(f"fingerprint.{name}.models: {error}")
-    for text, key in _own_functions(config).items():
+    for text, key in own_functions(config).items():
         check_file(key, text, mistakes)
     if mistakes:
         raise ConfigError(mistakes, source)
 
 
-def _own_functions(config: dict) -> dict[str, str]:
+def check_templates(config: dict, source: str | Places = "config") -> None:
+    """Raise ConfigError if lm-eval has no template of the name. This takes about a second."""
+    mistakes: list[str] = []
+    named = {
+        f"tasks.{name}.template": template
+        for name, task in config["tasks"].items()
+        if task["kind"] == "lm_eval" and (template := built_in_template(task))
+    }
+    libraries.check_templates(named, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes, source)
+
+
+def check_model_files(name: str, model: dict, mistakes: list[str]) -> None:
+    """Check a new model's architecture, and what the files of a local pretrained model say."""
+    source = model["pretrained"]
+    if source is None:
+        check_architecture(f"models.{name}.architecture", model["architecture"], mistakes)
+    elif isinstance(source, str) and (folder := Path(source).expanduser()).is_dir():
+        key = f"models.{name}.pretrained"
+        try:
+            kind = read_config(folder).get("model_type")
+            tensors(folder)
+        except ValueError as error:
+            mistakes.append(f"{key}: {source!r}: {error}")
+            return
+        said: list[str] = []
+        check_architecture(f"{source!r}: {folder / 'config.json'}: model_type", str(kind), said)
+        mistakes += [f"{key}: {mistake}" for mistake in said]
+
+
+def own_functions(config: dict) -> dict[str, str]:
     """Return {function of the user: first key that names it}."""
     keys = [(f"evaluate.measures.{n}", f) for n, f in config["evaluate"]["measures"].items()]
     keys += [
@@ -188,17 +232,17 @@ def check_data(
             mistakes.append(f"{key}: {mistake}")
 
 
-def resolve(raw: dict, source: str = "config") -> dict:
+def resolve(raw: dict, source: str | Places = "config") -> dict:
     """Return the resolved config: defaults filled in, experiments merged and replicated.
 
-    `defaults` is removed. Raises ConfigError with one line per mistake. Each line begins with
-    `source`, the config files.
+    `defaults` is removed. Raises ConfigError with one line per mistake. Each line begins with the
+    place in `source`, or with `source` itself if that is text.
     """
     mistakes = unusable(raw)
     if mistakes:
         raise ConfigError(mistakes, source)
     try:
-        raw = expand(raw)
+        raw = expand(raw, source if isinstance(source, Places) else None)
     except ValueError as error:
         raise ConfigError(str(error).split("\n"), source) from None
     raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}

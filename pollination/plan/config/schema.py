@@ -17,6 +17,7 @@ from pollination.plan.operators import MUTATION, SELECTION, TEXTS, WEIGHTS
 INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine(
     "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
 )
+EXPLICIT = {"minLength", "pattern", "table", "enum"}  # keys that say which text is allowed
 TABLES: dict[str, dict[str, Any]] = {
     "CORPUS_KINDS": CORPUS_KINDS,
     "DECODINGS": DECODINGS,
@@ -38,6 +39,8 @@ def schema() -> dict:
     waiting = [whole]
     while waiting:
         node = waiting.pop()
+        if "string" in node.get("type", ()) and not EXPLICIT & node.keys():
+            node["minLength"] = 1  # an empty name would count as absent
         if table := node.get("table"):
             if "type" not in node:
                 node["enum"] = list(TABLES[table])

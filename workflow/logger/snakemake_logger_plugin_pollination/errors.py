@@ -3,11 +3,13 @@
 import atexit
 import re
 import shutil
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import yaml
 from snakemake.shell import shell
 
 LAST = 1 << 20  # bytes of a log that are searched
@@ -15,6 +17,8 @@ TAIL = 256  # bytes before the end that tell a continued log from a replaced one
 RAISED = re.compile(r"^(?!RuleException|WorkflowError)[\w.]*(?:Error|Exception)(?:: .*)?$", re.M)
 RECORD = re.compile(r"^[\d-]{10} [\d:,.]+ (?:ERROR|CRITICAL) (.*)$")
 COMMAND = re.compile(r"Command '(.*)' (returned non-zero exit status|died with \D*) ?(\d+)", re.S)
+NO_CONFIGFILE = re.compile(r"in load_configfile\b.*Error: \[Errno \d+\] (.*): '(.*)'\s*$", re.S)
+UNREADABLE = "Config file is not valid JSON or YAML"
 KILLED = {130: "SIGINT", 137: "SIGKILL, often because memory ran out", 143: "SIGTERM"}
 
 
@@ -89,6 +93,43 @@ def how_it_ended(exception: str) -> str:
         return ""
     status = int(match.group(3)) + (128 if match.group(2).startswith("died") else 0)
     return f"killed by {KILLED[status]}" if status in KILLED else f"exit status {status}"
+
+
+def of_configfile(text: str) -> str:
+    """Return in one line why Snakemake could not read a config file; else an empty string."""
+    if UNREADABLE in text:
+        return next(filter(None, map(_not_yaml, _configfiles(sys.argv))), "")
+    if match := NO_CONFIGFILE.search(text):
+        return (
+            f"error: {match.group(2)}: {match.group(1).lower()}; name a config file, e.g. "
+            "config/config.yaml"
+        )
+    return ""
+
+
+def _configfiles(words: list[str]) -> list[str]:
+    """Return the config files of a command line, which Snakemake's message does not name."""
+    files: list[str] = []
+    taking = False
+    for word in words:
+        option, _, value = word.partition("=")
+        if option.startswith("-"):
+            taking = len(option) > 8 and "--configfiles".startswith(option)
+            files += [value] if taking and value else []
+        elif taking:
+            files.append(word)
+    return files
+
+
+def _not_yaml(path: str) -> str:
+    """Return the line of a file that is not YAML; an empty string if it is YAML."""
+    try:
+        yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
+        return f"error: {place}: not readable as YAML: {' '.join(str(error).split())}"
+    return ""
 
 
 class Stderr:

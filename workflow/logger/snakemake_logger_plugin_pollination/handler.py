@@ -300,7 +300,7 @@ class LogHandler(LogHandlerBase):
                 if job is not None:
                     self.failed[int(match.group(1))] = job
                     text = f"{_now()}  failed: {job.name}  ({self._details(job)})\n{text}"
-            self.screen.print(text)
+            self.screen.print(errors.of_configfile(text) or text)
 
     def _message(self, record: LogRecord) -> None:
         text = record.getMessage()
