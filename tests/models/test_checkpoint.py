@@ -6,9 +6,10 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from pollination.core.artifacts import DamagedArtifact
+from pollination.data import tokens
 from pollination.evolution.mutation import mutate
 from pollination.models import checkpoint
 from pollination.models.device import pick_device
@@ -195,3 +196,23 @@ def test_a_setting_by_its_architectures_own_name_is_taken(architecture, name):
     assert (
         checkpoint.make_config(spec(architecture), make_tokenizer()).max_position_embeddings == 12
     )
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_a_tokenizer_is_that_of_its_file_whatever_the_architecture(architecture, tmp_path):
+    """Transformers reads a Qwen 2 folder with a class that knows no vocabulary of words."""
+    made = make_tokenizer()
+    made.save_pretrained(tmp_path)
+    sizes = SETTINGS["llama"] | {"num_key_value_heads": 2}
+    checkpoint.write_blueprint(spec(architecture, **sizes), made, tmp_path)
+    ids = checkpoint.load_tokenizer(tmp_path)("a c  k zz", add_special_tokens=False)["input_ids"]
+    assert ids == [2, 4, 12, 1]
+
+
+def test_a_source_whose_tokenizer_is_read_otherwise_is_refused(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    make_tokenizer().save_pretrained(source)
+    AutoConfig.for_model("qwen2").save_pretrained(source)
+    with pytest.raises(ValueError, match=r"reads its tokenizer.json as a Qwen2Tokenizer"):
+        tokens.make_tokenizer({"kind": "pretrained", "source": str(source)}, None, target, 0)
+    assert not target.exists()
