@@ -71,6 +71,9 @@ class Contract:
         return next((f"{path}: {self.slower[path]}" for path in paths if path in self.slower), None)
 
 
+_examined: dict[str, Contract] = {}  # of this process, by configuration
+
+
 def contract_of(model: PreTrainedModel) -> Contract:
     """Return a model's contract, from its configuration or by examination.
 
@@ -105,28 +108,16 @@ def examine(config: AutoConfig) -> Contract:
     before = logging.getLogger("transformers").level
     logging.getLogger("transformers").setLevel(logging.ERROR)  # a failing path is no news
     values = {name: value for name, value in config.to_dict().items() if name != "contract"}
+    key = json.dumps(values, sort_keys=True, default=str)
     try:
-        return _examine(json.dumps(values, sort_keys=True, default=str), _Held(config))
+        if key not in _examined:
+            _examined[key] = _examine(config)
     finally:
         logging.getLogger("transformers").setLevel(before)
+    return _examined[key]
 
 
-class _Held:
-    """A configuration beside the text that stands for it in the cache of `_examine`."""
-
-    def __init__(self, config: AutoConfig) -> None:
-        self.config = config
-
-    def __eq__(self, other) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@functools.lru_cache(maxsize=64)
-def _examine(_: str, held: _Held) -> Contract:
-    config = held.config
+def _examine(config: AutoConfig) -> Contract:
     # a caller may be in inference mode, where nothing can be differentiated
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(0)
@@ -137,7 +128,10 @@ def _examine(_: str, held: _Held) -> Contract:
         except Unsupported:
             raise
         except Exception as error:
-            raise Unsupported(_refusal(config, f"its small copy fails: {_line(error)}")) from None
+            raise Unsupported(
+                f"architecture {config.model_type!r} with these settings does not run "
+                f"({_line(error)}). Correct models.*.settings, or name another architecture"
+            ) from None
         head = _head(model)
         slower = {}
         checks: dict[str, Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]] = {
