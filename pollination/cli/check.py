@@ -117,9 +117,10 @@ def _rehearse(plan: Plan, places: Places) -> "Rehearsal":
     os.environ.update(dict.fromkeys(OFFLINE, "1"))  # before the libraries are imported
     progress = Progress("check --deep")
     progress.show("loading the libraries")
-    from pollination.cli.runs.rehearsal import Rehearsal
-
     with TemporaryDirectory(prefix="pollination-check-") as folder:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{folder}/compiled")
+        from pollination.cli.runs.rehearsal import Rehearsal
+
         rehearsal = Rehearsal(plan, Path(folder), progress.show)
         rehearsal.run()
     progress.show("done", last=True)
