@@ -19,6 +19,7 @@ few-shot examples are always complete.
 
 import logging
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
@@ -425,7 +426,8 @@ def _try_requests(task, method: str | None, seed: int, most: int | None = None) 
             )
     aggregations = task.aggregation()
     for metric in values.keys() & aggregations.keys():
-        with suppress(ArithmeticError):  # made-up answers may be too much alike
+        # made-up answers may be too much alike
+        with suppress(ArithmeticError), warnings.catch_warnings(action="ignore"):
             aggregations[metric](values[metric])
 
 
