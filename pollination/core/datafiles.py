@@ -183,6 +183,7 @@ def read_table(path: str | Path) -> Any:
         if form in ("csv", "tsv") and all(re.fullmatch(r"0|-?[1-9]\d{,17}", v) for v in values):
             values = list(map(int, values))
         try:
+            pa.array([name])  # a key of JSON can hold what UTF-8 cannot
             columns[name] = pa.array(values)
         except (pa.ArrowException, UnicodeError, OverflowError) as error:
             raise ValueError(

@@ -19,7 +19,9 @@ few-shot examples are always complete.
 
 import logging
 import random
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -410,15 +412,23 @@ def _try_requests(task, method: str | None, seed: int, most: int | None = None) 
         instance.resps = [MADE_UP[instance.request_type]] * instance.repeats
         by_question.setdefault(instance.doc_id, []).append(instance)
     task.apply_filters()
+    values: dict[str, list] = {}
     for index, instances in by_question.items():
         doc = instances[0].doc
         for name in instances[0].filtered_resps:
-            task.process_results(doc, [one.filtered_resps[name] for one in instances])
+            found = task.process_results(doc, [one.filtered_resps[name] for one in instances])
+            for metric, value in found.items():
+                values.setdefault(metric, []).append(value)
         if method == "generate" and isinstance(task.doc_to_target(doc), list):
             raise ValueError(
                 f"question {index} has several right answers, which method generate does not "
                 "score; set method: loglikelihood"
             )
+    aggregations = task.aggregation()
+    for metric in values.keys() & aggregations.keys():
+        # made-up answers may be too much alike
+        with suppress(ArithmeticError), warnings.catch_warnings(action="ignore"):
+            aggregations[metric](values[metric])
 
 
 def _question_texts(task, label: str) -> Iterator[list[str]]:

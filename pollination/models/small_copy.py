@@ -98,7 +98,7 @@ def _shortened(config: AutoConfig, _: int) -> AutoConfig:
 
 
 def _reduced(config: AutoConfig, depth: int) -> AutoConfig:
-    """Remove layers and tokens too, in place."""
+    """Remove layers too, and set the number of tokens, in place."""
     text = config.get_text_config()
     layers = text.num_hidden_layers
     for name, value in vars(text).items():
@@ -106,10 +106,10 @@ def _reduced(config: AutoConfig, depth: int) -> AutoConfig:
             setattr(text, name, type(value)(value[:depth]))
     text.num_hidden_layers = min(layers, depth)
     if text.vocab_size > VOCABULARY:
-        text.vocab_size = VOCABULARY
         for name, value in vars(text).items():
             if name.endswith("token_id") and value is not None:
                 setattr(text, name, 1)
+    text.vocab_size = VOCABULARY  # texts of two or three different tokens would show little
     return _shortened(config, depth)
 
 

@@ -177,7 +177,9 @@ def _metric_refusal(entry: dict, kind: str, own: bool) -> str | None:
             f"allowed: {', '.join(known)}, or your own process_results"
         )
     aggregation = entry.get("aggregation")
-    if aggregation is None and name_of(name) not in KNOWN:
+    default, _ = KNOWN.get(name_of(name), (None, None))
+    # a function's values are numbers, which only a mean can take for granted
+    if aggregation is None and (default is None or (called and default not in MEANS)):
         return (
             f"metric_list: {name_of(name)!r} has no aggregation; add aggregation: mean, or a "
             "function"

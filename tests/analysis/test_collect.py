@@ -634,7 +634,17 @@ def test_no_key_no_header(survey, server):
 
 def test_a_prompt_that_no_table_can_hold_is_refused_before_anything_is_paid(survey, server):
     (survey / "prompts.jsonl").write_text('{"prompt_id": "a", "prompt": "x \\ud800"}\n')
-    assert "half of a surrogate pair" in start(survey) and not server.asked
+    assert "line 1: prompt 'x \\ud800' is not text" in start(survey) and not server.asked
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [([], "the file holds no prompt"), (["a", "b", "a"], "prompt_id 'a' appears twice")],
+)
+def test_prompts_without_rows_or_with_one_twice_are_named(survey, server, ids, said):
+    lines = [json.dumps({"prompt_id": name, "prompt": "x"}) + "\n" for name in ids]
+    (survey / "prompts.jsonl").write_text("".join(lines) or "\n")
+    assert f"prompts.jsonl: {said}" in start(survey) and not server.asked
 
 
 @pytest.mark.parametrize(

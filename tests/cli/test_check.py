@@ -225,6 +225,25 @@ def test_deep_finds_what_the_jobs_would_refuse(capsys, tmp_path, monkeypatch, ch
     assert not list(here.iterdir())
 
 
+def test_deep_replaces_the_estimate_of_the_text(capsys, tmp_path):
+    """Digits have a token for every two characters, twice as many as the estimate."""
+    (tmp_path / "digits.txt").write_text(("1 2 3 4 5 6 7 8 9 0 " * 10 + "\n") * 400)
+    mine = {"kind": "files", "path": str(tmp_path / "digits.txt"), "txt_documents": "line"}
+    changes = {
+        "corpora.mine": mine,
+        "models.toy.tokenizer.corpus": "mine",
+        "founders.human.corpus": "mine",
+        "founders.human.train.tokens": 6400,
+    }
+    assert not errors(capsys, tmp_path, changes)
+    words = ["check", "--configfile", str(config(tmp_path, changes))]
+    said = "warning: founders.human.train.tokens: 6,400: founder 3 needs 25,600 tokens of text"
+    main(words)
+    assert said in capsys.readouterr().err
+    assert main([*words, "--deep"]) == 0
+    assert "founders.human.train.tokens" not in capsys.readouterr().err
+
+
 def test_deep_stages_benchmarks(capsys, tmp_path):
     test = questions(tmp_path, "test")
     task = {"kind": "lm_eval", "template": "mathqa", "data": {"test": test}}

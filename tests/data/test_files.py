@@ -77,6 +77,13 @@ def test_parquet_and_txt_are_read_packed_and_with_any_type_of_text(tmp_path, pac
         assert [document for _, document in read_files(spec)] == documents
 
 
+def test_a_key_that_utf_8_cannot_hold_names_its_file(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"question": "x", "\\ud800": 1}\n')
+    with pytest.raises(ValueError, match=r"questions.jsonl: column .* cannot be stored"):
+        datafiles.read_table(path)
+
+
 def test_models_results_and_stop_words_are_read_by_the_same_reader(tmp_path):
     rows = [("a", "one", "2025-01"), ("b", "two", "2025-02"), ("c", "two", "2025-03")]
     lines = "\n".join(";".join(row) for row in [("model", "family", "release"), *rows])

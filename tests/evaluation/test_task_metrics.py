@@ -509,6 +509,29 @@ def test_what_cannot_rank_is_reported_and_named(code, entry, reason, tiny, tmp_p
     assert np.isfinite(scores["own"]["score"]) and answers["score"].isna().all()
 
 
+MEANS = """\
+def f1(references, predictions):
+    return 0.5
+
+def odd(items):
+    return items['x']
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({}, "metric_list: 'f1' has no aggregation; add aggregation: mean"),
+        ({"aggregation": "!f odd"}, "own.yaml: TypeError: list indices must be integers"),
+    ],
+)
+def test_an_aggregation_that_fails_is_refused_before_any_training(entry, said, tmp_path):
+    """lm-eval's own F1 of all questions cannot read the values of a function named f1."""
+    spec = own(tmp_path / "own", MEANS, metric_list=[{"metric": "!f f1"} | entry])
+    with pytest.raises(ValueError, match=re.escape(said)):
+        stage_task(spec, tmp_path / "task", SEED)
+
+
 def test_a_value_that_is_not_finite_is_refused(tiny, tmp_path):
     code = SHARE.replace("SCALE", "float('nan')")
     listed = [{"metric": "share", "aggregation": "mean", "higher_is_better": True}]

@@ -207,13 +207,18 @@ def collect(job: Job) -> None:
 
 def _prompts(path: Path, most: int) -> list[tuple[str, str]]:
     prompts = list(read_outputs(path, ("prompt_id", "prompt")))[:most]
-    if len({prompt_id for prompt_id, _ in prompts}) < len(prompts) or not all(
-        answers.is_text(prompt) and answers.is_text(prompt_id) for prompt_id, prompt in prompts
-    ):
-        raise ValueError(
-            f"{path}: a prompt lacks text or repeats a prompt_id; every prompt needs text (without "
-            "NUL or half of a surrogate pair) and a unique prompt_id"
-        )
+    if not prompts:
+        raise ValueError(f"{path}: the file holds no prompt; write at least one row")
+    seen: set[str] = set()
+    for prompt_id, prompt in prompts:
+        fits = answers.is_text(prompt) and answers.is_text(prompt_id)
+        if prompt_id in seen or not fits:
+            said = "lacks text" if not fits else "appears twice"
+            raise ValueError(
+                f"{path}: prompt_id {prompt_id!r} {said}; every prompt needs text (without NUL or "
+                "half of a surrogate pair) and a unique prompt_id"
+            )
+        seen.add(prompt_id)
     return prompts
 
 
@@ -386,6 +391,7 @@ class _Round:
             "name": self.served["name"],
             "max_tokens": str(self.settings["max_tokens"]),
             "survey": self.job.wildcards.get("survey", "{survey}"),
+            "skip": "" if self.store.keep_missing else ", or set missing: skip beside it",
         }
         words = f' (the endpoint says "{failure.words}")' if failure.words else ""
         fix = f"; {failure.fix}" if failure.fix else ""

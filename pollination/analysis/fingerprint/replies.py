@@ -154,7 +154,7 @@ def _read_chat(found: dict, body: bytes) -> dict:
                 again="budget",
                 columns=columns,
                 fix="reasoning spent all of the {max_tokens} tokens; raise "
-                "fingerprint.{survey}.collect.max_tokens, or set missing: skip beside it",
+                "fingerprint.{survey}.collect.max_tokens{skip}",
             )
         after = " after reasoning" if columns["reasoning"] else ""
         raise NoAnswer(f"{NO_TEXT}{after}", columns=columns)
@@ -291,7 +291,7 @@ def _raise_status(status: int, headers: Mapping[str, str], body: bytes) -> None:
 
 
 def _fix(status: int) -> str:
-    """Return what to change; {key}, {name}, {survey} and {max_tokens} stand for the job's own."""
+    """Return what to change; the names in braces stand for the job's own."""
     return {
         401: "the endpoint rejected the key in {key}",
         402: "the account behind {key} cannot pay; add credit",

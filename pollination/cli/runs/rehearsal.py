@@ -54,6 +54,7 @@ class Rehearsal:
         self.unchecked: list[str] = []
         self.warnings: list[str] = []
         self.outlines: dict[str, Any] = {}
+        self.counted: set[str] = set()  # pools whose text was counted for all founders
         self.needed: dict[str, list[tuple[str, ...]]] = {}
         for work in jobs(self.plan):
             path = work.output.removeprefix(f"{folder}/")
@@ -332,9 +333,11 @@ class Rehearsal:
 
     def _founders(self) -> None:
         told: set[tuple[str, str]] = set()
+        self.counted = set(self.plan.pool_sizes)
         for pool, member, model, corpus, context in reversed(list(founders(self.plan))):
             blocks = self._blocks(model, corpus)
             if blocks is None:
+                self.counted.discard(pool)
                 self._note(
                     f"founders.{pool}: the tokens of corpora.{corpus} for models.{model} are not "
                     "counted"
