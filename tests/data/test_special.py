@@ -430,7 +430,7 @@ def test_a_model_that_was_trained_with_bos_is_scored_with_it(tmp_path):
     assert frame.tokens.sum() < targets.size
     rows = list(special.blocks(blocks.tokens_NT))
     assert {row[0] for row in rows} == {special.bos_id}
-    compared, _ = disagreement([model, tiny(tokenizer, 16)], rows, 4, special)
+    compared, _ = disagreement([model, tiny(tokenizer, 16)], rows, 4, special=special)
     assert compared.tokens.tolist() == frame.tokens[frame.tokens > 0].tolist()
 
     settings = {"decoding": "greedy", "max_new_tokens": 6, "batch_size": 2}
