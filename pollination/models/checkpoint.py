@@ -1,5 +1,6 @@
 """Write blueprints (configuration and tokenizer), create or load models, and save them."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from pollination.data.tokens import largest_id
 from pollination.models.contract import settle
 from pollination.models.limits import POSITIONS, context_limit, embedding_rows, fits
 from pollination.models.weights import (
+    beside,
     check_head,
     check_source,
     differences,
@@ -70,13 +72,23 @@ def load_config(folder: str | Path, name: str = "") -> AutoConfig:
     ValueError: it cannot be read. The message calls it `name`.
     """
     try:
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        return _bare(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
     except Exception as error:  # validation, loaders and JSON raise different classes
         raise ValueError(
             f"{name or folder}: transformers cannot read its config.json ({_reason(error)}); code "
             "in a model's folder is never run. Name a model of a built-in architecture, or restore "
             "the file"
         ) from None
+
+
+def _bare(config: AutoConfig) -> AutoConfig:
+    """Let a forward pass return logits by name and nothing else, whatever the configuration asks.
+
+    Transformers cannot save a configuration that asks for attentions.
+    """
+    for part in (config, config.get_text_config(decoder=True)):
+        part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
+    return config
 
 
 def outline(config: AutoConfig, name: str | Path) -> PreTrainedModel:
@@ -155,7 +167,7 @@ def make_config(spec: dict, tokenizer, key: str = "models") -> AutoConfig:
             f"integer of at least {largest_id(tokenizer) + 1}. Raise it or leave it out"
         )
     try:
-        return AutoConfig.for_model(architecture, **settings)
+        return _bare(AutoConfig.for_model(architecture, **settings))
     except Exception as error:  # its validation raises other classes
         raise ValueError(
             f"{key}.settings: {architecture} rejects them ({_reason(error)}). Correct their types "
@@ -172,13 +184,15 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
     key = f"models.{Path(folder).name}"
     if not spec["pretrained"]:
         config = make_config(spec, tokenizer, key)
+        model = outline(config, f"{key}.settings")
         config.eos_token_id = _ends(
             listed_ids(config.eos_token_id),
             tokenizer,
+            embedding_rows(model),
             f"{key}.settings.eos_token_id",
             "Correct it, or leave it out",
         )
-        config.architectures = [type(outline(config, f"{key}.settings")).__name__]
+        config.architectures = [type(model).__name__]
         settle(config, key)
         config.save_pretrained(folder)
         return
@@ -198,19 +212,37 @@ def write_blueprint(spec: dict, tokenizer, folder: Path) -> None:
         )
     model = load_pretrained(spec["pretrained"], config, f"{key}.pretrained")
     settle(model.config, name)
-    ends = listed_ids(model.config.eos_token_id)
-    if model.generation_config is not None:
-        ends += listed_ids(model.generation_config.eos_token_id)
+    ends = listed_ids(model.config.eos_token_id) + _generation_ends(spec["pretrained"], name)
     model.config.eos_token_id = _ends(
         ends or [tokenizer.eos_token_id],
         tokenizer,
+        embeddings,
         name,
         "Correct eos_token in its tokenizer_config.json or eos_token_id in its config.json",
     )
     save_model(model, folder)
 
 
-def _ends(ids: list[int], tokenizer, name: str, fix: str) -> int | list[int]:
+def _generation_ends(source: str, name: str) -> list[int]:
+    """Return the ids that end a text by the generation_config.json of a folder or hub name.
+
+    ValueError: they are no ids.
+    """
+    path = beside(source, "generation_config.json")
+    try:
+        about = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        ends = listed_ids(about.get("eos_token_id"))
+        if all(type(end) is int for end in ends):
+            return ends
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError):
+        pass
+    raise ValueError(
+        f"{name}: its generation_config.json does not say which ids end a text; allowed: an object "
+        "whose eos_token_id is an id, a list of ids or null. Correct the file, or remove it"
+    )
+
+
+def _ends(ids: list[int], tokenizer, rows: int, name: str, fix: str) -> int | list[int]:
     """Return a model's ids that end a text, for its config.
 
     The tokenizer's eos decides what packing and scoring put after a text, so it must be among them.
@@ -221,6 +253,11 @@ def _ends(ids: list[int], tokenizer, name: str, fix: str) -> int | list[int]:
             f"{name}: its tokenizer ends a text with {tokenizer.eos_token!r} (id {eos_id}), its "
             f"model with {' or '.join(f'id {end}' for end in distinct) or 'no token'}; allowed: "
             f"{eos_id}, alone or in a list. {fix}"
+        )
+    if outside := [end for end in distinct if not 0 <= end < rows]:
+        raise ValueError(
+            f"{name}: id {outside[0]}, which ends a text of its model, has no embedding; allowed: "
+            f"0 to {rows - 1}. {fix}"
         )
     return distinct if len(distinct) > 1 else eos_id
 

@@ -13,7 +13,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -79,10 +79,23 @@ def contract_of(model: PreTrainedModel) -> Contract:
 
     Unsupported as in `examine`.
     """
-    stored = getattr(model.config, "contract", None)
-    if not stored or stored["transformers"] != transformers.__version__:
-        return examine(model.config)
-    return Contract(**(stored | {"head": stored["head"] and Head(**stored["head"])}))
+    return _stored(getattr(model.config, "contract", None)) or examine(model.config)
+
+
+def _stored(value: object) -> Contract | None:
+    """Return the contract that a configuration holds, or None if it is of another version."""
+    try:
+        found = Contract(**value)  # type: ignore[arg-type]
+        head = found.head and Head(**found.head)  # type: ignore[arg-type]
+        sound = (
+            found.transformers == transformers.__version__
+            and isinstance(found.slower, dict)
+            and list(DECODERS)[-1] not in found.slower
+            and (not head or (head.scale > 0 and (head.cap is None or head.cap > 0)))
+        )
+    except TypeError:  # it is none
+        return None
+    return replace(found, head=head) if sound else None
 
 
 def settle(config: AutoConfig, name: str) -> Contract:
@@ -183,7 +196,7 @@ class Reference:
         self.by_prefix = True  # the logits of a text's beginning are those of the beginning alone
 
     def text(self, tokens: int) -> list[int]:
-        return self.numbers.integers(2, self.rows, tokens).tolist()
+        return self.numbers.integers(0, self.rows, tokens).tolist()
 
     @torch.no_grad()
     def logits(self, *texts: list[int]) -> torch.Tensor:
@@ -353,7 +366,7 @@ def _head(model: PreTrainedModel) -> Head | None:
         for name, value in vars(text).items()
         if any(part in name for part in ABOUT_LOGITS) and type(value) in (int, float) and value > 0
     ]
-    tokens_BT = torch.randint(2, embedding_rows(model), (2, WINDOW))
+    tokens_BT = torch.randint(0, embedding_rows(model), (2, WINDOW))
     try:
         hidden_BTC = model.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
         logits_BTV = model(input_ids=tokens_BT, use_cache=False).logits

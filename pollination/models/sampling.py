@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pollination.core.job import Stopped
+from pollination.data.special import end_ids
 from pollination.models.paths import decoder_of
 
 # The search tries this many likeliest tokens. Rows with a wider nucleus sort the whole vocabulary.
@@ -239,7 +240,7 @@ def _sample_batch(
     model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop, draw, never
 ) -> list[list[int]]:
     device, count = model.device, decoding.max_new_tokens
-    decoder = decoder_of(model, prompts, count)
+    decoder, ends = decoder_of(model, prompts, count), end_ids(model, eos_id)
     keys_BT = row_keys(row_seeds, count).to(device)
     written_BT = torch.full_like(keys_BT, eos_id)
     rows_B = torch.arange(len(prompts), device=device)  # rows of `written_BT` in the decoder
@@ -250,7 +251,7 @@ def _sample_batch(
         logits_BV = forbid(logits_BV, never)
         logits_BV = penalise(logits_BV, decoder.tokens_BT, decoding.repetition_penalty)
         if t < decoding.min_new_tokens:
-            logits_BV[:, eos_id] = -torch.inf
+            logits_BV[:, ends] = -torch.inf
         tokens_B, sound_B = draw(logits_BV, keys_BT[rows_B, t], decoding)
         written_BT[rows_B, t] = tokens_B
         ended_B |= tokens_B == eos_id

@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 WINDOW = 8  # tokens of a sliding window or chunk
+# names of numbers of tokens from which on a layer computes otherwise
+SPANS = "window|chunk|index_topk|block_size|floor_scale|rel_extent"
 VOCABULARY = 128
 POSITIONS = 64  # at least
 WIDE = 100_000_000  # parameters; a larger copy gets narrow layers if its configuration allows it
@@ -56,8 +58,9 @@ def _outline(config: AutoConfig) -> PreTrainedModel:
 
 
 def _kinds(model: PreTrainedModel) -> list[tuple]:
-    """Return one value per layer. Layers with equal values compute in the same way."""
-    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    """Return one value per layer of text. Layers with equal values compute in the same way."""
+    text = model.get_decoder()  # beside it, a model may have an encoder of images
+    lists = [m for m in text.modules() if isinstance(m, torch.nn.ModuleList)]
     layers = max(lists, key=len, default=torch.nn.ModuleList())
     return [
         tuple(
@@ -85,7 +88,7 @@ def _shortened(config: AutoConfig, _: int) -> AutoConfig:
     if getattr(text, "max_position_embeddings", None):
         text.max_position_embeddings = max(text.max_position_embeddings, POSITIONS)
     for name, value in vars(text).items():
-        if re.search("window|chunk|index_topk", name) and type(value) is int and value > WINDOW:
+        if re.search(SPANS, name) and type(value) is int and value > WINDOW:
             setattr(text, name, WINDOW)
     rope = getattr(text, "rope_parameters", None)
     if isinstance(rope, dict):

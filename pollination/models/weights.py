@@ -38,7 +38,7 @@ Tensors = dict[str, Any]  # name -> a slice of safetensors, which is read when i
 def check_head(source: str, config: AutoConfig, key: str) -> None:
     """Check that a checkpoint is a causal language model's. ValueError: it names another head."""
     named = getattr(config, "architectures", None) or []
-    named = [named] if isinstance(named, str) else named
+    named = named if isinstance(named, list) else [named]
     if named and all(re.search(OTHER_HEADS, str(name)) for name in named):
         raise ValueError(
             f"{key}: {source!r} holds a {named[0]} (architectures in its config.json), which is "
@@ -53,7 +53,7 @@ def check_source(source: str, config: AutoConfig, key: str, revision: str | None
     ValueError: it holds an adapter, quantised weights, or safetensors that would be ignored.
     """
     for name in ADAPTERS:
-        if _beside(source, name, revision):
+        if beside(source, name, revision):
             raise ValueError(
                 f"{key}: {source!r} holds an adapter ({name}), which would be ignored. Merge it "
                 "into the weights (peft: merge_and_unload, then save_pretrained), or remove its "
@@ -79,7 +79,7 @@ def index_of(source: str, key: str, revision: str | None = None) -> dict[str, st
 
     ValueError: it is not readable.
     """
-    index = _beside(source, INDEX, revision)
+    index = beside(source, INDEX, revision)
     if index is None:
         return {}
     try:
@@ -93,7 +93,7 @@ def index_of(source: str, key: str, revision: str | None = None) -> dict[str, st
 
 def _check_files(source: str, key: str, revision: str | None) -> None:
     read = set(index_of(source, key, revision).values()) or {SINGLE}
-    if read != {SINGLE} and _beside(source, SINGLE, revision):
+    if read != {SINGLE} and beside(source, SINGLE, revision):
         raise ValueError(
             f"{key}: {source!r} holds {SINGLE} beside {INDEX}, which names other files. Remove the "
             "one that is out of date"
@@ -107,7 +107,7 @@ def _check_files(source: str, key: str, revision: str | None) -> None:
             )
 
 
-def _beside(source: str, name: str, revision: str | None) -> str | None:
+def beside(source: str, name: str, revision: str | None = None) -> str | None:
     """Return the path of a file of a folder or a hub model, or None if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():

@@ -335,6 +335,10 @@ def test_the_models_ends_of_text_hold_the_tokenizers(tmp_path):
     for number, ends in enumerate((the, [the, cat])):
         with pytest.raises(ValueError, match=rf"models.model.pretrained: .*id {eos}.*id {the}"):
             written(tmp_path / f"wrong{number}", tokenizer, ends, None)
+    with pytest.raises(ValueError, match="its generation_config.json does not say"):
+        written(tmp_path / "text", tokenizer, eos, "eos")
+    with pytest.raises(ValueError, match=r"models.model.pretrained: .*id 9999.* no embedding"):
+        written(tmp_path / "outside", tokenizer, [eos, 9999], None)
     spec = {"pretrained": None, "architecture": "llama", "context_tokens": 16}
     small = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8}
     with pytest.raises(ValueError, match="models.m.settings.eos_token_id"):
@@ -375,7 +379,7 @@ def test_a_completion_ends_at_any_end_of_the_model(decoding):
     ended = list(complete(model, prompts, [1, 2, 3, 4], settings, eos))
     assert ended != plain and not any(other in row for row in ended)
     late = list(complete(model, prompts, [1, 2, 3, 4], settings | {"min_new_tokens": 8}, eos))
-    assert min(map(len, late)) > 8
+    assert min(map(len, late)) > 8 and not any(other in row for row in late)
     if decoding == "sample":
         cut = [[*row[: row.index(other)], eos] if other in row else row for row in plain]
         assert ended == cut
@@ -426,7 +430,7 @@ def test_a_model_that_was_trained_with_bos_is_scored_with_it(tmp_path):
     assert frame.tokens.sum() < targets.size
     rows = list(special.blocks(blocks.tokens_NT))
     assert {row[0] for row in rows} == {special.bos_id}
-    compared, _ = disagreement([model, tiny(tokenizer, 16)], rows, 4, special)
+    compared, _ = disagreement([model, tiny(tokenizer, 16)], rows, 4, special=special)
     assert compared.tokens.tolist() == frame.tokens[frame.tokens > 0].tolist()
 
     settings = {"decoding": "greedy", "max_new_tokens": 6, "batch_size": 2}

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pollination.evaluation.disagreement import disagreement
@@ -139,6 +140,33 @@ def test_windows_and_all_kinds_of_layers_are_in_the_copy():
     assert examine(config).slower == {}
 
 
+def test_an_encoder_of_images_does_not_hide_a_kind_of_layer():
+    """The encoder has more layers than the text model, and all are of one kind."""
+    text = GROUPED | {"num_hidden_layers": 6, "sliding_window": 512, "vocab_size": 61}
+    images = SIZE | {"num_hidden_layers": 9, "image_size": 28, "patch_size": 14}
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=images)
+    kinds = contract.small_copy(config).config.text_config.layer_types
+    assert kinds == ["sliding_attention"] * 5 + ["full_attention"]
+
+
+def test_a_change_at_a_distant_position_is_found():
+    """Llama 4 scales queries from position 8192 on, and counts padding as positions."""
+    config = config_of(
+        "llama4_text",
+        **GROUPED | {"num_hidden_layers": 4},
+        intermediate_size_mlp=48,
+        num_local_experts=2,
+    )
+    assert config.floor_scale == 8192
+    found = examine(config)
+    assert not found.allows(CACHED) and not found.allows(IN_PLACE) and found.allows(UNPADDED)
+
+
+@pytest.mark.parametrize("vocabulary", [2, 3])
+def test_a_vocabulary_of_few_words_is_enough(vocabulary):
+    assert examine(config_of("llama", **SIZE, vocab_size=vocabulary)).slower == {}
+
+
 def test_a_bias_or_scale_behind_the_last_hidden_states_is_found():
     assert contract_of(model_of("gemma2")).head == contract.Head(cap=30.0)
     assert examine(config_of("cohere", **SIZE)).head == contract.Head(scale=0.0625)
@@ -185,6 +213,26 @@ def test_another_version_of_transformers_examines_again(monkeypatch):
     settle(config, "models.m")
     config.contract |= {"transformers": "4.0.0", "slower": {SHARED: "of old"}}
     assert contract_of(AutoModelForCausalLM.from_config(config)).slower == {}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [1],
+        "fast",
+        7,
+        {"transformers": transformers.__version__, "head": 3},
+        {"transformers": transformers.__version__, "head": {"scale": "x"}},
+        {"transformers": transformers.__version__, "slower": None},
+        {"transformers": transformers.__version__, "slower": dict.fromkeys(DECODERS, "no")},
+        {"transformers": transformers.__version__, "kernel": "fast"},
+    ],
+)
+def test_what_is_no_contract_is_not_believed(stored):
+    config = config_of("llama")
+    expected = examine(config)
+    config.contract = stored
+    assert contract_of(AutoModelForCausalLM.from_config(config)) == expected
 
 
 def test_rotations_that_depend_on_the_longest_text_are_scored_apart():

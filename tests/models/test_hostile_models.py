@@ -82,6 +82,24 @@ def test_a_whole_checkpoint_is_taken_up_in_half_precision_too(user_folder):
         )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"output_attentions": True},
+        {"output_hidden_states": True},
+        {"return_dict": False},
+        {"architectures": 5},
+    ],
+)
+def test_what_a_configuration_asks_of_a_pass_does_no_harm(user_folder, changes):
+    change(user_folder, **changes)
+    prepare(user_folder)
+    ours, theirs = (
+        load_file(folder / "model.safetensors") for folder in (Path("made"), user_folder)
+    )
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
 def test_a_pickle_is_never_opened(user_folder):
     state = load_file(user_folder / "model.safetensors")
     (user_folder / "model.safetensors").unlink()
