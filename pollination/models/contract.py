@@ -31,6 +31,7 @@ from pollination.models.small_copy import WINDOW, small_copy
 
 log = logging.getLogger("pollination")
 
+CHECKS = 1  # the version of this module's checks; a contract of another version is not believed
 # fastest first; the last is exact for every model that is not refused
 DECODERS: dict[str, type[Decoder] | type[ByLength]] = {
     "keys and values in place": InPlaceDecoder,
@@ -62,6 +63,7 @@ class Contract:
     transformers: str
     slower: dict[str, str] = field(default_factory=dict)
     head: Head | None = None
+    checks: int = CHECKS
 
     def allows(self, path: str) -> bool:
         return path not in self.slower
@@ -88,7 +90,7 @@ def _stored(value: object) -> Contract | None:
         found = Contract(**value)  # type: ignore[arg-type]
         head = found.head and Head(**found.head)  # type: ignore[arg-type]
         sound = (
-            found.transformers == transformers.__version__
+            (found.transformers, found.checks) == (transformers.__version__, CHECKS)
             and isinstance(found.slower, dict)
             and list(DECODERS)[-1] not in found.slower
             and (not head or (head.scale > 0 and (head.cap is None or head.cap > 0)))
