@@ -9,7 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pollination.core.artifacts import DamagedArtifact
-from pollination.core.datafiles import ROWS, form_of, listed, read_column, read_lines, read_text
+from pollination.core.datafiles import read_column
+from pollination.core.datafiles.formats import form_of, listed
+from pollination.core.datafiles.parquet import ROWS
+from pollination.core.datafiles.text import read_lines, read_text
 from pollination.plan.config.paths import TEXT_ENDINGS, data_files, find_data, unfit
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pollination.core import datafiles
+from pollination.core.datafiles import read_table
+from pollination.core.datafiles.text import as_plain
 from pollination.evaluation.template_source import (
     TemplateSource,
     opened,
@@ -337,7 +338,7 @@ def read_data(path: Path, key: str) -> pa.Table:
     if not path.is_file():
         raise ValueError(f"tasks: {key}: {path}: the file does not exist; correct the path")
     try:
-        return datafiles.read_table(path)
+        return read_table(path)
     except ValueError as error:
         raise ValueError(f"tasks: {key}: {error}") from None
 
@@ -380,7 +381,7 @@ def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
 
 def _plain(path: str, folder: Path) -> str:
     """Return a local file as the readers of `datasets` expect it; a URL stays as it is."""
-    return path if "://" in path else datafiles.as_plain(path, folder)
+    return path if "://" in path else as_plain(path, folder)
 
 
 def _options(config: dict, *without: str) -> dict:

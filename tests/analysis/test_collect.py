@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pollination.analysis.fingerprint import answers, collect, replies
+from pollination.analysis.fingerprint import answers, prices, replies, requests
 from pollination.core import artifacts
 from pollination.core.settings import lean, node_at
 from pollination.plan.config.endpoints import check_key, read_endpoint
@@ -51,7 +51,7 @@ def survey(tmp_path, server, monkeypatch) -> Path:
     monkeypatch.setenv("POLLINATION_REQUESTS_PER_MINUTE", "60000")
     monkeypatch.setenv("POLLINATION_REQUESTS_AT_ONCE", "1")
     monkeypatch.setenv("POLLINATION_REQUEST_RETRIES", "1")
-    monkeypatch.setattr(collect, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.01)
     list_models(tmp_path / "models.csv", server.address)
     write_prompts(tmp_path, 4)
     return tmp_path
@@ -694,19 +694,19 @@ def test_prices_are_foretold_and_counted_where_they_are_known():
         {"model": "m", "input_price": "2", "output_price": "10"},
         {"system": "s" * 100, "instruction": "i" * 100, "max_tokens": 1000},
     )
-    foretold = collect._foretold([("p", "x" * 200)] * 100, settings, row)
-    assert foretold == "; at most about 1.02 for the rest"
+    forecast = prices.forecast([("p", "x" * 200)] * 100, settings, row)
+    assert forecast == "; at most about 1.02 for the rest"
     spent = [{"tokens": (500_000, 100_000)}, {"tokens": (None, None)}]
-    assert collect._spent(spent, row) == ", 100,000 tokens written, 2.00 spent"
-    assert collect._foretold([("p", "x")], settings, {"model": "m"}) == ""
+    assert prices.spending(spent, row) == ", 100,000 tokens written, 2.00 spent"
+    assert prices.forecast([("p", "x")], settings, {"model": "m"}) == ""
     with pytest.raises(
         ValueError, match="input_price, output_price of model m: 'x', '1'; both must be numbers"
     ):
-        collect._price({"model": "m", "input_price": "x", "output_price": "1"}, 1, 1)
+        prices.price_of({"model": "m", "input_price": "x", "output_price": "1"}, 1, 1)
 
 
 def test_requests_keep_their_pace():
-    pace = collect.Pace(1200)
+    pace = requests.Pace(1200)
     starts = []
     for _ in range(4):
         starts.append(pace.next_s)

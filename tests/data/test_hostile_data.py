@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pollination.core import artifacts, datafiles
+from pollination.core import artifacts
+from pollination.core.datafiles import parquet, read_column
 from pollination.core.sanitize import hidden
 from pollination.data.corpora import read_documents
 from pollination.data.tokens import encode, make_tokenizer
@@ -154,17 +155,17 @@ def test_rows_are_read_at_once_as_far_as_they_fit(tmp_path, monkeypatch):
         use_dictionary=False,
         compression="NONE",
     )
-    monkeypatch.setattr(datafiles, "BATCH_BYTES", 20_000)
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 20_000)
     with pq.ParquetFile(tmp_path / "a.parquet") as file:
         assert (
-            5 <= datafiles.batch_rows(file.metadata, ("text",)) <= 10
-            and datafiles.batch_rows(file.metadata, ("id",)) == 512
+            5 <= parquet.batch_rows(file.metadata, ("text",)) <= 10
+            and parquet.batch_rows(file.metadata, ("id",)) == 512
         )
-    assert list(datafiles.read_column(tmp_path / "a.parquet", "text")) == rows
+    assert list(read_column(tmp_path / "a.parquet", "text")) == rows
 
 
 def test_a_document_longer_than_a_column_can_hold_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(datafiles, "LONGEST_BYTES", 1000)
+    monkeypatch.setattr("pollination.core.datafiles.text.LONGEST_BYTES", 1000)
     for name, unit, words in (
         ("a.txt", "line", "line 2 exceeds"),
         ("a.txt", "file", "Set txt_documents: paragraph or line"),

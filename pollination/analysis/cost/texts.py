@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pollination.analysis.cost.shapes import published
 from pollination.core.artifacts import read_json
-from pollination.core.datafiles import form_of
+from pollination.core.datafiles.formats import form_of
 from pollination.data.microworld import World
 from pollination.plan import inputs, layout
 from pollination.plan.config.paths import data_files

@@ -20,7 +20,9 @@ import numpy as np
 from nltk.tokenize import NLTKWordTokenizer
 from wordfreq import word_frequency
 
-from pollination.core.datafiles import is_encodable, place, read_rows
+from pollination.core.datafiles import read_rows
+from pollination.core.datafiles.formats import place
+from pollination.core.datafiles.text import is_encodable
 
 RARE = 1e-12  # English frequency of a word that wordfreq does not know
 COLUMNS = ("model", "prompt_id", "output")

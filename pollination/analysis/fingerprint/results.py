@@ -4,7 +4,7 @@ import logging
 import math
 from pathlib import Path
 
-from pollination.core.datafiles import read_json
+from pollination.core.datafiles.jsons import read_json
 
 LISTS = {
     "top_repetitive_words": ("word", "score"),

@@ -9,7 +9,7 @@ import pandas as pd
 from pollination.analysis.fingerprint import features, influence, overlap
 from pollination.analysis.fingerprint.answers import check_collected
 from pollination.core import artifacts
-from pollination.core.datafiles import read_text
+from pollination.core.datafiles.text import read_text
 from pollination.core.seeds import derive_seed
 from pollination.plan.config.catalogue import check_families, match
 

@@ -6,7 +6,8 @@ Surveys of kind `collect` also need the address where each model is served. No h
 import re
 from pathlib import Path
 
-from pollination.core.datafiles import place, read_records
+from pollination.core.datafiles import read_records
+from pollination.core.datafiles.formats import place
 from pollination.plan.config.endpoints import read_endpoint
 
 NEEDED = ("model", "family", "release")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 
-from pollination.core.datafiles import COMPRESSIONS, endings, is_encodable, listed
+from pollination.core.datafiles.formats import COMPRESSIONS, endings, listed
+from pollination.core.datafiles.text import is_encodable
 from pollination.core.sanitize import reason
 
 MAX_FILES = 200_000  # in a folder of text

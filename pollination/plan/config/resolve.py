@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
-from pollination.core import datafiles
+from pollination.core.datafiles import formats
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
 from pollination.core.userfile import is_own
@@ -223,7 +223,7 @@ def check_data(
             continue
         if not found.files:
             is_folder = os.path.isdir(os.path.expanduser(entry))
-            said = f"no {datafiles.listed(endings)} file" if is_folder else "no such file"
+            said = f"no {formats.listed(endings)} file" if is_folder else "no such file"
             passed_over = f" ({found.summary()})" if found.passed_over else ""
             mistakes.append(
                 f"{key}: {entry!r}: there is {said}{passed_over}. {remedy(entry, folder)}"
