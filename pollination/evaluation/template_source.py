@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from pollination.core.sanitize import line
-from pollination.plan.benchmark_folder import Benchmark, merged, unsupported
+from pollination.plan.benchmark_folder import Benchmark
+from pollination.plan.benchmark_tasks import unsupported
+from pollination.plan.benchmark_yaml import merged
 
 
 def task_root() -> Path:

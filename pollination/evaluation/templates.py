@@ -3,7 +3,6 @@
 import difflib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +21,9 @@ from pollination.evaluation.template_source import (
     texts,
 )
 from pollination.plan import task_metrics
-from pollination.plan.benchmark_folder import (
-    Leaf,
-    aggregate_refusal,
-    read_benchmark,
-    refusal,
-)
+from pollination.plan.benchmark_folder import Leaf, read_benchmark
+from pollination.plan.benchmark_tasks import aggregate_refusal, refusal
+from pollination.plan.benchmark_yaml import definition_line
 
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
@@ -206,9 +202,7 @@ def _leaves(template: str) -> tuple[list[tuple[str, Path, dict]], list[dict]]:
     from lm_eval.tasks._index import TaskIndex
 
     root = task_root()
-    line = re.compile(
-        rf"^[\"']?(?:task|group)[\"']?\s*:\s*[\"']?{re.escape(template)}[\"']?\s*$", re.MULTILINE
-    )
+    line = definition_line(template)
     files = sorted(root.glob("**/*.yaml"))
     file = next((path for path in files if line.search(path.read_text(errors="replace"))), None)
     try:
