@@ -51,7 +51,7 @@ def _score(names: str, folder: str, like: str, make) -> dict:
 
     from lm_eval import evaluator
 
-    from pollination.evaluation.templates import quiet
+    from pollination.evaluation.lm_eval_calls import quiet
 
     logging.getLogger("pollination").setLevel(
         logging.ERROR

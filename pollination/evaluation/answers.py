@@ -19,10 +19,10 @@ from lm_eval.api.instance import Instance
 from pollination.core import artifacts
 from pollination.core.questions import scored
 from pollination.evaluation.harness import HarnessModel
+from pollination.evaluation.lm_eval_calls import quiet
 from pollination.evaluation.metrics import BOOTSTRAP, Ranking, ranking, reported
 from pollination.evaluation.requests import restore_requests
 from pollination.evaluation.tasks import gold, load_tasks
-from pollination.evaluation.templates import quiet
 
 # metrics of lm-eval that are 1 for a right answer and 0 for a wrong one
 RIGHT_OR_WRONG = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")

@@ -14,8 +14,8 @@ import pyarrow as pa
 from pollination.core import artifacts
 from pollination.data.special import special_tokens
 from pollination.evaluation.harness import Encoded, encode_pairs
+from pollination.evaluation.lm_eval_calls import quiet
 from pollination.evaluation.tasks import load_tasks
-from pollination.evaluation.templates import quiet
 
 PAIRS = ("multiple_choice", "loglikelihood")  # output types that score a continuation of a context
 SCHEMA = pa.schema(

@@ -33,14 +33,10 @@ import pyarrow.compute as pc
 from pollination.core import artifacts
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.seeds import derive_seed
-from pollination.evaluation.template_source import TemplateSource, offline, opened
-from pollination.evaluation.templates import (
-    numbered,
-    quiet,
-    read_data,
-    require_columns,
-    stage_lm_eval,
-)
+from pollination.evaluation.lm_eval_calls import offline, quiet
+from pollination.evaluation.template_data import numbered, read_data, require_columns
+from pollination.evaluation.template_source import TemplateSource, opened
+from pollination.evaluation.templates import stage_lm_eval
 from pollination.plan.sizes import SIZES
 
 log = logging.getLogger("pollination")

@@ -4,16 +4,17 @@ A staged task holds the text of the user's YAML and Python files (task.json, `fi
 that loads the task unpacks them, so an evaluation runs the staged code on any machine.
 """
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 from pollination.core.sanitize import line
-from pollination.plan.benchmark_folder import Benchmark, merged, unsupported
+from pollination.evaluation.lm_eval_calls import offline
+from pollination.plan.benchmark_folder import Benchmark
+from pollination.plan.benchmark_tasks import unsupported
+from pollination.plan.benchmark_yaml import merged
 
 
 def task_root() -> Path:
@@ -70,20 +71,6 @@ class TemplateSource:
             file = f"{self.folder}/{yaml}"
             said = reason if reason.startswith(file) else f"{file}: {reason}"
             raise ValueError(line("tasks: " + " ".join(said.split()))) from error
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Refuse connections, because evaluations run without a network."""
-
-    def refuse(*_, **__):
-        raise ConnectionError("it asks for a network, which evaluations do not have")
-
-    with (
-        patch.object(socket, "getaddrinfo", refuse),
-        patch.object(socket.socket, "connect", refuse),
-    ):
-        yield
 
 
 @contextmanager

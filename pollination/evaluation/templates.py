@@ -1,67 +1,27 @@
-"""Stage lm-eval's task templates on local files or hub data: leaf tasks, their splits and rows."""
+"""Stage lm-eval's task templates: choose the splits of each leaf task, and read its questions.
 
-import difflib
-import json
-import logging
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+A task that cannot be scored as the config asks is refused.
+"""
+
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pollination.core.datafiles import read_table
-from pollination.core.datafiles.text import as_plain
-from pollination.evaluation.template_source import (
-    TemplateSource,
-    opened,
-    task_root,
-    texts,
+from pollination.evaluation.built_in_templates import built_in_leaves
+from pollination.evaluation.template_data import (
+    process_questions,
+    read_data,
+    read_tables,
+    require_columns,
+    template_columns,
+    without_fingerprint,
 )
+from pollination.evaluation.template_source import TemplateSource, opened, texts
 from pollination.plan import task_metrics
-from pollination.plan.benchmark_folder import (
-    Leaf,
-    aggregate_refusal,
-    read_benchmark,
-    refusal,
-)
+from pollination.plan.benchmark_folder import Leaf, read_benchmark
+from pollination.plan.benchmark_tasks import refusal
 
 SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence lm-eval's warnings, and its progress bars, which have no option.
-
-    Its bootstrap then runs in this process, with the draws of its worker processes.
-    """
-    import lm_eval.api.metrics
-    import lm_eval.api.task
-
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with (
-            patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items),
-            patch.object(lm_eval.api.metrics, "bootstrap_stderr", _bootstrap_stderr),
-        ):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _bootstrap_stderr(function: Callable, items: list, iters: int) -> float:
-    """Return lm-eval's bootstrap standard error; its chunk i of 1,000 draws has the seed i."""
-    from lm_eval.api.metrics import _bootstrap_internal, sample_stddev
-
-    size = min(1000, iters)
-    draw = _bootstrap_internal(function, size)
-    return sample_stddev([value for i in range(iters // size) for value in draw((i, items))])
 
 
 def stage_lm_eval(spec: dict) -> dict:
@@ -72,7 +32,7 @@ def stage_lm_eval(spec: dict) -> dict:
     """
     if not spec.get("include_path"):
         with opened(None, None) as source:
-            found, aggregates = _leaves(spec["template"])
+            found, aggregates = built_in_leaves(spec["template"])
             members = [
                 Leaf(name, str(path.relative_to(source.root)), extra, None)
                 for name, path, extra in found
@@ -100,7 +60,7 @@ def _stage(spec: dict, source: TemplateSource, members: list[Leaf]) -> dict:
             plan = _plan_splits(
                 template, config, set(available) if available else None, spec.get("num_fewshot")
             )
-            tables = _tables(config, plan, member, local, group=len(members) > 1)
+            tables = read_tables(config, plan, member, local, group=len(members) > 1)
             if len(tables[plan["evaluated"]]) == 0:
                 absent.append(config.get("dataset_name") or member.name)
                 continue
@@ -150,35 +110,16 @@ def _provenance(files: dict | None, members: list[Leaf]) -> dict | str:
     return paths or "hub"
 
 
-def _tables(
-    config: dict, plan: dict, member: Leaf, local: dict[str, pa.Table], group: bool
-) -> dict[str, pa.Table]:
-    """Return a leaf's questions and examples by split, before the template processes them.
-
-    They come from the config's files `local`, else the template's own files, else the hub.
-    """
-    tables = {}
-    for split in dict.fromkeys([plan["evaluated"], plan["examples"]]):
-        if split and local:
-            subset = config.get("dataset_name")
-            tables[split] = _subject(numbered(local[split]), subset, group, f"data.{split}")
-        elif split and member.data:
-            tables[split] = read_files(config, member.data[split], split)
-        elif split:
-            tables[split] = fetch(config, split)
-    return tables
-
-
 def _staged_leaf(
     config: dict, plan: dict, member: Leaf, tables: dict[str, pa.Table], own: bool
 ) -> dict:
     what = f"template {member.name!r}"
     for split, table in tables.items():
         if not own:
-            require_columns(table, _template_columns(config), what, f"data.{split}")
+            require_columns(table, template_columns(config), what, f"data.{split}")
         examples = split != plan["evaluated"]
-        table = _process(config, table, what, split, examples=examples)
-        tables[split] = _without_fingerprint(table) if own else table
+        table = process_questions(config, table, what, split, examples=examples)
+        tables[split] = without_fingerprint(table) if own else table
     return {
         "name": member.name,
         "yaml": member.yaml,
@@ -194,83 +135,6 @@ def _staged_leaf(
 
 def _generates(config: dict) -> bool:
     return task_metrics.output_type(config) == "generate_until"
-
-
-def _leaves(template: str) -> tuple[list[tuple[str, Path, dict]], list[dict]]:
-    """Return the leaf tasks of a built-in template, and how lm-eval aggregates a group's.
-
-    A leaf is (name, YAML file, overriding keys).
-
-    An index of all 14,000 names takes 9 s. So the index covers the folder that defines the name,
-    and all folders only if that fails.
-    """
-    from lm_eval.tasks._index import TaskIndex
-
-    root = task_root()
-    line = re.compile(
-        rf"^[\"']?(?:task|group)[\"']?\s*:\s*[\"']?{re.escape(template)}[\"']?\s*$", re.MULTILINE
-    )
-    files = sorted(root.glob("**/*.yaml"))
-    file = next((path for path in files if line.search(path.read_text(errors="replace"))), None)
-    try:
-        return _expanded(template, TaskIndex.build([file.parent]) if file else {})
-    except KeyError:
-        with quiet():
-            index = TaskIndex.build([root])
-    if template not in index:
-        near = difflib.get_close_matches(template, index, n=3) or [
-            "mmlu",
-            "winogrande",
-            "mathqa",
-            "social_iqa",
-        ]
-        raise ValueError(
-            f"unknown task template {template!r}; nearest built-in names of lm-eval: "
-            f"{', '.join(near)}"
-        )
-    return _expanded(template, index)
-
-
-def _expanded(template: str, index: dict) -> tuple[list[tuple[str, Path, dict]], list[dict]]:
-    group = index[template].cfg or {}
-    if reason := aggregate_refusal(group):
-        raise ValueError(f"task template {template!r}: {reason}")
-    aggregates = group.get("aggregate_metric_list") or []
-    leaves: list[tuple[str, Path, dict]] = []
-    for leaf in _expand(template, index, {}):
-        if leaf not in leaves:
-            leaves.append(leaf)
-    names = [name for name, *_ in leaves]
-    if again := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(
-            f"task template {template!r} contains task {again!r} with different settings; name its "
-            "tasks one by one"
-        )
-    return leaves, aggregates if isinstance(aggregates, list) else [aggregates]
-
-
-def _expand(name: str, index: dict, extra: dict) -> list[tuple[str, Path, dict]]:
-    from lm_eval.tasks._index import Kind
-
-    entry = index[name]
-    if entry.kind is Kind.TAG:
-        return [leaf for tag in sorted(entry.tags) for leaf in _expand(tag, index, extra)]
-    if entry.kind is not Kind.GROUP:
-        return [(name, entry.yaml_path, extra)]
-    leaves = []
-    for member in entry.cfg["task"]:
-        if isinstance(member, str):
-            leaves += _expand(member, index, extra)
-        elif member.get("task") in index:
-            leaves += _expand(
-                member["task"], index, extra | {key: member[key] for key in member if key != "task"}
-            )
-        else:
-            raise ValueError(
-                f"task template {name!r} is a group that defines its tasks inline, which is not "
-                "supported; name its tasks instead"
-            )
-    return leaves
 
 
 def _plan_splits(
@@ -331,168 +195,3 @@ def _plan_splits(
         "shots": shots,
         "config": splits | {"num_fewshot": shots, "process_docs": None},
     }
-
-
-def read_data(path: Path, key: str) -> pa.Table:
-    """Read a user's table. ValueError: it is missing or unreadable; names the config key."""
-    if not path.is_file():
-        raise ValueError(f"tasks: {key}: {path}: the file does not exist; correct the path")
-    try:
-        return read_table(path)
-    except ValueError as error:
-        raise ValueError(f"tasks: {key}: {error}") from None
-
-
-def read_files(config: dict, paths: list[str], split: str) -> pa.Table:
-    """Read one split of a template's local files with `datasets`, as lm-eval does, without a cache.
-
-    ValueError: the files are unreadable, or the split has no questions.
-    """
-    import datasets
-
-    ours = ("data_files", "split", "cache_dir", "keep_in_memory", "streaming", "trust_remote_code")
-    options = _options(config, *ours)
-    datasets.disable_progress_bars()
-    try:
-        with TemporaryDirectory(prefix="pollination-") as cache:
-            paths = [_plain(path, Path(cache, "plain", str(n))) for n, path in enumerate(paths)]
-            data = datasets.load_dataset(
-                config["dataset_path"],
-                config.get("dataset_name"),
-                data_files={split: paths},
-                split=split,
-                cache_dir=cache,
-                keep_in_memory=True,
-                **options,
-            )
-            table = data.with_format("arrow")[:]
-    except Exception as error:  # the readers raise exceptions of many parsers
-        reason = error.__cause__ or error
-        raise ValueError(
-            f"data_files: {', '.join(paths)}: not readable as {config['dataset_path']} "
-            f"({type(reason).__name__}: {reason}); correct the files or dataset_path"
-        ) from error
-    if not len(table):
-        raise ValueError(
-            f"data_files: {', '.join(paths)}: split {split!r} has no questions; add questions"
-        )
-    return numbered(table)
-
-
-def _plain(path: str, folder: Path) -> str:
-    """Return a local file as the readers of `datasets` expect it; a URL stays as it is."""
-    return path if "://" in path else as_plain(path, folder)
-
-
-def _options(config: dict, *without: str) -> dict:
-    return {
-        key: value
-        for key, value in (config.get("dataset_kwargs") or {}).items()
-        if key not in without
-    }
-
-
-def fetch(config: dict, split: str) -> pa.Table:
-    """Download one split of the template's data set from the hub; `datasets` caches it."""
-    import datasets
-
-    path, name = config["dataset_path"], config.get("dataset_name")
-    options = _options(config, "trust_remote_code")
-    try:
-        data = datasets.load_dataset(path, name, split=split, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"tasks: data set {path!r} ({name or 'default'}, {split}) cannot be downloaded "
-            f"({reason}); run this job where there is a network, or name local files: "
-            f"data: {{{split}: file.parquet}}"
-        ) from error
-    return numbered(data.with_format("arrow")[:])
-
-
-def _process(config: dict, table: pa.Table, what: str, split: str, examples: bool) -> pa.Table:
-    """Run a template's own processing of its questions, once.
-
-    `__row__` stays the source row if the processing keeps columns.
-    """
-    import datasets
-
-    process = config.get("process_docs")
-    if examples:
-        process = (config.get("fewshot_config") or {}).get("process_docs") or process
-    if process is None:
-        return table
-    datasets.disable_progress_bars()
-    try:
-        processed = process(datasets.Dataset(datasets.table.InMemoryTable(table))).with_format(
-            "arrow"
-        )[:]
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"tasks: {what} cannot process data.{split} ({type(error).__name__}: {error}); its "
-            f"columns are {_names(table)}; correct the data or the template"
-        ) from error
-    return processed if "__row__" in processed.column_names else numbered(processed)
-
-
-def _without_fingerprint(table: pa.Table) -> pa.Table:
-    """Remove the fingerprint of `datasets`, which depends on the temporary folder of the code."""
-    metadata = dict(table.schema.metadata or {})
-    if b"huggingface" in metadata:
-        said = json.loads(metadata[b"huggingface"])
-        said.pop("fingerprint", None)
-        metadata[b"huggingface"] = json.dumps(said).encode()
-    return table.replace_schema_metadata(metadata)
-
-
-def numbered(table: pa.Table) -> pa.Table:
-    """Return the table with its row numbers in column `__row__`, which every subset keeps."""
-    return table.append_column("__row__", pa.array(np.arange(len(table))))
-
-
-def _subject(table: pa.Table, subset: str | None, group: bool, key: str) -> pa.Table:
-    """Return the rows of one subject (`subset`), because a local file holds a group's subjects."""
-    if "subject" not in table.column_names:
-        if group:
-            raise ValueError(
-                f"tasks: {key}: a group's file needs column 'subject'; it has {_names(table)}; add "
-                "the column"
-            )
-        return table
-    rows = table.filter(pc.equal(table["subject"], pa.scalar(subset, table["subject"].type)))
-    return rows if group or len(rows) else table
-
-
-def _names(table: pa.Table) -> str:
-    return ", ".join(name for name in table.column_names if name != "__row__")
-
-
-def require_columns(
-    table: pa.Table, columns: tuple[str, ...] | list[str], what: str, where: str
-) -> None:
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise ValueError(
-            f"tasks: {what} needs columns {', '.join(missing)}, which {where} lacks; it has "
-            f"{_names(table)}; add or rename columns"
-        )
-
-
-def _template_columns(config: dict) -> list[str]:
-    """Return the columns that the template's Jinja strings name.
-
-    Columns that its Python functions read are unknown until the first row is built.
-    """
-    from jinja2 import meta
-    from lm_eval.utils import env
-
-    if config.get("process_docs"):
-        return []
-    names = set()
-    for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-        text = config.get(key)
-        if isinstance(text, str):
-            names |= (
-                {text} if text.isidentifier() else meta.find_undeclared_variables(env.parse(text))
-            )
-    return sorted(names - set(env.globals))

@@ -5,7 +5,7 @@ and the task's value is their mean (accuracy, exact match). A *corpus statistic*
 questions at once (MCC, BLEU, perplexity). Selection needs values per question, from 0 to 1, of
 which higher is better.
 
-The functions take the keys as `plan/benchmark_folder.py` parses them, or as lm-eval loads them.
+The functions take the keys as `plan/benchmark_yaml.py` parses them, or as lm-eval loads them.
 They do not import lm-eval.
 """
 

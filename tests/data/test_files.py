@@ -18,7 +18,7 @@ from pollination.core import artifacts, datafiles
 from pollination.data.corpora import build_corpus
 from pollination.data.download import _remove_leftovers
 from pollination.data.files import read_files, resolve_files
-from pollination.evaluation.templates import read_data
+from pollination.evaluation.template_data import read_data
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.paths import SURVEY_ENDINGS, data_files, find_data
 from tests.conftest import ROOT

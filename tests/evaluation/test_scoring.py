@@ -19,10 +19,12 @@ from transformers import (
 )
 
 from pollination.core import artifacts
-from pollination.evaluation import templates
 from pollination.evaluation.answers import evaluate_tasks, match_answer
 from pollination.evaluation.requests import write_requests
 from pollination.evaluation.tasks import _draw, load_tasks, stage_task
+from pollination.evaluation.template_data import fetch
+from pollination.evaluation.template_source import task_root
+from pollination.evaluation.templates import SPLIT_KEYS
 from tests.conftest import shared
 
 WORDS = ["<eos>", ".", "Anna", "Bob", "lives", "in", "Paris", "Rome", "Oslo", "old"]
@@ -372,10 +374,10 @@ def test_hub_data_is_read_through_datasets(tmp_path):
         tmp_path / "repository" / "test.parquet",
         pd.DataFrame({"question": ["a", "b"], "label": [0, 1]}),
     )
-    table = templates.fetch({"dataset_path": str(tmp_path / "repository")}, "test")
+    table = fetch({"dataset_path": str(tmp_path / "repository")}, "test")
     assert table.column_names == ["question", "label", "__row__"] and len(table) == 2
     with pytest.raises(ValueError, match=r"cannot be downloaded .*data: \{train: file.parquet\}"):
-        templates.fetch({"dataset_path": str(tmp_path / "repository")}, "train")
+        fetch({"dataset_path": str(tmp_path / "repository")}, "train")
 
 
 @pytest.mark.parametrize(
@@ -566,8 +568,8 @@ def test_scores_equal_plain_lm_eval_with_the_built_in_template(benchmark, storie
         artifacts.write_table(data[split], table[: 60 if split == "train" else 6])
     model, tokenizer = stories
 
-    template = load_yaml(templates.task_root() / yaml)
-    absent = {key: None for key in templates.SPLIT_KEYS if template.get(key) not in data}
+    template = load_yaml(task_root() / yaml)
+    absent = {key: None for key in SPLIT_KEYS if template.get(key) not in data}
     config = (
         template | absent | {"dataset_path": "parquet", "dataset_name": None, "num_fewshot": shots}
     )

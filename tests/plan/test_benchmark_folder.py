@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from pollination.cli import main
-from pollination.plan import benchmark_folder
+from pollination.plan import benchmark_yaml
 from pollination.plan.benchmark_folder import benchmark_files
+from pollination.plan.benchmark_metrics import metric_mistakes
 from pollination.plan.config.resolve import ConfigError, check_files, resolve
 from pollination.plan.inputs import task_sources
 from pollination.plan.plan import Plan
@@ -73,7 +74,7 @@ def test_what_lm_eval_defines_is_left_to_staging_where_it_is_not_installed(raw, 
         check_files(resolve(raw))
         files = task_sources(Plan(resolve(raw), "results/toy"), "quiz")
         assert files == [str(folder / "quiz.yaml")], there
-        monkeypatch.setattr(benchmark_folder, "_built_in_tasks", lambda: None)
+        monkeypatch.setattr(benchmark_yaml, "built_in_tasks", lambda: None)
 
 
 def break_nothing(folder):
@@ -147,7 +148,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(raw, tmp_path, dama
 
 
 def test_a_folder_with_too_many_files_is_refused(raw, monkeypatch):
-    monkeypatch.setattr(benchmark_folder, "MAX_FILES", 3)
+    monkeypatch.setattr(benchmark_yaml, "MAX_FILES", 3)
     with pytest.raises(ConfigError, match="the folder has more than 3 files; name a folder"):
         check_files(resolve(raw))
 
@@ -189,13 +190,13 @@ STATISTIC = "it is a statistic of all questions together, without a value for ea
 )
 def test_check_names_a_metric_that_cannot_select(template, metric, said):
     task = {"template": template, "metric": metric}
-    found = benchmark_folder.metric_mistakes(task, selects=True)
+    found = metric_mistakes(task, selects=True)
     assert len(found) == bool(said) and all(said in one and "\n" not in one for one in found)
 
 
 def test_a_metric_that_cannot_select_is_reported_all_the_same():
     for template in ("cola", "wikitext", "wmt16-en-de"):
-        assert benchmark_folder.metric_mistakes({"template": template}, selects=False) == []
+        assert metric_mistakes({"template": template}, selects=False) == []
 
 
 def test_check_names_the_experiment_that_selects_by_an_unfit_metric(raw, tmp_path):

@@ -20,10 +20,10 @@ from pollination.analysis.cost.texts import Texts
 from pollination.core import artifacts, userfile
 from pollination.data import contamination, corpora, tokens
 from pollination.data.mixture import place
-from pollination.evaluation import templates
 from pollination.evaluation.embeddings import stage_encoder
 from pollination.evaluation.requests import write_requests
 from pollination.evaluation.tasks import stage_task
+from pollination.evaluation.template_data import fetch
 from pollination.models import checkpoint
 from pollination.models.completion import prompt_limit
 from pollination.models.contract import settle
@@ -132,7 +132,7 @@ class Rehearsal:
             try:
                 stage_task(spec, folder, seed, corpus)
             except ValueError as error:
-                if _is_from(error, templates.fetch):
+                if _is_from(error, fetch):
                     self.unchecked.append(f"tasks.{name}: its questions are on the hub")
                 else:
                     said = str(error).removeprefix("tasks: ")

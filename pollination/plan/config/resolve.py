@@ -15,11 +15,8 @@ from pollination.core.datafiles import formats
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
 from pollination.core.userfile import is_own
-from pollination.plan.benchmark_folder import (
-    built_in_template,
-    metric_mistakes,
-    read_benchmark,
-)
+from pollination.plan.benchmark_folder import built_in_template, read_benchmark
+from pollination.plan.benchmark_metrics import metric_mistakes
 from pollination.plan.config import libraries
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
