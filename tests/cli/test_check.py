@@ -185,7 +185,10 @@ DEEP = [
         {"models.toy.settings.hidden_size": 65, "models.toy.settings.num_attention_heads": 4},
         "models.toy.settings: llama rejects them",
     ),
-    ({"models.toy.settings.num_key_value_heads": 3}, "models.toy: 'llama' cannot read a block"),
+    (
+        {"models.toy.settings.num_key_value_heads": 3},
+        "models.toy: architecture 'llama' with these settings does not run",
+    ),
     (
         {"models.toy.settings.hiden_size": 64},
         "models.toy.settings.hiden_size: unknown to architecture 'llama'",
