@@ -27,15 +27,9 @@ from pollination.models.contract import (
 )
 from pollination.models.paths import decoder_of
 from pollination.models.sampling import Decoding, sample
+from tests.models.known_answers import GROUPED, SIZE
 
 IN_PLACE, CACHED, UNPADDED, UNCACHED = DECODERS
-SIZE = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-GROUPED = SIZE | {"num_key_value_heads": 1, "head_dim": 16}
 LONG_ROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
