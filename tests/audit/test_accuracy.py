@@ -151,7 +151,10 @@ def test_band_of_the_line():
     mean, half = style.mean_band(values)
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=EXACT)
-    rows = pd.DataFrame({"generation": 0, "experiment": "line", "accuracy": [0.3]})
+    stderr = (0.3 * 0.7 / (QUESTIONS - 1)) ** 0.5  # of answers that are right or wrong
+    rows = pd.DataFrame(
+        {"generation": 0, "experiment": "line", "accuracy": [0.3], "stderr": stderr}
+    )
     axis = style.Figure().subplots()
     accuracy.draw_line(axis, rows.assign(questions=QUESTIONS))
     band = axis.collections[0].get_paths()[0].vertices[:, 1]
