@@ -131,7 +131,7 @@ def break_loop(folder):
         (break_syntax, "BENCH has no task 'quiz'; allowed: (none); not readable: "),
         (break_name, "BENCH has no task 'quiz' (did you mean 'quizz'?); allowed: quizz"),
         (break_twice, "BENCH: again.yaml, quiz.yaml all define 'quiz'; rename all but one"),
-        (break_metric, "quiz.yaml: task 'quiz': metric_list: metric 'bleu' is not supported fo"),
+        (break_metric, "quiz.yaml: task 'quiz': metric_list: metric 'bleu' is not supported"),
         (break_code, "quiz.yaml: !function code.text: there is no code.py beside it"),
         (break_data, "part*.jsonl': there is no such file; correct the path"),
         (break_group, "BENCH has no task 'absent', which group 'quiz' names; allowed: one, quiz"),
