@@ -59,7 +59,7 @@ CORPUS_KINDS = {
         "generated from a known grammar", reader="corpora.from_grammar", world=True
     ),
     "files": CorpusKind(
-        "local parquet, jsonl, json, csv, tsv or txt files",
+        "local files of text or tables",
         reader="corpora.from_files",
         needs=("path",),
         endings=TEXT_ENDINGS,

@@ -44,7 +44,7 @@ def schema() -> dict:
         if table := node.get("table"):
             if "type" not in node:
                 node["enum"] = list(TABLES[table])
-            says = "; ".join(f"{name}: {entry.says}" for name, entry in TABLES[table].items())
+            says = ". ".join(f"{name}: {entry.says}" for name, entry in TABLES[table].items())
             node["description"] = node["description"].replace("{values}", says)
         waiting += [child for child in node.values() if isinstance(child, dict)]
     return whole
