@@ -23,7 +23,7 @@ from pollination.core.job import Stopped
 from pollination.data.special import end_ids
 from pollination.models.paths import decoder_of
 
-# The search tries this many likeliest tokens. Rows with a wider nucleus sort the whole vocabulary.
+# The search tries this many likeliest tokens. Rows with a wider nucleus sort all weights.
 WIDTHS = (64, 512, 4096)
 COLUMNS = 16  # tokens per group in the search for the likeliest
 # Steps between checks for finished rows. On a GPU each check waits for the device.
@@ -148,18 +148,33 @@ def _support(
     return kept_B, mass_B
 
 
+def _descending(weights_BV: torch.Tensor) -> torch.Tensor:
+    """Return each row's weights in descending order. On a CPU, numpy sorts values much faster."""
+    if weights_BV.device.type != "cpu":
+        return weights_BV.sort(dim=-1, descending=True).values
+    return torch.from_numpy(np.sort(weights_BV.numpy(), axis=1)).flip(-1)
+
+
+def _allowed(
+    weights_BV: torch.Tensor, total_B: torch.Tensor, decoding: Decoding
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which tokens a row may draw (B, V), and their mass (B). Ties go to low token ids."""
+    sorted_BV = _descending(weights_BV)
+    kept_B, mass_B = _support(sorted_BV, total_B, decoding)
+    last_B1 = sorted_BV.gather(1, kept_B[:, None] - 1)
+    above_BV, tied_BV = weights_BV > last_B1, weights_BV == last_B1
+    room_B1 = kept_B[:, None] - above_BV.sum(-1, keepdim=True)
+    return above_BV | (tied_BV & (tied_BV.cumsum(-1) <= room_B1)), mass_B
+
+
 def nucleus_probabilities(logits_BV: torch.Tensor, decoding: Decoding) -> torch.Tensor:
     """Return the probabilities (B, V) of a draw after temperature, top-k and nucleus.
 
     They are 0 outside the nucleus.
     """
     weights_BV = _weights(logits_BV.float().clone(), decoding.temperature)
-    sorted_BV, ids_BV = _likeliest(weights_BV, weights_BV.shape[1])
-    kept_B, mass_B = _support(sorted_BV, _total(weights_BV), decoding)
-    inside_BV = torch.arange(sorted_BV.shape[1], device=sorted_BV.device) < kept_B[:, None]
-    return torch.zeros_like(weights_BV).scatter(
-        1, ids_BV, (sorted_BV / mass_B[:, None]).float() * inside_BV
-    )
+    allowed_BV, mass_B = _allowed(weights_BV, _total(weights_BV), decoding)
+    return (weights_BV / mass_B[:, None]).float() * allowed_BV
 
 
 def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor) -> torch.Tensor:
@@ -194,28 +209,30 @@ def draw(
     if not decoding.top_k and decoding.nucleus_mass == 1:
         ids_BV = torch.arange(vocabulary, device=weights_BV.device).expand_as(weights_BV)
         return _first(weights_BV, ids_BV, keys_B), total_B.isfinite()
-    # on a GPU a full sort costs less than waiting to learn which rows need it
-    widths = [
-        w for w in WIDTHS if decoding.top_k < w < vocabulary and weights_BV.device.type == "cpu"
-    ] + [vocabulary]
     tokens_B = torch.empty_like(keys_B)
-    rows_R = None  # rows that need more tokens (None: all rows)
-    for width in widths:
-        weights_RV, total_R, keys_R = (
-            x if rows_R is None else x[rows_R] for x in (weights_BV, total_B, keys_B)
-        )
+    rows_R = torch.arange(len(keys_B), device=keys_B.device)  # rows that have no token yet
+    least = 1.0  # no open row has a nucleus of fewer tokens
+    # on a GPU sorting everything costs less than waiting to learn which rows need it
+    for width in WIDTHS if weights_BV.device.type == "cpu" else ():
+        if not max(decoding.top_k, least) < width < vocabulary:
+            continue
+        weights_RV = weights_BV if len(rows_R) == len(keys_B) else weights_BV[rows_R]
         sorted_RK, ids_RK = _likeliest(weights_RV, width)
-        kept_R, _ = _support(sorted_RK, total_R, decoding)
+        kept_R, mass_R = _support(sorted_RK, total_B[rows_R], decoding)
         may_RK = torch.arange(width, device=kept_R.device) < kept_R[:, None]
-        chosen_R = ids_RK.gather(1, _first(sorted_RK * may_RK, ids_RK, keys_R)[:, None]).squeeze(1)
-        tokens_B[slice(None) if rows_R is None else rows_R] = chosen_R
-        if width == vocabulary:
-            break
+        chosen_R = _first(sorted_RK * may_RK, ids_RK, keys_B[rows_R])
+        tokens_B[rows_R] = ids_RK.gather(1, chosen_R[:, None]).squeeze(1)
         # if the last candidate is allowed, tokens outside the candidates may tie with it
         open_R = (sorted_RK.gather(1, kept_R[:, None] - 1) <= sorted_RK[:, -1:]).squeeze(1)
-        if not open_R.any():
-            break
-        rows_R = open_R.nonzero().squeeze(1) if rows_R is None else rows_R[open_R]
+        missing_R = decoding.nucleus_mass * total_B[rows_R] - mass_R
+        rows_R = rows_R[open_R]
+        if not len(rows_R):
+            return tokens_B, total_B.isfinite()
+        least = width + (missing_R / sorted_RK[:, -1])[open_R].min().item()
+    weights_RV = weights_BV if len(rows_R) == len(keys_B) else weights_BV[rows_R]
+    allowed_RV, _ = _allowed(weights_RV, total_B[rows_R], decoding)
+    ids_RV = torch.arange(vocabulary, device=weights_BV.device).expand_as(weights_RV)
+    tokens_B[rows_R] = _first(weights_RV * allowed_RV, ids_RV, keys_B[rows_R])
     return tokens_B, total_B.isfinite()
 
 
