@@ -44,7 +44,7 @@ def _dry_run(snakefile: str, *words: str) -> dict:
     begun_s = time.perf_counter()
     printed = _snakemake(snakefile, "-n", "--quiet", "rules", *words)
     seconds = time.perf_counter() - begun_s
-    jobs = int(re.search(r"^total +(\d+)", printed, re.MULTILINE).group(1))
+    jobs = int(re.search(r"^ *(\d+) +total$", printed, re.MULTILINE).group(1))
     return {"seconds": seconds, "amount": jobs, "result": jobs}
 
 
