@@ -16,7 +16,7 @@ import yaml
 
 from pollination import ROOT
 from pollination.cli.runs.comparison import differing
-from pollination.core.settings import whole_params
+from pollination.core.settings import UNREAD, whole_params
 from pollination.plan.layout import model_of
 from pollination.plan.plan import Plan
 
@@ -183,10 +183,11 @@ def other_settings(record: dict, planned: Params) -> dict[str, list]:
     """Return key of a param -> [recorded, planned] where a record differs from the plan.
 
     Keys that an older record lacks have the value that they stand for (core/settings.py). A param
-    that the rule no longer has cannot differ.
+    that the rule no longer has, or that no job reads, cannot differ.
     """
     there, here = whole_params(record.get("params", {})), whole_params(planned.params)
-    return differing({name: there.get(name) for name in here}, here)
+    found = differing({name: there.get(name) for name in here}, here)
+    return {key: values for key, values in found.items() if key not in UNREAD}
 
 
 def config_key(plan: Plan, planned: Params, key: str) -> str:
