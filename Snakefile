@@ -19,7 +19,6 @@ if "plan" not in globals():
 
         configfile: "config/config.yaml"
 
-
     given = workflow.overwrite_configfiles or ["config/config.yaml"]
     places = Places(given, workflow.config_settings.config)
     try:

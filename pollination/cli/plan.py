@@ -46,15 +46,13 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> int:
-    from pollination.analysis.cost.rates import read_rates, rates_of_run
+    from pollination.analysis.cost.rates import rates_of_run, read_rates
     from pollination.cli.runs.replan import replan  # loads pandas, so not for `--help`
 
     places = Places([arguments.configfile])
     plan = read_plan(arguments.configfile, places)
     check_files(plan.config, places)
-    rates = (
-        read_rates(arguments.hardware) if arguments.hardware else rates_of_run(plan.results)
-    )
+    rates = read_rates(arguments.hardware) if arguments.hardware else rates_of_run(plan.results)
     progress = Progress(f"planning {plan.results}")
     found = replan(plan, rates, progress.show)
     progress.show("done", last=True)
@@ -79,8 +77,10 @@ def report(found, results: str, configfile: str) -> list[str]:
         kinds = shown(found.unasked)
         lines += [
             "",
-            f"Finished jobs that the config does not ask for any more: {len(found.unasked):,} "
-            f"({bytes_(found.unasked_bytes)}); their files stay:",
+            (
+                "Finished jobs that the config does not ask for any more: "
+                f"{len(found.unasked):,} ({bytes_(found.unasked_bytes)}); their files stay:"
+            ),
             *(f"  {path}" for path in kinds),
         ]
     if found.harmless:
@@ -97,9 +97,9 @@ def report(found, results: str, configfile: str) -> list[str]:
 def _again(found) -> list[str]:
     if not found.again:
         return [f"Finished jobs that would run again: none of {found.finished:,}"]
+    count = f"at most {len(found.again):,} of {found.finished:,}"
     lines = [
-        f"Finished jobs that would run again: at most {len(found.again):,} of "
-        f"{found.finished:,}",
+        f"Finished jobs that would run again: {count}",
         "  because of these changes (recorded -> config):",
     ]
     rows = [
@@ -130,12 +130,12 @@ def _hours(found) -> list[str]:
 
 
 def _unnoticed(found) -> list[str]:
-    lines = [
+    line = (
         f"Finished jobs of other settings that would not run again: {len(found.unnoticed):,}. "
         "Snakemake's notes (.snakemake) do not show the change. `pollination verify` prints the "
         "commands that recompute them:"
-    ]
-    return lines + shown(
+    )
+    return [line] + shown(
         [f"  {path}: {'; '.join(causes)}" for path, causes in found.unnoticed.items()]
     )
 

@@ -154,10 +154,10 @@ class Job:
     """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
 
     `params` have every key of their section. `recorded` are the rule's lean params, which enter the
-    job's key and its record (core/settings.py). `device` is the config's: the place where the job
-    computes, which enters neither; the record names the hardware. Inputs are compared with their records before the
-    job reads them and again afterwards. `check_last` leaves out the first comparison, for a job
-    that reads little of a large file and needs no key.
+    job's key and its record (core/settings.py). `device` is the config's. It enters neither; the
+    record names the hardware. Inputs are compared with their records before the job reads them and
+    again afterwards. `check_last` leaves out the first comparison, for a job that reads little of a
+    large file and needs no key.
     """
 
     def __init__(self, snakemake, online: bool = False, check_last: bool = False) -> None:
@@ -269,8 +269,8 @@ class Job:
             self.elsewhere = [one for one in noted if one != now]
         for one in self.elsewhere:
             self.log.warning(
-                "this job resumes on %s work that was computed on %s, so the result may differ from "
-                "that of one device",
+                "this job resumes on %s, but its saved work was computed on %s; the result may "
+                "differ from that of one device",
                 _called(now),
                 _called(one),
             )
@@ -367,9 +367,7 @@ class Job:
             "versions": {"pollination": __version__, "python": sys.version.split()[0]}
             | {name: version(name) for name in PACKAGES},
             "hardware": hardware()
-            | (
-                {"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}
-            ),
+            | ({"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}),
             "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

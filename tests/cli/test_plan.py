@@ -72,7 +72,13 @@ def files(run: Path) -> list[tuple[str, int]]:
             {"train_founder": 0, "train_child": 0},
         ),
         (
-            {"tasks.arithmetic": {"kind": "microworld", "corpus": "world", "benchmark": "arithmetic"}},
+            {
+                "tasks.arithmetic": {
+                    "kind": "microworld",
+                    "corpus": "world",
+                    "benchmark": "arithmetic",
+                }
+            },
             {},
             {"evaluate_member": 14, "select_parents": 3, "train_founder": 0},
         ),

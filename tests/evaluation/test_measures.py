@@ -269,9 +269,7 @@ def test_disagreement_is_written_with_its_pairs_and_only_within_a_tokenizer(made
         input={"weights": weights, "tokenizers": tokenizers, "text": text},
         digests=digests,
         output=SimpleNamespace(table=tmp_path / "d.parquet", disagreement=tmp_path / "d.json"),
-        params=SimpleNamespace(
-            disagreement=entry, sequences="blocks", batch_size=4, cpu_threads=1
-        ),
+        params=SimpleNamespace(disagreement=entry, sequences="blocks", batch_size=4, cpu_threads=1),
         device="cpu",
     )
     disagreement.measure(task)

@@ -172,9 +172,7 @@ def build_dag(workflow: Any) -> Any:
     for name in ("metadata", "incomplete"):
         if (there := Path(".snakemake", name)).is_dir():
             (notes / name).symlink_to(there.absolute())
-    workflow._prepare_dag(
-        forceall=False, ignore_incomplete=False, lock_warn_only=True, nolock=True
-    )
+    workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True, nolock=True)
     workflow._build_dag()
     return workflow.dag
 
