@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pollination.core import artifacts
 from tests.conftest import TOY, planned, snakemake
 
 RUN = "results/toy"
@@ -105,3 +106,46 @@ def test_plan_counts_what_snakemake_counts_and_names_the_keys(
         assert found.get(rule, 0) == count, (rule, found)
     for cause, rules in causes.items():
         assert rules.items() <= told["causes"][cause].items(), told["causes"]
+
+
+def test_another_device_or_limit_of_overlap_runs_nothing_again(run, tmp_path):
+    config = edited(tmp_path, {"device": "cpu", "corpora.world.max_overlap": 3})
+    before = files(run)
+    status, out = plan(run, config)
+    assert status == 0 and "would run again: none of" in out, out
+    assert "  device: auto -> cpu" in out and "  corpora.world.max_overlap: 0 -> 3" in out
+    assert files(run) == before  # it reads only
+    assert counted(run, config) == {"write_config": 1, "all": 1}
+
+
+def test_plan_tells_hours_and_what_is_not_asked_for_any_more(run, tmp_path):
+    config = edited(tmp_path, {"founders.human.train.epochs": 8})
+    told = json.loads(plan(run, config, "--json")[1])
+    again, new = told["gpu_hours"]["train_founder"]
+    timings = [run / RUN / f"benchmarks/founders/human/member{m}/train.tsv" for m in range(4)]
+    spent_s = sum(float(path.read_text().splitlines()[1].split()[0]) for path in timings)
+    # twice the epochs: not more than twice the measured time, because a part of it is the start
+    assert spent_s <= 3600 * again <= 2 * spent_s and new == 0 and told["measured"] >= 4
+    config = edited(tmp_path, {"experiments.line.generations": 2})
+    status, out = plan(run, config)
+    assert "Finished jobs that the config does not ask for any more:" in out
+    assert f"  {RUN}/line/gen2/member0/run.json" in out
+
+
+def test_plan_names_jobs_whose_other_settings_snakemake_does_not_see(run, tmp_path):
+    path = run / RUN / "founders/human/member0/run.json"
+    text, times = path.read_bytes(), path.stat()
+    record = artifacts.read_json(path)
+    record["params"]["training"]["train"]["learning_rate"] = 0.005
+    record.pop("seal")
+    path.unlink()
+    artifacts.write_json(path, artifacts.seal(record))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    try:
+        status, out = plan(run, edited(tmp_path, {}))
+    finally:
+        path.unlink()
+        path.write_bytes(text)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert status == 0 and "other settings that would not run again: 1." in out, out
+    assert "run.json: founders.human.train.learning_rate: 0.005 -> 0.01" in out
