@@ -127,7 +127,7 @@ def test_plan_tells_hours_and_what_is_not_asked_for_any_more(run, tmp_path):
     # twice the epochs: not more than twice the measured time, because a part of it is the start
     assert spent_s <= 3600 * again <= 2 * spent_s and new == 0 and told["measured"] >= 4
     config = edited(tmp_path, {"experiments.line.generations": 2})
-    status, out = plan(run, config)
+    out = plan(run, config)[1]
     assert "Finished jobs that the config does not ask for any more:" in out
     assert f"  {RUN}/line/gen2/member0/run.json" in out
 
