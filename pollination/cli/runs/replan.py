@@ -19,7 +19,6 @@ from pollination.analysis.cost import known, seconds
 from pollination.analysis.cost.rates import Rates
 from pollination.analysis.cost.work import Loads
 from pollination.cli.common import read_run
-from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.planned import (
     Params,
     as_recorded,
@@ -31,6 +30,7 @@ from pollination.cli.runs.planned import (
     short,
 )
 from pollination.cli.runs.verification import read_records
+from pollination.core.settings import differing
 from pollination.plan.plan import Plan
 
 COPIES = ("write_config",)  # rules that only copy the config
