@@ -1,7 +1,15 @@
 import re
 import sys
+from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
+
+from pollination.core import code, pin
+
+# A job of another process: its code is compared before it reads more of the package.
+pinned = None if workflow.is_main_process else pin.enter(workflow.overwrite_configfiles)
+code_read = code.files()
 
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.places import Places
@@ -17,16 +25,22 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
-given = workflow.overwrite_configfiles or ["config/config.yaml"]
-places = Places(given, workflow.config_settings.config)
-try:
-    for path in given if workflow.is_main_process else ():
-        read_yaml(path)
-    config = resolve(config, places)
-    check_files(config, places) if workflow.is_main_process else None
-except ValueError as mistakes:
-    sys.exit(str(mistakes))
+if pinned is None:
+    given = workflow.overwrite_configfiles or ["config/config.yaml"]
+    places = Places(given, workflow.config_settings.config)
+    try:
+        for path in given:
+            read_yaml(path)
+        config = resolve(config, places)
+        check_files(config, places)
+    except ValueError as mistakes:
+        sys.exit(str(mistakes))
+else:
+    config = pinned
 plan = Plan(config, f"results/{config['run']}")
+if workflow.is_main_process:
+    for difference in pin.upcoming(Path(plan.results), code_read):
+        logger.warning(f"note: {difference}")
 
 
 pathvars:
