@@ -9,12 +9,16 @@ findings:
   misplaced: the record belongs to another job
   stale: the file was made from an input that has changed since
 
+Notes name other differences between the parts of a run: artifacts that were
+made with other code or other libraries than most. A note is no finding, because
+such files are as recorded.
+
 For the findings, it prints two kinds of commands: those that recompute exactly
 these files, and one that then recomputes all files that depend on them. It
 writes nothing, so it also works on the read-only results of another user.
 
 Exit status:
-  0: all files match their records
+  0: all files match their records; there may be notes
   1: some files do not
   2: the command could not run (for example, there is no such run)
 """
@@ -105,6 +109,7 @@ def run(arguments) -> int:
         ("files that no record names", verified.strangers),
     ]
     print("".join(f"{what}: {count:,}\n" for what, count in notes if count), end="")
+    print("".join(f"note: {note}\n" for note in verified.notes), end="")
     if not verified.findings:
         print("All files match their records.")
         return 0

@@ -97,11 +97,11 @@ def _whole(path: Path, expected: str) -> bytes:
     return text
 
 
-def check(pinned: dict, pause_s: float = PAUSE_S) -> None:
+def check(pinned: dict) -> None:
     """Raise ValueError if a file of the code or of the user's code differs from the pinned one."""
     if not _changed(pinned):
         return
-    time.sleep(pause_s)
+    time.sleep(PAUSE_S)
     if names := _changed(pinned):
         raise ValueError(_said(pinned, names))
 

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -49,7 +50,7 @@ def start(workflow, found: dict[str, str], config: dict, results: str, own: dict
         pin.write()
     except OSError as error:
         sys.exit(f"error: {error.filename or results}: {reason(error)}; snakemake cannot start")
-    given = workflow.config_settings.configfiles
+    given = code.digests(map(str, workflow.configfiles))
     # Snakemake puts these two on the command line of its jobs.
     workflow.config_settings.configfiles = [pin.folder / "config.json"]
     workflow.config_settings.config_args = ""
@@ -106,16 +107,15 @@ class Pin:
             if old.is_dir() and old.name not in order[-KEPT:]:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def watch(self, configfiles: Iterable[Path], beat_s: float | None = None) -> None:
+    def watch(self, given: dict[str, str]) -> None:
         """Compare the code at each beat; if it changes, say so and let Snakemake end.
 
-        Running jobs finish and no others start. A deleted pin is written again, and a changed
-        config file is said once.
+        Running jobs finish and no others start. A deleted pin is written again. A change of a
+        config file (`given`: their digests) is said once.
         """
-        beat_s = beat_s or float(os.environ.get("POLLINATION_BEAT_S", BEAT_S))
-        given = code.digests(map(str, configfiles))
+        beat_s = float(os.environ.get("POLLINATION_BEAT_S", BEAT_S))
         while True:
-            threading.Event().wait(beat_s)
+            time.sleep(beat_s)
             with suppress(OSError):
                 if not (self.folder / "pin.json").is_file():
                     self.write()

@@ -11,10 +11,10 @@ import re
 import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pollination.core import artifacts
+from pollination.core import artifacts, pin
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.lease import newest
 from pollination.plan import pruning
@@ -48,7 +48,8 @@ class Verified:
     """The findings of `verify`, and counts.
 
     `outside`: inputs from outside the run that do not exist here; `unmade`: jobs without output;
-    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`).
+    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`);
+    `notes`: how the code and the libraries differ between the parts of the run (core/pin.py).
     """
 
     findings: list[Finding]
@@ -59,6 +60,7 @@ class Verified:
     unmade: int = 0
     strangers: int = 0
     pruned: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
@@ -175,6 +177,7 @@ def verify(
     stale, outside = _stale(in_place, expected, now, place, wrong)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
     claimed, verified.pruned = set(expected), len(pruned)
+    verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
         path not in claimed and not path.endswith("/staged/complete") for path in files
     )
