@@ -50,7 +50,7 @@ def start(workflow, found: dict[str, str], config: dict, results: str, own: dict
         pin.write()
     except OSError as error:
         sys.exit(f"error: {error.filename or results}: {reason(error)}; snakemake cannot start")
-    given = code.digests(map(str, workflow.configfiles))
+    given = code.digests(map(os.path.abspath, workflow.configfiles))
     # Snakemake puts these two on the command line of its jobs.
     workflow.config_settings.configfiles = [pin.folder / "config.json"]
     workflow.config_settings.config_args = ""
@@ -66,7 +66,10 @@ def enter(configfiles: list[Path]) -> dict:
     """
     folder = Path(configfiles[0]).parent if configfiles else Path()
     if folder.parent.name != PINS:
-        sys.exit("error: this job has no pinned config; start snakemake without --no-hooks")
+        sys.exit(
+            "error: this job has no pinned config, because its snakemake had --no-hooks or is of an "
+            f"earlier release; {code.AGAIN}, without --no-hooks"
+        )
     try:
         config = code.read_config(folder)
         code.check(code.read(folder))
@@ -84,7 +87,8 @@ class Pin:
         self.content = {
             "config": hashlib.sha256(self.config).hexdigest(),
             "code": found,
-            "own": own,
+            # Snakemake changes the working folder back before it ends.
+            "own": {os.path.abspath(path): digest for path, digest in own.items()},
             "root": str(ROOT),
             "commit": git_commit(ROOT),
             "versions": versions(),
