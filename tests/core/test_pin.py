@@ -301,8 +301,8 @@ def test_what_the_next_snakemake_would_change_is_said_before(checkout, monkeypat
 
 
 def test_a_run_of_an_earlier_release_is_compared_by_a_record(checkout):
-    record("config", commit=OLD)
-    shutil.copy("results/x/config/run.json", "results/x/config.run.json")
+    record("line/gen0")
+    shutil.copy("results/x/line/gen0/run.json", "results/x/config.run.json")
     changed, libraries = pin.upcoming(Path("results/x"))
     assert changed == (
         "the commit has changed since the last snakemake of this run: aaaaaaaaa, now unknown"
