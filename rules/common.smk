@@ -6,6 +6,7 @@ import sys
 
 from pollination.core.driver import hold
 from pollination.core.settings import lean, node_at
+from pollination.plan.inputs import own_code
 from pollination.plan.paper import target_files
 
 # Snakemake recurses along the chain of jobs, which hundreds of generations make long.
@@ -19,6 +20,7 @@ gc.set_threshold(100_000)
 
 onstart:
     hold(plan.results)
+    pin.start(workflow, code_read, plan.config, plan.results, own_code(plan))
 
 
 def grows(size, most=float("inf")):

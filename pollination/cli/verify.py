@@ -12,12 +12,16 @@ findings:
     because the config was edited while jobs waited
   other recipe: another version of the code, with another method, made the file
 
+Notes name other differences between the parts of a run: artifacts that were
+made with other code or other libraries than most. A note is no finding, because
+such files are as recorded.
+
 For the findings, it prints two kinds of commands: those that recompute exactly
 these files, and one that then recomputes all files that depend on them. It
 writes nothing, so it also works on the read-only results of another user.
 
 Exit status:
-  0: all files match their records
+  0: all files match their records; there may be notes
   1: some files do not
   2: the command could not run (for example, there is no such run)
 """
@@ -115,6 +119,7 @@ def run(arguments) -> int:
         ),
     ]
     print("".join(f"{what}: {count:,}\n" for what, count in notes if count), end="")
+    print("".join(f"note: {note}\n" for note in verified.notes), end="")
     if not verified.findings:
         print("All files match their records. All settings are those of the config.")
         return 0

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, sanitize
+from pollination.core import artifacts, code, sanitize
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
 from pollination.core.slurm import Deadline
@@ -89,6 +89,12 @@ class StopRequest:
     def may_save(self) -> bool:
         """False if another copy of the job has taken over the work in progress."""
         return self.lease is None or not self.lease.lost()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of pollination, Python and the libraries in this process."""
+    own = {"pollination": __version__, "python": sys.version.split()[0]}
+    return own | {name: version(name) for name in PACKAGES}
 
 
 def hardware() -> dict[str, str]:
@@ -169,6 +175,7 @@ class Job:
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online, self.check_last = online, check_last
         self.digests: dict[str, str] = {}
+        self.code = ""  # digest
         self.lease: Lease | None = None
         self.work: Path | None = None
         self.elsewhere: list[dict[str, str]] = []
@@ -199,6 +206,7 @@ class Job:
                 file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
                 file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
                 self.log.handlers.append(file)
+            self.code = code.of_job()
             if not self.check_last:
                 self.digests = self._check_inputs()
         except (ValueError, OSError) as error:
@@ -345,7 +353,7 @@ class Job:
                 )
 
     def write_record(self, path: str) -> None:
-        """Write the record: rule, params, versions, hardware, digests of inputs and outputs.
+        """Write the record: rule, params, versions, hardware, digests of inputs, outputs and code.
 
         It contains no times, so equal work gives equal records.
         """
@@ -364,10 +372,10 @@ class Job:
             "outputs": {
                 os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs
             },
-            "versions": {"pollination": __version__, "python": sys.version.split()[0]}
-            | {name: version(name) for name in PACKAGES},
+            "versions": versions(),
             "hardware": hardware()
             | ({"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}),
+            "code": self.code,
             "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

@@ -146,7 +146,7 @@ def loaded(plan: Plan) -> Iterator[Any]:
         )
         workflow = workflow_api._get_workflow()
         workflow_api._workflow_store = workflow
-        workflow.globals.update(plan=plan, config=plan.config)
+        workflow.globals.update(pinned=plan.config)
         workflow.include(workflow_api.snakefile, overwrite_default_target=True)
         workflow.check()
         yield workflow

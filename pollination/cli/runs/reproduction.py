@@ -272,6 +272,8 @@ def why(there: dict, here: dict) -> str:
             f"commit was {there['commit'][:9]}{_dirty(there)}, "
             f"is {here['commit'][:9]}{_dirty(here)}"
         )
+    elif there.get("code") and here.get("code") and there["code"] != here["code"]:
+        reasons.append(f"the code was {there['code'][:12]}, is {here['code'][:12]} (digests)")
     if reasons:
         return "; ".join(reasons)
     hardware = differing(there.get("hardware", {}), here.get("hardware", {}))

@@ -11,11 +11,11 @@ import re
 import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pollination.cli.runs.planned import Planned, other_settings, said
-from pollination.core import artifacts
+from pollination.core import artifacts, pin
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.lease import newest
 from pollination.plan import pruning
@@ -50,7 +50,8 @@ class Verified:
 
     `outside`: inputs from outside the run that do not exist here; `unmade`: jobs without output;
     `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`);
-    `uncompared`: records whose params depend on a file of the user that is not here.
+    `uncompared`: records whose params depend on a file of the user that is not here;
+    `notes`: how the code and the libraries differ between the parts of the run (core/pin.py).
     """
 
     findings: list[Finding]
@@ -62,6 +63,7 @@ class Verified:
     strangers: int = 0
     pruned: int = 0
     uncompared: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
@@ -180,6 +182,7 @@ def verify(
     stale, outside = _stale(in_place, expected, now, place, wrong)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
     claimed, verified.pruned = set(expected), len(pruned)
+    verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
         path not in claimed and not path.endswith("/staged/complete") for path in files
     )
