@@ -314,3 +314,10 @@ def test_records_of_older_versions_are_no_findings_but_an_earlier_recipe_is(copy
     status, out = say(capsys)
     said = "made by an earlier recipe (3, now 4); snakemake recomputes it"
     assert status == 1 and f"  other recipe  {member}/run.json  {said}" in out, out
+
+
+def test_a_record_nested_without_end_is_damaged_after_the_rules_were_loaded_too(copy, capsys):
+    path = f"{MEMBER}/run.json"
+    replace(path, b'{"a":' * 100_000)
+    status, out = say(capsys)  # the rules raise the recursion limit
+    assert status == 1 and f"damaged record  {path}" in out

@@ -4,8 +4,10 @@ The rules alone state the params of their jobs. So the commands load rules/ as `
 without running a job and without writing to the run's folder or to `.snakemake`.
 """
 
+import gc
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,10 +117,11 @@ def planned(plan: Plan) -> Iterator[Planned]:
 
 
 @contextmanager
-def loaded(plan: Plan) -> Iterator[Any]:
+def loaded(plan: Plan, deep: bool = False) -> Iterator[Any]:
     """Yield Snakemake's workflow of a plan, silent and without any file of its own.
 
-    The mode of a remote job lets Snakemake keep its notes and its cache in a temporary folder.
+    The rules raise Python's recursion limit, which lets damaged JSON crash the process. So it stays
+    raised only with `deep`, to build the DAG. The mode of a remote job lets Snakemake keep its notes and its cache in a temporary folder.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
@@ -147,9 +150,16 @@ def loaded(plan: Plan) -> Iterator[Any]:
         workflow = workflow_api._get_workflow()
         workflow_api._workflow_store = workflow
         workflow.globals.update(pinned=plan.config)
-        workflow.include(workflow_api.snakefile, overwrite_default_target=True)
-        workflow.check()
-        yield workflow
+        limit, threshold = sys.getrecursionlimit(), gc.get_threshold()
+        try:
+            workflow.include(workflow_api.snakefile, overwrite_default_target=True)
+            workflow.check()
+            if not deep:
+                sys.setrecursionlimit(limit)
+            yield workflow
+        finally:
+            sys.setrecursionlimit(limit)
+            gc.set_threshold(*threshold)
 
 
 def build_dag(workflow: Any) -> Any:

@@ -86,12 +86,14 @@ def replan(plan: Plan, rates: Rates, show: Callable[[str], None] = lambda _: Non
     """
     from snakemake.exceptions import WorkflowError
 
+    folder = Path(plan.results)
+    records, _, _ = read_records(folder) if folder.is_dir() else ({}, [], [])
     show("loading the rules")
-    with loaded(plan) as workflow:
+    with loaded(plan, deep=True) as workflow:
         try:
             show("listing the jobs")
             dag = build_dag(workflow)
-            found, outputs = _compare(plan, dag, show)
+            found, outputs = _compare(plan, records, dag, show)
         except WorkflowError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"snakemake cannot list the jobs: {reason}") from None
@@ -101,11 +103,9 @@ def replan(plan: Plan, rates: Rates, show: Callable[[str], None] = lambda _: Non
 
 
 def _compare(
-    plan: Plan, dag: Any, show: Callable[[str], None]
+    plan: Plan, records: dict[str, dict], dag: Any, show: Callable[[str], None]
 ) -> tuple[Replan, dict[str, list[list[str]]]]:
     """Return what would run and why, without hours; and the output files of those jobs."""
-    folder = Path(plan.results)
-    records, _, _ = read_records(folder) if folder.is_dir() else ({}, [], [])
     needed = list(dag.needrun_jobs())
     found = Replan(dict(sorted(Counter(job.rule.name for job in needed).items())))
     runs, planned, settings = set(needed), set(), set()
@@ -145,14 +145,13 @@ def _compare(
         for name in records[path]["outputs"]:
             with suppress(OSError):
                 found.unasked_bytes += os.path.getsize(Path(path).parent / name)
-    if (folder / "config.yaml").is_file():
-        with suppress(ValueError):
-            changed = differing(read_run(str(folder)).config, plan.config)
-            found.harmless = {
-                key: values
-                for key, values in changed.items()
-                if not any(_same_key(key, other) for other in settings)
-            }
+    with suppress(ValueError):  # no config is there yet, or one that cannot be read
+        changed = differing(read_run(plan.results).config, plan.config)
+        found.harmless = {
+            key: values
+            for key, values in changed.items()
+            if not any(_same_key(key, other) for other in settings)
+        }
     return found, outputs
 
 
