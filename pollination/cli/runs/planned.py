@@ -121,7 +121,8 @@ def loaded(plan: Plan, deep: bool = False) -> Iterator[Any]:
     """Yield Snakemake's workflow of a plan, silent and without any file of its own.
 
     The rules raise Python's recursion limit, which lets damaged JSON crash the process. So it stays
-    raised only with `deep`, to build the DAG. The mode of a remote job lets Snakemake keep its notes and its cache in a temporary folder.
+    raised only with `deep`, to build the DAG. In the mode of a remote job, Snakemake keeps its
+    notes and its cache in a temporary folder.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
