@@ -22,13 +22,14 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, sanitize
+from pollination.core import artifacts, code, sanitize
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
 from pollination.core.slurm import Deadline
@@ -90,6 +91,12 @@ class StopRequest:
         return self.lease is None or not self.lease.lost()
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of pollination, Python and the libraries in this process."""
+    own = {"pollination": __version__, "python": sys.version.split()[0]}
+    return own | {name: version(name) for name in PACKAGES}
+
+
 def hardware() -> dict[str, str]:
     """Return what the job computed on: the GPU and its CUDA, or the CPU and COMPUTED_WITH.
 
@@ -99,6 +106,12 @@ def hardware() -> dict[str, str]:
     if torch is None or not torch.cuda.is_initialized():
         return {"device": "cpu"} | COMPUTED_WITH
     return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+
+
+def _called(hardware: dict[str, str]) -> str:
+    """Return hardware as text: the device, then its libraries."""
+    others = (f", {name} {value}" for name, value in sorted(hardware.items()) if name != "device")
+    return hardware["device"] + "".join(others)
 
 
 def git_commit(folder: Path) -> str:
@@ -147,9 +160,10 @@ class Job:
     """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
 
     `params` have every key of their section. `recorded` are the rule's lean params, which enter the
-    job's key and its record (core/settings.py). Inputs are compared with their records before the
-    job reads them and again afterwards. `check_last` leaves out the first comparison, for a job
-    that reads little of a large file and needs no key.
+    job's key and its record (core/settings.py). `device` is the config's. It enters neither; the
+    record names the hardware. Inputs are compared with their records before the job reads them and
+    again afterwards. `check_last` leaves out the first comparison, for a job that reads little of a
+    large file and needs no key.
     """
 
     def __init__(self, snakemake, online: bool = False, check_last: bool = False) -> None:
@@ -157,11 +171,14 @@ class Job:
         self.recorded, self.wildcards = dict(snakemake.params.items()), snakemake.wildcards
         self.params = Params(whole_params(self.recorded))
         self.rule, self.threads = snakemake.rule, snakemake.threads
+        self.device = snakemake.config.get("device", "auto")
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online, self.check_last = online, check_last
         self.digests: dict[str, str] = {}
+        self.code = ""  # digest
         self.lease: Lease | None = None
         self.work: Path | None = None
+        self.elsewhere: list[dict[str, str]] = []
         self.done = False
 
     def __enter__(self) -> "Job":
@@ -189,6 +206,7 @@ class Job:
                 file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
                 file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
                 self.log.handlers.append(file)
+            self.code = code.of_job()
             if not self.check_last:
                 self.digests = self._check_inputs()
         except (ValueError, OSError) as error:
@@ -245,6 +263,26 @@ class Job:
             return None
         self.work.mkdir(exist_ok=True)
         return self.work
+
+    def note_hardware(self, resumes: bool) -> None:
+        """Note in the work folder what this job computes on, for a start that resumes it.
+
+        If saved work was computed on other hardware, the log and the record name that too.
+        """
+        if self.work is None:
+            return
+        file, now = self.work / "hardware.json", hardware()
+        with suppress(OSError, ValueError):
+            noted = artifacts.read_json(file) if resumes else []
+            self.elsewhere = [one for one in noted if one != now]
+        for one in self.elsewhere:
+            self.log.warning(
+                "this job resumes on %s, but its saved work was computed on %s; the result may "
+                "differ from that of one device",
+                _called(now),
+                _called(one),
+            )
+        artifacts.write_json(file, [*self.elsewhere, now])
 
     def _outputs(self) -> list[Path]:
         """Return the output files, the record last."""
@@ -315,7 +353,7 @@ class Job:
                 )
 
     def write_record(self, path: str) -> None:
-        """Write the record: rule, params, versions, hardware, digests of inputs and outputs.
+        """Write the record: rule, params, versions, hardware, digests of inputs, outputs and code.
 
         It contains no times, so equal work gives equal records.
         """
@@ -334,9 +372,10 @@ class Job:
             "outputs": {
                 os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs
             },
-            "versions": {"pollination": __version__, "python": sys.version.split()[0]}
-            | {name: version(name) for name in PACKAGES},
-            "hardware": hardware(),
+            "versions": versions(),
+            "hardware": hardware()
+            | ({"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}),
+            "code": self.code,
             "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

@@ -49,6 +49,7 @@ class Run:
             int, int
         ] = {}  # the step last saved by each copy of the job, by the number of its lease
         self.ended = threading.Event()
+        self.project = ROOT  # a copy, where a scenario edits the code
 
     def start(
         self, *words: str, targets: list[str] = CHILDREN[:1], defaults: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ class Run:
             "-m",
             "snakemake",
             "--snakefile",
-            str(ROOT / "Snakefile"),
+            str(self.project / "Snakefile"),
             "--directory",
             str(self.folder),
         ]
@@ -75,6 +76,8 @@ class Run:
                 *defaults,
             ]
         env = os.environ | {"POLLINATION_SAVE_EVERY_S": "0.5", "POLLINATION_BEAT_S": "1"}
+        if self.project != ROOT:
+            env |= {"PYTHONPATH": str(self.project)}
         with open(self.folder / "driver.log", "a") as log:
             words = [*base, *profile, *words, "--", *targets]
             self.started.append(
@@ -110,6 +113,10 @@ class Run:
                 process.wait(10)
 
     # --- what a scenario looks at
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "driver.log").read_text()
 
     @property
     def log(self) -> str:
@@ -289,6 +296,54 @@ def fails_twice(run: Run) -> None:
         for path in run.folder.glob(".snakemake/slurm_logs/rule_train_child/*/*.log")
     ]
     assert len([text for text in told if "\nerror: train_child: " in text]) == 2
+
+
+@scenario
+def edited_config(run: Run) -> None:
+    """The config changes while a job waits in the queue: the job trains as its driver planned."""
+    run.without_child()
+    config = run.folder / "edited while queued.yaml"
+    config.write_text(CONFIG.read_text())
+    call("scontrol", "update", f"partitionname={run.partition}", "state=down")
+    process = run.start("--configfile", str(config))
+    until(lambda: run.jobs("PENDING"), LIMIT_S, "the child is in the queue")
+    config.write_text(CONFIG.read_text().replace("1.0e-3", "5.0e-3"))
+    until(lambda: "edited while queued.yaml changed" in run.said, 60, "the driver says so")
+    call("scontrol", "update", f"partitionname={run.partition}", "state=up")
+    run.ends_well(process)
+    record = json.loads((run.folder / MEMBER / "run.json").read_text())
+    assert record["params"]["training"]["learning_rate"] == 1.0e-3
+    assert [job["JobState"] for job in run.jobs()] == ["COMPLETED"]
+    planned = snakemake(run.folder, "-n", "--", CHILDREN[0], configfile=config)
+    assert "changed params" in planned  # the edited config is another run's
+
+
+@scenario
+def edited_code(run: Run) -> None:
+    """The code changes while a job waits: one line at once, and the job stops once."""
+    run.without_child()
+    run.project = run.folder / "project"
+    for name in ("rules", "workflow", "pollination", "envs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, run.project / name, ignore=ignored)
+    shutil.copy2(ROOT / "Snakefile", run.project)
+    call("scontrol", "update", f"partitionname={run.partition}", "state=down")
+    process = run.start()
+    until(lambda: run.jobs("PENDING"), LIMIT_S, "the child is in the queue")
+    loss = run.project / "pollination/models/loss.py"
+    text = loss.read_text()
+    loss.write_text(f"{text}\n# changed\n")
+    message = "error: the code has changed since snakemake started: pollination/models/loss.py; its"
+    until(lambda: message in run.said, 60, "the driver says so")
+    call("scontrol", "update", f"partitionname={run.partition}", "state=up")
+    assert process.wait(LIMIT_S) == 1
+    lines = {line.strip() for line in run.said.splitlines() if message in line}
+    assert len(lines) == 1 and run.said.count(message) == 2, run.said  # the driver and the job
+    assert "failed: train_child" in run.said and "retry: " not in run.said
+    assert [job["JobState"] for job in run.jobs()] == ["FAILED"]
+    assert not (run.folder / MEMBER / "model.safetensors").exists()
+    loss.write_text(text)
+    run.ends_well(run.start())
 
 
 @scenario

@@ -14,7 +14,9 @@ from snakemake.shell import shell
 
 LAST = 1 << 20  # bytes of a log that are searched
 TAIL = 256  # bytes before the end that tell a continued log from a replaced one
-RAISED = re.compile(r"^(?!RuleException|WorkflowError)[\w.]*(?:Error|Exception)(?:: .*)?$", re.M)
+RAISED = re.compile(
+    r"^(?:error: .*|(?!RuleException|WorkflowError)[\w.]*(?:Error|Exception)(?:: .*)?)$", re.M
+)
 RECORD = re.compile(r"^[\d-]{10} [\d:,.]+ (?:ERROR|CRITICAL) (.*)$")
 COMMAND = re.compile(r"Command '(.*)' (returned non-zero exit status|died with \D*) ?(\d+)", re.S)
 NO_CONFIGFILE = re.compile(r"in load_configfile\b.*Error: \[Errno \d+\] (.*): '(.*)'\s*$", re.S)
@@ -76,9 +78,9 @@ def last_error(text: str) -> str:
 
 
 def last_raised(text: str) -> str:
-    """Return the last line of a traceback in the output of Snakemake in a Slurm job."""
+    """Return the last error, or end of a traceback, in the output of Snakemake in a Slurm job."""
     found = RAISED.findall(text)
-    return found[-1] if found else ""
+    return found[-1].removeprefix("error: ") if found else ""
 
 
 def last_line(text: str) -> str:

@@ -324,6 +324,8 @@ class LogHandler(LogHandlerBase):
         elif match := SUBMITTED.match(text):
             self._submitted(*match.groups())
         elif match := re.match(r"Trying to restart job (\d+)\.", text):
+            if self.stopping:  # Snakemake starts no job any more
+                return
             job = self.failed.pop(int(match.group(1)), None)
             self._print_timed(f"retry: {job.name if job else text}")
         elif not text.startswith(NOISE) and (record.levelno > INFO or not self._is_quiet()):
