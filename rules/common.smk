@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-from pollination.core.driver import hold
+from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.paper import target_files
 
@@ -16,6 +16,15 @@ gc.set_threshold(100_000)
 
 onstart:
     hold(plan.results)
+
+
+# Before Snakemake removes its locks, which another driver may have taken over with the run.
+onsuccess:
+    confirm()
+
+
+onerror:
+    confirm()
 
 
 def grows(size, most=float("inf")):
