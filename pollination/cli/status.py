@@ -25,7 +25,7 @@ Exit status:
 import json
 import math
 
-from pollination.cli.common import CONFIGFILE, add_configfile, read_plan, read_run
+from pollination.cli.common import add_configfile, read_plan, read_run
 from pollination.cli.runs.states import take
 from pollination.cli.runs.status import document, text
 from pollination.cli.runs.watching import watch
@@ -35,15 +35,15 @@ WATCH_S = 10.0
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument(
-        "run_folder",
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "folder",
         metavar="RUN",
         nargs="?",
         help="folder of the run (results/{run}, or a copy of it elsewhere); give either RUN or "
         "--configfile",
     )
-    add_configfile(parser)
-    parser.set_defaults(configfile=None)  # so that both can be refused
+    add_configfile(which)
     parser.add_argument(
         "--watch",
         metavar="SECONDS",
@@ -60,15 +60,9 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> int:
-    folder, configfile = arguments.run_folder, arguments.configfile
     every_s = _seconds(arguments.watch)
-    if folder is not None and configfile is not None:
-        raise ValueError(f"{folder} and --configfile {configfile}: give only one of them")
-    if folder is not None:
-        plan = read_run(folder)
-    else:
-        configfile = configfile or CONFIGFILE
-        plan = read_plan(configfile)
+    plan = read_run(arguments.folder) if arguments.folder else read_plan(arguments.configfile)
+    configfile = None if arguments.folder else arguments.configfile
     if every_s is not None:
         watch(plan, every_s, configfile, arguments.json)
     elif arguments.json:

@@ -76,8 +76,11 @@ class Lease:
                 if self._create():
                     if holder and not holder["released"]:
                         self.log.warning(
-                            "taking over from %s, which died without releasing its lease",
+                            "taking over from %s, %s",
                             describe(holder),
+                            f"whose lease has not changed for {quiet_s:.0f} s"
+                            if holder.get("unreadable")
+                            else "which died without releasing its lease",
                         )
                     return True
             elif number != told:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 
 from pollination.cli.runs.states import Snapshot, take
 from pollination.cli.runs.status import document, text
@@ -20,7 +20,7 @@ def watch(plan: Plan, every_s: float, configfile: str | None, as_json: bool) -> 
     """Print the state of a run every `every_s` seconds until the run is complete."""
     works, seen_before = list(jobs(plan)), None
     live = sys.stdout.isatty() and not as_json
-    with _screen() if live else suppress():
+    with _screen() if live else nullcontext():
         while True:
             seen = take(plan, works)
             if live:
