@@ -11,22 +11,24 @@ from pollination.plan.plan import Plan
 
 min_version("9.0")
 
-# A config on the command line replaces the demo's config. A merge would run the demo's experiments.
-if not workflow.overwrite_configfiles:
+# `pollination verify` and `plan` have read the config already (cli/runs/planned.py).
+if "plan" not in globals():
+    # A config on the command line replaces the demo's config. A merge would run the demo's
+    # experiments.
+    if not workflow.overwrite_configfiles:
 
-    configfile: "config/config.yaml"
+        configfile: "config/config.yaml"
 
-
-given = workflow.overwrite_configfiles or ["config/config.yaml"]
-places = Places(given, workflow.config_settings.config)
-try:
-    for path in given if workflow.is_main_process else ():
-        read_yaml(path)
-    config = resolve(config, places)
-    check_files(config, places) if workflow.is_main_process else None
-except ValueError as mistakes:
-    sys.exit(str(mistakes))
-plan = Plan(config, f"results/{config['run']}")
+    given = workflow.overwrite_configfiles or ["config/config.yaml"]
+    places = Places(given, workflow.config_settings.config)
+    try:
+        for path in given if workflow.is_main_process else ():
+            read_yaml(path)
+        config = resolve(config, places)
+        check_files(config, places) if workflow.is_main_process else None
+    except ValueError as mistakes:
+        sys.exit(str(mistakes))
+    plan = Plan(config, f"results/{config['run']}")
 
 
 pathvars:

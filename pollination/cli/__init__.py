@@ -18,6 +18,7 @@ COMMANDS = (
     "data",
     "check",
     "cost",
+    "plan",
     "status",
     "files",
     "lineage",

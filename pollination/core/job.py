@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -101,6 +102,12 @@ def hardware() -> dict[str, str]:
     return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
+def _called(hardware: dict[str, str]) -> str:
+    """Return hardware as text: the device, then its libraries."""
+    device, *others = hardware.items()
+    return device[1] + "".join(f", {name} {value}" for name, value in others)
+
+
 def git_commit(folder: Path) -> str:
     """Return the code's commit, with '+' if files differ from it; 'unknown' outside a checkout."""
 
@@ -147,9 +154,10 @@ class Job:
     """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
 
     `params` have every key of their section. `recorded` are the rule's lean params, which enter the
-    job's key and its record (core/settings.py). Inputs are compared with their records before the
-    job reads them and again afterwards. `check_last` leaves out the first comparison, for a job
-    that reads little of a large file and needs no key.
+    job's key and its record (core/settings.py). `device` is the config's. It enters neither; the
+    record names the hardware. Inputs are compared with their records before the job reads them and
+    again afterwards. `check_last` leaves out the first comparison, for a job that reads little of a
+    large file and needs no key.
     """
 
     def __init__(self, snakemake, online: bool = False, check_last: bool = False) -> None:
@@ -157,11 +165,13 @@ class Job:
         self.recorded, self.wildcards = dict(snakemake.params.items()), snakemake.wildcards
         self.params = Params(whole_params(self.recorded))
         self.rule, self.threads = snakemake.rule, snakemake.threads
+        self.device = snakemake.config.get("device", "auto")
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online, self.check_last = online, check_last
         self.digests: dict[str, str] = {}
         self.lease: Lease | None = None
         self.work: Path | None = None
+        self.elsewhere: list[dict[str, str]] = []
         self.done = False
 
     def __enter__(self) -> "Job":
@@ -245,6 +255,26 @@ class Job:
             return None
         self.work.mkdir(exist_ok=True)
         return self.work
+
+    def note_hardware(self, resumes: bool) -> None:
+        """Note in the work folder what this job computes on, for a start that resumes it.
+
+        If saved work was computed on other hardware, the log and the record name that too.
+        """
+        if self.work is None:
+            return
+        file, now = self.work / "hardware.json", hardware()
+        with suppress(OSError, ValueError):
+            noted = artifacts.read_json(file) if resumes else []
+            self.elsewhere = [one for one in noted if one != now]
+        for one in self.elsewhere:
+            self.log.warning(
+                "this job resumes on %s, but its saved work was computed on %s; the result may "
+                "differ from that of one device",
+                _called(now),
+                _called(one),
+            )
+        artifacts.write_json(file, [*self.elsewhere, now])
 
     def _outputs(self) -> list[Path]:
         """Return the output files, the record last."""
@@ -336,7 +366,8 @@ class Job:
             },
             "versions": {"pollination": __version__, "python": sys.version.split()[0]}
             | {name: version(name) for name in PACKAGES},
-            "hardware": hardware(),
+            "hardware": hardware()
+            | ({"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}),
             "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

@@ -22,6 +22,10 @@ SECTIONS = {  # param of a rule -> its definition in the schema, if the names di
     "settings": "count",
 }
 
+# Keys of params that no job reads; earlier versions recorded their values. `device` (rules/
+# common.smk), and what only another rule reads of a corpus (plan/inputs.py).
+UNREAD = ("device", "config.device", "corpus.max_overlap")
+
 
 @cache
 def schema() -> dict:

@@ -155,7 +155,7 @@ def measure(job: Job) -> None:
     """
     if job.claim("disagreement", job.key(0), at_once=True) is None:
         return
-    device, entry = prepare(job.params.device, job.params.cpu_threads), job.params.disagreement
+    device, entry = prepare(job.device, job.params.cpu_threads), job.params.disagreement
     weights, tokenizers, texts = job.files("weights"), job.files("tokenizers"), job.files("text")
     groups: dict[tuple, list[int]] = {}
     for m, (tokenizer, text) in enumerate(zip(tokenizers, texts, strict=True)):

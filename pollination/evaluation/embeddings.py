@@ -205,7 +205,7 @@ def embed(job: Job) -> None:
     said = pd.concat(read.values(), ignore_index=True)
     texts = list(dict.fromkeys(said.completion))
     if job.files("encoder"):
-        device = prepare(job.params.device, job.params.cpu_threads)
+        device = prepare(job.device, job.params.cpu_threads)
         vectors_ND = encode(
             job.file("encoder").parent, texts, job.params.max_tokens, job.params.batch_size, device
         )

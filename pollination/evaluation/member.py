@@ -37,7 +37,7 @@ def evaluate(job: Job, folder: Path) -> None:
     if job.claim("evaluate", job.key(job.params.seed), at_once=True) is None:
         return
     device, settings, seed = (
-        prepare(job.params.device, job.params.cpu_threads),
+        prepare(job.device, job.params.cpu_threads),
         job.params.evaluate,
         job.params.seed,
     )

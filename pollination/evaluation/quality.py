@@ -41,7 +41,7 @@ def measure(job: Job) -> None:
     training = training_of(job)
     if job.claim("quality", job.key(training.seed), at_once=True) is None:
         return
-    device = prepare(job.params.device, job.params.cpu_threads)
+    device = prepare(job.device, job.params.cpu_threads)
     tokenizer = checkpoint.load_tokenizer(job.file("blueprint").parent)
     before = children.start(job, training.seed).to(device)
     after = checkpoint.load_model(job.file("after").parent, device)

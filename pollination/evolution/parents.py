@@ -37,7 +37,8 @@ def write_text(job: Job, shard: Path) -> None:
     work = job.claim(f"shard{job.wildcards.shard}", key)
     if work is None:
         return
-    device, settings = prepare(job.params.device, job.params.cpu_threads), job.params.generate
+    device, settings = prepare(job.device, job.params.cpu_threads), job.params.generate
+    job.note_hardware(resumes=any(work.glob("part*.parquet")))
     model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
     if job.files("blocks"):

@@ -155,14 +155,16 @@ def removed_questions(plan: Plan, corpus: str) -> list[str]:
 def corpus_settings(plan: Plan, corpus: str, is_download: bool = False) -> dict:
     """Return an entry of `corpora` without later keys that the job does not read.
 
-    A download reads neither of them, and no kind that cuts no document reads `passages`.
+    A download reads neither of them, and no kind that cuts no document reads `passages`. Only the
+    search for benchmark questions reads `max_overlap`, so another value rebuilds no corpus.
     """
     kind = kind_of(plan, corpus)
     unread = ["passages"] if is_download or kind.joined or kind.world else []
     unread += ["on_overlap"] if is_download else []
     spec = plan.config["corpora"][corpus]
     kept = {key: value for key, value in spec.items() if key not in unread}
-    return lean(kept, definition("corpus"))
+    node = definition("corpus")
+    return lean(kept | {"max_overlap": node["properties"]["max_overlap"]["default"]}, node)
 
 
 def read_corpora(plan: Plan, place: str, member: int) -> list[str]:

@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
             "wildcards": Wildcards(fromdict={}),
             "log": Log(toclone=[str(tmp_path / "job.log")]),
         }
-        with Job(SimpleNamespace(rule="copy", threads=1, **parts), **options) as job:
+        with Job(SimpleNamespace(rule="copy", threads=1, config={}, **parts), **options) as job:
             text = job.file("source").read_text()
             meanwhile(source)
             Path(job.output.target).parent.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from pollination import ROOT
 from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
+from pollination.core.settings import UNREAD
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.overlay import expand
 from pollination.plan.corpora import CORPUS_KINDS
@@ -252,6 +253,7 @@ def why(there: dict, here: dict) -> str:
     reasons = [
         f"{key} was {_said(before)}, is {_said(after)}"
         for key, (before, after) in differing(there["params"], here["params"]).items()
+        if key not in UNREAD
     ]
     inputs = [
         path
@@ -279,11 +281,16 @@ def why(there: dict, here: dict) -> str:
             f"{key} was {_said(before)}, is {_said(after)}"
             for key, (before, after) in hardware.items()
         )
-    device = there["params"].get("device", "cpu")
+    device = hardware_of(there)
     return (
         "settings, inputs, versions and commit are equal, so the reason is the hardware (device "
         f"{device}) or threads that a library started on its own"
     )
+
+
+def hardware_of(record: dict) -> str:
+    """Return the device that a record names; earlier versions named only the config's."""
+    return record.get("hardware", {}).get("device", record["params"].get("device", "cpu"))
 
 
 def _said(value: Any) -> str:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from pollination.cli.runs.planned import Planned, other_settings, said
 from pollination.core import artifacts
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.holder import look
@@ -49,7 +50,8 @@ class Verified:
     """The findings of `verify`, and counts.
 
     `outside`: inputs from outside the run that do not exist here; `unmade`: jobs without output;
-    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`).
+    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`);
+    `uncompared`: records whose params depend on a file of the user that is not here.
     """
 
     findings: list[Finding]
@@ -60,6 +62,7 @@ class Verified:
     unmade: int = 0
     strangers: int = 0
     pruned: int = 0
+    uncompared: int = 0
 
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
@@ -141,10 +144,12 @@ def verify(
     plan: Plan | None,
     workers: int = os.cpu_count() or 1,
     show: Callable[[int, int, int], None] = lambda *_: None,
+    planned: Planned | None = None,
 ) -> Verified:
     """Check a run's folder against its records, without writing anything.
 
-    With the plan, also find outputs without a record. `show(files, bytes, of)` reports progress.
+    With the plan, also find outputs without a record; with its params (`planned`), records of other
+    settings. `show(files, bytes, of)` reports progress.
     """
     records, findings, files = read_records(folder)
     expected = {
@@ -187,6 +192,10 @@ def verify(
             for finding in unrecorded
             if not any(Path(path).parent == Path(finding.path).parent for path in named)
         ]
+    if plan and planned:
+        asked = asked_for(plan, in_place, expected)
+        other, verified.uncompared = _other_settings(folder, asked, planned)
+        verified.findings += other
     return verified
 
 
@@ -289,6 +298,33 @@ def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[F
             said = "no record names it: it was copied here, or its job died before the record"
             findings.append(Finding("unrecorded", path, said, path))
     return findings, unmade
+
+
+def asked_for(plan: Plan, records: dict[str, dict], expected: dict) -> dict[str, dict]:
+    """Return the records of jobs of the plan; the config may ask no longer for others."""
+    outputs = [os.path.normpath(work.output) for work in jobs(plan)]
+    paths = {expected[path][0] if path in expected else path for path in outputs}
+    return {path: record for path, record in records.items() if path in paths}
+
+
+def _other_settings(
+    folder: Path, records: dict[str, dict], planned: Planned
+) -> tuple[list[Finding], int]:
+    """Return the records whose params are not those of the plan, and the number not compared."""
+    findings, uncompared = [], 0
+    for path, record in records.items():
+        try:
+            now = planned.of(
+                f"{planned.plan.results}/{Path(path).relative_to(folder).as_posix()}",
+                record["rule"],
+            )
+        except ValueError:
+            uncompared += 1
+            continue
+        if now and (settings := other_settings(record, now)):
+            kind = "other settings" if settings.keys() - {"recipe"} else "other recipe"
+            findings.append(Finding(kind, path, said(planned.plan, now, settings), path))
+    return findings, uncompared
 
 
 def _held(path: str, lease: str | None) -> bool:
