@@ -10,8 +10,8 @@ any node that sees them. A job has one of these states:
   stopped  it was interrupted (killed, preempted, out of time); run snakemake
            again to resume it
   waiting  it has not started
-  outdated its output exists, but the config file now has other settings than
-           the run; `snakemake -n` lists the jobs that it will recompute
+  outdated its output exists, but was made with other settings than those of the
+           config file; `pollination plan` says what snakemake will recompute
 
 The report also says whether a driver is alive, what to type if not, and how the
 config file differs from the config of the run. With RUN, the command uses the

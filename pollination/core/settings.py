@@ -99,6 +99,18 @@ def whole_params(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def differing(first: Any, second: Any, path: str = "") -> dict[str, list]:
+    """Return key path -> [first, second] where two configs differ; None for an absent key."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        differences: dict[str, list] = {}
+        for key in dict.fromkeys([*first, *second]):
+            differences |= differing(
+                first.get(key), second.get(key), f"{path}.{key}" if path else str(key)
+            )
+        return differences
+    return {} if first == second else {path: [first, second]}
+
+
 def _walk(value: Any, node: dict, change) -> Any:
     node = resolved(node)
     if isinstance(value, dict):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pollination.cli import main
+from pollination.cli.runs import planned as rules_of
 from pollination.cli.runs.states import was_interrupted
 from pollination.cli.runs.status import report
 from pollination.core.driver import FOLDER
@@ -151,28 +152,45 @@ def test_unreadable_leases_are_named(tmp_path, monkeypatch, content):
     assert f"its lease cannot be read: {MEMBER}/.train.work/lease.3: " in text
 
 
-def test_an_edited_config_is_not_done(finished, tmp_path, monkeypatch):
+def test_an_edited_config_is_not_done(tmp_path, monkeypatch):
+    """The children of the line were trained at another rate; those of the population were not."""
     monkeypatch.chdir(tmp_path)
-
-    def change(config):
-        config["experiments"]["line"]["train"]["learning_rate"] = 0.005
-
-    save_config(tmp_path, change)
-    outputs = [work for work in jobs(TOY_PLAN) if work.group in ("population", "line")]
-    for work in outputs:
-        write(tmp_path / work.output, "x")
-    line = [work for work in outputs if work.group == "line"]
-    text = report(TOY_PLAN, "toy.yaml")
-    assert f", {len(outputs) - len(line)} done, " in text and f", {len(line)} outdated\n" in text
-    assert (
-        "toy.yaml differs from results/toy/config.yaml, so snakemake may recompute "
-        f"{len(line)} finished jobs (snakemake -n lists them):\n  experiments.line.train."
-        "learning_rate: 0.005 in the run, 0.001 in the config file\n" in text
-    )
+    trained = [work for work in jobs(TOY_PLAN) if work.kind.rule == "train_child"]
+    line = [work for work in trained if work.group == "line"]
+    with rules_of.planned(TOY_PLAN) as rules:
+        for work in trained:
+            write(tmp_path / work.output, "x")
+            record = {
+                "params": rules.of(work.output, "train_child").params,
+                "outputs": {"model.safetensors": "a digest"},
+            }
+            path = (tmp_path / work.output).with_name("run.json")
+            path.write_text(json.dumps(record))
     save_config(tmp_path)
-    assert f", {len(outputs)} done, " in (text := report(TOY_PLAN)) and "differs" not in text
-    monkeypatch.chdir(finished)
-    assert "differs" not in report(TOY_PLAN)
+    edited = yaml.safe_load(TOY.read_text())
+    edited["experiments"]["line"]["train"] = {"learning_rate": 0.005}
+    plan = Plan(resolve(edited), "results/toy")
+    text = report(plan, "toy.yaml")
+    assert f", {len(trained) - len(line)} done, " in text and f", {len(line)} outdated\n" in text
+    assert (
+        "\ntoy.yaml differs from results/toy/config.yaml:\n  experiments.line.train."
+        "learning_rate: 0.001 in the run, 0.005 in the config file\n"
+        f"{len(line)} finished jobs have other settings than the config file, so snakemake will "
+        "recompute them" in text
+    )
+    text = report(TOY_PLAN)
+    assert f", {len(trained)} done, " in text and "differs" not in text
+    # The next driver has saved and pinned the edited config, and has recomputed nothing yet.
+    write(tmp_path / "results/toy/config.yaml", yaml.safe_dump(lean(plan.config, schema())))
+    for name, config in (("a", TOY_PLAN.config), ("b", plan.config)):
+        pin = tmp_path / "results/toy" / FOLDER / "pins" / name / "config.json"
+        write(pin, json.dumps(config, default=str))
+    text = report(plan)
+    assert f", {len(line)} outdated\n" in text and "differs" not in text
+    for work in line:
+        write((tmp_path / work.output).with_name("run.json"), "{")  # `verify` names it
+        os.utime(tmp_path / work.output, (1e9, 1e9))
+    assert f", {len(trained)} done, " in report(plan)
 
 
 QUEUE = {

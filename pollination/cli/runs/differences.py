@@ -1,20 +1,19 @@
-"""Compare the config of a plan with the config that a run has saved."""
+"""Compare the config of a plan with the config that a run has saved, and with its records."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pollination.core import sanitize
-from pollination.core.settings import schema, whole
+from pollination.cli.runs.planned import Planned, other_settings, planned
+from pollination.core import artifacts, sanitize
+from pollination.core.driver import FOLDER
+from pollination.core.settings import differing, schema, whole
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.jobs import Work
 from pollination.plan.plan import Plan
-
-ABSENT = "absent"
-NO_RESULT = ("run", "device", "overlay", "keep", "data")  # settings that change no result
-PART_OF = {"theory": "theory", "figures": "report"}  # section -> the only group that reads it
 
 
 @dataclass(frozen=True)
@@ -38,55 +37,64 @@ def differences(plan: Plan) -> list[Difference]:
     if not path.is_file():
         return []
     saved = whole(read_yaml(path), schema())
+    config = json.loads(json.dumps(plan.config, default=str))
     return [
         Difference(key, _text(here), _text(run))
-        for key, here, run in _unequal(json.loads(json.dumps(plan.config, default=str)), saved)
+        for key, (run, here) in differing(saved, config).items()
     ]
 
 
-def _unequal(here: Any, run: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(here, dict) and isinstance(run, dict):
-        for key in [*here, *(key for key in run if key not in here)]:
-            under = f"{path}.{key}" if path else str(key)
-            yield from _unequal(here.get(key, ABSENT), run.get(key, ABSENT), under)
-    elif here != run or isinstance(here, bool) != isinstance(run, bool):
-        yield path, here, run
-
-
 def _text(value: Any) -> str:
+    if value is None:
+        return "absent"
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return "{...}" if isinstance(value, dict) else sanitize.line(text, 80)
 
 
-def outdated(plan: Plan, found: list[Difference]) -> Callable[[Work], bool]:
-    """Return a function: may a job's finished files have been made with other settings?
+def outdated(plan: Plan, found: list[Difference], finished: list[Work]) -> set[str]:
+    """Return the outputs of finished jobs whose records have other settings than the plan.
 
-    A key of an experiment or founder pool counts for its own jobs and for those that follow. A key
-    of another section counts for all jobs.
+    Nothing is compared if no config of the run differs from the plan: that takes two seconds.
     """
-    config, groups = plan.config, set()
-
-    def named(section: str, rest: str) -> list[str]:  # names may contain dots
-        return [name for name in config[section] if f"{rest}.".startswith(f"{name}.")]
-
-    for difference in found:
-        section, _, rest = difference.key.partition(".")
-        if section in NO_RESULT:
+    if not found and not _had_another_config(plan.results):
+        return set()
+    unjudged, judged = [], set()
+    for work in finished:
+        try:
+            key = work.output, os.stat(work.output).st_mtime_ns
+        except OSError:
             continue
-        if section == "experiments":
-            groups |= set(named(section, rest))
-        elif section == "founders":
-            pools = named(section, rest)
-            groups |= {f"founders {pool}" for pool in pools}
-            groups |= {
-                name for name, one in config["experiments"].items() if one["founders"] in pools
-            }
-        elif section == "fingerprint":
-            groups |= {f"fingerprint {name}" for name in named(section, rest)}
-        elif section in PART_OF:
-            groups.add(PART_OF[section])
-        else:
-            return lambda work: True
-    if groups - {"theory"}:
-        groups |= {"report", "semantics"}
-    return lambda work: work.group in groups
+        if key not in _judged:
+            unjudged.append((key, work))
+        elif _judged[key]:
+            judged.add(work.output)
+    if unjudged:
+        with planned(plan) as rules:
+            for key, work in unjudged:
+                _judged[key] = _has_other_settings(plan, work, rules)
+                judged |= {work.output} if _judged[key] else set()
+    return judged
+
+
+_judged: dict[tuple[str, int], bool] = {}  # (output, time of writing), for repeated reports
+
+
+def _has_other_settings(plan: Plan, work: Work, rules: Planned) -> bool:
+    inside = work.output.removeprefix(f"{plan.results}/")
+    try:
+        found = artifacts.find_record(work.output)
+        path = Path(work.output) if work.output.endswith("run.json") else found and found[0]
+        record = artifacts.read_json(path) if path else None
+        now = rules.of(f"{rules.plan.results}/{inside}", work.kind.rule)
+        return bool(record and now and other_settings(record, now))
+    except (OSError, ValueError, AttributeError):  # `verify` names a damaged record
+        return False
+
+
+def _had_another_config(results: str) -> bool:
+    """Return whether the drivers of a run have pinned more than one config (core/pin.py)."""
+    pinned = set()
+    for path in Path(results, FOLDER, "pins").glob("*/config.json"):
+        with suppress(OSError):
+            pinned.add(artifacts.digest(path))
+    return len(pinned) > 1

@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from pollination import ROOT
-from pollination.cli.runs.comparison import differing
-from pollination.core.settings import UNREAD, whole_params
+from pollination.core.settings import UNREAD, differing, whole_params
 from pollination.plan.layout import model_of
 from pollination.plan.plan import Plan
 
@@ -86,7 +85,7 @@ class Planned:
         ValueError: a file that the params depend on, such as a user's own function, is unreadable.
         """
         from snakemake.exceptions import WorkflowError
-        from snakemake.io import InputFiles, OutputFiles
+        from snakemake.iocontainers import InputFiles, OutputFiles
 
         for one in sorted(self.workflow.rules, key=lambda one: one.name != rule):
             if one.is_producer(path):

@@ -3,13 +3,12 @@
 A job is done if its output exists. It is running if its lease is alive or, if it holds no lease, if
 its log is young and a driver is alive. It failed or stopped if its last log message says so, and
 also stopped if it is no longer running. It waits if it has no log. A finished job is outdated if
-the config file has other settings than the run.
+its record has other settings than the plan.
 """
 
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -101,16 +100,13 @@ def was_interrupted(log: str) -> bool:
         return False
 
 
-def _state(
-    work: Work,
-    now_s: float,
-    done: Callable[[Work], str | None],
-    driver: Driver,
-    queued: Queued | None,
-) -> tuple[str, str]:
-    """Return a job's state and its details."""
-    if finished := done(work):
-        return finished, ""
+def _is_there(path: str) -> bool:
+    folder, name = path.rsplit("/", 1)
+    return name in _names(folder)
+
+
+def _state(work: Work, now_s: float, driver: Driver, queued: Queued | None) -> tuple[str, str]:
+    """Return the state of a job that has not finished, and its details."""
     folder = work.output.rsplit("/", 1)[0]
     told = last_line(work.log)
     level, _, text = told.partition(" ")
@@ -156,19 +152,19 @@ def take(plan: Plan, works: list[Work] | None = None) -> Snapshot:
     _names.cache_clear()
     now_s = time.time()
     driver = find_driver(plan.results, now_s)
-    found = differences(plan)
-    old, pruned = outdated(plan, found), pruning.pruned(plan)
-
-    def done(work: Work) -> str | None:
-        folder, name = work.output.rsplit("/", 1)
-        if name not in _names(folder) and work.output not in pruned:
-            return None
-        return OUTDATED if old(work) else "done"
-
+    found, pruned = differences(plan), pruning.pruned(plan)
+    works = list(jobs(plan)) if works is None else works
+    finished = [work for work in works if work.output in pruned or _is_there(work.output)]
+    ended = dict.fromkeys((work.output for work in finished), "done")
+    ended |= dict.fromkeys(outdated(plan, found, finished), OUTDATED)
     states = []
-    for work in jobs(plan) if works is None else works:
+    for work in works:
         queued = driver.queue.get(work.output.removeprefix(f"{plan.results}/"))
-        states.append(JobState(work, *_state(work, now_s, done, driver, queued), queued))
+        if work.output in ended:
+            state, text = ended[work.output], ""
+        else:
+            state, text = _state(work, now_s, driver, queued)
+        states.append(JobState(work, state, text, queued))
     return Snapshot(plan, states, driver, found, _notes(plan.results))
 
 

@@ -79,14 +79,18 @@ def _about_driver(seen: Snapshot, configfile: str | None) -> list[str]:
 
 
 def _about_config(seen: Snapshot, configfile: str | None) -> list[str]:
-    found = seen.differences
-    if not found:
-        return []
-    more = [f"  ... and {len(found) - KEYS} more keys"] if len(found) > KEYS else []
-    said = f"{configfile or 'the config file'} differs from {seen.plan.results}/config.yaml"
+    found, lines = seen.differences, []
+    if found:
+        name = configfile or "the config file"
+        lines = [f"{name} differs from {seen.plan.results}/config.yaml:"]
+        lines += [f"  {one}" for one in found[:KEYS]]
+        lines += [f"  ... and {len(found) - KEYS} more keys"] if len(found) > KEYS else []
     if count := seen.counts[OUTDATED]:
-        said += f", so snakemake may recompute {count} finished jobs (snakemake -n lists them)"
-    return [f"{said}:", *(f"  {one}" for one in found[:KEYS]), *more]
+        lines.append(
+            f"{count} finished jobs have other settings than the config file, so snakemake will "
+            "recompute them and what follows from them; pollination plan lists the reasons"
+        )
+    return lines
 
 
 def _rows(seen: Snapshot) -> dict[str, dict[int | None, list[JobState]]]:
