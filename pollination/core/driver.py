@@ -13,6 +13,7 @@ import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pollination.core import sanitize
 from pollination.core.holder import MISSED, describe, newest, runs, suspended
 from pollination.core.lease import Lease
 
@@ -69,7 +70,10 @@ def hold(results: str) -> None:
                 "run another name (run:)"
             )
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {results}: this driver cannot take the lease of the run: {error}")
+        said = str(error)
+        if isinstance(error, OSError) and error.filename:
+            said = f"{error.filename}: {sanitize.reason(error)}"
+        sys.exit(f"error: {results}: this driver cannot take the lease of the run: {said}")
     _held.append(lease)
     # Python runs the handler before the main thread, just woken, can start or clean up a job.
     if threading.current_thread() is threading.main_thread():

@@ -194,15 +194,18 @@ def look(folder: Path, now_s: float) -> Seen | None:
 
     A holder whose process is not visible counts as alive if its file was written lately.
     """
+    path = folder
     try:
         number, holder = newest(folder)
         if not holder:
             return None
-        written_s = (folder / f"lease.{number}").lstat().st_mtime
-    except FileNotFoundError:  # another copy takes the lease at this moment
+        path = folder / f"lease.{number}"
+    except OSError as error:  # the folder may not be listed, but each beat changes its time
+        holder = _unknown(folder, sanitize.reason(error), b"")
+    try:
+        written_s = path.lstat().st_mtime
+    except OSError:  # another copy takes the lease at this moment
         written_s = now_s
-    except OSError as error:
-        return Seen(_unknown(folder, sanitize.reason(error), b""), False, 0.0)
     silent_s = max(0.0, now_s - written_s)
     running = runs(holder)
     if running is None:

@@ -185,6 +185,9 @@ def test_an_edited_config_is_not_done(tmp_path, monkeypatch):
     for name, config in (("a", TOY_PLAN.config), ("b", plan.config)):
         pin = tmp_path / "results/toy" / FOLDER / "pins" / name / "config.json"
         write(pin, json.dumps(config, default=str))
+    write(pin.parents[1] / "order", "b\na\n")
+    assert f"differs from results/toy/{FOLDER}/pins/a/config.json:" in report(plan)
+    write(pin.parents[1] / "order", "a\nb\n")
     text = report(plan)
     assert f", {len(line)} outdated\n" in text and "differs" not in text
     for work in line:

@@ -28,19 +28,27 @@ class Difference:
         return f"{self.key}: {self.run} in the run, {self.here} in the config file"
 
 
-def differences(plan: Plan) -> list[Difference]:
-    """Return how the config of a plan differs from the one that its run has saved.
+def saved_config(results: str) -> tuple[str, dict] | None:
+    """Return the path and content of the config that the last driver of a run pinned.
 
-    ValueError: the saved config cannot be read.
+    A run without pins has its saved config. None: neither exists. ValueError: it cannot be read.
     """
-    path = Path(plan.results, "config.yaml")
-    if not path.is_file():
-        return []
-    saved = whole(read_yaml(path), schema())
+    pins = Path(results, FOLDER, "pins")
+    with suppress(OSError, ValueError, RecursionError):
+        name = (pins / "order").read_text().split()[-1:]
+        path = pins.joinpath(*name, "config.json")
+        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+            return str(path), content
+    path = Path(results, "config.yaml")
+    return (str(path), read_yaml(path)) if path.is_file() else None
+
+
+def differences(plan: Plan, saved: dict) -> list[Difference]:
+    """Return how the config of a plan differs from the one that its run has saved."""
     config = json.loads(json.dumps(plan.config, default=str))
     return [
         Difference(key, _text(here), _text(run))
-        for key, (run, here) in differing(saved, config).items()
+        for key, (run, here) in differing(whole(saved, schema()), config).items()
     ]
 
 

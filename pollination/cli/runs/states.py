@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pollination.cli.common import span
-from pollination.cli.runs.differences import Difference, differences, outdated
+from pollination.cli.runs.differences import Difference, differences, outdated, saved_config
 from pollination.cli.runs.drivers import Driver, Queued, find_driver
 from pollination.cli.runs.remaining import remaining_s
 from pollination.core import sanitize
@@ -44,11 +44,12 @@ class JobState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run at one moment."""
+    """The state of a run at one moment. `config`: the path of the config that the run has saved."""
 
     plan: Plan
     jobs: list[JobState]
     driver: Driver
+    config: str
     differences: list[Difference]
     notes: list[str]
 
@@ -108,7 +109,9 @@ def _is_there(path: str) -> bool:
 def _state(work: Work, now_s: float, driver: Driver, queued: Queued | None) -> tuple[str, str]:
     """Return the state of a job that has not finished, and its details."""
     folder = work.output.rsplit("/", 1)[0]
-    told = last_line(work.log)
+    log_folder, log_name = work.log.rsplit("/", 1)
+    has_log = log_name in _names(log_folder)
+    told = last_line(work.log) if has_log else ""
     level, _, text = told.partition(" ")
     said = text if level == "INFO" else "starting"
     if work.lease in _names(folder):
@@ -126,8 +129,7 @@ def _state(work: Work, now_s: float, driver: Driver, queued: Queued | None) -> t
         return "waiting", queued.text
     if queued and queued.state in ("RUNNING", "COMPLETING", "CONFIGURING"):
         return "running", f"{said} (Slurm job {queued.slurm})"
-    log_folder, log_name = work.log.rsplit("/", 1)
-    if log_name not in _names(log_folder):
+    if not has_log:
         return "waiting", ""
     if was_interrupted(work.log):
         return "stopped", "interrupted while it was starting"
@@ -152,7 +154,9 @@ def take(plan: Plan, works: list[Work] | None = None) -> Snapshot:
     _names.cache_clear()
     now_s = time.time()
     driver = find_driver(plan.results, now_s)
-    found, pruned = differences(plan), pruning.pruned(plan)
+    config, content = saved_config(plan.results) or ("", None)
+    found = [] if content is None else differences(plan, content)
+    pruned = pruning.pruned(plan)
     works = list(jobs(plan)) if works is None else works
     finished = [work for work in works if work.output in pruned or _is_there(work.output)]
     ended = dict.fromkeys((work.output for work in finished), "done")
@@ -165,7 +169,7 @@ def take(plan: Plan, works: list[Work] | None = None) -> Snapshot:
         else:
             state, text = _state(work, now_s, driver, queued)
         states.append(JobState(work, state, text, queued))
-    return Snapshot(plan, states, driver, found, _notes(plan.results))
+    return Snapshot(plan, states, driver, config, found, _notes(plan.results))
 
 
 def _notes(results: str) -> list[str]:

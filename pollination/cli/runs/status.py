@@ -59,6 +59,8 @@ def text(seen: Snapshot, configfile: str | None = None, bars: bool = False) -> s
 def _about_driver(seen: Snapshot, configfile: str | None) -> list[str]:
     driver, lines = seen.driver, [seen.driver.text]
     if driver.alive:
+        if seen.config:
+            lines.append(f"config of the driver: {seen.config}")
         if driver.problem:
             lines.append(f"problem: {driver.problem}")
         restarts = sum(job.restarts for job in driver.queue.values())
@@ -82,7 +84,7 @@ def _about_config(seen: Snapshot, configfile: str | None) -> list[str]:
     found, lines = seen.differences, []
     if found:
         name = configfile or "the config file"
-        lines = [f"{name} differs from {seen.plan.results}/config.yaml:"]
+        lines = [f"{name} differs from {seen.config}:"]
         lines += [f"  {one}" for one in found[:KEYS]]
         lines += [f"  ... and {len(found) - KEYS} more keys"] if len(found) > KEYS else []
     if count := seen.counts[OUTDATED]:
@@ -191,6 +193,7 @@ def document(seen: Snapshot) -> dict:
             "silent_s": driver.silent_s,
             "command": driver.command,
             "text": driver.text,
+            "config": seen.config or None,
         },
         "problem": driver.problem,
         "config": [vars(one) | {} for one in seen.differences],
