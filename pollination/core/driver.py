@@ -20,6 +20,7 @@ from pollination.core.lease import Lease
 FOLDER = ".driver"
 SAY_S = 5.0
 _held: list[Lease] = []
+_ending = threading.RLock()
 
 
 class Alive:
@@ -116,6 +117,7 @@ def _stop(results: str, folder: Path) -> None:
     exit would cancel jobs on a cluster and delete their scripts, the files of failed jobs, and
     Snakemake's locks, which are the other driver's by now.
     """
+    _ending.acquire()  # another thread that comes here too waits for the end
     # A terminal or pipe that takes no text must not keep this process alive.
     speaker = threading.Thread(target=_say_taken, args=(results, folder), daemon=True)
     speaker.start()

@@ -273,6 +273,36 @@ def test_a_driver_that_waits_for_an_unreadable_lease_ends_when_asked(tmp_path, m
     assert f"stopped by {sign.name} while waiting for the lease of the run" in rest
 
 
+def test_a_frozen_driver_that_lost_its_run_ends_before_it_does_anything(tmp_path):
+    """Its main thread would start a job at once; a normal exit would remove the other's files."""
+    code = WAITING + (
+        "; import atexit, os, pathlib, time; here = pathlib.Path(sys.argv[1]); "
+        "atexit.register((here / 'locks').unlink); print('held', flush=True)\n"
+        "while not (here / 'go').exists(): time.sleep(0.01)\n"
+        "(here / 'started').touch()\n"
+    )
+    (tmp_path / "locks").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "held\n"
+    process.send_signal(signal.SIGSTOP)
+    other = Lease(tmp_path / ".driver", LOG)
+    assert other.wait()
+    (tmp_path / "go").touch()
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=5)
+    assert process.returncode == 1 and len(said.splitlines()) == 1
+    assert "has taken over this run while this driver was frozen" in said
+    assert (tmp_path / "locks").exists() and not (tmp_path / "started").exists()
+    assert not other.lost()
+    other.release()
+
+
 def test_a_driver_without_a_place_for_its_lease_says_so_in_one_line(tmp_path):
     (tmp_path / ".driver").write_text("in the way")
     done = subprocess.run(
