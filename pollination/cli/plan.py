@@ -21,6 +21,7 @@ Exit status:
 """
 
 import json
+from collections import Counter
 from dataclasses import asdict
 
 from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, table
@@ -102,15 +103,19 @@ def _again(found) -> list[str]:
         f"Finished jobs that would run again: {count}",
         "  because of these changes (recorded -> config):",
     ]
-    rows = [
-        (f"    {cause}", ", ".join(f"{count:,} {rule}" for rule, count in rules.items()))
-        for cause, rules in found.causes.items()
-    ]
+    rows = [(f"    {cause}", _counts(rules)) for cause, rules in found.causes.items()]
     lines += shown(table(rows, left=2)) if rows else ["    none is known"]
     after = sum(not job.causes for job in found.again)
     if after:
         lines.append(f"  and because they read files of these jobs: {after:,}")
     return lines
+
+
+def _counts(rules: Counter) -> str:
+    """Return the numbers of jobs by rule; all figures count as one rule."""
+    drawn = sum(count for rule, count in rules.items() if rule.startswith("draw_"))
+    texts = [f"{n:,} {rule}" for rule, n in rules.items() if not rule.startswith("draw_")]
+    return ", ".join([*texts, *([f"{drawn:,} figures"] if drawn else [])])
 
 
 def _hours(found) -> list[str]:

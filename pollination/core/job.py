@@ -104,8 +104,8 @@ def hardware() -> dict[str, str]:
 
 def _called(hardware: dict[str, str]) -> str:
     """Return hardware as text: the device, then its libraries."""
-    device, *others = hardware.items()
-    return device[1] + "".join(f", {name} {value}" for name, value in others)
+    others = (f", {name} {value}" for name, value in sorted(hardware.items()) if name != "device")
+    return hardware["device"] + "".join(others)
 
 
 def git_commit(folder: Path) -> str:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from pollination.cli import main
-from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.reproduction import _absolute, why
 from pollination.core import artifacts
+from pollination.core.settings import differing
 from pollination.plan.config.overlay import expand
 from tests.conftest import TOY
 

@@ -1,5 +1,6 @@
 """What every script does around its work."""
 
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcar
 
 from pollination.core import artifacts
 from pollination.core.artifacts import read_record
-from pollination.core.job import Job
+from pollination.core.job import Job, hardware
 
 
 @pytest.fixture
@@ -88,3 +89,26 @@ def test_an_error_of_the_system_is_one_line_without_its_number(run, tmp_path):
         run(lambda source: source.with_name("absent").read_text())
     last = (tmp_path / "job.log").read_text().splitlines()[-1]
     assert last.endswith(f"error: copy: {tmp_path}/absent: no such file or directory")
+
+
+def test_a_job_that_resumes_on_other_hardware_says_so_in_its_log_and_its_record(tmp_path, caplog):
+    artifacts.write_json(tmp_path / "hardware.json", [{"device": "NVIDIA A100", "cuda": "12.8"}])
+    parts = {
+        "output": OutputFiles(fromdict={"run": str(tmp_path / "run.json")}),
+        "params": Params(fromdict={"recipe": 1}),
+        "wildcards": Wildcards(fromdict={}),
+    }
+    given = {"rule": "train", "threads": 1, "input": InputFiles(), "log": [], "config": {}}
+    here = hardware()
+
+    def recorded(resumes: bool) -> dict:
+        job = Job(SimpleNamespace(**given, **parts))
+        job.log, job.work = logging.getLogger("resumes"), tmp_path
+        job.note_hardware(resumes)
+        job.write_record(job.output.run)
+        return read_record(job.output.run)["hardware"]
+
+    assert recorded(resumes=True) == here | {"began_on": "NVIDIA A100, cuda 12.8"}
+    assert "its saved work was computed on NVIDIA A100, cuda 12.8" in caplog.text
+    assert recorded(resumes=True) == here | {"began_on": "NVIDIA A100, cuda 12.8"}  # a third start
+    assert recorded(resumes=False) == here  # no work was saved

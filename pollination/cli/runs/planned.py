@@ -21,7 +21,7 @@ from pollination.plan.plan import Plan
 
 SHOWN = 4  # keys of one record that a line names
 PROFILE = ROOT / "profiles/local/config.yaml"
-KEYS = {  # param of a rule, or key in it -> its config key; absent: the param's own name
+KEYS = {  # param of a rule, or key in it -> its config key; absent: derived from several keys
     "config": "",
     "training": "{entry}",
     "generate": "{entry}.generate",
@@ -54,7 +54,10 @@ KEYS = {  # param of a rule, or key in it -> its config key; absent: the param's
     "theory": "theory",
     "keep": "keep.checkpoints",
     "seed": "evaluation_seed",
+    "data_seed": "data_seed",
+    "cpu_threads": "cpu_threads",
 }
+NOWHERE = object()
 SEEDS = {  # rules whose `seed` is another one
     **dict.fromkeys(("mutate_parent", "generate_shard", "deal_pool"), "{entry}.seed"),
     **dict.fromkeys(
@@ -188,44 +191,61 @@ def other_settings(record: dict, planned: Params) -> dict[str, list]:
 
 
 def config_key(plan: Plan, planned: Params, key: str) -> str:
-    """Return the config key of a key of a rule's params; without one, the key itself."""
+    """Return the config key of a key of a rule's params; "" if the plan derives the param."""
     name, _, rest = key.partition(".")
-    place = planned.wildcards.get("place", "")
     known = dict(planned.wildcards)
-    if not place and "pool" in known:
-        place = f"founders/{known['pool']}"
+    place = known.get("place") or f"founders/{known.get('pool', '')}"
     first, _, second = place.partition("/")
     experiment = known.get("experiment") or (first if first not in ("founders", "base") else "")
-    entry = f"experiments.{experiment}" if experiment else f"founders.{second}"
-    known |= {"entry": entry, "pool": known.get("pool", second)}
+    known |= {"entry": f"experiments.{experiment}" if experiment else f"founders.{second}"}
     if "model" not in known and "member" in known:
-        at = place or f"{experiment}/gen{known.get('gen', 0)}"
+        at = f"{experiment}/gen{known['gen']}" if "gen" in known else place
         known["model"] = model_of(plan, at, int(known["member"]))
-    whole = key if key in KEYS else name
-    template = SEEDS.get(planned.rule) if name == "seed" else None
-    template = template if template is not None else KEYS.get(whole)
+    template = KEYS.get(name)
+    if name == "seed":
+        template = SEEDS.get(planned.rule, template)
+    elif key in KEYS:
+        template, rest = KEYS[key], ""
     if template is None:
-        return key
-    try:
-        section = template.format(**known)
-    except KeyError:
-        return key
-    rest = "" if whole == key else rest
-    return ".".join(part for part in (section, rest) if part) or key
+        return ""
+    path = ".".join(part for part in (template.format(**known), rest) if part)
+    return path if _at(plan.config, path) is not NOWHERE else ""
+
+
+def _at(node: Any, path: str) -> Any:
+    """Return the value at a dotted path, None for an absent key of a mapping, or NOWHERE."""
+    if not isinstance(node, dict):
+        return NOWHERE
+    if path in node or "." not in path:
+        return node.get(path)
+    inside = [key for key in node if path.startswith(f"{key}.")]  # names may contain dots
+    values = [_at(node[key], path[len(key) + 1 :]) for key in inside]
+    return next((value for value in values if value is not NOWHERE), NOWHERE)
+
+
+def phrases(plan: Plan, planned: Params, settings: dict[str, list], form: str) -> list[str]:
+    """Return each setting that differs as text: `form` of its config key, before and after.
+
+    A param that the plan derives from several keys, such as the models of a table, is only named.
+    """
+    texts = []
+    for key, (before, after) in settings.items():
+        if key == "recipe":
+            texts.append(recipe(before, after))
+        elif (name := config_key(plan, planned, key)) and (
+            after is not None or _at(plan.config, name) is None
+        ):
+            texts.append(form.format(name, short(before), short(after)))
+        else:
+            texts.append(f"its param {key} changed with the plan")
+    return texts
 
 
 def said(plan: Plan, planned: Params, settings: dict[str, list]) -> str:
     """Return the settings that differ as one line: `key: recorded A, the config says B`."""
-    lines = [
-        f"{config_key(plan, planned, key)}: recorded {short(before)}, the config says "
-        f"{short(after)}"
-        for key, (before, after) in settings.items()
-        if key != "recipe"
-    ]
-    if "recipe" in settings:
-        lines.append(recipe(*settings["recipe"]))
-    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return "; ".join(lines[:SHOWN]) + more
+    texts = phrases(plan, planned, settings, "{}: recorded {}, the config says {}")
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more
 
 
 def recipe(recorded: int | None, now: int) -> str:

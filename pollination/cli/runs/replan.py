@@ -19,7 +19,6 @@ from pollination.analysis.cost import known, seconds
 from pollination.analysis.cost.rates import Rates
 from pollination.analysis.cost.work import Loads
 from pollination.cli.common import read_run
-from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.planned import (
     Params,
     as_recorded,
@@ -27,10 +26,11 @@ from pollination.cli.runs.planned import (
     config_key,
     loaded,
     other_settings,
-    recipe,
+    phrases,
     short,
 )
 from pollination.cli.runs.verification import read_records
+from pollination.core.settings import differing
 from pollination.plan.plan import Plan
 
 COPIES = ("write_config",)  # rules that only copy the config
@@ -131,9 +131,8 @@ def _compare(
             job.rule.name, dict(job.wildcards.items()), as_recorded(dict(job.params.items()))
         )
         differ = other_settings(record, now) if record else {}
-        said = {config_key(plan, now, key): values for key, values in differ.items()}
-        causes = [_setting(key, *values) for key, values in said.items()]
-        settings |= set(said)
+        causes = phrases(plan, now, differ, "{}: {} -> {}")
+        settings |= {config_key(plan, now, key) for key in differ} - {""}
         if job in runs:
             causes = causes or _other_causes(job, dag.reason(job), record)
             found.again.append(Again(job.rule.name, str(path), causes))
@@ -159,10 +158,6 @@ def _compare(
 
 def _same_key(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
-
-
-def _setting(key: str, before: Any, after: Any) -> str:
-    return recipe(before, after) if key == "recipe" else f"{key}: {short(before)} -> {short(after)}"
 
 
 def _other_causes(job: Any, reason: Any, record: dict | None) -> list[str]:
@@ -227,8 +222,8 @@ def _add_hours(
     hours: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for column, kind in enumerate(("again", "new")):
         for files in outputs[kind]:
-            path = next((path for path in files if path in estimates), None)
-            if path is None or not estimates[path][0].gpu:
+            path = next((path for path in files if path in estimates), "")
+            if not path or not estimates[path][0].gpu:
                 continue
             load, estimate = estimates[path]
             spent, guessed = sums[load.work.kind.rule]

@@ -18,10 +18,9 @@ from typing import Any
 import yaml
 
 from pollination import ROOT
-from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
-from pollination.core.settings import UNREAD
+from pollination.core.settings import UNREAD, differing
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.overlay import expand
 from pollination.plan.corpora import CORPUS_KINDS
