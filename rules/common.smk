@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-from pollination.core.driver import hold
+from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.inputs import own_code
 from pollination.plan.paper import target_files
@@ -21,6 +21,15 @@ gc.set_threshold(100_000)
 onstart:
     hold(plan.results)
     pin.start(workflow, code_read, plan.config, plan.results, own_code(plan))
+
+
+# Before Snakemake removes its locks, which another driver may have taken over with the run.
+onsuccess:
+    confirm()
+
+
+onerror:
+    confirm()
 
 
 def grows(size, most=float("inf")):

@@ -29,8 +29,8 @@ from pollination import ROOT
 from pollination.core import artifacts, code
 from pollination.core.code import few
 from pollination.core.driver import FOLDER
+from pollination.core.holder import beat_s
 from pollination.core.job import git_commit, versions
-from pollination.core.lease import BEAT_S
 from pollination.core.sanitize import reason
 
 PINS = "pins"
@@ -67,7 +67,7 @@ def enter(configfiles: list[Path]) -> dict:
     folder = Path(configfiles[0]).parent if configfiles else Path()
     if folder.parent.name != PINS:
         sys.exit(
-            "error: this job has no pinned config, because its snakemake had --no-hooks or is of an "
+            "error: this job has no pinned config: its snakemake had --no-hooks or is of an "
             f"earlier release; {code.AGAIN}, without --no-hooks"
         )
     try:
@@ -117,9 +117,9 @@ class Pin:
         Running jobs finish and no others start. A deleted pin is written again. A change of a
         config file (`given`: their digests) is said once.
         """
-        beat_s = float(os.environ.get("POLLINATION_BEAT_S", BEAT_S))
+        pause_s = beat_s()
         while True:
-            time.sleep(beat_s)
+            time.sleep(pause_s)
             with suppress(OSError):
                 if not (self.folder / "pin.json").is_file():
                     self.write()
@@ -267,8 +267,10 @@ def _spans(records: list[dict]) -> str:
             numbers[name].append(int(wildcards["gen"]))
     texts = []
     for name, count in counts.items():
-        first, last = min(numbers[name], default=None), max(numbers[name], default=None)
-        span = "" if first is None else f" gen{first}" + (f"-gen{last}" if last > first else "")
+        span = ""
+        if found := numbers[name]:
+            first, last = min(found), max(found)
+            span = f" gen{first}" + (f"-gen{last}" if last > first else "")
         texts.append(f"{name}{span}" + (f" ({count})" if count > 1 else ""))
     rest = len(texts) - SHOWN
     return ", ".join(texts[:SHOWN]) + (f" and {rest} more kinds" if rest > 0 else "")

@@ -22,6 +22,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from pollination.core.artifacts import digest
+from pollination.core.driver import FOLDER
 from pollination.core.lease import newest
 from pollination.core.slurm import parse_duration
 from tests.conftest import ROOT, snakemake
@@ -52,10 +53,14 @@ class Run:
         self.project = ROOT  # a copy, where a scenario edits the code
 
     def start(
-        self, *words: str, targets: list[str] = CHILDREN[:1], defaults: tuple[str, ...] = ()
+        self,
+        *words: str,
+        targets: list[str] = CHILDREN[:1],
+        defaults: tuple[str, ...] = (),
+        under: tuple[str, ...] = (),
     ) -> subprocess.Popen:
         """snakemake --profile profiles/slurm, as a user types it, in a process group of its own; it
-        saves every half second.
+        saves every half second. `under`: a command that starts it.
         """
         base = [
             sys.executable,
@@ -79,7 +84,7 @@ class Run:
         if self.project != ROOT:
             env |= {"PYTHONPATH": str(self.project)}
         with open(self.folder / "driver.log", "a") as log:
-            words = [*base, *profile, *words, "--", *targets]
+            words = [*under, *base, *profile, *words, "--", *targets]
             self.started.append(
                 subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, env=env)
             )
@@ -121,6 +126,14 @@ class Run:
     @property
     def log(self) -> str:
         return (self.folder / LOG).read_text() if (self.folder / LOG).exists() else ""
+
+    def status(self) -> dict:
+        """What `pollination status --json` says of the run."""
+        words = [sys.executable, "-m", "pollination", "status", "--json", "results/slurm"]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "POLLINATION_BEAT_S": "1"}
+        done = subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def jobs(self, *states: str) -> list[dict[str, str]]:
         """The Slurm jobs of this run, in order of submission."""
@@ -278,6 +291,46 @@ def killed_driver(run: Run) -> None:
     # ended, and trained nothing. On a slow machine the first has ended before the new driver plans.
     if len(states) == 2:
         assert "files were restored" in run.log and "steps of" not in run.log
+
+
+@scenario
+def frozen_driver(run: Run) -> None:
+    """A second driver, elsewhere, takes over the run; the first wakes up and stops."""
+    run.without_child()
+    first = run.start()
+    run.until_saved()
+    held = run.folder / "results/slurm" / FOLDER
+    number = newest(held)[0]
+    first.send_signal(signal.SIGSTOP)
+    snakemake(run.folder, "--unlock", configfile=CONFIG)
+    second = run.start(under=("unshare", "--pid", "--fork", "--kill-child"))
+    until(lambda: newest(held)[0] > number, LIMIT_S, "the second driver holds the run")
+    locks = list((run.folder / ".snakemake/locks").iterdir())
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(30) == 1
+    log = (run.folder / "driver.log").read_text()
+    assert log.count("has taken over this run while this driver was frozen") == 1
+    assert locks and all(path.exists() for path in locks), "they are the second driver's"
+    assert run.status()["driver"]["alive"]
+    run.ends_well(second)
+    assert {job["JobState"] for job in run.jobs()} == {"COMPLETED"}
+    assert not run.status()["driver"]["alive"]
+
+
+@scenario
+def emptied_leases(run: Run) -> None:
+    """The driver and the job find empty leases, as after a power loss."""
+    run.without_child()
+    for folder in (run.folder / "results/slurm" / FOLDER, run.folder / MEMBER / ".train.work"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "lease.5").touch()
+        (folder / "lease.5~").touch()
+    told = run.status()["driver"]["text"]
+    run.ends_well(run.start())
+    assert "lease.5: the file is empty" in told
+    for text in (run.log, (run.folder / "driver.log").read_text()):
+        assert "taking over from an unknown process" in text and "Traceback" not in text
 
 
 @scenario

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pathlib import Path
 from pollination.cli.runs.planned import Planned, other_settings, said
 from pollination.core import artifacts, pin
 from pollination.core.artifacts import DamagedArtifact
-from pollination.core.lease import newest
+from pollination.core.holder import look
 from pollination.plan import pruning
 from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
@@ -330,11 +331,11 @@ def _other_settings(
 
 
 def _held(path: str, lease: str | None) -> bool:
-    """Return whether a job holds the lease of an output."""
+    """Return whether a live job holds the lease of an output."""
     if not lease or not (Path(path).parent / lease).is_dir():
         return False
-    holder = newest(Path(path).parent / lease)[1]
-    return bool(holder) and not holder["released"]
+    seen = look(Path(path).parent / lease, time.time())
+    return seen is not None and seen.alive
 
 
 def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[str]:
