@@ -3,7 +3,11 @@
 import gc
 import os
 import sys
+from pathlib import Path
 
+from snakemake.shell import shell
+
+from pollination.core import causes, commit, interrupts
 from pollination.core.driver import hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.paper import target_files
@@ -14,8 +18,16 @@ sys.setrecursionlimit(1_000_000)
 gc.set_threshold(100_000)
 
 
+if workflow.is_main_process:
+    interrupts.install(shell)
+
+
 onstart:
-    hold(plan.results)
+    try:
+        hold(plan.results)
+    except OSError as refused:
+        sys.exit(f"error: {causes.explain(refused, [plan.results]) or refused}")
+    commit.warn(Path(workflow.basedir))
 
 
 def grows(size, most=float("inf")):

@@ -1,0 +1,248 @@
+"""Save the results of finished batches, so that a stopped evaluation resumes.
+
+    with resume.saving(work, job.stop):
+        losses = resume.once(model, "losses", [ids_BT], compute)
+
+Inside `saving`, `once` returns the saved result of an equal batch, or computes and saves it. The
+key of a batch is the digest of everything that its result depends on: the model's name within the
+job, the kind of computation, and its inputs. The work folder belongs to one job key (core/job.py),
+so settings and files are equal. Batches are those of an undisturbed run, so results are equal too.
+Outside `saving`, `once` only computes.
+"""
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pollination.core import artifacts
+from pollination.core.job import Stopped, StopRequest
+
+SAVE_S = 120.0  # the environment variable POLLINATION_SAVE_EVERY_S overrides it
+STATE = "state.npz"
+UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+
+Arrays = dict[str, np.ndarray]
+
+
+class Store:
+    """The finished batches of one job: those of earlier starts, and new ones since the last save.
+
+    `saved` counts the batches in `folder`.
+    """
+
+    def __init__(self, folder: Path, stop: StopRequest) -> None:
+        self.folder, self.stop = folder, stop
+        self.old: dict[str, Arrays] = {}
+        self.new: dict[str, Arrays] = {}
+        self.state: tuple[str, Callable[[], Arrays]] | None = None
+        self.every_s = float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_S))
+        self.saved_s = time.monotonic()
+        for path in self._files():
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    for member in file.files:
+                        key, _, array = member.partition("/")
+                        self.old.setdefault(key, {})[array] = file[member]
+            except UNREADABLE:
+                path.unlink(missing_ok=True)
+        self.saved = len(self.old)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("batches*.npz"))
+
+    def find(self, key: str) -> Arrays | None:
+        """Return the result of a batch; None if it is not finished."""
+        return self.new.get(key, self.old.get(key))
+
+    def add(self, key: str, arrays: Arrays, state: Callable[[], Arrays] | None = None) -> None:
+        """Add a finished batch; `state` returns what the next batch needs besides its inputs."""
+        self.new[key] = arrays
+        self.state = (key, state) if state is not None else None
+        if time.monotonic() - self.saved_s >= self.every_s:
+            self.save()
+
+    def state_after(self, key: str) -> Arrays | None:
+        """Return the state that was saved with a batch; None if another one's was saved."""
+        with suppress(*UNREADABLE), np.load(self.folder / STATE, allow_pickle=False) as file:
+            if str(file["key"]) == key:
+                return {member: file[member] for member in file.files if member != "key"}
+        return None
+
+    def save(self) -> None:
+        """Save the new batches, unless another copy of the job has taken over."""
+        self.saved_s = time.monotonic()
+        if not self.new or not self.stop.may_save:
+            return
+        new = dict(self.new)
+        number = max((int(path.stem[7:]) for path in self._files()), default=0) + 1
+        _write(
+            self.folder / f"batches{number:06d}.npz",
+            {f"{key}/{name}": array for key, batch in new.items() for name, array in batch.items()},
+        )
+        if self.state is not None:
+            key, state = self.state
+            _write(self.folder / STATE, {"key": np.array(key)} | state())
+        self.saved += len(new)
+        self.new = {key: batch for key, batch in self.new.items() if key not in new}
+
+    def clear(self) -> None:
+        """Forget all batches, because the results that they are for have been saved."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        self.old, self.new, self.saved = {}, {}, 0
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    with artifacts.atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+_store: Store | None = None
+
+
+@contextmanager
+def saving(folder: Path, stop: StopRequest, log=None) -> Iterator[Store]:
+    """Save finished batches in `folder` until the block ends.
+
+    Stopped: a stop was requested, at any time. Its message says how many batches are saved.
+    """
+    global _store
+    store = _store = Store(folder, stop)
+    if log is not None and store.saved:
+        log.info("resumed after %d batches", store.saved)
+    try:
+        yield store
+    except Stopped as stopped:
+        store.save()
+        if "saved" in str(stopped):
+            raise
+        outcome = "no progress saved; the job will restart"
+        if store.saved and stop.may_save:
+            outcome = f"{store.saved} batches saved; run the same command to resume"
+        raise Stopped(f"stopped by {stop.reason}; {outcome}") from None
+    except BaseException:
+        with suppress(OSError):
+            store.save()
+        raise
+    finally:
+        _store = None
+
+
+def name(model: Any, text: str) -> Any:
+    """Give a model a name that tells it from the other models of its job. Return the model."""
+    model.resume_name = text
+    return model
+
+
+def key_of(model: Any, kind: str, inputs: Iterable[Any]) -> str:
+    """Return the key of a batch. Inputs are arrays, or values that JSON can hold."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (getattr(model, "resume_name", ""), kind, *inputs):
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def once(
+    model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], Arrays]
+) -> Arrays:
+    """Return compute(), or the saved result of the same batch.
+
+    Stopped: the job must stop.
+    """
+    if _store is None:
+        return compute()
+    key = key_of(model, kind, inputs)
+    found = _store.find(key)
+    if found is None:
+        check_stop()
+        found = compute()
+        _store.add(key, found)
+    return found
+
+
+def check_stop() -> None:
+    """Raise Stopped if the job that saves its batches must stop."""
+    if _store is not None and _store.stop:
+        raise Stopped(f"stopped by {_store.stop.reason}")
+
+
+def unsaved() -> bool:
+    """Return whether there are finished batches that `saving` saves when the job stops."""
+    return _store is not None and bool(_store.new)
+
+
+def clear() -> None:
+    """Forget the finished batches, because their results have been saved elsewhere."""
+    if _store is not None:
+        _store.clear()
+
+
+def active() -> bool:
+    """Return whether batches are saved."""
+    return _store is not None
+
+
+class Steps:
+    """Batches that each need the state after the one before, besides their inputs.
+
+    `done` is the number of finished steps. The state after the last of them is saved too, unless
+    it was the last of all.
+    """
+
+    def __init__(self, model: Any, kind: str, inputs: Iterable[Any]) -> None:
+        self.done = 0
+        if _store is None:
+            return
+        self.key = key_of(model, kind, inputs)
+        while _store.find(f"{self.key}.{self.done}") is not None:
+            self.done += 1
+        if self.state() is None and _store.find(f"{self.key}.end") is None:
+            self.done = 0
+
+    def state(self) -> Arrays | None:
+        """Return the state after the last step that is done."""
+        return _store.state_after(f"{self.key}.{self.done - 1}") if _store else None
+
+    def result(self, number: int) -> Arrays:
+        """Return the result of a step that is done."""
+        found = _store.find(f"{self.key}.{number}") if _store else None
+        if found is None:
+            raise ValueError("a saved batch can no longer be read; run snakemake again")
+        return found
+
+    def add(self, number: int, result: Arrays, state: Callable[[], Arrays]) -> None:
+        """Add a finished step. `state` is called when it is saved."""
+        if _store is not None:
+            _store.add(f"{self.key}.{number}", result, state)
+
+    def end(self) -> None:
+        """Note that all steps are finished."""
+        if _store is not None:
+            _store.add(f"{self.key}.end", {"end": np.array(True)})
+
+
+def texts(model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], list[list[int]]]):
+    """Return `once` of a batch whose result is one list of token ids per text."""
+
+    def packed() -> Arrays:
+        rows = compute()
+        ids = np.array([token for row in rows for token in row], dtype=np.int64)
+        return {"ids": ids, "counts": np.array([len(row) for row in rows], dtype=np.int64)}
+
+    if _store is None:
+        return compute()
+    found = once(model, kind, inputs, packed)
+    return [row.tolist() for row in np.split(found["ids"], np.cumsum(found["counts"])[:-1])]
