@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-AGAIN = "and run snakemake again"
+AGAIN = "and run the same command again"
 MOUNT = (
     "{path}: the network file system no longer serves this path ({name}); check that it is mounted "
     f"(ls {{folder}}) {AGAIN}"
@@ -79,7 +79,7 @@ NO_TEMPORARY = (
     f"export TMPDIR=FOLDER with a folder that you can write, {AGAIN}"
 )
 NUMBERED = re.compile(r"(?:os error |\[errno |os \{ code: |error code (?=\d+ \())(\d+)", re.I)
-QUOTED = re.compile(r"""['"](/[^'"]+)['"]""")
+QUOTED = re.compile(r"""\[Errno \d+\] [^':]+: '([^']+)'|['"](/[^'"]+)['"]""")
 # A ValueError of this project has a text of its own, which says more than these.
 SAID_BETTER = (errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EAGAIN)
 
@@ -118,6 +118,11 @@ def number(error: BaseException) -> int | None:
     return next((code for name, code in TEXTS.items() if name in lower), None)
 
 
+def of_system(error: BaseException) -> bool:
+    """Return whether the system failed, so that the error says nothing about a file's content."""
+    return number(error) in CAUSES
+
+
 def line(code: int, path: str) -> str:
     """Return the line of CAUSES for an errno and the path that it concerns."""
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
@@ -149,7 +154,7 @@ def _path(error: BaseException, text: str, code: int, folders: list[str | Path])
         if isinstance(name, str | bytes | os.PathLike):
             return os.fsdecode(name)
     if match := QUOTED.search(text):
-        return match[1]
+        return match[1] or match[2]
     if code == errno.ENOSPC:
         for place in [*map(str, folders), *temporary_folders()]:
             if _is_full(place):

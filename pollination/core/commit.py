@@ -9,7 +9,12 @@ LONGEST_S = 60.0
 OWN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # these would name another repository
 
 
-def commit_of(folder: Path) -> tuple[str, str | None]:
+def git_commit(folder: Path) -> str:
+    """Return the commit of a checkout, as the record of a job names it."""
+    return read(folder)[0]
+
+
+def read(folder: Path) -> tuple[str, str | None]:
     """Return the commit of a checkout, and why git did not read it (None: git did).
 
     The commit ends with '+' if files differ from it, and with '?' if that is not known. It is
@@ -41,7 +46,7 @@ def commit_of(folder: Path) -> tuple[str, str | None]:
 
 def warn(folder: Path) -> None:
     """Print one line if git does not read the commit that the records will name."""
-    known, trouble = commit_of(folder)
+    known, trouble = read(folder)
     if trouble:
         print(f"warning: {trouble}; records say commit {known}", file=sys.stderr)
 

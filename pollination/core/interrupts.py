@@ -42,9 +42,7 @@ def install(shell: Any) -> None:
     signal.signal(signal.SIGINT, interrupted)
     shown, ignored = sys.excepthook, sys.unraisablehook
 
-    def hook(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             return
         if line := causes.explain(error):

@@ -30,7 +30,7 @@ from typing import Any
 
 from pollination import __version__
 from pollination.core import artifacts, caches, causes, sanitize
-from pollination.core.commit import commit_of
+from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
 from pollination.core.slurm import Deadline
@@ -342,6 +342,6 @@ class Job:
             "versions": {"pollination": __version__, "python": sys.version.split()[0]}
             | {name: version(name) for name in PACKAGES},
             "hardware": hardware(),
-            "commit": commit_of(Path(__file__).parent)[0],
+            "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

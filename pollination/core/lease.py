@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from pollination.core import artifacts
+from pollination.core import artifacts, causes
 
 BEAT_S = 10.0  # the environment variable POLLINATION_BEAT_S overrides it
 MISSED = 9
@@ -223,7 +223,9 @@ def restore(folder: Path, outputs: list[Path]) -> bool:
     try:
         for path in kept:
             artifacts.check(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if causes.of_system(error):  # the files may be whole
+            raise
         shutil.rmtree(folder / "finished", ignore_errors=True)
         return False
     for path, target in zip(kept, outputs, strict=True):

@@ -155,9 +155,7 @@ def key_of(model: Any, kind: str, inputs: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def once(
-    model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], Arrays]
-) -> Arrays:
+def once(model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], Arrays]) -> Arrays:
     """Return compute(), or the saved result of the same batch.
 
     Stopped: the job must stop.

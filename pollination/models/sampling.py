@@ -323,9 +323,7 @@ def sample(
     unused = [] if never is None else never.tolist()
     for rows in batches(prompts, batch_size):
         chosen, seeds = [prompts[r] for r in rows], [row_seeds[r] for r in rows]
-        batch = partial(
-            _sample_batch, model, chosen, seeds, decoding, eos_id, stop, draw, never
-        )
+        batch = partial(_sample_batch, model, chosen, seeds, decoding, eos_id, stop, draw, never)
         drawn = getattr(draw, "__qualname__", str(draw))
         inputs = [chosen, seeds, asdict(decoding), eos_id, unused, drawn]
         texts = resume.texts(model, "sample", inputs, batch)
