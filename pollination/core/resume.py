@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from pollination.core import artifacts
+from pollination.core import artifacts, causes
 from pollination.core.job import Stopped, StopRequest
 
 SAVE_S = 120.0  # the environment variable POLLINATION_SAVE_EVERY_S overrides it
 STATE = "state.npz"
-UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 Arrays = dict[str, np.ndarray]
 
@@ -46,12 +44,11 @@ class Store:
         self.every_s = float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_S))
         self.saved_s = time.monotonic()
         for path in self._files():
-            try:
-                with np.load(path, allow_pickle=False) as file:
-                    for member in file.files:
-                        key, _, array = member.partition("/")
-                        self.old.setdefault(key, {})[array] = file[member]
-            except UNREADABLE:
+            arrays = _read(path)
+            for member, array in arrays.items():
+                key, _, part = member.partition("/")
+                self.old.setdefault(key, {})[part] = array
+            if not arrays:
                 path.unlink(missing_ok=True)
         self.saved = len(self.old)
 
@@ -71,10 +68,8 @@ class Store:
 
     def state_after(self, key: str) -> Arrays | None:
         """Return the state that was saved with a batch; None if another one's was saved."""
-        with suppress(*UNREADABLE), np.load(self.folder / STATE, allow_pickle=False) as file:
-            if str(file["key"]) == key:
-                return {member: file[member] for member in file.files if member != "key"}
-        return None
+        arrays = _read(self.folder / STATE)
+        return arrays if str(arrays.pop("key", "")) == key else None
 
     def save(self) -> None:
         """Save the new batches, unless another copy of the job has taken over."""
@@ -98,6 +93,17 @@ class Store:
         for path in self._files():
             path.unlink(missing_ok=True)
         self.old, self.new, self.saved = {}, {}, 0
+
+
+def _read(path: Path) -> Arrays:
+    """Return the arrays of a file; none if it is absent or damaged. OSError: the disk failed."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {member: file[member] for member in file.files}
+    except Exception as error:  # zipfile and numpy raise many kinds for damaged files
+        if causes.of_system(error):
+            raise
+        return {}
 
 
 def _write(path: Path, arrays: Arrays) -> None:
