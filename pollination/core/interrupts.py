@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -31,12 +32,15 @@ def install(shell: Any) -> None:
         return
     prefix = shell._process_prefix or "set -euo pipefail; "
     shell.prefix(f"trap '' INT; {prefix}".replace("{", "{{").replace("}", "}}"))
-    repeating = threading.Event()
+    interrupts = 0
 
     def interrupted(number: int, frame: FrameType | None) -> Any:
-        if not repeating.is_set():
-            repeating.set()
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts == 1:
             threading.Thread(target=_repeat, daemon=True).start()
+        else:  # this process may end now, and nobody would repeat the signal
+            _end_deaf_jobs()
         return before(number, frame)
 
     signal.signal(signal.SIGINT, interrupted)
@@ -63,6 +67,16 @@ def _repeat() -> None:
         for pid in _jobs():
             with suppress(OSError):  # it has ended
                 os.kill(pid, signal.SIGINT)
+
+
+def _end_deaf_jobs() -> None:
+    """End the jobs that still ignore SIGINT; they have done no work yet."""
+    for pid in _jobs():
+        with suppress(OSError, StopIteration, ValueError):
+            rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+            ignored = next(row.split()[1] for row in rows if row.startswith("SigIgn:"))
+            if int(ignored, 16) >> (signal.SIGINT - 1) & 1:
+                os.kill(pid, signal.SIGTERM)
 
 
 def _jobs() -> Iterator[int]:

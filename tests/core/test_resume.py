@@ -1,6 +1,8 @@
 """Finished batches of a stopped evaluation are not computed again."""
 
 import logging
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +25,13 @@ class Stop:
         return self.left < 0
 
 
+@contextmanager
+def stopped(folder: Path, stop: Stop, said: str = "saved"):
+    """A block that saves its batches and is stopped with a message that says `said`."""
+    with pytest.raises(Stopped, match=said), resume.saving(folder, stop, LOG):
+        yield
+
+
 def batches(computed: list, count: int = 5, model=None) -> list[float]:
     """The results of a loop over batches; `computed` gets the number of each that is computed."""
 
@@ -41,9 +50,8 @@ def test_a_stopped_loop_resumes_after_its_last_batch_with_equal_results(tmp_path
     whole: list[int] = []
     expected = batches(whole)
     first: list[int] = []
-    with pytest.raises(Stopped, match="stopped by SIGTERM; 3 batches saved; run the same command"):
-        with resume.saving(tmp_path, Stop(3), LOG):
-            batches(first)
+    with stopped(tmp_path, Stop(3), "stopped by SIGTERM; 3 batches saved; run the same command"):
+        batches(first)
     rest: list[int] = []
     with resume.saving(tmp_path, Stop(99), LOG):
         assert batches(rest) == expected
@@ -51,10 +59,9 @@ def test_a_stopped_loop_resumes_after_its_last_batch_with_equal_results(tmp_path
 
 
 def test_a_signal_between_two_instructions_keeps_the_finished_batches(tmp_path):
-    with pytest.raises(Stopped, match="2 batches saved"):
-        with resume.saving(tmp_path, Stop(99), LOG):
-            batches([], 2)
-            raise Stopped("stopped by SIGTERM")
+    with stopped(tmp_path, Stop(99), "2 batches saved"):
+        batches([], 2)
+        raise Stopped("stopped by SIGTERM")
     again: list[int] = []
     with resume.saving(tmp_path, Stop(99), LOG):
         batches(again, 2)
@@ -62,9 +69,8 @@ def test_a_signal_between_two_instructions_keeps_the_finished_batches(tmp_path):
 
 
 def test_a_copy_that_lost_its_lease_saves_nothing(tmp_path):
-    with pytest.raises(Stopped, match="no progress saved"):
-        with resume.saving(tmp_path, Stop(2, may_save=False), LOG):
-            batches([])
+    with stopped(tmp_path, Stop(2, may_save=False), "no progress saved"):
+        batches([])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,9 +83,8 @@ def test_batches_are_saved_while_the_loop_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", [b"", b"PK no zip", None])
 def test_a_damaged_file_is_computed_again(tmp_path, damage):
-    with pytest.raises(Stopped):
-        with resume.saving(tmp_path, Stop(3), LOG):
-            batches([])
+    with stopped(tmp_path, Stop(3)):
+        batches([])
     (path,) = tmp_path.glob("batches*.npz")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] if damage is None else damage)
@@ -121,9 +126,8 @@ def steps(done: list, count: int = 4) -> list[float]:
 
 def test_a_chain_of_batches_resumes_with_the_state_after_the_last(tmp_path):
     expected = steps([])
-    with pytest.raises(Stopped, match="2 batches saved"):
-        with resume.saving(tmp_path, Stop(2), LOG):
-            steps([])
+    with stopped(tmp_path, Stop(2), "2 batches saved"):
+        steps([])
     rest: list[int] = []
     with resume.saving(tmp_path, Stop(99), LOG):
         assert steps(rest) == expected
@@ -131,9 +135,8 @@ def test_a_chain_of_batches_resumes_with_the_state_after_the_last(tmp_path):
 
 
 def test_a_chain_without_its_state_starts_again(tmp_path):
-    with pytest.raises(Stopped):
-        with resume.saving(tmp_path, Stop(2), LOG):
-            steps([])
+    with stopped(tmp_path, Stop(2)):
+        steps([])
     (tmp_path / resume.STATE).unlink()
     rest: list[int] = []
     with resume.saving(tmp_path, Stop(99), LOG):
@@ -142,10 +145,9 @@ def test_a_chain_without_its_state_starts_again(tmp_path):
 
 
 def test_a_finished_chain_needs_no_state(tmp_path):
-    with pytest.raises(Stopped):
-        with resume.saving(tmp_path, Stop(5), LOG):
-            steps([], 2)
-            steps([], 4)
+    with stopped(tmp_path, Stop(5)):
+        steps([], 2)
+        steps([], 4)
     rest: list[int] = []
     with resume.saving(tmp_path, Stop(99), LOG):
         steps(rest, 2)
@@ -156,9 +158,8 @@ def test_a_finished_chain_needs_no_state(tmp_path):
 
 def test_texts_come_back_as_lists_of_token_ids(tmp_path):
     written = [[3, 4], [], [5]]
-    with pytest.raises(Stopped):
-        with resume.saving(tmp_path, Stop(1), LOG):
-            assert resume.texts(None, "sample", [1], lambda: written) == written
-            resume.texts(None, "sample", [2], lambda: written)
+    with stopped(tmp_path, Stop(1)):
+        assert resume.texts(None, "sample", [1], lambda: written) == written
+        resume.texts(None, "sample", [2], lambda: written)
     with resume.saving(tmp_path, Stop(0), LOG):
         assert resume.texts(None, "sample", [1], lambda: [[9]]) == written

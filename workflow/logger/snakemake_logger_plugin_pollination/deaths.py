@@ -28,6 +28,7 @@ class Kernel:
         own, every = _own_kills(), _all_kills()
         if own is not None and self.own is not None and own > self.own:
             self.own += 1
+            self.all = None if self.all is None else self.all + 1
             limit = _limit()
             return f"because memory ran out{f' ({limit})' if limit else ''}; {LESS_MEMORY}"
         if every is not None and self.all is not None and every > self.all:
@@ -54,7 +55,10 @@ def how_it_ended(exception: str, kernel: Kernel | None = None) -> str:
 
 
 def _cgroup() -> list[Path]:
-    """Return the folders with the memory controls of this process, the innermost first."""
+    """Return the folders with the memory controls of this process, the innermost first.
+
+    A machine may have both versions of control groups; the other one's folders lack the files.
+    """
     places = []
     with suppress(OSError):
         for row in Path("/proc/self/cgroup").read_text().splitlines():
@@ -67,7 +71,7 @@ def _cgroup() -> list[Path]:
 
 
 def _own_kills() -> int | None:
-    for place in _cgroup()[:1]:
+    for place in _cgroup():
         for name in ("memory.events", "memory.oom_control"):
             if (count := _count(place / name)) is not None:
                 return count
