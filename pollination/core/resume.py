@@ -1,13 +1,14 @@
 """Save the results of finished batches, so that a stopped evaluation resumes.
 
     with resume.saving(work, job.stop):
+        resume.name(model, "member")
         losses = resume.once(model, "losses", [ids_BT], compute)
 
 Inside `saving`, `once` returns the saved result of an equal batch, or computes and saves it. The
 key of a batch is the digest of everything that its result depends on: the model's name within the
 job, the kind of computation, and its inputs. The work folder belongs to one job key (core/job.py),
 so settings and files are equal. Batches are those of an undisturbed run, so results are equal too.
-Outside `saving`, `once` only computes.
+Outside `saving`, and for a model without a name, `once` only computes.
 """
 
 import hashlib
@@ -142,16 +143,35 @@ def saving(folder: Path, stop: StopRequest, log=None) -> Iterator[Store]:
         _store = None
 
 
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Save and restore nothing in this block, where a user's code may change the model."""
+    global _store
+    store, _store = _store, None
+    try:
+        yield
+    finally:
+        _store = store
+
+
 def name(model: Any, text: str) -> Any:
-    """Give a model a name that tells it from the other models of its job. Return the model."""
-    model.resume_name = text
+    """Give a model a name that tells it from the other models of its job. Return the model.
+
+    Copies of the model have no name, because their weights may change.
+    """
+    model.resume_name = text, id(model)
     return model
+
+
+def _name_of(model: Any) -> str | None:
+    text, owner = getattr(model, "resume_name", (None, None))
+    return text if owner == id(model) else None
 
 
 def key_of(model: Any, kind: str, inputs: Iterable[Any]) -> str:
     """Return the key of a batch. Inputs are arrays, or values that JSON can hold."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (getattr(model, "resume_name", ""), kind, *inputs):
+    for part in (_name_of(model), kind, *inputs):
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str} {part.shape}".encode())
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -166,7 +186,7 @@ def once(model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], Arr
 
     Stopped: the job must stop.
     """
-    if _store is None:
+    if _store is None or _name_of(model) is None:
         return compute()
     key = key_of(model, kind, inputs)
     found = _store.find(key)
@@ -208,34 +228,35 @@ class Steps:
 
     def __init__(self, model: Any, kind: str, inputs: Iterable[Any]) -> None:
         self.done = 0
-        if _store is None:
+        self.store = _store if _name_of(model) is not None else None
+        if self.store is None:
             return
         self.key = key_of(model, kind, inputs)
-        while _store.find(f"{self.key}.{self.done}") is not None:
+        while self.store.find(f"{self.key}.{self.done}") is not None:
             self.done += 1
-        if self.state() is None and _store.find(f"{self.key}.end") is None:
+        if self.state() is None and self.store.find(f"{self.key}.end") is None:
             self.done = 0
 
     def state(self) -> Arrays | None:
         """Return the state after the last step that is done."""
-        return _store.state_after(f"{self.key}.{self.done - 1}") if _store else None
+        return self.store.state_after(f"{self.key}.{self.done - 1}") if self.store else None
 
     def result(self, number: int) -> Arrays:
         """Return the result of a step that is done."""
-        found = _store.find(f"{self.key}.{number}") if _store else None
+        found = self.store.find(f"{self.key}.{number}") if self.store else None
         if found is None:
             raise ValueError("a saved batch can no longer be read; run snakemake again")
         return found
 
     def add(self, number: int, result: Arrays, state: Callable[[], Arrays]) -> None:
         """Add a finished step. `state` is called when it is saved."""
-        if _store is not None:
-            _store.add(f"{self.key}.{number}", result, state)
+        if self.store is not None:
+            self.store.add(f"{self.key}.{number}", result, state)
 
     def end(self) -> None:
         """Note that all steps are finished."""
-        if _store is not None:
-            _store.add(f"{self.key}.end", {"end": np.array(True)})
+        if self.store is not None:
+            self.store.add(f"{self.key}.end", {"end": np.array(True)})
 
 
 def texts(model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], list[list[int]]]):
@@ -246,7 +267,7 @@ def texts(model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], li
         ids = np.array([token for row in rows for token in row], dtype=np.int64)
         return {"ids": ids, "counts": np.array([len(row) for row in rows], dtype=np.int64)}
 
-    if _store is None:
+    if _store is None or _name_of(model) is None:
         return compute()
     found = once(model, kind, inputs, packed)
     return [row.tolist() for row in np.split(found["ids"], np.cumsum(found["counts"])[:-1])]

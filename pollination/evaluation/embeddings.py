@@ -144,7 +144,7 @@ def encode(
         model = AutoModel.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
-    model = model.to(device).eval()
+    model = resume.name(model.to(device).eval(), "encoder")
     most = longest(model, tokenizer, max_tokens)
     ids = tokenizer(
         texts, truncation=True, max_length=most, return_attention_mask=False, verbose=False

@@ -47,6 +47,7 @@ def _evaluate(job: Job, folder: Path) -> None:
         job.params.seed,
     )
     model, tokenizer = checkpoint.load_member(folder, device)
+    resume.name(model, "member")
     tasks = {
         name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)
     }
@@ -106,7 +107,8 @@ def _evaluate(job: Job, folder: Path) -> None:
             seed=seed,
             texts=texts,
         )
-        result["measures"] = measure(settings["measures"], about)
+        with resume.suspended():
+            result["measures"] = measure(settings["measures"], about)
     artifacts.write_table(job.output.answers, answers)
     artifacts.write_table(job.output.sequences, _concat(frames, SEQUENCE_COLUMNS))
     artifacts.write_table(job.output.facts, _concat(facts, FACT_COLUMNS))

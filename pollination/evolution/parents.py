@@ -39,6 +39,7 @@ def write_text(job: Job, shard: Path) -> None:
         return
     device, settings = prepare(job.params.device, job.params.cpu_threads), job.params.generate
     model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
+    resume.name(model, "parent")
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
     if job.files("blocks"):
         prompts = block_prompts(of_holder(job, "blocks"), of_holder(job, "numbers"))

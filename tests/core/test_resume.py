@@ -1,5 +1,6 @@
 """Finished batches of a stopped evaluation are not computed again."""
 
+import copy
 import logging
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from pollination.core import resume
 from pollination.core.job import Stopped
 
 LOG = logging.getLogger("resume")
+MODEL = resume.name(SimpleNamespace(), "member")
 
 
 class Stop:
@@ -32,7 +34,7 @@ def stopped(folder: Path, stop: Stop, said: str = "saved"):
         yield
 
 
-def batches(computed: list, count: int = 5, model=None) -> list[float]:
+def batches(computed: list, count: int = 5, model=MODEL) -> list[float]:
     """The results of a loop over batches; `computed` gets the number of each that is computed."""
 
     def compute(number: int) -> dict:
@@ -104,10 +106,23 @@ def test_two_models_of_a_job_do_not_share_results(tmp_path):
     assert computed == [0, 1, 0, 1]
 
 
+def test_a_copy_of_a_model_and_a_block_with_the_users_code_compute(tmp_path):
+    """A model that is examined, or that a user's function may change, has results of its own."""
+    computed: list[int] = []
+    with resume.saving(tmp_path, Stop(99), LOG):
+        batches(computed, 1)
+        batches(computed, 1, copy.deepcopy(MODEL))
+        batches(computed, 1, SimpleNamespace())
+        with resume.suspended():
+            batches(computed, 1)
+        batches(computed, 1)
+    assert computed == [0, 0, 0, 0]
+
+
 def steps(done: list, count: int = 4) -> list[float]:
     """A loop whose batches need a running sum; `done` gets the number of each computed batch."""
     total, found = 0.0, []
-    chain = resume.Steps(None, "sums", [count])
+    chain = resume.Steps(MODEL, "sums", [count])
     for number in range(count):
         if number < chain.done:
             found.append(float(chain.result(number)["sum"]))
@@ -159,7 +174,7 @@ def test_a_finished_chain_needs_no_state(tmp_path):
 def test_texts_come_back_as_lists_of_token_ids(tmp_path):
     written = [[3, 4], [], [5]]
     with stopped(tmp_path, Stop(1)):
-        assert resume.texts(None, "sample", [1], lambda: written) == written
-        resume.texts(None, "sample", [2], lambda: written)
+        assert resume.texts(MODEL, "sample", [1], lambda: written) == written
+        resume.texts(MODEL, "sample", [2], lambda: written)
     with resume.saving(tmp_path, Stop(0), LOG):
-        assert resume.texts(None, "sample", [1], lambda: [[9]]) == written
+        assert resume.texts(MODEL, "sample", [1], lambda: [[9]]) == written
