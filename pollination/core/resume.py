@@ -259,7 +259,9 @@ class Steps:
             self.store.add(f"{self.key}.end", {"end": np.array(True)})
 
 
-def texts(model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], list[list[int]]]):
+def texts(
+    model: Any, kind: str, inputs: Iterable[Any], compute: Callable[[], list[list[int]]]
+) -> list[list[int]]:
     """Return `once` of a batch whose result is one list of token ids per text."""
 
     def packed() -> Arrays:

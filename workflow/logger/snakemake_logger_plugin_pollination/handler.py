@@ -93,6 +93,8 @@ class LogHandler(LogHandlerBase):
         self.quiet = set(settings.quiet or ())
         stream = sys.stdout if settings.stdout else sys.stderr
         self.plain: ColorizingTextHandler | None = None
+        if moved := homes.move_caches():
+            print(moved, file=stream)
         if settings.verbose or settings.debug_dag:
             self.plain = ColorizingTextHandler(
                 settings.nocolor, stream, DefaultFormatter(self.quiet, settings.show_failed_logs)
@@ -126,9 +128,7 @@ class LogHandler(LogHandlerBase):
         self.over = False
         self.complete_log: Path | None = None
         self.ended = threading.Event()
-        if moved := homes.move_caches():
-            self.screen.print(moved)
-        self.stderr = None
+        self.stderr: errors.Stderr | None = None
         self.kernel = deaths.Kernel()
         try:
             self.stderr = None if settings.dryrun else errors.Stderr()
@@ -281,7 +281,7 @@ class LogHandler(LogHandlerBase):
         said = said.removeprefix("error: ").removeprefix(f"{job.rule}: ")
         how = deaths.how_it_ended(exception, self.kernel)
         if "killed by" in how and job.log and not errors.last_error(written):
-            job.log.append(f"{time.strftime('%F %T')},000 ERROR error: {job.rule}: {how}")
+            job.log.append(f"{time.strftime('%F %T')},000 ERROR error: {job.rule}: {_told(how)}")
         if exception and not how:  # not a script: Snakemake's own message is all there is
             said = said or exception
         elif not said:
@@ -536,6 +536,13 @@ class LogHandler(LogHandlerBase):
                 ignored(raised)
 
         sys.excepthook, sys.unraisablehook = quiet_end, quiet_ignored
+
+
+def _told(how: str) -> str:
+    """Return how a job ended as its log says it: a job that was asked to end was stopped."""
+    if re.match(r"killed by SIG(INT|TERM|HUP|QUIT)$", how):
+        return f"{how.replace('killed', 'stopped')} before it could save"
+    return how
 
 
 def _now() -> str:
