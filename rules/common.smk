@@ -3,7 +3,11 @@
 import gc
 import os
 import sys
+from pathlib import Path
 
+from snakemake.shell import shell
+
+from pollination.core import commit, interrupts
 from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.inputs import own_code
@@ -18,8 +22,13 @@ ANY_DEVICE = "auto"
 gc.set_threshold(100_000)
 
 
+if workflow.is_main_process:
+    interrupts.install(shell)
+
+
 onstart:
     hold(plan.results)
+    commit.warn(Path(workflow.basedir))
     pin.start(workflow, code_read, plan.config, plan.results, own_code(plan))
 
 

@@ -5,13 +5,13 @@
 
         train(job, Path(job.output.weights).parent)
 
-On success, the job writes the record (the rule's output named `run`) last. A ValueError or OSError
-is a mistake of the user or a failure of the machine: it ends the job with one line on the terminal
-and in the log. Any other exception is a bug in pollination and keeps its traceback.
+On success, the job writes the record (the rule's output named `run`) last. A ValueError, an OSError
+or a library's error that has a line in causes.py is a mistake of the user or a failure of the
+machine: it ends the job with one line on the terminal and in the log. Any other exception is a bug
+in pollination and keeps its traceback.
 """
 
 import atexit
-import errno
 import gc
 import glob
 import hashlib
@@ -19,17 +19,19 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, code, sanitize
+from pollination.core import artifacts, caches, causes, code, sanitize
+from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
 from pollination.core.slurm import Deadline
@@ -57,11 +59,27 @@ class Stopped(Exception):
     """The scheduler or the user asked the job to stop."""
 
 
+def _stop_at_once(number: int, _frame: object) -> None:
+    signal.signal(number, lambda *_: None)  # a second signal must not break off the clean-up
+    raise Stopped(
+        f"stopped by {signal.Signals(number).name}; the job saves no progress and will restart"
+    )
+
+
+def _handle(handler: Callable[[int, FrameType | None], Any], *numbers: int) -> None:
+    """Set the handler of signals, but of SIGHUP only if it is not ignored, as under nohup."""
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, handler)
+
+
 class StopRequest:
     """Truthy after a signal, near the time limit, or when another copy of the job took over.
 
     Long loops test it at each step or shard, save if `may_save`, and raise Stopped with `reason`.
-    The signals are SIGTERM, SIGUSR1 and SIGINT.
+    The signals are SIGTERM, SIGUSR1, SIGINT and SIGHUP (the terminal was closed). With `at_once`
+    the first signal raises Stopped itself, between two instructions of Python.
     """
 
     def __init__(self) -> None:
@@ -69,14 +87,13 @@ class StopRequest:
         self.lease: Lease | None = None
         self.deadline = Deadline()
         self.at_once = False
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-                signal.signal(number, self._set)
+        _handle(self._set, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
     def _set(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name
         if self.at_once:
-            raise Stopped(f"stopped by {self.reason}; the job saves no progress and will restart")
+            self.at_once = False  # a second signal must not break off the save
+            raise Stopped(f"stopped by {self.reason}")
 
     def __bool__(self) -> bool:
         if not self.may_save:
@@ -112,20 +129,6 @@ def _called(hardware: dict[str, str]) -> str:
     """Return hardware as text: the device, then its libraries."""
     others = (f", {name} {value}" for name, value in sorted(hardware.items()) if name != "device")
     return hardware["device"] + "".join(others)
-
-
-def git_commit(folder: Path) -> str:
-    """Return the code's commit, with '+' if files differ from it; 'unknown' outside a checkout."""
-
-    def git(*words: str) -> str:
-        command = ("git", *words)
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _leave() -> None:
@@ -182,6 +185,9 @@ class Job:
         self.done = False
 
     def __enter__(self) -> "Job":
+        # Scripts start with SIGINT ignored (core/interrupts.py).
+        if getattr(sys.modules["__main__"], "snakemake", None) is not None:
+            _handle(_stop_at_once, signal.SIGINT, signal.SIGHUP)
         gc.set_threshold(COLLECT_AFTER, 10, 10)
         threads = str(self.params.get("cpu_threads", 1))
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -207,15 +213,16 @@ class Job:
                 file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
                 self.log.handlers.append(file)
             self.code = code.of_job()
+            caches.prepare(self.log)
             if not self.check_last:
                 self.digests = self._check_inputs()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, Stopped) as error:
             self._fail(error)
         return self
 
     @cached_property
     def stop(self) -> StopRequest:
-        """The stop request of jobs that save and resume; without it, a signal ends the process."""
+        """The stop request of jobs that save and resume."""
         return StopRequest()
 
     def files(self, name: str) -> list[Path]:
@@ -289,17 +296,15 @@ class Job:
         record = self.output.get("run")
         return [Path(path) for path in sorted(self.output, key=lambda path: path == record)]
 
+    def _folders(self) -> list[str]:
+        """Return the folders that the job writes."""
+        paths = [*map(str, self.output), *([str(self.log_path)] if self.log_path else [])]
+        return list(dict.fromkeys(os.path.dirname(path) or "." for path in paths))
+
     def _fail(self, error: BaseException) -> None:
-        text = sanitize.reason(error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            text = (
-                f"no space left on the disk that holds {error.filename or self.output[0]}; free "
-                "some space and run snakemake again"
-            )
-        elif isinstance(error, OSError) and error.filename:
+        text = causes.explain(error, self._folders()) or sanitize.reason(error)
+        if isinstance(error, OSError) and error.filename and str(error.filename) not in text:
             text = f"{error.filename}: {text}"
-        elif isinstance(error, KeyboardInterrupt):
-            text = "stopped by SIGINT; the job saves no progress and will restart"
         self.log.error("error: %s: %s", self.rule, " ".join(text.split()))
         ours = self.lease is None or (self.work is not None and not self.lease.lost())
         for path in map(Path, self.output) if ours else []:
@@ -317,7 +322,7 @@ class Job:
             _leave()
 
     def _finish(self, kind, error) -> None:
-        if isinstance(error, (ValueError, OSError, Stopped)):
+        if isinstance(error, (ValueError, OSError, Stopped)) or causes.explain(error):
             self._fail(error)
         if error is not None:
             self.log.error("%s: %s", kind.__name__, error, exc_info=error)
@@ -332,7 +337,7 @@ class Job:
                 self.write_record(record)
                 if self.work:
                     keep(self.work, self._outputs())
-            except (ValueError, OSError) as failure:
+            except (ValueError, OSError, Stopped) as failure:
                 self._fail(failure)
 
     def _check_inputs(self) -> dict[str, str]:

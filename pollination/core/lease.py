@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pollination.core import artifacts
+from pollination.core import artifacts, causes
 from pollination.core.holder import MISSED, beat_s, describe, entries, newest, place, process, runs
 
 
@@ -230,7 +230,9 @@ def restore(folder: Path, outputs: list[Path]) -> bool:
     try:
         for path in kept:
             artifacts.check(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if causes.of_system(error):  # the files may be whole
+            raise
         shutil.rmtree(folder / "finished", ignore_errors=True)
         return False
     for path, target in zip(kept, outputs, strict=True):

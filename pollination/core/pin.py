@@ -197,7 +197,7 @@ def notes(results: Path, records: dict[str, dict] | None = None) -> list[str]:
     known = {  # commit without changes -> code, for records of releases that wrote no code
         record["commit"]: record["code"]
         for record in records.values()
-        if "code" in record and not record["commit"].endswith("+")
+        if "code" in record and not record["commit"].endswith(("+", "?"))
     }
     by_code: dict[str, list] = defaultdict(list)
     by_versions: dict[tuple, list] = defaultdict(list)
@@ -283,7 +283,7 @@ def _code(records: list[dict], key: str) -> str:
 
 
 def _short(commit: str) -> str:
-    return commit if len(commit) < 40 else commit[:9] + ("+" if commit.endswith("+") else "")
+    return commit if len(commit) < 40 else commit[:9] + commit[40:]
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> str:

@@ -74,6 +74,8 @@ def made(tmp_path_factory) -> Path:
 class FakeJob(SimpleNamespace):
     """As much of a Job as measuring asks for."""
 
+    stop = log = None
+
     def files(self, name: str) -> list[Path]:
         return self.input.get(name, [])
 

@@ -114,9 +114,11 @@ def _queue(path: Path, now_s: float, since_s: float) -> tuple[dict[str, Queued],
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(output := entry.get("output"), str):
             restarts = entry.get("restarts")
+            slurm, state, reason = (
+                sanitize.line(entry.get(key) or "", 200) for key in ("slurm", "state", "reason")
+            )
             found["/".join(output.split("/")[2:])] = Queued(
-                *(sanitize.line(entry.get(key) or "", 200) for key in ("slurm", "state", "reason")),
-                restarts if type(restarts) is int else 0,
+                slurm, state, reason, restarts if type(restarts) is int else 0
             )
     return found, problem
 

@@ -299,4 +299,5 @@ def _said(value: Any) -> str:
 
 
 def _dirty(record: dict) -> str:
-    return " with uncommitted changes" if record["commit"].endswith("+") else ""
+    marks = {"+": " with uncommitted changes", "?": " (git did not say whether files differ)"}
+    return marks.get(record["commit"][-1:], "")
