@@ -37,8 +37,7 @@ def test_errors_that_no_waiting_cures_name_a_key(error, key):
 @pytest.mark.parametrize(
     "error",
     [
-        "AssocMaxSubmitJobLimit; Batch job submission failed: Job violates accounting/QOS policy "
-        "(job submit limit, user's size and/or time limits)",
+        "AssocMaxSubmitJobLimit; Job violates accounting/QOS policy (job submit limit, user's size)",
         "QOSMaxSubmitJobPerUserLimit; Job violates accounting/QOS policy",
         "Slurm temporarily unable to accept job, sleeping and retrying",
         "Batch job submission failed: Socket timed out on send/recv operation",

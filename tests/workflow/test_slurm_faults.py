@@ -206,7 +206,7 @@ def wrong_gpu(run: Run) -> None:
     run.start("--set-resources", "work:gpu=1", "work:gpu_model=v100", jobs=2)
     run.ends(1)
     run.line("Requested node configuration is not available; change gpu_model")
-    run.line("Slurm refuses this job for the same reason as work n")
+    run.line("Not submitted, for the same reason as work n")
     assert "retry" not in run.said
 
 

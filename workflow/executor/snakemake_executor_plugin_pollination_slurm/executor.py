@@ -190,11 +190,12 @@ class Executor(slurm.Executor):
     def _refuse(self, info: SubmittedJobInfo, text: str, key: str | None) -> None:
         """Report a job that Slurm will never accept; name each cause once, and do not retry."""
         if first := self.refused.get(text):
-            why = f"Slurm refuses this job for the same reason as {first}"
+            why = f"Not submitted, for the same reason as {first}"
         else:
             self.refused[text] = _name(info.job)
             what = f"change {key} in {causes.PROFILE}" if key else "correct it"
-            why = f"Slurm refuses this job: {text.rstrip('.')}; {what}, and type the same command"
+            who = "Slurm refuses this job" if key else "This job cannot be submitted"
+            why = f"{who}: {text.rstrip('.')}; {what}, and type the same command"
         self.final.add(info.job.jobid)
         self._fail(info, why)
 
