@@ -37,7 +37,7 @@ def test_errors_that_no_waiting_cures_name_a_key(error, key):
 @pytest.mark.parametrize(
     "error",
     [
-        "AssocMaxSubmitJobLimit; Job violates accounting/QOS policy (job submit limit, user's size)",
+        "AssocMaxSubmitJobLimit; Job violates accounting/QOS policy (job submit limit)",
         "QOSMaxSubmitJobPerUserLimit; Job violates accounting/QOS policy",
         "Slurm temporarily unable to accept job, sleeping and retrying",
         "Batch job submission failed: Socket timed out on send/recv operation",
@@ -58,8 +58,8 @@ def test_errors_that_may_pass_are_waited_for(error):
         ("JobHeldUser", "scontrol release {id}"),
         ("launch failed requeued held", "scontrol release {id}"),
         ("JobHeldAdmin", "administrator"),
-        ("PartitionTimeLimit", "runtime of {rule}"),
-        ("AssocMaxWallDurationPerJobLimit", "runtime of {rule}"),
+        ("PartitionTimeLimit", "smaller runtime for {rule}"),
+        ("AssocMaxWallDurationPerJobLimit", "smaller runtime for {rule}"),
         ("QOSMaxGRESPerJob", "reduce gpu"),
         ("PartitionConfig", "reduce gpu"),
         ("ReqNodeNotAvail, UnavailableNodes:gpu[1-4]", "sinfo -R"),

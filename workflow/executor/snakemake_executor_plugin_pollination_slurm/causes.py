@@ -19,7 +19,7 @@ PERMANENT = (
     (r"CPU count|more processors", "threads or cpus_per_task (under set-resources)"),
     (
         r"node configuration is not available",
-        "gpu_model, mem_mb or slurm_partition; `sinfo -o '%P %G %m %c'` lists what nodes have",
+        "gpu_model, mem_mb or slurm_partition (`sinfo -o '%P %G %m'` shows what nodes have)",
     ),
     (r"node count specification invalid", "nodes (under set-resources)"),
     (r"invalid feature", "constraint (under set-resources)"),

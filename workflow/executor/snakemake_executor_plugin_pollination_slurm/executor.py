@@ -113,6 +113,7 @@ class Executor(slurm.Executor):
             self._submit(SubmittedJobInfo(job, aux={"watch": watch}))
         except Exception as error:  # the thread's pool would hide it, and the run would hang
             text = f"{type(error).__name__}: {error}"
+            self.final.add(job.jobid)
             self.report_job_error(SubmittedJobInfo(job), msg=f"Submission failed: {text}.")
 
     def _submit(self, info: SubmittedJobInfo) -> None:
@@ -221,7 +222,7 @@ class Executor(slurm.Executor):
             try:
                 soon = not jobs or self._check(jobs)
                 pause_s = first_s if soon else min(pause_s + 10, LONGEST_PAUSE_S)
-                self._write(jobs)
+                self._write()
             except Exception as error:  # the jobs stay, and the next check tries again
                 pause_s = first_s
                 self._silence(f"the check failed: {type(error).__name__}: {error}")
@@ -336,7 +337,7 @@ class Executor(slurm.Executor):
         self._forget(info)
 
     def report_job_error(self, info: SubmittedJobInfo, msg=None, **kwargs) -> None:
-        super().report_job_error(info, msg, **kwargs)
+        super().report_job_error(info, f"{msg} " if msg else None, **kwargs)
         self._forget(info)
 
     def _forget(self, info: SubmittedJobInfo) -> None:
@@ -365,9 +366,9 @@ class Executor(slurm.Executor):
             last = own or errors.last_raised(slurm_said) or errors.how_it_ended(slurm_said)
             lost = "is unknown to Slurm, and its output files are missing"
             why = f"{who} {lost if state == 'LOST' else 'failed'}"
-            own = last or "none"
+            own = last or "it wrote no error message"
         if own:
-            why += f" (its last message: {own.rstrip('.')})"
+            why += f" ({own.rstrip('.')})"
         return f"{why}; {self._next(job, state)}"
 
     def _next(self, job, state: str) -> str:
@@ -421,10 +422,12 @@ class Executor(slurm.Executor):
     def shutdown(self) -> None:
         self.stopping.set()
         super().shutdown()
-        self._write([])
+        self._write()
 
-    def _write(self, jobs: list[SubmittedJobInfo]) -> None:
+    def _write(self) -> None:
         """Write jobs.json beside the driver's lease, for `pollination status`."""
+        with self.lock:
+            jobs = list(self.active_jobs)
         plan = self.workflow.globals.get("plan")
         folder = Path(plan.results, ".driver") if plan else None
         if folder is None or not folder.is_dir() or not (jobs or self.listed):
