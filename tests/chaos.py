@@ -52,7 +52,7 @@ SLEEP = (
     "None\n"
 )
 END_S = 900  # a driver that is asked to stop and does not
-QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
+QUICK = ("--pollination-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 
 def digests(results: Path) -> dict[str, str]:

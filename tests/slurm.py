@@ -111,12 +111,13 @@ def ended(process: psutil.Process, timeout_s: float) -> bool:
 
 class Cluster:
     """Nodes with two "a100" each: four in the default partition `gpu`, and two more in each of
-    `partitions`.
+    `partitions`. `settings` are further lines of slurm.conf.
 
     Jobs of partition `{name}-urgent` preempt those of `{name}`.
     """
 
-    def __init__(self, partitions: Sequence[str] = ()) -> None:
+    def __init__(self, partitions: Sequence[str] = (), settings: str = "") -> None:
+        self.settings = settings
         self.partitions = {"gpu": [f"gpu{n}" for n in range(1, 5)]} | {
             name: [f"{name}{n}" for n in (1, 2)] for name in partitions
         }
@@ -129,7 +130,7 @@ class Cluster:
     def start(self) -> None:
         port, *ports = free_ports(1 + len(self.names))
         host = socket.gethostname().split(".")[0]
-        lines = [SLURM_CONF.format(host=host, port=port, folder=self.folder)]
+        lines = [SLURM_CONF.format(host=host, port=port, folder=self.folder), self.settings]
         for name, node_port in zip(self.names, ports, strict=True):
             (self.folder / f"spool-{name}").mkdir()
             lines.append(

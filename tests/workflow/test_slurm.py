@@ -35,7 +35,7 @@ GPU_RULES = ("train_founder", "train_child", "generate_shard", "evaluate_member"
 MEMBER, LOG = "results/slurm/lines/gen1/member0", "results/slurm/logs/lines/gen1/member0/train.log"
 STEPS = 2200
 LIMIT_S = 600
-QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
+QUICK = ("--pollination-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 pytestmark = pytest.mark.slow
 
