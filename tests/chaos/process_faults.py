@@ -36,6 +36,7 @@ def interrupt_driver(campaign: Campaign) -> str:
     with suppress(subprocess.TimeoutExpired):
         campaign.driver.wait(60)
         return "SIGINT to the driver, which ended"
+    campaign.tally.interrupted_in_vain += 1
     campaign.kill_driver(jobs=True)
     return "SIGINT to the driver, SIGKILL 60 s later"
 

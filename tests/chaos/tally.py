@@ -31,6 +31,7 @@ class Tally:
     drivers: int = 0
     completed: int = 0
     hangs: int = 0
+    interrupted_in_vain: int = 0
     failure: str = ""
     absent: dict[str, str] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Tally:
             "completed": self.completed,
             "tracebacks": self.tracebacks,
             "hangs": self.hangs,
+            "interrupted in vain": self.interrupted_in_vain,
             "failure": self.failure,
             "left out": self.absent,
             "place": self.place,
@@ -68,5 +70,6 @@ class Tally:
             ("runs completed and compared", f"{self.completed:,}"),
             ("tracebacks", f"{len(self.tracebacks):,}"),
             ("hangs", f"{self.hangs:,}"),
+            ("drivers that ran on for 60 s after SIGINT", f"{self.interrupted_in_vain:,}"),
         ]
         return "\n".join(f"| {name} | {value} |" for name, value in rows)

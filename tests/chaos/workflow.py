@@ -45,6 +45,7 @@ class Workflow:
     tally: Tally = field(default_factory=Tally)
     able: Abilities = field(default_factory=Abilities)
     driver: subprocess.Popen | None = None
+    drivers: list[subprocess.Popen] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -117,6 +118,7 @@ class Workflow:
                 start_new_session=True,
                 env=self.environment(),
             )
+        self.drivers.append(self.driver)
 
     def jobs(self) -> list[psutil.Process]:
         """The processes of this run's jobs, whoever started them."""
@@ -141,9 +143,11 @@ class Workflow:
         self.driver.wait(60)
 
     def stop(self) -> None:
-        """End the driver and all jobs at once."""
-        if self.driver and self.driver.poll() is None:
-            self.kill_driver(jobs=True)
+        """End all drivers and jobs at once."""
+        for driver in self.drivers:
+            if driver.poll() is None:
+                os.killpg(driver.pid, signal.SIGKILL)
+                driver.wait(60)
         for process in self.jobs():
             with suppress(psutil.Error):
                 process.kill()

@@ -4,7 +4,6 @@ has its figures).
 
 import random
 import subprocess
-import sys
 
 import pytest
 
@@ -55,9 +54,8 @@ def test_a_campaign_notices_what_is_not_as_it_was(undisturbed):
 def test_a_driver_that_does_not_end_is_a_failure_with_its_last_words(tmp_path):
     workflow = Workflow(tmp_path, TOY, random.Random(0), end_s=0.2)
     (tmp_path / "driver.log").write_text("waiting for jobs that have ended\n")
-    workflow.driver = subprocess.Popen(
-        (sys.executable, "-c", "import time; time.sleep(60)"), start_new_session=True
-    )
+    workflow.driver = subprocess.Popen(("sleep", "60"), start_new_session=True)
+    workflow.drivers.append(workflow.driver)
     try:
         with pytest.raises(Hang, match=r"does not end.*\n.*waiting for jobs that have ended"):
             workflow.until_ended()
