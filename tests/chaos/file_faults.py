@@ -12,7 +12,6 @@ import psutil
 
 from pollination.core import artifacts
 from tests.chaos.campaign import Campaign
-from tests.chaos.machine import told
 from tests.chaos.registry import fault
 
 
@@ -77,10 +76,9 @@ def fill_disk(campaign: Campaign) -> str | None:
 @fault
 def exceed_quota(campaign: Campaign) -> str:
     """Each write to the folder of the results fails with EDQUOT."""
-    folder = str(campaign.able.quota)
-    reason = told("btrfs", "qgroup", "limit", "4K", folder)
-    assert reason is None, reason
-    campaign.later(1, 10, lambda: told("btrfs", "qgroup", "limit", "none", folder))
+    quota = campaign.able.quota
+    quota.limit("4K")
+    campaign.later(1, 10, lambda: quota.limit("none"))
     return "the quota of the results is exceeded"
 
 

@@ -18,6 +18,7 @@ SLEEP = (
     "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and "
     "None\n"
 )
+FIRST_SUBVOLUME = "0/256"  # its group, in each btrfs
 ROOT_ONLY = "needs root on Linux"
 
 
@@ -61,6 +62,18 @@ class Clock:
         }
 
 
+@dataclass
+class Quota:
+    """The quota of subvolume `results` on the btrfs that is mounted at `top`."""
+
+    top: Path
+
+    def limit(self, size: str) -> None:
+        # Through `results` itself, a limit that is exceeded could not be lifted.
+        reason = told("btrfs", "qgroup", "limit", size, FIRST_SUBVOLUME, str(self.top))
+        assert reason is None, f"btrfs qgroup limit {size}: {reason}"
+
+
 class MemoryGroup:
     """A control group whose processes the kernel kills as soon as they allocate memory."""
 
@@ -83,12 +96,11 @@ class MemoryGroup:
 
 @dataclass
 class Abilities:
-    """`quota`: the folder of the results has a quota. `commands`: the folder of the wrappers of
+    """`commands`: the folder of the wrappers of
     Slurm's commands. `boot`: a file that stands for the identity of another machine.
     """
 
-    disk: bool = False
-    quota: Path | None = None
+    quota: Quota | None = None
     clock: Clock | None = None
     memory: MemoryGroup | None = None
     commands: Path | None = None
@@ -102,19 +114,17 @@ class Abilities:
         return ["unshare", "--mount", "sh", "-c", script, str(self.boot), *words]
 
 
-def prepare_disk(able: Abilities, folder: Path, size_bytes: int) -> str | None:
+def prepare_disk(folder: Path, size_bytes: int) -> str | None:
     """Put the results of `folder` on a tmpfs of `size_bytes`."""
     folder.joinpath("results").mkdir()
     if not root():
         return f"a disk that can be filled is a tmpfs, which {ROOT_ONLY}"
     options = ("-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs")
-    reason = told("mount", *options, str(folder / "results"))
-    able.disk = reason is None
-    return reason
+    return told("mount", *options, str(folder / "results"))
 
 
 def prepare_quota(able: Abilities, folder: Path, size_bytes: int) -> str | None:
-    """Put the results of `folder` on a btrfs of about `size_bytes`.
+    """Put the results of `folder` on a btrfs of `size_bytes` or more.
 
     Its quotas hold for root too, unlike those of ext4 and XFS.
     """
@@ -124,22 +134,24 @@ def prepare_quota(able: Abilities, folder: Path, size_bytes: int) -> str | None:
         return "a quota is one of btrfs, which this kernel does not have"
     if not shutil.which("mkfs.btrfs") and (reason := install("btrfs-progs")):
         return reason
-    results, image = folder / "results", folder / "disk.img"
+    results, image, quota = folder / "results", folder / "disk.img", Quota(folder / "disk")
     results.mkdir()
+    quota.top.mkdir()
     with open(image, "wb") as file:
         file.truncate(max(size_bytes, LEAST_BTRFS))
     for words in (
         ("mkfs.btrfs", "--quiet", "--mixed", str(image)),
-        ("mount", "-o", "loop", str(image), str(results)),
-        ("btrfs", "quota", "enable", str(results)),
-        ("btrfs", "qgroup", "limit", "none", str(results)),
+        ("mount", "-o", "loop", str(image), str(quota.top)),
+        ("btrfs", "quota", "enable", str(quota.top)),
+        ("btrfs", "subvolume", "create", str(quota.top / "results")),
+        ("mount", "--bind", str(quota.top / "results"), str(results)),
     ):
         if reason := told(*words):
-            told("umount", "-l", str(results))
+            unmount(folder)
             results.rmdir()
             image.unlink()
             return reason
-    able.disk, able.quota = True, results
+    able.quota = quota
     return None
 
 
@@ -183,9 +195,14 @@ def prepare_elsewhere(able: Abilities, folder: Path) -> None:
         able.boot = boot
 
 
+def unmount(folder: Path) -> None:
+    for name in ("results", "disk"):
+        told("umount", "-l", str(folder / name))
+
+
 def clean(folder: Path, able: Abilities) -> None:
     """Remove what the `prepare` functions made."""
-    told("umount", "-l", str(folder / "results"))
+    unmount(folder)
     if able.memory:
         for pid in able.memory.folder.joinpath("cgroup.procs").read_text().split():
             told("kill", "-9", pid)

@@ -42,7 +42,7 @@ def prepare(campaign: Campaign, reference_bytes: int) -> dict[str, str]:
     size = machine.ON_A_DISK_THAT_FILLS * reference_bytes
     if reason := machine.prepare_quota(able, folder, size):
         reasons["exceed_quota"] = reason
-        if reason := machine.prepare_disk(able, folder, size):
+        if reason := machine.prepare_disk(folder, size):
             reasons["fill_disk"] = reason
     if campaign.cluster:
         reasons["change_clock"] = "jobs of Slurm take no library from the driver's environment"
