@@ -164,18 +164,15 @@ class Cluster:
         ]
         call("munged", *files)
         call("slurmctld", "-c")
-        until(
-            lambda: (
-                "is UP"
-                in subprocess.run(("scontrol", "ping"), capture_output=True, text=True).stdout
-            ),
-            20,
-            "the controller is up",
-        )
+        until(self.answers, 20, "the controller is up")
         for name in self.names:
             call("slurmd", "-N", name)
         self.until_idle()
         threading.Thread(target=self.watch, daemon=True).start()
+
+    def answers(self) -> bool:
+        said = subprocess.run(("scontrol", "ping"), capture_output=True, text=True, timeout=60)
+        return "is UP" in said.stdout
 
     def process(self, daemon: str) -> psutil.Process:
         """A running daemon: slurmctld, slurmd-{node} or munged."""
