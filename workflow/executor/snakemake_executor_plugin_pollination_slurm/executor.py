@@ -363,7 +363,7 @@ class Executor(slurm.Executor):
         elif own and state == "FAILED":
             return None
         else:
-            last = own or errors.last_raised(slurm_said) or errors.how_it_ended(slurm_said)
+            last = own or errors.last_raised(slurm_said) or deaths.how_it_ended(slurm_said)
             lost = "is unknown to Slurm, and its output files are missing"
             why = f"{who} {lost if state == 'LOST' else 'failed'}"
             own = last or "it wrote no error message"
