@@ -22,7 +22,7 @@ from snakemake_executor_plugin_slurm.validation import (
 )
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
-from snakemake_logger_plugin_pollination import errors, names
+from snakemake_logger_plugin_pollination import deaths, errors, names
 
 from snakemake_executor_plugin_pollination_slurm import causes
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
