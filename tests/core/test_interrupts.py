@@ -44,7 +44,7 @@ from pollination.core.job import Job
 
 snakemake = SimpleNamespace(
     rule="copy", threads=1, input=InputFiles(), output=OutputFiles(), params=Params(),
-    wildcards=Wildcards(), log=Log(["job.log"]),
+    wildcards=Wildcards(), log=Log(["job.log"]), config={"device": "auto"},
 )
 with Job(snakemake):
     Path("working").touch()
