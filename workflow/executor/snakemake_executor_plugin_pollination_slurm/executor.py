@@ -311,7 +311,7 @@ class Executor(slurm.Executor):
         watch.unlisted += 1
         patience_s = self.workflow.execution_settings.latency_wait
         if watch.unlisted >= UNLISTED and time.monotonic() - watch.unlisted_s >= patience_s:
-            self._fail(info, self._why(info, causes.sign(self._slurm_said(watch)) or "LOST"))
+            self._fail(info, self._why(info, "LOST"))
         return True
 
     def _succeed(self, info: SubmittedJobInfo) -> None:
@@ -355,7 +355,7 @@ class Executor(slurm.Executor):
         slurm_said = self._slurm_said(watch)
         own = next(filter(None, (errors.last_error(log.added()) for _, log in watch.logs)), "")
         own = own.removeprefix("error: ").removeprefix(f"{_rule(job)}: ")
-        if state == "FAILED":
+        if state in ("FAILED", "CANCELLED", "LOST"):  # Slurm cancels jobs that use too much memory
             state = causes.sign(slurm_said) or state
         who = f"Slurm job {info.external_jobid}"
         if state in causes.ENDED:
