@@ -9,7 +9,7 @@ import pytest
 
 from pollination.core import artifacts
 from pollination.core.driver import FOLDER
-from tests.chaos import digests
+from tests.chaos.comparison import digests
 from tests.conftest import ROOT, TOY, command, planned, snakemake
 from tests.slurm import until
 from tests.workflow.test_errors import left_behind, the_error
