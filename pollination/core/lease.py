@@ -65,6 +65,8 @@ class Lease:
         pause_s, quiet_s, looked_s = min(1.0, self.beat_s), 0.0, time.monotonic()
         seen, told = None, None
         while True:
+            # Listed before the holder is judged: another copy may take the lease in between.
+            free_number = max(entries(self.folder), default=-1) + 1
             number, holder = newest(self.folder)
             # Time in which this process itself was frozen says nothing about the holder.
             quiet_s += min(time.monotonic() - looked_s, 2 * pause_s)
@@ -73,7 +75,7 @@ class Lease:
                 seen, quiet_s = (number, holder.get("beat")), 0.0
             free = not holder or holder["released"] or runs(holder) is False
             if free or quiet_s > MISSED * holder["beat_s"]:
-                if self._create():
+                if self._create(free_number):
                     if holder and not holder["released"]:
                         self.log.warning(
                             "taking over from %s, %s",
@@ -90,11 +92,10 @@ class Lease:
                 return False
             time.sleep(pause_s)
 
-    def _create(self) -> bool:
-        """Create the lease of the next number; return False if another copy was faster."""
+    def _create(self, number: int) -> bool:
+        """Create the lease of a number; return False if another copy was faster."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".lease.{self.me['token']}.tmp"
-        number = max(entries(self.folder), default=-1) + 1
         target = self.folder / f"lease.{number}"
         self.me["since"] = round(time.time())
         try:
@@ -109,6 +110,9 @@ class Lease:
             return False  # another copy was faster and may have deleted this temporary file
         finally:
             temporary.unlink(missing_ok=True)
+        if max(entries(self.folder), default=number) > number:
+            target.unlink(missing_ok=True)  # the copy that took this number has come and gone
+            return False
         self.number, self.beaten_s = number, _awake_s()
         for lower in (n for n, is_lease in entries(self.folder).items() if is_lease):
             if lower < number:

@@ -47,6 +47,7 @@ def edited_while_running(folder: Path, beat_s: str) -> str:
             command(folder, "--", TARGET),
             stdout=log,
             stderr=log,
+            cwd=folder,
             env=environment(folder, POLLINATION_BEAT_S=beat_s),
         )
     try:
@@ -70,11 +71,11 @@ def test_a_job_whose_code_changed_stops_and_leaves_nothing(folder):
     assert not [path for path in left_behind(folder) if path.endswith(".tmp")]
     assert not (folder / TARGET).exists()
     # The next driver pins the code anew, and says what it would mix.
-    said = snakemake(folder, "-n", "--", TARGET, env=environment(folder))
+    said = snakemake(folder, "-n", "--", TARGET, env=environment(folder), cwd=folder)
     made = (folder / "results/toy/corpora/world/run.json").exists()
     notes = [line for line in said.splitlines() if line.startswith("note: ")]
     assert len(notes) == made and all(f"of this run: {LOSS} (digest " in line for line in notes)
-    snakemake(folder, "--", TARGET, env=environment(folder))
+    snakemake(folder, "--", TARGET, env=environment(folder), cwd=folder)
     assert len((folder / PINS / "order").read_text().split()) == 2
 
 
@@ -89,14 +90,14 @@ def test_a_figure_that_is_edited_between_two_calls_is_drawn_and_mixes_nothing(fi
     folder = Path(shutil.copytree(finished, tmp_path / "run", copy_function=shutil.copy2))
     before = digests(folder / "results/toy")
     edit(folder, ACCURACY)
-    output = snakemake(folder, env=environment(folder))
+    output = snakemake(folder, env=environment(folder), cwd=folder)
     assert "draw_accuracy" in output and "note: " not in output
     record = artifacts.read_json(folder / "results/toy/report/accuracy.run.json")
     assert record["inputs"][f"project/{ACCURACY}"] == artifacts.digest(
         folder / "project" / ACCURACY
     )
     assert digests(folder / "results/toy") == before
-    assert "Nothing to be done" in snakemake(folder, "-n", env=environment(folder))
+    assert "Nothing to be done" in snakemake(folder, "-n", env=environment(folder), cwd=folder)
 
 
 def test_an_own_function_that_changes_while_snakemake_runs_stops_the_jobs(folder, tmp_path):
@@ -109,6 +110,7 @@ def test_an_own_function_that_changes_while_snakemake_runs_stops_the_jobs(folder
             command(folder, *target),
             stdout=log,
             stderr=log,
+            cwd=folder,
             env=environment(folder, POLLINATION_BEAT_S="1000"),
         )
     until((folder / PINS / "order").exists, 60, "the driver pins its code", 0.02)
@@ -129,7 +131,7 @@ def test_a_dry_run_says_that_libraries_changed_and_a_driver_says_it_too(finished
     artifacts.write_json(path, artifacts.seal(old | {"versions": versions}))
     edit(folder, ACCURACY)
     for words in (["-n"], []):
-        output = snakemake(folder, *words, env=environment(folder))
+        output = snakemake(folder, *words, env=environment(folder), cwd=folder)
         (line,) = [line for line in output.splitlines() if line.startswith("note: ")]
         assert "libraries have changed since the last snakemake of this run: torch 1.0 -> " in line
-    assert not planned(snakemake(folder, "-n", env=environment(folder)))
+    assert not planned(snakemake(folder, "-n", env=environment(folder), cwd=folder))
