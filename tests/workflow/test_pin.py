@@ -66,7 +66,7 @@ def check_line(line: str) -> None:
 
 def test_a_job_whose_code_changed_stops_and_leaves_nothing(folder):
     """The driver looks for changes too rarely to notice this one."""
-    output = edited_while_running(folder, beat_s="1000")
+    output = edited_while_running(folder, beat_s="600")
     check_line(the_error(output))
     assert not [path for path in left_behind(folder) if path.endswith(".tmp")]
     assert not (folder / TARGET).exists()
@@ -111,7 +111,7 @@ def test_an_own_function_that_changes_while_snakemake_runs_stops_the_jobs(folder
             stdout=log,
             stderr=log,
             cwd=folder,
-            env=environment(folder, POLLINATION_BEAT_S="1000"),
+            env=environment(folder, POLLINATION_BEAT_S="600"),
         )
     until((folder / PINS / "order").exists, 60, "the driver pins its code", 0.02)
     (folder / "own.py").write_text("def first(members, k, rng):\n    return [1, 0]\n")
