@@ -198,6 +198,12 @@ class Cluster:
             )
         )
 
+    def until_saved(self) -> None:
+        """Wait until the controller has saved the jobs: one that is killed earlier loses them."""
+        state, begun_s = self.folder / "state/job_state", time.time()
+        call("sbatch", "--hold", "--output=/dev/null", "--wrap=true")  # a change, so it saves
+        until(lambda: state.exists() and state.stat().st_mtime > begun_s, 60, "the jobs are saved")
+
     def until_idle(self) -> None:
         until(
             lambda: (

@@ -102,7 +102,8 @@ def test_a_figure_that_is_edited_between_two_calls_is_drawn_and_mixes_nothing(fi
 
 def test_an_own_function_that_changes_while_snakemake_runs_stops_the_jobs(folder, tmp_path):
     (folder / "own.py").write_text("def first(members, k, rng):\n    return list(range(k))\n")
-    text = TOY.read_text().replace("select: {task: knowledge}", "select: {rule: own.py:first}")
+    own = "{task: knowledge, rule: own.py:first}"
+    text = TOY.read_text().replace("select: {task: knowledge}", f"select: {own}")
     (folder / "own.yaml").write_text(text)
     target = ["--configfile", str(folder / "own.yaml"), "--", TARGET]
     with open(folder / "driver.log", "w") as log:
@@ -132,6 +133,6 @@ def test_a_dry_run_says_that_libraries_changed_and_a_driver_says_it_too(finished
     edit(folder, ACCURACY)
     for words in (["-n"], []):
         output = snakemake(folder, *words, env=environment(folder), cwd=folder)
-        (line,) = [line for line in output.splitlines() if line.startswith("note: ")]
-        assert "libraries have changed since the last snakemake of this run: torch 1.0 -> " in line
+        (line,) = [line for line in output.splitlines() if line.startswith("note: libraries ")]
+        assert " have changed since the last snakemake of this run: torch 1.0 -> " in line
     assert not planned(snakemake(folder, "-n", env=environment(folder), cwd=folder))

@@ -256,18 +256,14 @@ def too_much_memory(run: Run) -> None:
     python = f"{sys.executable} -c 'import time; x = b\"a\" * (500 << 20); time.sleep(15)'"
     run.start(command=python.replace('"', '\\"'), mem_mb=400)
     run.ends(0, 2)
-    told = "used more memory than it requested; .* with 1600 MB instead of 400"
-    run.line(told)
-    assert re.search(f" ERROR error: work: Slurm job .* {told}", run.log())
+    run.line("used more memory than it requested; .* with 1600 MB instead of 400")
 
 
 @scenario
 def time_limit(run: Run) -> None:
     run.start(command="if [ {resources.attempt} = 1 ]; then sleep 600; fi", runtime=1)
     run.ends(0, 2)
-    told = "was ended at its time limit; .*attempt 2 of 4. with 2 minutes instead of 1"
-    run.line(told)
-    assert re.search(told, run.log())
+    run.line("was ended at its time limit; .*attempt 2 of 4. with 2 minutes instead of 1")
 
 
 @scenario
@@ -281,11 +277,15 @@ def node_fails(run: Run) -> None:
     run.line("was lost because its node failed; Snakemake submits it again")
 
 
+PARTITIONS = {name: f"own{number}" for number, name in enumerate(SCENARIOS)}
+
+
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Cluster]:
     if reason := missing():
         pytest.skip(reason)
-    cluster = Cluster([*SCENARIOS, "forgetful"], ACCOUNTING)
+    # Short names: slurmd puts a node's name twice into the path of a socket.
+    cluster = Cluster([*PARTITIONS.values(), "forgetful"], ACCOUNTING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cluster.start()
@@ -297,7 +297,10 @@ def slurm() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def ends(slurm, tmp_path_factory) -> Iterator[dict[str, Future]]:
     """Every scenario, running."""
-    runs = {name: Run(slurm, tmp_path_factory.mktemp(name), name) for name in SCENARIOS}
+    runs = {
+        name: Run(slurm, tmp_path_factory.mktemp(name), partition)
+        for name, partition in PARTITIONS.items()
+    }
     pool = ThreadPoolExecutor(len(runs))
     yield {name: pool.submit(SCENARIOS[name], run) for name, run in runs.items()}
     for run in runs.values():
@@ -324,10 +327,11 @@ def test_a_killed_controller_that_forgets_ended_jobs_at_once(slurm, ends, tmp_pa
     run.start(
         jobs=3,
         check_s=15,
-        command="sleep 2; if [ {wildcards.n} = 1 ]; then [ {resources.attempt} = 2 ]; fi",
+        command="sleep 20; if [ {wildcards.n} = 1 ]; then [ {resources.attempt} = 2 ]; fi",
     )
     try:
-        run.until_jobs(3)
+        run.until_jobs(3, "RUNNING")
+        slurm.until_saved()
         slurm.kill("slurmctld")
         time.sleep(60)
         slurm.restart("slurmctld")

@@ -78,7 +78,7 @@ HELD = (
 SIGNS = (
     (
         "OUT_OF_MEMORY",
-        r"^(?:slurmstepd|srun): error: .*(?:oom[-_ ]kill|Out Of Memory|memory limit)",
+        r"^(?:slurmstepd|srun)\S*: error: .*(?:oom[-_ ]kill|Out Of Memory|memory limit)",
     ),
     ("TIMEOUT", r"CANCELLED AT \S+ DUE TO TIME LIMIT"),
     ("PREEMPTED", r"CANCELLED AT \S+ DUE TO PREEMPTION"),
