@@ -10,12 +10,13 @@ UPGRADE ?=
 setup: .venv/.installed  ## create .venv with all packages (most targets do this first)
 
 REQUIREMENTS := envs/requirements.txt envs/requirements-dev.txt
-.venv/.installed: pyproject.toml workflow/logger/pyproject.toml $(REQUIREMENTS)
+PLUGINS := workflow/logger workflow/executor
+.venv/.installed: pyproject.toml $(PLUGINS:=/pyproject.toml) $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-		-r envs/requirements-dev.txt --editable . --editable workflow/logger
+		-r envs/requirements-dev.txt --editable . $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
 help:  ## list the targets

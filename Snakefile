@@ -1,7 +1,17 @@
 import re
 import sys
+from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
+
+from pollination.core import code, pin
+
+# `pollination verify` and `plan` set `pinned` to the config that they read (cli/runs/planned.py).
+if "pinned" not in globals():
+    # A job of another process: its code is compared before it reads more of the package.
+    pinned = None if workflow.is_main_process else pin.enter(workflow.overwrite_configfiles)
+code_read = code.files()
 
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.places import Places
@@ -12,21 +22,27 @@ from pollination.plan.plan import Plan
 min_version("9.0")
 
 # A config on the command line replaces the demo's config. A merge would run the demo's experiments.
-if not workflow.overwrite_configfiles:
+if pinned is None and not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 
 
-given = workflow.overwrite_configfiles or ["config/config.yaml"]
-places = Places(given, workflow.config_settings.config)
-try:
-    for path in given if workflow.is_main_process else ():
-        read_yaml(path)
-    config = resolve(config, places)
-    check_files(config, places) if workflow.is_main_process else None
-except ValueError as mistakes:
-    sys.exit(str(mistakes))
+if pinned is None:
+    given = workflow.overwrite_configfiles or ["config/config.yaml"]
+    places = Places(given, workflow.config_settings.config)
+    try:
+        for path in given:
+            read_yaml(path)
+        config = resolve(config, places)
+        check_files(config, places)
+    except ValueError as mistakes:
+        sys.exit(str(mistakes))
+else:
+    config = pinned
 plan = Plan(config, f"results/{config['run']}")
+if workflow.is_main_process:
+    for difference in pin.upcoming(Path(plan.results), code_read):
+        logger.warning(f"note: {difference}")
 
 
 pathvars:

@@ -3,19 +3,42 @@
 import gc
 import os
 import sys
+from pathlib import Path
 
-from pollination.core.driver import hold
+from snakemake.shell import shell
+
+from pollination.core import commit, interrupts
+from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
+from pollination.plan.inputs import own_code
 from pollination.plan.paper import target_files
 
 # Snakemake recurses along the chain of jobs, which hundreds of generations make long.
 sys.setrecursionlimit(1_000_000)
+# No result is planned for one device, so jobs read `device` from the config (core/job.py). The
+# param is a constant, the default, for which Snakemake's notes on earlier runs show no change.
+ANY_DEVICE = "auto"
 # A plan holds millions of objects. Garbage collection among them took an eighth of the time.
 gc.set_threshold(100_000)
 
 
+if workflow.is_main_process:
+    interrupts.install(shell)
+
+
 onstart:
     hold(plan.results)
+    commit.warn(Path(workflow.basedir))
+    pin.start(workflow, code_read, plan.config, plan.results, own_code(plan))
+
+
+# Before Snakemake removes its locks, which another driver may have taken over with the run.
+onsuccess:
+    confirm()
+
+
+onerror:
+    confirm()
 
 
 def grows(size, most=float("inf")):

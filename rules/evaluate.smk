@@ -115,7 +115,7 @@ rule evaluate_member:
         worlds=ask(measured_worlds, "place", "member"),
         tasks=sorted(config["tasks"]),
         seed=config["evaluation_seed"],
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Evaluating {wildcards.place}, member {wildcards.member}"
@@ -146,7 +146,7 @@ rule measure_disagreement:
         disagreement=setting("evaluate/disagreement"),
         sequences=disagreement_sequences(plan),
         batch_size=config["evaluate"]["batch_size"],
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Comparing the members of {wildcards.experiment}, generation {wildcards.gen}"
@@ -183,7 +183,7 @@ rule measure_quality:
         batch_size=config["evaluate"]["batch_size"],
         seed=config["evaluation_seed"],
         data_seed=config["data_seed"],
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Measuring the training text of {wildcards.place}, member {wildcards.member}"

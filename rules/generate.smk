@@ -33,7 +33,7 @@ rule generate_shard:
         recipe=3,
         generate=setting("experiments/{experiment}/generate"),
         seed=setting("experiments/{experiment}/seed"),
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Generating shard {wildcards.shard} of {wildcards.experiment}, generation {wildcards.gen}, "

@@ -92,7 +92,7 @@ rule embed_samples:
         texts=sorted(config["evaluate"]["samples"]["texts"]),
         max_tokens=semantics_setting(plan, "max_tokens"),
         batch_size=config["evaluate"]["batch_size"],
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Embedding the samples with an encoder"

@@ -40,7 +40,7 @@ rule train_founder:
         data_seed=config["data_seed"],
         context_tokens=ask(model_setting, "place", "member", key="context_tokens"),
         separator=ask(model_setting, "place", "member", key="separator"),
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Training founder {wildcards.member} of pool {wildcards.pool}"
@@ -76,7 +76,7 @@ rule train_child:
         data_seed=config["data_seed"],
         context_tokens=ask(model_setting, "place", "member", key="context_tokens"),
         separator=ask(model_setting, "place", "member", key="separator"),
-        device=config["device"],
+        device=ANY_DEVICE,
         cpu_threads=config["cpu_threads"],
     message:
         "Training {wildcards.experiment}, generation {wildcards.gen}, member {wildcards.member}"

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,9 @@ from pollination.plan.plan import Plan
 ROOT = Path(__file__).parent.parent
 TOY = ROOT / "config/test/toy.yaml"
 TOY_PLAN = Plan(resolve(yaml.safe_load(TOY.read_text())), "results/toy")
+
+# A shell's background job ignores SIGINT, and so would the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 

@@ -111,12 +111,13 @@ def ended(process: psutil.Process, timeout_s: float) -> bool:
 
 class Cluster:
     """Nodes with two "a100" each: four in the default partition `gpu`, and two more in each of
-    `partitions`.
+    `partitions`. `settings` are further lines of slurm.conf.
 
     Jobs of partition `{name}-urgent` preempt those of `{name}`.
     """
 
-    def __init__(self, partitions: Sequence[str] = ()) -> None:
+    def __init__(self, partitions: Sequence[str] = (), settings: str = "") -> None:
+        self.settings = settings
         self.partitions = {"gpu": [f"gpu{n}" for n in range(1, 5)]} | {
             name: [f"{name}{n}" for n in (1, 2)] for name in partitions
         }
@@ -129,7 +130,7 @@ class Cluster:
     def start(self) -> None:
         port, *ports = free_ports(1 + len(self.names))
         host = socket.gethostname().split(".")[0]
-        lines = [SLURM_CONF.format(host=host, port=port, folder=self.folder)]
+        lines = [SLURM_CONF.format(host=host, port=port, folder=self.folder), self.settings]
         for name, node_port in zip(self.names, ports, strict=True):
             (self.folder / f"spool-{name}").mkdir()
             lines.append(
@@ -163,18 +164,15 @@ class Cluster:
         ]
         call("munged", *files)
         call("slurmctld", "-c")
-        until(
-            lambda: (
-                "is UP"
-                in subprocess.run(("scontrol", "ping"), capture_output=True, text=True).stdout
-            ),
-            20,
-            "the controller is up",
-        )
+        until(self.answers, 20, "the controller is up")
         for name in self.names:
             call("slurmd", "-N", name)
         self.until_idle()
         threading.Thread(target=self.watch, daemon=True).start()
+
+    def answers(self) -> bool:
+        said = subprocess.run(("scontrol", "ping"), capture_output=True, text=True, timeout=60)
+        return "is UP" in said.stdout
 
     def process(self, daemon: str) -> psutil.Process:
         """A running daemon: slurmctld, slurmd-{node} or munged."""
@@ -199,6 +197,12 @@ class Cluster:
                 else (daemon,)
             )
         )
+
+    def until_saved(self) -> None:
+        """Wait until the controller has saved the jobs: one that is killed earlier loses them."""
+        state, begun_s = self.folder / "state/job_state", time.time()
+        call("sbatch", "--hold", "--output=/dev/null", "--wrap=true")  # a change, so it saves
+        until(lambda: state.exists() and state.stat().st_mtime > begun_s, 60, "the jobs are saved")
 
     def until_idle(self) -> None:
         until(

@@ -11,13 +11,14 @@ import sys
 from importlib import import_module
 
 from pollination import ROOT, __version__
-from pollination.core import sanitize
+from pollination.core import causes, sanitize
 from pollination.core.settings import SCHEMA
 
 COMMANDS = (
     "data",
     "check",
     "cost",
+    "plan",
     "status",
     "files",
     "lineage",
@@ -109,7 +110,9 @@ def _message(error: ValueError | OSError) -> str:
     from pollination.plan.config.resolve import ConfigError
 
     text = str(error)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+    if known := causes.explain(error):
+        text = known
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}"
     lines = [sanitize.line(part) for part in text.split("\n")]
     return "error: " + ("\nerror: " if isinstance(error, ConfigError) else "\n").join(lines)

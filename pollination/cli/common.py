@@ -5,6 +5,7 @@ entry in `pollination --help`. `EXAMPLE` is the example of the help text. `add_a
 declares the options; `run(arguments)` runs the command and returns the exit status.
 """
 
+import os
 import sys
 import time
 from argparse import ArgumentParser
@@ -16,6 +17,7 @@ from pollination.core.settings import schema, whole
 from pollination.plan.config.loading import preset, read_yaml
 from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, resolve
+from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
 
 PROGRESS_S = 10.0  # between progress lines in a file
@@ -84,16 +86,27 @@ def read_run(folder: str) -> Plan:
     """Return the plan of a run from its folder, results/{run}, which holds the resolved config."""
     path = Path(folder, "config.yaml")
     if not path.is_file():
-        raise ValueError(
-            f"{folder}: not the folder of a run, because it has no config.yaml; give the path of a "
-            "results/{run} folder"
-        )
+        why = "not the folder of a run, because it has no config.yaml"
+        if not os.path.lexists(folder):
+            why = "there is no such folder"
+        elif not Path(folder).is_dir():
+            why = "not a folder"
+        raise ValueError(f"{folder}: {why}; give the path of a results/{{run}} folder")
     config = read_yaml(path)
     if "experiments" not in config:
         raise ValueError(
             f"{path}: not the config of a run; delete the file and run snakemake, which rewrites it"
         )
-    return Plan(whole(config, schema()), str(Path(folder)))
+    try:
+        plan = Plan(whole(config, schema()), str(Path(folder)))
+        for _ in jobs(plan):
+            pass
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{path}: not the config of a run of this version ({type(error).__name__}: {error}); "
+            "delete the file and run snakemake, which rewrites it"
+        ) from None
+    return plan
 
 
 def find_experiment(plan: Plan, name: str, generation: int) -> None:
@@ -125,6 +138,16 @@ def bytes_(value: float) -> str:
         if value >= size:
             return f"{value / size:,.1f} {unit}"
     return f"{value / 2**10:,.1f} KiB"
+
+
+def span(seconds: float) -> str:
+    """Abbreviate a duration to its two largest units: 3 h 20 min."""
+    whole_s = round(seconds)
+    for size, unit, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole_s >= size:
+            rest = whole_s % size // part
+            return f"{whole_s // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole_s // 60} min" if whole_s >= 120 else f"{whole_s} s"
 
 
 class Progress:

@@ -8,13 +8,20 @@ findings:
   unrecorded: no record names the file
   misplaced: the record belongs to another job
   stale: the file was made from an input that has changed since
+  other settings: the record has other settings than the config, for example
+    because the config was edited while jobs waited
+  other recipe: another version of the code, with another method, made the file
+
+Notes name other differences between the parts of a run: artifacts that were
+made with other code or other libraries than most. A note is no finding, because
+such files are as recorded.
 
 For the findings, it prints two kinds of commands: those that recompute exactly
 these files, and one that then recomputes all files that depend on them. It
 writes nothing, so it also works on the read-only results of another user.
 
 Exit status:
-  0: all files match their records
+  0: all files match their records; there may be notes
   1: some files do not
   2: the command could not run (for example, there is no such run)
 """
@@ -25,6 +32,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, read_run, table
+from pollination.cli.runs.planned import planned
 from pollination.cli.runs.verification import names, remedy, verify
 from pollination.core import sanitize
 
@@ -73,12 +81,14 @@ def run(arguments) -> int:
             f"snakemake --profile {arguments.profile} --configfile {arguments.configfile}"
         )
     progress = Progress(f"verifying {folder}")
-    verified = verify(
-        folder,
-        plan,
-        arguments.jobs,
-        lambda files, size, of: progress.show(f"{files:,} of {of:,} files, {bytes_(size)}"),
-    )
+    with planned(plan) as params:
+        verified = verify(
+            folder,
+            plan,
+            arguments.jobs,
+            lambda files, size, of: progress.show(f"{files:,} of {of:,} files, {bytes_(size)}"),
+            params,
+        )
     progress.show(f"{verified.files:,} files, {bytes_(verified.size_bytes)}", last=True)
     configfile = "CONFIG" if arguments.run else arguments.configfile
     again = (
@@ -103,10 +113,15 @@ def run(arguments) -> int:
         ("checkpoints deleted on purpose (config key keep)", verified.pruned),
         ("inputs from outside the run, not found and not compared", verified.outside),
         ("files that no record names", verified.strangers),
+        (
+            "records whose settings depend on a file that is not here, and not compared",
+            verified.uncompared,
+        ),
     ]
     print("".join(f"{what}: {count:,}\n" for what, count in notes if count), end="")
+    print("".join(f"note: {note}\n" for note in verified.notes), end="")
     if not verified.findings:
-        print("All files match their records.")
+        print("All files match their records. All settings are those of the config.")
         return 0
     print(f"\nFindings ({len(verified.findings)}):")
     print("\n".join(table([(f"  {f.kind}", f.path, f.said) for f in verified.findings], left=3)))

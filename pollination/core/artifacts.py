@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from pollination.core import causes
+
 UMASK = os.umask(0o077)
 os.umask(UMASK)  # the mask can only be read by setting it
 
@@ -130,7 +132,7 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> Any:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) or causes.of_system(error):
             raise
         reason = str(error).splitlines()[0]
         raise DamagedArtifact(

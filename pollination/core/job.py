@@ -5,13 +5,13 @@
 
         train(job, Path(job.output.weights).parent)
 
-On success, the job writes the record (the rule's output named `run`) last. A ValueError or OSError
-is a mistake of the user or a failure of the machine: it ends the job with one line on the terminal
-and in the log. Any other exception is a bug in pollination and keeps its traceback.
+On success, the job writes the record (the rule's output named `run`) last. A ValueError, an OSError
+or a library's error that has a line in causes.py is a mistake of the user or a failure of the
+machine: it ends the job with one line on the terminal and in the log. Any other exception is a bug
+in pollination and keeps its traceback.
 """
 
 import atexit
-import errno
 import gc
 import glob
 import hashlib
@@ -19,16 +19,19 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, sanitize
+from pollination.core import artifacts, caches, causes, code, sanitize
+from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
 from pollination.core.slurm import Deadline
@@ -56,11 +59,27 @@ class Stopped(Exception):
     """The scheduler or the user asked the job to stop."""
 
 
+def _stop_at_once(number: int, _frame: object) -> None:
+    signal.signal(number, lambda *_: None)  # a second signal must not break off the clean-up
+    raise Stopped(
+        f"stopped by {signal.Signals(number).name}; the job saves no progress and will restart"
+    )
+
+
+def _handle(handler: Callable[[int, FrameType | None], Any], *numbers: int) -> None:
+    """Set the handler of signals, but of SIGHUP only if it is not ignored, as under nohup."""
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, handler)
+
+
 class StopRequest:
     """Truthy after a signal, near the time limit, or when another copy of the job took over.
 
     Long loops test it at each step or shard, save if `may_save`, and raise Stopped with `reason`.
-    The signals are SIGTERM, SIGUSR1 and SIGINT.
+    The signals are SIGTERM, SIGUSR1, SIGINT and SIGHUP (the terminal was closed). With `at_once`
+    the first signal raises Stopped itself, between two instructions of Python.
     """
 
     def __init__(self) -> None:
@@ -68,14 +87,13 @@ class StopRequest:
         self.lease: Lease | None = None
         self.deadline = Deadline()
         self.at_once = False
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-                signal.signal(number, self._set)
+        _handle(self._set, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
     def _set(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name
         if self.at_once:
-            raise Stopped(f"stopped by {self.reason}; the job saves no progress and will restart")
+            self.at_once = False  # a second signal must not break off the save
+            raise Stopped(f"stopped by {self.reason}")
 
     def __bool__(self) -> bool:
         if not self.may_save:
@@ -90,6 +108,12 @@ class StopRequest:
         return self.lease is None or not self.lease.lost()
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of pollination, Python and the libraries in this process."""
+    own = {"pollination": __version__, "python": sys.version.split()[0]}
+    return own | {name: version(name) for name in PACKAGES}
+
+
 def hardware() -> dict[str, str]:
     """Return what the job computed on: the GPU and its CUDA, or the CPU and COMPUTED_WITH.
 
@@ -101,18 +125,10 @@ def hardware() -> dict[str, str]:
     return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
-def git_commit(folder: Path) -> str:
-    """Return the code's commit, with '+' if files differ from it; 'unknown' outside a checkout."""
-
-    def git(*words: str) -> str:
-        command = ("git", *words)
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+def _called(hardware: dict[str, str]) -> str:
+    """Return hardware as text: the device, then its libraries."""
+    others = (f", {name} {value}" for name, value in sorted(hardware.items()) if name != "device")
+    return hardware["device"] + "".join(others)
 
 
 def _leave() -> None:
@@ -147,9 +163,10 @@ class Job:
     """One Snakemake job. `input`, `output`, `wildcards` are Snakemake's; `log` is a logger.
 
     `params` have every key of their section. `recorded` are the rule's lean params, which enter the
-    job's key and its record (core/settings.py). Inputs are compared with their records before the
-    job reads them and again afterwards. `check_last` leaves out the first comparison, for a job
-    that reads little of a large file and needs no key.
+    job's key and its record (core/settings.py). `device` is the config's. It enters neither; the
+    record names the hardware. Inputs are compared with their records before the job reads them and
+    again afterwards. `check_last` leaves out the first comparison, for a job that reads little of a
+    large file and needs no key.
     """
 
     def __init__(self, snakemake, online: bool = False, check_last: bool = False) -> None:
@@ -157,14 +174,20 @@ class Job:
         self.recorded, self.wildcards = dict(snakemake.params.items()), snakemake.wildcards
         self.params = Params(whole_params(self.recorded))
         self.rule, self.threads = snakemake.rule, snakemake.threads
+        self.device = snakemake.config.get("device", "auto")
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online, self.check_last = online, check_last
         self.digests: dict[str, str] = {}
+        self.code = ""  # digest
         self.lease: Lease | None = None
         self.work: Path | None = None
+        self.elsewhere: list[dict[str, str]] = []
         self.done = False
 
     def __enter__(self) -> "Job":
+        # Scripts start with SIGINT ignored (core/interrupts.py).
+        if getattr(sys.modules["__main__"], "snakemake", None) is not None:
+            _handle(_stop_at_once, signal.SIGINT, signal.SIGHUP)
         gc.set_threshold(COLLECT_AFTER, 10, 10)
         threads = str(self.params.get("cpu_threads", 1))
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -189,15 +212,17 @@ class Job:
                 file = logging.FileHandler(self.log_path, mode="a", encoding="utf-8")
                 file.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
                 self.log.handlers.append(file)
+            self.code = code.of_job()
+            caches.prepare(self.log)
             if not self.check_last:
                 self.digests = self._check_inputs()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, Stopped) as error:
             self._fail(error)
         return self
 
     @cached_property
     def stop(self) -> StopRequest:
-        """The stop request of jobs that save and resume; without it, a signal ends the process."""
+        """The stop request of jobs that save and resume."""
         return StopRequest()
 
     def files(self, name: str) -> list[Path]:
@@ -246,22 +271,40 @@ class Job:
         self.work.mkdir(exist_ok=True)
         return self.work
 
+    def note_hardware(self, resumes: bool) -> None:
+        """Note in the work folder what this job computes on, for a start that resumes it.
+
+        If saved work was computed on other hardware, the log and the record name that too.
+        """
+        if self.work is None:
+            return
+        file, now = self.work / "hardware.json", hardware()
+        with suppress(OSError, ValueError):
+            noted = artifacts.read_json(file) if resumes else []
+            self.elsewhere = [one for one in noted if one != now]
+        for one in self.elsewhere:
+            self.log.warning(
+                "this job resumes on %s, but its saved work was computed on %s; the result may "
+                "differ from that of one device",
+                _called(now),
+                _called(one),
+            )
+        artifacts.write_json(file, [*self.elsewhere, now])
+
     def _outputs(self) -> list[Path]:
         """Return the output files, the record last."""
         record = self.output.get("run")
         return [Path(path) for path in sorted(self.output, key=lambda path: path == record)]
 
+    def _folders(self) -> list[str]:
+        """Return the folders that the job writes."""
+        paths = [*map(str, self.output), *([str(self.log_path)] if self.log_path else [])]
+        return list(dict.fromkeys(os.path.dirname(path) or "." for path in paths))
+
     def _fail(self, error: BaseException) -> None:
-        text = sanitize.reason(error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            text = (
-                f"no space left on the disk that holds {error.filename or self.output[0]}; free "
-                "some space and run snakemake again"
-            )
-        elif isinstance(error, OSError) and error.filename:
+        text = causes.explain(error, self._folders()) or sanitize.reason(error)
+        if isinstance(error, OSError) and error.filename and str(error.filename) not in text:
             text = f"{error.filename}: {text}"
-        elif isinstance(error, KeyboardInterrupt):
-            text = "stopped by SIGINT; the job saves no progress and will restart"
         self.log.error("error: %s: %s", self.rule, " ".join(text.split()))
         ours = self.lease is None or (self.work is not None and not self.lease.lost())
         for path in map(Path, self.output) if ours else []:
@@ -279,7 +322,7 @@ class Job:
             _leave()
 
     def _finish(self, kind, error) -> None:
-        if isinstance(error, (ValueError, OSError, Stopped)):
+        if isinstance(error, (ValueError, OSError, Stopped)) or causes.explain(error):
             self._fail(error)
         if error is not None:
             self.log.error("%s: %s", kind.__name__, error, exc_info=error)
@@ -294,7 +337,7 @@ class Job:
                 self.write_record(record)
                 if self.work:
                     keep(self.work, self._outputs())
-            except (ValueError, OSError) as failure:
+            except (ValueError, OSError, Stopped) as failure:
                 self._fail(failure)
 
     def _check_inputs(self) -> dict[str, str]:
@@ -315,7 +358,7 @@ class Job:
                 )
 
     def write_record(self, path: str) -> None:
-        """Write the record: rule, params, versions, hardware, digests of inputs and outputs.
+        """Write the record: rule, params, versions, hardware, digests of inputs, outputs and code.
 
         It contains no times, so equal work gives equal records.
         """
@@ -334,9 +377,10 @@ class Job:
             "outputs": {
                 os.path.relpath(file, Path(path).parent): artifacts.digest(file) for file in outputs
             },
-            "versions": {"pollination": __version__, "python": sys.version.split()[0]}
-            | {name: version(name) for name in PACKAGES},
-            "hardware": hardware(),
+            "versions": versions(),
+            "hardware": hardware()
+            | ({"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}),
+            "code": self.code,
             "commit": git_commit(Path(__file__).parent),
         }
         artifacts.write_json(path, artifacts.seal(record))

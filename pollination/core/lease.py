@@ -19,53 +19,42 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from pollination.core import artifacts
-
-BEAT_S = 10.0  # the environment variable POLLINATION_BEAT_S overrides it
-MISSED = 9
+from pollination.core import artifacts, causes
+from pollination.core.holder import MISSED, beat_s, describe, entries, newest, place, process, runs
 
 
-def _place() -> str | None:
-    """Return the boot and namespace within which process ids are unique; None if unknown."""
-    try:
-        return (
-            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} "
-            f"{os.readlink('/proc/self/ns/pid')}"
-        )
-    except OSError:
-        return None
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process started, in kernel ticks; None if it has ended."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if words[0] in "ZX" else words[19]
+def _awake_s() -> float:
+    """Return a clock that also counts the time in which the machine was suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Lease:
     """The right to work on one artifact.
 
-    `wait` takes the lease; `lost` says whether another copy of the job has taken it since.
+    `wait` takes the lease; `lost` says whether another copy of the job has taken it since. The
+    thread that renews the lease calls `on_lost` once it finds that. `about` is added to the file.
     """
 
-    def __init__(self, folder: Path, log) -> None:
-        self.folder, self.log = folder, log
+    def __init__(
+        self, folder: Path, log, on_lost: Callable[[], None] | None = None, **about: str
+    ) -> None:
+        self.folder, self.log, self.on_lost = folder, log, on_lost
         self.number: int | None = None
-        self.beat_s = float(os.environ.get("POLLINATION_BEAT_S", BEAT_S))
-        self.me = {
+        self.beat_s = beat_s()
+        own = process(os.getpid())
+        self.me: dict[str, Any] = about | {
             "token": uuid4().hex,
             "job": os.environ.get("SLURM_JOB_ID"),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
-            "place": _place(),
+            "place": place(),
             "pid": os.getpid(),
-            "started": _started(os.getpid()),
+            "started": own[1] if own else None,
             "beat_s": self.beat_s,
         }
         self.beat, self.beaten_s, self.taken, self.ended = 0, 0.0, False, False
@@ -73,88 +62,126 @@ class Lease:
 
     def wait(self, stop=None) -> bool:
         """Take the lease once its holder is done or dead; return False if `stop` is true first."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        seen, since_s, told = None, time.monotonic(), False
+        pause_s, quiet_s, looked_s = min(1.0, self.beat_s), 0.0, time.monotonic()
+        seen, told = None, None
         while True:
+            # Listed before the holder is judged: another copy may take the lease in between.
+            free_number = max(entries(self.folder), default=-1) + 1
             number, holder = newest(self.folder)
+            # Time in which this process itself was frozen says nothing about the holder.
+            quiet_s += min(time.monotonic() - looked_s, 2 * pause_s)
+            looked_s = time.monotonic()
             if (number, holder.get("beat")) != seen:
-                seen, since_s = (number, holder.get("beat")), time.monotonic()
-            quiet_s = time.monotonic() - since_s
-            if not _alive(holder) or quiet_s > MISSED * holder["beat_s"]:
-                if self._create(number + 1):
+                seen, quiet_s = (number, holder.get("beat")), 0.0
+            free = not holder or holder["released"] or runs(holder) is False
+            if free or quiet_s > MISSED * holder["beat_s"]:
+                if self._create(free_number):
                     if holder and not holder["released"]:
                         self.log.warning(
-                            "taking over from %s, which died without releasing its lease",
+                            "taking over from %s, %s",
                             describe(holder),
+                            f"whose lease has not changed for {quiet_s:.0f} s"
+                            if holder.get("unreadable")
+                            else "which died without releasing its lease",
                         )
                     return True
-                continue
-            if not told:
+            elif number != told:
                 self.log.info("waiting for %s, which holds the lease", describe(holder))
-                told = True
+                told = number
             if stop:
                 return False
-            time.sleep(min(1.0, self.beat_s))
+            time.sleep(pause_s)
 
     def _create(self, number: int) -> bool:
+        """Create the lease of a number; return False if another copy was faster."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".lease.{self.me['token']}.tmp"
-        temporary.write_text(self._text())
+        target = self.folder / f"lease.{number}"
+        self.me["since"] = round(time.time())
         try:
+            _write(temporary, self._text())
             try:
-                os.link(temporary, self.folder / f"lease.{number}")
-            except PermissionError:  # a file system without hard links
-                with open(self.folder / f"lease.{number}", "x") as file:
-                    file.write(self._text())
+                os.link(temporary, target)
+            except (FileExistsError, FileNotFoundError):
+                raise
+            except OSError:  # a file system without hard links
+                _write(target, self._text(), "x")
         except (FileExistsError, FileNotFoundError):
             return False  # another copy was faster and may have deleted this temporary file
         finally:
             temporary.unlink(missing_ok=True)
-        self.number, self.beaten_s = number, time.monotonic()
-        for path in self.folder.glob("lease.*"):
-            if int(path.suffix[1:]) < number:
-                path.unlink(missing_ok=True)
+        if max(entries(self.folder), default=number) > number:
+            target.unlink(missing_ok=True)  # the copy that took this number has come and gone
+            return False
+        self.number, self.beaten_s = number, _awake_s()
+        for lower in (n for n, is_lease in entries(self.folder).items() if is_lease):
+            if lower < number:
+                with suppress(OSError):  # another user's
+                    (self.folder / f"lease.{lower}").unlink()
         for path in self.folder.glob(".lease.*.tmp"):  # left by copies killed while writing
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
         threading.Thread(target=self._keep_beating, daemon=True).start()
         return True
 
     def _text(self, released: bool = False) -> str:
         return json.dumps(self.me | {"beat": self.beat, "released": released}) + "\n"
 
-    def _write(self, released: bool = False) -> None:
+    def _renew(self, released: bool = False) -> None:
         with self.writing:
             if self.ended:
                 return
             self.ended = released
             self.beat += 1
             temporary = self.folder / f".lease.{self.me['token']}.tmp"
-            temporary.write_text(self._text(released))
+            _write(temporary, self._text(released))
             os.replace(temporary, self.folder / f"lease.{self.number}")
-            self.beaten_s = time.monotonic()
+            self.beaten_s = _awake_s()
 
     def _mine(self) -> bool:
-        return newest(self.folder)[1].get("token") == self.me["token"]
+        """Return whether this copy still holds the lease. Raises OSError if that is not known."""
+        # Opening the own file first makes a network file system ask its server.
+        with suppress(FileNotFoundError), open(self.folder / f"lease.{self.number}", "rb"):
+            number, holder = newest(self.folder)
+            # Nobody else writes a file of this number. If it is damaged, the next beat mends it.
+            return number == self.number and holder["token"] in (self.me["token"], None)
+        return False
 
     def _keep_beating(self) -> None:
-        while not self.bell.wait(self.beat_s):
-            # The file system may be unavailable for a while; `lost` checks again.
-            with suppress(OSError):
-                if not self._mine():
-                    self.taken = True
-                    return
-                self._write()
+        # The short pause notices within a second that the machine was suspended.
+        pause_s = min(1.0, self.beat_s)
+        while not self.bell.wait(pause_s):
+            if _awake_s() - self.beaten_s > self.beat_s - pause_s / 2:
+                # The file system may be unavailable for a while; `lost` checks again.
+                with suppress(OSError):
+                    if self.confirm():
+                        return
+                    self._renew()
+
+    def confirm(self) -> bool:
+        """Read now whether another process has taken over, and call `on_lost` if so."""
+        if self.number is None or self.ended:
+            return False
+        self.taken = self.taken or not self._mine()
+        if self.taken and self.on_lost:
+            self.on_lost()
+        return self.taken
 
     def lost(self) -> bool:
         """Return whether another copy of the job has taken over.
 
         Read the file only after a pause so long that others may have assumed this holder dead.
         """
-        if not self.taken and time.monotonic() - self.beaten_s > MISSED * self.beat_s / 2:
-            self.taken = not self._mine()
+        quiet_s = _awake_s() - self.beaten_s
+        if not self.taken and quiet_s > MISSED * self.beat_s / 2:
+            try:
+                self.taken = not self._mine()
+            except OSError:  # unknown, so assume the worst once others may have taken over
+                return quiet_s > MISSED * self.beat_s
             if not self.taken:
                 # Another copy may take over and delete the file at this moment.
                 with suppress(FileNotFoundError):
-                    self._write()
+                    self._renew()
         return self.taken
 
     def release(self) -> None:
@@ -162,35 +189,19 @@ class Lease:
         self.bell.set()
         with suppress(OSError):
             if self.number is not None and self._mine():
-                self._write(released=True)
+                self._renew(released=True)
 
 
-def newest(folder: Path) -> tuple[int, dict]:
-    """Return the number and content of the valid lease; (-1, {}) if there is none."""
-    while True:
-        numbers = [int(path.suffix[1:]) for path in folder.glob("lease.*")]
-        if not numbers:
-            return -1, {}
-        # The file may be replaced or half written at this moment.
-        with suppress(FileNotFoundError, json.JSONDecodeError):
-            return max(numbers), json.loads((folder / f"lease.{max(numbers)}").read_text())
-
-
-def here(holder: dict) -> bool:
-    """Return whether a holder's process is visible from this one."""
-    return holder["place"] is not None and holder["place"] == _place()
-
-
-def _alive(holder: dict) -> bool:
-    """Return whether a holder may be alive, as far as known without waiting."""
-    if not holder or holder["released"]:
-        return False
-    return not here(holder) or _started(holder["pid"]) == holder["started"]
-
-
-def describe(holder: dict) -> str:
-    job = f"Slurm job {holder['job']}" if holder["job"] else f"process {holder['pid']}"
-    return f"{job} on {holder['node']}"
+def _write(path: Path, text: str, mode: str = "w") -> None:
+    """Write a file so that a power loss leaves it whole once it has its final name."""
+    with open(path, mode) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _link(source: Path, target: Path) -> None:
@@ -223,7 +234,9 @@ def restore(folder: Path, outputs: list[Path]) -> bool:
     try:
         for path in kept:
             artifacts.check(path)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if causes.of_system(error):  # the files may be whole
+            raise
         shutil.rmtree(folder / "finished", ignore_errors=True)
         return False
     for path, target in zip(kept, outputs, strict=True):

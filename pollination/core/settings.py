@@ -22,6 +22,10 @@ SECTIONS = {  # param of a rule -> its definition in the schema, if the names di
     "settings": "count",
 }
 
+# Keys of params that no job reads; earlier versions recorded their values. `device` (rules/
+# common.smk), and what only another rule reads of a corpus (plan/inputs.py).
+UNREAD = ("device", "config.device", "corpus.max_overlap")
+
 
 @cache
 def schema() -> dict:
@@ -93,6 +97,18 @@ def whole_params(params: dict[str, Any]) -> dict[str, Any]:
         name: whole(value, nodes.get(SECTIONS.get(name, name), {}))
         for name, value in params.items()
     }
+
+
+def differing(first: Any, second: Any, path: str = "") -> dict[str, list]:
+    """Return key path -> [first, second] where two configs differ; None for an absent key."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        differences: dict[str, list] = {}
+        for key in dict.fromkeys([*first, *second]):
+            differences |= differing(
+                first.get(key), second.get(key), f"{path}.{key}" if path else str(key)
+            )
+        return differences
+    return {} if first == second else {path: [first, second]}
 
 
 def _walk(value: Any, node: dict, change) -> Any:

@@ -24,6 +24,17 @@ from pollination.core import artifacts
 from pollination.data.conversion import CONVERSIONS
 from pollination.plan.datasets import datasets
 
+# Errors of this machine, not of the network.
+LOCAL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EMFILE,
+    errno.EIO,
+    errno.ESTALE,
+)
+
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
 
 
@@ -135,7 +146,7 @@ def _fetch(name: str, entry: dict, folder: Path, say: Callable[[str], None]) -> 
 
 
 def _unreachable(name: str, url: str, reason: object) -> Exception:
-    if isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+    if isinstance(reason, OSError) and reason.errno in LOCAL:
         return reason
     reason = " ".join(str(reason).split())[:300]
     return ValueError(

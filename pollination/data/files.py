@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pollination.core import causes
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.datafiles import read_column
 from pollination.core.datafiles.formats import form_of, listed
@@ -24,7 +25,7 @@ def read_documents(folder: Path, split: str) -> Iterator[tuple[str, str]]:
             for batch in file.iter_batches(1024, columns=["doc_id", "text"]):
                 yield from zip(batch["doc_id"].to_pylist(), batch["text"].to_pylist(), strict=True)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) or causes.of_system(error):
             raise
         reason = str(error).splitlines()[0]
         raise DamagedArtifact(

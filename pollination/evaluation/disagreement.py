@@ -9,13 +9,14 @@ Shapes: M models, B sequences, T tokens, N predicted positions, V vocabulary.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from pollination.core import artifacts
+from pollination.core import artifacts, resume
 from pollination.core.job import Job
 from pollination.data.corpora import read_documents
 from pollination.data.special import BOS_KEY, SpecialTokens, special_tokens
@@ -63,39 +64,51 @@ def disagreement(
     bytes_per_token = size * max(map(embedding_rows, members)) * 4
     ragged = all(contract_of(model).allows(RAGGED) for model in members)
     for indices in _micro_batches(counts, batch_size, bytes_per_token, ragged):
-        ids_BT = pad_sequence(
-            [torch.from_numpy(rows[i].astype(np.int64)) for i in indices], batch_first=True
-        )
-        asked = pad_sequence([torch.from_numpy(scored[i]) for i in indices], batch_first=True)
-        logits = [
-            model(input_ids=ids_BT.to(model.device), use_cache=False).logits[:, :-1][
-                asked.to(model.device)
-            ]
-            for model in members
-        ]
-        where = np.repeat(indices, counts[indices])
-        step = max(1, CHUNK_BYTES // (4 * size * logits[0].shape[1]))
-        for start in range(0, len(where), step):
-            chunks = [logits_NV[start : start + step] for logits_NV in logits]
-            if tokens is not None:
-                chunks = [chunk_NV[:, tokens.to(chunk_NV.device)] for chunk_NV in chunks]
-            p_MNV = torch.stack([chunk_NV.float().softmax(-1) for chunk_NV in chunks])
-            js_N, pairs_MMN, entropy_N = (x.double().cpu().numpy() for x in _divergences(p_MNV))
-            if not np.isfinite(js_N).all():
-                raise ValueError(
-                    "disagreement: a prediction is not finite: the training of a model diverged or "
-                    "its weights are damaged; run `pollination verify`, or lower the learning rate"
-                )
-            pairs_MM += pairs_MMN.sum(axis=-1)
-            values = np.stack(
-                [js_N, pairs_MMN.sum(axis=(0, 1)) / (size * (size - 1)), entropy_N], axis=1
-            )
-            np.add.at(sums_B, where[start : start + step], values)
+        chosen, asked = [rows[i] for i in indices], [scored[i] for i in indices]
+        batch = partial(_compare, members, chosen, asked, tokens)
+        found = resume.once(members[0], "disagreement", [*chosen, *asked], batch)
+        for sum_MM in found["pairs"]:  # in the order in which they were computed
+            pairs_MM += sum_MM
+        np.add.at(sums_B, np.repeat(indices, counts[indices]), found["values"])
     used = np.flatnonzero(counts)
     frame = pd.DataFrame(sums_B[used] / counts[used, None], columns=list(COLUMNS[2:]))
     frame.insert(0, "tokens", counts[used])
     frame.insert(0, "sequence", used)
     return frame, pairs_MM / counts.sum()
+
+
+def _compare(
+    members: list, rows: list[np.ndarray], scored: list[np.ndarray], tokens: torch.Tensor | None
+) -> dict[str, np.ndarray]:
+    """Return js, pairwise and entropy of each token (N, 3), and the sums of pairs of each chunk."""
+    size = len(members)
+    ids_BT = pad_sequence(
+        [torch.from_numpy(row.astype(np.int64)) for row in rows], batch_first=True
+    )
+    asked = pad_sequence([torch.from_numpy(row) for row in scored], batch_first=True)
+    logits = [
+        model(input_ids=ids_BT.to(model.device), use_cache=False).logits[:, :-1][
+            asked.to(model.device)
+        ]
+        for model in members
+    ]
+    step = max(1, CHUNK_BYTES // (4 * size * logits[0].shape[1]))
+    values, sums = [], []
+    for start in range(0, len(logits[0]), step):
+        chunks = [logits_NV[start : start + step] for logits_NV in logits]
+        if tokens is not None:
+            chunks = [chunk_NV[:, tokens.to(chunk_NV.device)] for chunk_NV in chunks]
+        p_MNV = torch.stack([chunk_NV.float().softmax(-1) for chunk_NV in chunks])
+        js_N, pairs_MMN, entropy_N = (x.double().cpu().numpy() for x in _divergences(p_MNV))
+        if not np.isfinite(js_N).all():
+            raise ValueError(
+                "disagreement: a prediction is not finite: the training of a model diverged or "
+                "its weights are damaged; run `pollination verify`, or lower the learning rate"
+            )
+        sums.append(pairs_MMN.sum(axis=-1))
+        pairwise_N = pairs_MMN.sum(axis=(0, 1)) / (size * (size - 1))
+        values.append(np.stack([js_N, pairwise_N, entropy_N], axis=1))
+    return {"values": np.concatenate(values), "pairs": np.stack(sums)}
 
 
 def _micro_batches(
@@ -153,9 +166,14 @@ def measure(job: Job) -> None:
 
     The job compares members only if they have the same tokenizer and text.
     """
-    if job.claim("disagreement", job.key(0), at_once=True) is None:
-        return
-    device, entry = prepare(job.params.device, job.params.cpu_threads), job.params.disagreement
+    work = job.claim("disagreement", job.key(0), at_once=True)
+    if work is not None:
+        with resume.saving(work, job.stop, job.log):
+            _measure(job)
+
+
+def _measure(job: Job) -> None:
+    device, entry = prepare(job.device, job.params.cpu_threads), job.params.disagreement
     weights, tokenizers, texts = job.files("weights"), job.files("tokenizers"), job.files("text")
     groups: dict[tuple, list[int]] = {}
     for m, (tokenizer, text) in enumerate(zip(tokenizers, texts, strict=True)):
@@ -170,6 +188,7 @@ def measure(job: Job) -> None:
         if len(members) == 1:
             continue
         loaded = [checkpoint.load_model(weights[m].parent, device) for m in members]
+        resume.name(loaded[0], f"group {group}")
         text, folder = texts[members[0]], weights[members[0]].parent
         shared = checkpoint.load_tokenizer(folder)
         rows = _rows(text, shared, job.params.sequences, entry, loaded[0].config)

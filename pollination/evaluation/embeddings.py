@@ -6,6 +6,7 @@ Shapes: N texts, B texts in a batch, T tokens, D dimensions.
 import shutil
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from pollination.core import artifacts
+from pollination.core import artifacts, resume
 from pollination.core.job import Job
 from pollination.data.tokens import FILES
 from pollination.data.words import tokenize
@@ -143,7 +144,7 @@ def encode(
         model = AutoModel.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
-    model = model.to(device).eval()
+    model = resume.name(model.to(device).eval(), "encoder")
     most = longest(model, tokenizer, max_tokens)
     ids = tokenizer(
         texts, truncation=True, max_length=most, return_attention_mask=False, verbose=False
@@ -154,22 +155,27 @@ def encode(
     pooled = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        width = len(ids[indices[-1]])
-        ids_BT = torch.tensor(
-            [ids[i] + [tokenizer.pad_token_id] * (width - len(ids[i])) for i in indices]
-        )
-        mask_BT = torch.arange(width) < torch.tensor([len(ids[i]) for i in indices])[:, None]
-        hidden_BTD = model(
-            input_ids=ids_BT.to(device), attention_mask=mask_BT.long().to(device)
-        ).last_hidden_state.double()
-        mask_BT1 = mask_BT.to(device)[..., None].double()
-        pooled[indices] = ((hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu().numpy()
+        rows = [ids[i] for i in indices]
+        batch = partial(_pooled, model, rows, tokenizer.pad_token_id)
+        pooled[indices] = resume.once(model, "embeddings", rows, batch)["means"]
     if not np.isfinite(pooled).all():
         raise ValueError(
             f"{folder}: the encoder returns values that are not finite: its weights are damaged; "
             f"set {KEY} to another encoder, or to tfidf"
         )
     return pooled
+
+
+def _pooled(model, rows: list[list[int]], pad_id: int) -> dict[str, np.ndarray]:
+    """Return the means (B, D), float64, of a batch whose last row is the longest."""
+    width, device = len(rows[-1]), model.device
+    ids_BT = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows])
+    mask_BT = torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]
+    hidden_BTD = model(
+        input_ids=ids_BT.to(device), attention_mask=mask_BT.long().to(device)
+    ).last_hidden_state.double()
+    mask_BT1 = mask_BT.to(device)[..., None].double()
+    return {"means": ((hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)).cpu().numpy()}
 
 
 def tfidf(texts: list[str], fitted_on: list[str]) -> np.ndarray:
@@ -205,10 +211,18 @@ def embed(job: Job) -> None:
     said = pd.concat(read.values(), ignore_index=True)
     texts = list(dict.fromkeys(said.completion))
     if job.files("encoder"):
-        device = prepare(job.params.device, job.params.cpu_threads)
-        vectors_ND = encode(
-            job.file("encoder").parent, texts, job.params.max_tokens, job.params.batch_size, device
-        )
+        work = job.claim("embed", job.key(0), at_once=True)
+        if work is None:
+            return
+        device = prepare(job.device, job.params.cpu_threads)
+        with resume.saving(work, job.stop, job.log):
+            vectors_ND = encode(
+                job.file("encoder").parent,
+                texts,
+                job.params.max_tokens,
+                job.params.batch_size,
+                device,
+            )
     else:
         vectors_ND = tfidf(texts, list(said.completion))
     job.log.info(

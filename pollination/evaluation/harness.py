@@ -7,14 +7,17 @@ generates answers.
 """
 
 import copy
+import json
 import logging
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import Collator, normalize_gen_kwargs
 
+from pollination.core import resume
 from pollination.data.encoding import encode
 from pollination.data.special import special_tokens
 from pollination.models.contract import GENERATE, RAGGED, TREE, contract_of
@@ -93,7 +96,7 @@ class HarnessModel(HFLM):
                 for pair, context, continuation in requests
             ]
         if self.each_by_itself:
-            return self._bounded(requests, override_bs)
+            return self._bounded(requests)
         sequences = [
             np.concatenate(request[1:])[-(self.max_length + 1) : -1] for request in requests
         ]
@@ -134,8 +137,8 @@ class HarnessModel(HFLM):
             ids_BT[row, where], mask_BT[row, where] = torch.tensor(kept), 1
         return ids_BT, mask_BT
 
-    def _bounded(self, requests, override_bs: int | None):
-        """Score with HFLM, in batches whose logits fit LOGITS_BYTES."""
+    def _bounded(self, requests):
+        """Score with HFLM, in batches whose logits fit LOGITS_BYTES; each batch is saved."""
         requests = [
             (pair, list(context), list(continuation)) for pair, context, continuation in requests
         ]
@@ -146,9 +149,7 @@ class HarnessModel(HFLM):
         fits = min(asked, LOGITS_BYTES // (4 * longest * vocabulary))
         self.batch_size_per_gpu = max(1, fits if self.contract.allows(RAGGED) else 1)
         try:
-            return super()._loglikelihood_tokens(
-                requests, disable_tqdm=True, override_bs=override_bs
-            )
+            return self._in_batches(requests, _contexts(requests), self._scores_of_batch)
         finally:
             self.batch_size_per_gpu = asked
 
@@ -171,9 +172,56 @@ class HarnessModel(HFLM):
         asked = self.batch_size_per_gpu
         self.batch_size_per_gpu = asked if self.contract.allows(GENERATE) else 1
         try:
-            return super().generate_until(requests, disable_tqdm=True)
+            numbered = [(index, *request.args) for index, request in enumerate(requests)]
+            batches = Collator(
+                numbered,
+                sort_fn=lambda row: (-len(self.tok_encode(row[1])), row[1]),
+                group_by="gen_kwargs",
+                group_fn=lambda row: row[2],
+            )
+            return self._in_batches(
+                requests,
+                lambda size: ([row[0] for row in batch] for batch in batches.get_batched(n=size)),
+                self._texts_of_batch,
+            )
         finally:
             self.batch_size_per_gpu = asked
+
+    def _in_batches(self, requests: list, batches: Callable, compute: Callable) -> list:
+        """Return `compute` of all requests, batch by batch as HFLM forms them.
+
+        `batches(size)` yields the indices of a batch. Finished batches are not computed again after
+        an interruption.
+        """
+        if not resume.active():
+            return compute(requests)
+        answers: list = [None] * len(requests)
+        for indices in batches(self.batch_size):
+            chosen = [requests[index] for index in sorted(indices)]
+            for index, answer in zip(sorted(indices), compute(chosen), strict=True):
+                answers[index] = answer
+        return answers
+
+    def _scores_of_batch(self, requests: list) -> list[tuple[float, bool]]:
+        def scores() -> dict[str, np.ndarray]:
+            found = HFLM._loglikelihood_tokens(self, requests, disable_tqdm=True)
+            totals, greedy = zip(*found, strict=True) if found else ((), ())
+            return {"totals": np.array(totals, float), "greedy": np.array(greedy, bool)}
+
+        inputs = [np.asarray(ids) for _, *pair in requests for ids in pair]
+        found = resume.once(self.model, "scores", inputs, scores)
+        return list(zip(found["totals"].tolist(), found["greedy"].tolist(), strict=True))
+
+    def _texts_of_batch(self, requests: list) -> list[str]:
+        def texts() -> dict[str, np.ndarray]:
+            found = HFLM.generate_until(self, requests, disable_tqdm=True)
+            text = np.frombuffer(json.dumps(found).encode(), dtype=np.uint8)
+            return {"json": text} | _random_state()
+
+        inputs = [[request.args for request in requests], *_random_state().values()]
+        found = resume.once(self.model, "texts", inputs, texts)
+        _set_random_state(found)
+        return json.loads(found["json"].tobytes())
 
     @cached_property
     def never(self) -> list[int] | None:
@@ -183,6 +231,43 @@ class HarnessModel(HFLM):
 
     def _model_generate(self, *inputs, **settings):
         return super()._model_generate(*inputs, **settings, suppress_tokens=self.never)
+
+
+def _contexts(requests: list) -> Callable[[int], Iterator[list[int]]]:
+    """Return a function that yields the indices of HFLM's batches of `size` contexts.
+
+    HFLM reads a context once for all continuations that differ in their last token alone.
+    """
+    alike: dict[tuple, list[int]] = {}
+    for index, (_, context, continuation) in enumerate(requests):
+        alike.setdefault((*context, *continuation[:-1]), []).append(index)
+    numbered = [(index, *request[1:]) for index, request in enumerate(requests)]
+    contexts = Collator(
+        numbered,
+        sort_fn=lambda row: (-len(row[1] + row[2]), tuple(row[1] + row[2])),
+        group_by="contexts",
+        group_fn=lambda row: row[1] + row[2][:-1],
+    )
+
+    def batches(size: int) -> Iterator[list[int]]:
+        for batch in contexts.get_batched(n=size):
+            yield [index for _, c, ending in batch for index in alike[(*c, *ending[:-1])]]
+
+    return batches
+
+
+def _random_state() -> dict[str, np.ndarray]:
+    """Return the state of torch's generators, from which a task may sample its answers."""
+    states = {"random": torch.get_rng_state().numpy()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["random_cuda"] = torch.cuda.get_rng_state().numpy()
+    return states
+
+
+def _set_random_state(states: dict[str, np.ndarray]) -> None:
+    torch.set_rng_state(torch.from_numpy(states["random"]))
+    if "random_cuda" in states:
+        torch.cuda.set_rng_state(torch.from_numpy(states["random_cuda"]))
 
 
 def encode_pairs(pairs: list[tuple[str, str]], tokenizer, prefix_id: int) -> list[Encoded]:

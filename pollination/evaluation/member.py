@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pollination.core import artifacts
+from pollination.core import artifacts, resume
 from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.corpora import prompts as corpus_prompts
@@ -34,14 +34,20 @@ from pollination.models.limits import context_limit
 
 def evaluate(job: Job, folder: Path) -> None:
     """Write a member's scores.json and its tables."""
-    if job.claim("evaluate", job.key(job.params.seed), at_once=True) is None:
-        return
+    work = job.claim("evaluate", job.key(job.params.seed), at_once=True)
+    if work is not None:
+        with resume.saving(work, job.stop, job.log):
+            _evaluate(job, folder)
+
+
+def _evaluate(job: Job, folder: Path) -> None:
     device, settings, seed = (
-        prepare(job.params.device, job.params.cpu_threads),
+        prepare(job.device, job.params.cpu_threads),
         job.params.evaluate,
         job.params.seed,
     )
     model, tokenizer = checkpoint.load_member(folder, device)
+    resume.name(model, "member")
     tasks = {
         name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)
     }
@@ -101,7 +107,8 @@ def evaluate(job: Job, folder: Path) -> None:
             seed=seed,
             texts=texts,
         )
-        result["measures"] = measure(settings["measures"], about)
+        with resume.suspended():
+            result["measures"] = measure(settings["measures"], about)
     artifacts.write_table(job.output.answers, answers)
     artifacts.write_table(job.output.sequences, _concat(frames, SEQUENCE_COLUMNS))
     artifacts.write_table(job.output.facts, _concat(facts, FACT_COLUMNS))

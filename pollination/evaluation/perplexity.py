@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from pollination.core import resume
 from pollination.core.statistics import bootstrap_mean_interval
 from pollination.data.encoding import encode
 from pollination.data.special import SpecialTokens
@@ -167,31 +168,41 @@ def _losses(
                     f"has {vocabulary} embeddings (allowed: 0 to {vocabulary - 1}); use the "
                     "tokenizer of the model"
                 )
-            device_BT = torch.from_numpy(ids_BT).to(model.device)
-            logits_BTV = model(input_ids=device_BT, use_cache=False).logits
-            for row, logits_TV, ids_T in zip(rows, logits_BTV, device_BT, strict=True):
-                stop = (width if lengths is None else int(lengths[row])) - 1
-                pieces = [
-                    F.cross_entropy(
-                        logits_TV[i : min(i + POSITIONS, stop)].float(),
-                        ids_T[i + 1 : min(i + POSITIONS, stop) + 1],
-                        reduction="none",
-                    )
-                    for i in range(0, stop, POSITIONS)
-                ]
-                losses = (
-                    torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0, dtype=np.float32)
-                )
-                if not np.isfinite(losses).all():
-                    raise ValueError(
-                        f"perplexity: the loss of sequence {row} is not finite: the training "
-                        "diverged or the weights are damaged; run `pollination verify`, or lower "
-                        "the learning rate"
-                    )
-                yield int(row), losses
+            counts = [(width if lengths is None else int(lengths[row])) - 1 for row in rows]
+            batch = partial(_losses_of_batch, model, rows, ids_BT, counts)
+            found = resume.once(model, "losses", [ids_BT, counts], batch)["losses"]
+            ends = np.cumsum(counts)
+            for row, count_of_row, end in zip(rows, counts, ends, strict=True):
+                yield int(row), found[end - count_of_row : end].copy()
             start += len(rows)
     finally:
         model.train(training)
+
+
+def _losses_of_batch(
+    model, rows: np.ndarray, ids_BT: np.ndarray, counts: list[int]
+) -> dict[str, np.ndarray]:
+    """Return the losses of the rows one after another, `counts` of each row."""
+    device_BT = torch.from_numpy(ids_BT).to(model.device)
+    logits_BTV = model(input_ids=device_BT, use_cache=False).logits
+    found = [np.zeros(0, dtype=np.float32)]
+    for row, logits_TV, ids_T, stop in zip(rows, logits_BTV, device_BT, counts, strict=True):
+        pieces = [
+            F.cross_entropy(
+                logits_TV[i : min(i + POSITIONS, stop)].float(),
+                ids_T[i + 1 : min(i + POSITIONS, stop) + 1],
+                reduction="none",
+            )
+            for i in range(0, stop, POSITIONS)
+        ]
+        losses = torch.cat(pieces).cpu().numpy() if pieces else found[0]
+        if not np.isfinite(losses).all():
+            raise ValueError(
+                f"perplexity: the loss of sequence {row} is not finite: the training diverged or "
+                "the weights are damaged; run `pollination verify`, or lower the learning rate"
+            )
+        found.append(losses)
+    return {"losses": np.concatenate(found)}
 
 
 def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pollination.core import artifacts
+from pollination.core import artifacts, resume
 from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.core.statistics import bootstrap_mean_interval
@@ -39,12 +39,17 @@ Rows = list[tuple[list[int], int, bool]]
 def measure(job: Job) -> None:
     """Write the quality.json of one training, of a founder or a child."""
     training = training_of(job)
-    if job.claim("quality", job.key(training.seed), at_once=True) is None:
-        return
-    device = prepare(job.params.device, job.params.cpu_threads)
+    work = job.claim("quality", job.key(training.seed), at_once=True)
+    if work is not None:
+        with resume.saving(work, job.stop, job.log):
+            _measure(job, training)
+
+
+def _measure(job: Job, training: Training) -> None:
+    device = prepare(job.device, job.params.cpu_threads)
     tokenizer = checkpoint.load_tokenizer(job.file("blueprint").parent)
-    before = children.start(job, training.seed).to(device)
-    after = checkpoint.load_model(job.file("after").parent, device)
+    before = resume.name(children.start(job, training.seed).to(device), "before")
+    after = resume.name(checkpoint.load_model(job.file("after").parent, device), "after")
     read = training_text(training, tokenizer)
     world = None
     if job.files("world"):

@@ -18,18 +18,20 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path, key: str) -> None:
     validation = TokenBlocks(job.file("validation")) if job.files("validation") else None
+    device = prepare(job.device, job.params.cpu_threads)
     trainer = Trainer(
         model,
         blocks,
         training.settings,
         training.seed,
-        prepare(job.params.device, job.params.cpu_threads),
+        device,
         work,
         key,
         job.log,
         job.stop,
         validation,
     )
+    job.note_hardware(resumes=trainer.checkpoint.exists())
     metrics = trainer.run()
     checkpoint.save_model(model, folder)
     for name in TOKENIZER_FILES:

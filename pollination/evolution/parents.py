@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pollination.core import artifacts
+from pollination.core import artifacts, resume
 from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.corpora import prompts as corpus_prompts
@@ -37,26 +37,29 @@ def write_text(job: Job, shard: Path) -> None:
     work = job.claim(f"shard{job.wildcards.shard}", key)
     if work is None:
         return
-    device, settings = prepare(job.params.device, job.params.cpu_threads), job.params.generate
+    device, settings = prepare(job.device, job.params.cpu_threads), job.params.generate
+    job.note_hardware(resumes=any(work.glob("part*.parquet")))
     model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
+    resume.name(model, "parent")
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
     if job.files("blocks"):
         prompts = block_prompts(of_holder(job, "blocks"), of_holder(job, "numbers"))
     else:
         prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
-    write_shard(
-        model,
-        tokenizer,
-        prompts,
-        settings,
-        seed,
-        int(job.wildcards.shard),
-        shard,
-        job.log,
-        job.stop,
-        work=work,
-        key=key,
-    )
+    with resume.saving(work, job.stop, job.log):
+        write_shard(
+            model,
+            tokenizer,
+            prompts,
+            settings,
+            seed,
+            int(job.wildcards.shard),
+            shard,
+            job.log,
+            job.stop,
+            work=work,
+            key=key,
+        )
 
 
 def block_prompts(segment: Path, numbers: Path) -> list[tuple[str, list[int]]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pollination.core import artifacts
+from pollination.core import artifacts, resume
 from pollination.core.job import Stopped
 from pollination.core.seeds import derive_seed
 from pollination.data.special import SpecialTokens, special_tokens
@@ -301,12 +301,16 @@ def write_shard(
             outcome = "no progress saved"
             if work and stop.may_save:
                 progress.save()
+                more = " and the batches after them" if resume.unsaved() else ""
                 outcome = (
-                    f"{progress.counts['tokens']} tokens saved; run the same command to resume"
+                    f"{progress.counts['tokens']} tokens{more} saved; run the same command to "
+                    "resume"
                 )
             raise Stopped(f"shard {shard}: stopped by {stop.reason}; {outcome}") from None
         progress.add(accepted, counts)
         progress.save(SAVE_S)
+        if progress.saved == len(progress.tables):
+            resume.clear()  # the batches of these rows
     if budget is not None and counts["tokens"] < budget:
         raise ValueError(
             f"generate.tokens: the {rows.count} prompts of shard {shard} gave {counts['tokens']} "

@@ -9,10 +9,13 @@ far.
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
 
+from pollination.core import resume
 from pollination.core.job import Stopped
 from pollination.data.special import end_ids
 from pollination.models.paths import decoder_of
@@ -156,10 +159,13 @@ def decode(
     """
     decoding = Decoding.from_settings(settings)
     step = max(1, settings["batch_size"] // decoding.num_beams)
+    unused = [] if never is None else never.tolist()
     for start in range(0, len(prompts), step):
-        yield from beam_search(
+        chosen = prompts[start : start + step]
+        batch = partial(
+            beam_search,
             model,
-            prompts[start : start + step],
+            chosen,
             decoding.num_beams,
             decoding.max_new_tokens,
             decoding.min_new_tokens,
@@ -168,3 +174,5 @@ def decode(
             stop=stop,
             never=never,
         )
+        inputs = [chosen, asdict(decoding), eos_id, unused]
+        yield from resume.texts(model, "beams", inputs, batch)

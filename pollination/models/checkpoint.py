@@ -16,6 +16,7 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
+from pollination.core import causes
 from pollination.core.artifacts import DamagedArtifact, atomic
 from pollination.data.special import listed_ids, special_tokens
 from pollination.data.tokens import largest_id
@@ -366,7 +367,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(str(path))
     except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) or causes.of_system(error):
             raise
         reason = str(error).splitlines()[0]
         raise DamagedArtifact(

@@ -36,4 +36,7 @@ def prepare(device: str, cpu_threads: int) -> torch.device:
     torch.set_num_threads(cpu_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     by_onednn()
-    return pick_device(device)
+    picked = pick_device(device)
+    if picked.type == "cuda":
+        torch.cuda.init()  # so that the job can name its GPU
+    return picked

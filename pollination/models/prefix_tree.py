@@ -15,6 +15,7 @@ S + T keys of a batch, a *depth* a position within a sequence.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from pollination.core import resume
 from pollination.models.attention import attend, attention
 from pollination.models.head import Head
 
@@ -127,10 +129,20 @@ def continuation_logprobs(
     logprobs, likeliest = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
     carried: dict = {}
     first = 0
+    steps = resume.Steps(model, "continuations", [*distinct, rows, wanted, batch_tokens])
     with attention(model, ATTENTION):
-        for pieces, kept in _passes(distinct, shared, batch_tokens):
-            batch = _plan(pieces, kept, carried, limits, model)
+        for number, (pieces, kept) in enumerate(_passes(distinct, shared, batch_tokens)):
             ids_T = np.concatenate([piece.tokens for piece in pieces])
+            in_pass = slice(*np.searchsorted(numbers, [first, first + len(ids_T)]))
+            if number < steps.done:
+                saved = steps.result(number)
+                logprobs[in_pass], likeliest[in_pass] = saved["logprobs"], saved["likeliest"]
+                if number == steps.done - 1:
+                    carried = _carried(steps.state() or {}, model.device)
+                first += len(ids_T)
+                continue
+            resume.check_stop()
+            batch = _plan(pieces, kept, carried, limits, model)
             depths_T = np.concatenate([np.arange(piece.start, len(piece.path)) for piece in pieces])
             ids_1T, depths_1T = (
                 torch.from_numpy(x).to(model.device)[None] for x in (ids_T, depths_T)
@@ -138,13 +150,34 @@ def continuation_logprobs(
             hidden_TC = model.base_model(
                 input_ids=ids_1T, position_ids=depths_1T, use_cache=False, tree=batch
             ).last_hidden_state[0]
-            in_pass = slice(*np.searchsorted(numbers, [first, first + len(ids_T)]))
             logprobs[in_pass], likeliest[in_pass] = _score(
                 model, head, hidden_TC, numbers[in_pass] - first, wanted[in_pass], limits
             )
             carried, first = batch.carried, first + len(ids_T)
+            found = {"logprobs": logprobs[in_pass].copy(), "likeliest": likeliest[in_pass].copy()}
+            steps.add(number, found, partial(_as_arrays, dict(carried)))
+    steps.end()
     count = len(sequences)
     return np.bincount(rows, logprobs, count), np.bincount(rows, ~likeliest, count) == 0
+
+
+def _as_arrays(carried: dict) -> dict[str, np.ndarray]:
+    """Return carried keys and values as bytes, because numpy has no bfloat16."""
+    return {
+        f"{layer} {side} {tensor.dtype}": tensor.contiguous().view(torch.uint8).cpu().numpy()
+        for layer, pair in carried.items()
+        for side, tensor in enumerate(pair)
+    }
+
+
+def _carried(arrays: dict[str, np.ndarray], device: torch.device) -> dict:
+    """Return the keys and values of `_as_arrays`."""
+    carried: dict[int, list[torch.Tensor]] = {}
+    for name, array in sorted(arrays.items()):
+        layer, _, dtype = name.split()
+        kind = getattr(torch, dtype.removeprefix("torch."))
+        carried.setdefault(int(layer), []).append(torch.from_numpy(array).view(kind).to(device))
+    return {layer: tuple(pair) for layer, pair in carried.items()}
 
 
 def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:

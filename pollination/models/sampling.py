@@ -13,12 +13,14 @@ Shapes: B rows of the batch, T tokens, V vocabulary, K likeliest tokens of a row
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from pollination.core import resume
 from pollination.core.job import Stopped
 from pollination.data.special import end_ids
 from pollination.models.paths import decoder_of
@@ -318,17 +320,13 @@ def sample(
     """
     done: dict = {}
     following = 0
+    unused = [] if never is None else never.tolist()
     for rows in batches(prompts, batch_size):
-        texts = _sample_batch(
-            model,
-            [prompts[r] for r in rows],
-            [row_seeds[r] for r in rows],
-            decoding,
-            eos_id,
-            stop,
-            draw,
-            never,
-        )
+        chosen, seeds = [prompts[r] for r in rows], [row_seeds[r] for r in rows]
+        batch = partial(_sample_batch, model, chosen, seeds, decoding, eos_id, stop, draw, never)
+        drawn = getattr(draw, "__qualname__", str(draw))
+        inputs = [chosen, seeds, asdict(decoding), eos_id, unused, drawn]
+        texts = resume.texts(model, "sample", inputs, batch)
         done.update(zip(rows, texts, strict=True))
         while following in done:
             yield done.pop(following)

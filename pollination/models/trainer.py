@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from pollination.core import causes
 from pollination.core.artifacts import atomic
 from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
@@ -158,6 +159,8 @@ class Trainer:
         try:
             file = safe_open(str(self.checkpoint), "pt")
         except (SafetensorError, OSError, ValueError) as error:
+            if causes.of_system(error):  # the checkpoint may be whole
+                raise
             self.log.warning(
                 "%s: not readable (%s); training restarts at step 0",
                 self.checkpoint,

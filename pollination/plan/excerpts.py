@@ -1,9 +1,15 @@
 """Select the part of the config that figures need; other changes do not redraw them."""
 
+from pollination.core.settings import schema
 from pollination.plan.config.values import listed
 from pollination.plan.corpora import joined_corpora
 from pollination.plan.plan import Plan
 from pollination.plan.splits import splits
+
+
+def whole_config(plan: Plan) -> dict:
+    """Return the config with the default `device`, which no figure reads (rules/common.smk)."""
+    return plan.config | {"device": schema()["properties"]["device"]["default"]}
 
 
 def part_config(plan: Plan, names: list[str]) -> dict:

@@ -1,10 +1,13 @@
 """List the files that each step reads: the static DAG, as functions of a plan."""
 
+import os
+
 from pollination.core import userfile
 from pollination.core.settings import definition, lean
 from pollination.plan import layout
 from pollination.plan.benchmark_folder import benchmark_files
 from pollination.plan.config.paths import data_files
+from pollination.plan.config.resolve import own_functions
 from pollination.plan.config.userfiles import code_digests
 from pollination.plan.config.values import OWN, by_member
 from pollination.plan.corpora import kind_of
@@ -155,14 +158,16 @@ def removed_questions(plan: Plan, corpus: str) -> list[str]:
 def corpus_settings(plan: Plan, corpus: str, is_download: bool = False) -> dict:
     """Return an entry of `corpora` without later keys that the job does not read.
 
-    A download reads neither of them, and no kind that cuts no document reads `passages`.
+    A download reads neither of them, and no kind that cuts no document reads `passages`. Only the
+    search for benchmark questions reads `max_overlap`, so another value rebuilds no corpus.
     """
     kind = kind_of(plan, corpus)
     unread = ["passages"] if is_download or kind.joined or kind.world else []
     unread += ["on_overlap"] if is_download else []
     spec = plan.config["corpora"][corpus]
     kept = {key: value for key, value in spec.items() if key not in unread}
-    return lean(kept, definition("corpus"))
+    node = definition("corpus")
+    return lean(kept | {"max_overlap": node["properties"]["max_overlap"]["default"]}, node)
 
 
 def read_corpora(plan: Plan, place: str, member: int) -> list[str]:
@@ -196,6 +201,24 @@ def task_sources(plan: Plan, task: str) -> list[str]:
     return [*own, *(spec["data"] or {}).values()]
 
 
+def own_code(plan: Plan) -> dict[str, str]:
+    """Return the digest of each file of the user's that the plan itself reads.
+
+    These are own functions, the YAML and code of own benchmarks, and catalogues of models.
+    """
+    paths = [userfile.split(text)[0] for text in own_functions(plan.config)]
+    for task in plan.config["tasks"].values():
+        paths += benchmark_code(task) if task.get("include_path") else []
+    surveys = plan.config["fingerprint"].values()
+    paths += [os.path.expanduser(survey["models"]) for survey in surveys if "models" in survey]
+    return code_digests(dict.fromkeys(paths))
+
+
+def benchmark_code(task: dict) -> list[str]:
+    """Return the YAML and code of the own benchmark of an entry of `tasks`."""
+    return [path for path in benchmark_files(task) if path.endswith((".yaml", ".py"))]
+
+
 def task_settings(plan: Plan, task: str) -> dict:
     """Return an entry of `tasks`, with digests of the YAML and code of a user's benchmark.
 
@@ -204,8 +227,7 @@ def task_settings(plan: Plan, task: str) -> dict:
     spec = plan.config["tasks"][task]
     settings = lean(spec | {"split": "none"}, definition("task"))
     if spec["include_path"]:
-        code = [path for path in benchmark_files(spec) if path.endswith((".yaml", ".py"))]
-        settings |= {"code": code_digests(code)}
+        settings |= {"code": code_digests(benchmark_code(spec))}
     return settings
 
 

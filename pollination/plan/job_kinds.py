@@ -191,6 +191,7 @@ KINDS = {
             OTHER,
             "semantics/{encoder}.embeddings.parquet",
             "semantics/{encoder}.embeddings",
+            ".embed.work",
         ),
         JobKind(
             "compare_samples",

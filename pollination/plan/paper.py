@@ -4,7 +4,7 @@ from pollination.core.settings import lean, schema
 from pollination.plan import standalone
 from pollination.plan.config.targets import ALL_ECOSYSTEMS, TARGETS
 from pollination.plan.corpora import kind_of
-from pollination.plan.excerpts import part_config
+from pollination.plan.excerpts import part_config, whole_config
 from pollination.plan.figures import FIGURES, THEORY
 from pollination.plan.layout import model_of, place_of
 from pollination.plan.plan import Plan
@@ -188,7 +188,7 @@ def target_config(plan: Plan, target: str) -> dict:
 def _target_config(plan: Plan, target: str) -> dict:
     one = TARGETS[target]
     if one.draws == "paper_tables":
-        return plan.config
+        return whole_config(plan)
     needed = part_config(plan, players_of(plan, target))
     roles = plan.config["figures"]["paper"]
     role = {target: roles[target]} if target in roles else {}

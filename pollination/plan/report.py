@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pollination.core.settings import lean, schema
 from pollination.plan.claims import claim_config, claim_inputs
 from pollination.plan.embedding import embedded
-from pollination.plan.excerpts import part_config
+from pollination.plan.excerpts import part_config, whole_config
 from pollination.plan.figures import FIGURES, REPORT
 from pollination.plan.plan import Plan
 from pollination.plan.reads import read_files
@@ -80,7 +80,7 @@ def figure_config(plan: Plan, figure: str) -> dict:
 def _figure_config(plan: Plan, figure: str) -> dict:
     entry = FIGURES[figure]
     if entry.config == "whole":
-        return plan.config
+        return whole_config(plan)
     if entry.config == "claims":
         return claim_config(plan)
     roles = plan.config["figures"]

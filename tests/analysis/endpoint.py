@@ -106,7 +106,9 @@ def start(folder: Path, **settings) -> list[dict] | str:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     }
     try:
-        with Job(SimpleNamespace(rule="collect_outputs", threads=1, **parts), online=True) as job:
+        with Job(
+            SimpleNamespace(rule="collect_outputs", threads=1, config={}, **parts), online=True
+        ) as job:
             collect(job)
         return artifacts.read_table(folder / "out/ada.parquet").to_pylist()
     except SystemExit:

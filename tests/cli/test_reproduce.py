@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from pollination.cli import main
-from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.reproduction import _absolute, why
 from pollination.core import artifacts
+from pollination.core.settings import differing
 from pollination.plan.config.overlay import expand
 from tests.conftest import TOY
 
@@ -97,6 +97,8 @@ def test_reasons_are_named_in_the_order_in_which_they_count():
         why(same, same | {"commit": "d" * 40 + "+"})
         == "commit was ccccccccc, is ddddddddd with uncommitted changes"
     )
+    codes = [same | {"code": one * 64} for one in "ef"]  # two states of one uncommitted checkout
+    assert why(*codes) == "the code was eeeeeeeeeeee, is ffffffffffff (digests)"
 
 
 def test_a_twin_is_made_again_from_what_it_stands_for(tmp_path, monkeypatch):

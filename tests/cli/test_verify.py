@@ -264,3 +264,60 @@ def test_many_findings_do_not_become_one_endless_line(copy, capsys):
     assert (
         "--names > again.txt" in out and "xargs rm -f < again.txt" in out and shutil.which("xargs")
     )
+
+
+def rewrite(path: str, change) -> None:
+    """Change the params of a record, and seal it again as its job would."""
+    record = artifacts.read_json(path)
+    change(record["params"])
+    record.pop("seal")
+    os.unlink(path)
+    artifacts.write_json(path, artifacts.seal(record))
+
+
+def test_weights_of_another_learning_rate_than_the_config_are_found(copy, capsys, monkeypatch):
+    """A job that starts after the config was edited records what it used."""
+    record = f"{RUN}/founders/human/member1/run.json"
+    rewrite(record, lambda params: params["training"]["train"].update(learning_rate=0.005))
+    status, out = say(capsys)
+    line = "founders.human.train.learning_rate: recorded 0.005, the config says 0.01"
+    assert status == 1 and f"  other settings  {record}  {line}" in out, out
+    assert out.count("other settings") == 1 and f"rm {record}" in out
+    elsewhere = copy.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)  # a copy anywhere, with the config that its folder holds
+    assert main(["verify", "--run", str(copy / RUN)]) == 1
+    assert line in capsys.readouterr().out and not list(elsewhere.iterdir())
+
+
+def test_an_edited_config_is_found_in_every_record_that_it_concerns(copy, capsys):
+    text = TOY.read_text().replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3")
+    Path("edited.yaml").write_text(text)
+    assert main(["verify", "--configfile", "edited.yaml", "--names"]) == 1
+    names = capsys.readouterr().out.split()
+    trained = sorted(str(path) for path in Path(RUN).glob("*/gen[12]/member*/run.json"))
+    assert sorted(name for name in names if name in trained) == trained
+    assert not [name for name in names if "/founders/" in name or "/scores" in name]
+
+
+def test_records_of_older_versions_are_no_findings_but_an_earlier_recipe_is(copy, capsys):
+    member = f"{RUN}/founders/human/member0"
+
+    def older(params: dict) -> None:
+        params["device"] = "cuda"  # was a setting
+        params["training"]["train"].pop("dropout", None)  # a key that came later
+
+    rewrite(f"{member}/run.json", older)
+    rewrite(f"{RUN}/corpora/world/run.json", lambda params: params["corpus"].update(max_overlap=2))
+    assert say(capsys)[0] == 0
+    rewrite(f"{member}/run.json", lambda params: params.update(recipe=params["recipe"] - 1))
+    status, out = say(capsys)
+    said = "made by an earlier recipe (3, now 4); snakemake recomputes it"
+    assert status == 1 and f"  other recipe  {member}/run.json  {said}" in out, out
+
+
+def test_a_record_nested_without_end_is_damaged_after_the_rules_were_loaded_too(copy, capsys):
+    path = f"{MEMBER}/run.json"
+    replace(path, b'{"a":' * 100_000)
+    status, out = say(capsys)  # the rules raise the recursion limit
+    assert status == 1 and f"damaged record  {path}" in out

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,191 @@ def test_waiting_ends_when_asked_to_stop(tmp_path):
     assert not Lease(tmp_path, LOG).wait(stop=True)
     process.kill()
     process.wait(10)
+
+
+DAMAGED = {
+    "empty": b"",
+    "half written": b'{"token": "ab',
+    "zeros": bytes(300),
+    "binary": b"\xff\xfe\x00\x01",
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "missing keys": b'{"token": "x", "released": false}',
+    "nulls": json.dumps(dict.fromkeys(("token", "beat_s", "node"))).encode(),
+    "huge numbers": b'{"token": "x", "beat_s": 1e999, "beat": 1%s}' % (b"0" * 5000),
+    "deep": b"[" * 50_000,
+    "another type": b'{"token": "x", "job": null, "node": "n", "place": null, "pid": -1, '
+    b'"started": null, "beat": 1, "beat_s": 0.1, "released": false}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_an_unreadable_lease_is_waited_for_and_then_taken_over(tmp_path, caplog, content):
+    (tmp_path / "lease.4").write_bytes(content)
+    spent = time.process_time()
+    assert 0.8 < taken_after(tmp_path) < 3
+    assert time.process_time() - spent < 0.5
+    assert newest(tmp_path)[0] == 5
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("taking over from an unknown process (its lease cannot be read: ")
+    assert str(tmp_path / "lease.4") in said and len(said) < 500
+
+
+def test_an_unreadable_lease_that_somebody_rewrites_is_not_taken_over(tmp_path):
+    ended = threading.Event()
+
+    def rewrite():
+        count = 0
+        while not ended.wait(0.1):
+            count += 1
+            (tmp_path / "lease.4").write_text(f"beat {count} of another version")
+
+    (tmp_path / "lease.4").touch()
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    threading.Timer(2, ended.set).start()
+    assert 2.5 < taken_after(tmp_path) < 6
+    thread.join(10)
+
+
+def test_only_files_named_after_a_number_are_leases(tmp_path):
+    strangers = ("lease.0~", "lease.x", "lease.1.tmp", ".nfs000012", "lease.007", "lease.\u0663")
+    for name in strangers:
+        (tmp_path / name).touch()
+    (tmp_path / "lease.3").mkdir()
+    (tmp_path / "lease.5").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "lease.6")
+    assert newest(tmp_path) == (-1, {})
+    assert taken_after(tmp_path) < 0.5
+    assert newest(tmp_path)[0] == 7
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *strangers,
+        "lease.3",
+        "lease.5",
+        "lease.6",
+        "lease.7",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs two users")
+def test_a_lease_of_another_user_that_cannot_be_read_is_waited_for(tmp_path):
+    (tmp_path / "lease.0").touch(0o600)
+    os.chown(tmp_path / "lease.0", 65534, 65534)
+    drop = "-dac_override,-dac_read_search,-fowner"
+    done = subprocess.run(
+        ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", sys.executable]
+        + ["-c", HOLD, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert done.stdout == "held\n" and "lease.0: permission denied" in done.stderr, done.stderr
+    assert newest(tmp_path)[0] == 1
+
+
+def test_a_machine_that_was_suspended_is_noticed_within_a_second(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLLINATION_BEAT_S", "60")
+    mine = Lease(tmp_path, LOG)
+    assert mine.wait()
+    monkeypatch.setenv("POLLINATION_BEAT_S", "0.1")
+    (tmp_path / f"lease.{mine.number + 1}").write_text("of another process")
+    mine.beaten_s -= 3600  # the clock that counts a suspension jumps by an hour
+    end = time.monotonic() + 5
+    while not mine.taken and time.monotonic() < end:
+        time.sleep(0.05)
+    assert mine.taken
+
+
+def test_a_waiter_that_was_frozen_itself_does_not_take_over(tmp_path):
+    first = holder(tmp_path, "time.sleep(60)")
+    code = HOLD.replace("lease.wait()", "print('waits', flush=True); lease.wait()")
+    second = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert second.stdout.readline() == "waits\n"
+    time.sleep(0.5)
+    for process in (first, second):
+        process.send_signal(signal.SIGSTOP)
+    time.sleep(2)
+    second.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
+    first.send_signal(signal.SIGCONT)
+    time.sleep(0.5)
+    assert newest(tmp_path)[0] == 0
+    for process in (second, first):
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("text", ["", "ten", "0", "-1", "nan", "1e9"])
+def test_an_impossible_beat_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("POLLINATION_BEAT_S", text)
+    with pytest.raises(ValueError, match=r"POLLINATION_BEAT_S: .* allowed: 0.01 to 600"):
+        Lease(tmp_path, LOG)
+
+
+WAITING = "import sys; from pollination.core.driver import hold; hold(sys.argv[1])"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_driver_that_waits_for_an_unreadable_lease_ends_when_asked(tmp_path, monkeypatch, sign):
+    monkeypatch.setenv("POLLINATION_BEAT_S", "60")
+    (tmp_path / ".driver").mkdir()
+    (tmp_path / ".driver/lease.0").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    said = process.stderr.readline()
+    assert "lease.0: the file is empty) has not released its lease" in said, said
+    assert "waiting up to 540 s to see whether it is alive" in said
+    time.sleep(0.3)
+    process.send_signal(sign)
+    _, rest = process.communicate(timeout=5)
+    assert process.returncode == 1 and len(rest.splitlines()) == 1
+    assert f"stopped by {sign.name} while waiting for the lease of the run" in rest
+
+
+def test_a_frozen_driver_that_lost_its_run_ends_before_it_does_anything(tmp_path):
+    """Its main thread would start a job at once; a normal exit would remove the other's files."""
+    code = WAITING + (
+        "; import atexit, os, pathlib, time; here = pathlib.Path(sys.argv[1]); "
+        "atexit.register((here / 'locks').unlink); print('held', flush=True)\n"
+        "while not (here / 'go').exists(): time.sleep(0.01)\n"
+        "(here / 'started').touch()\n"
+    )
+    (tmp_path / "locks").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "held\n"
+    process.send_signal(signal.SIGSTOP)
+    other = Lease(tmp_path / ".driver", LOG)
+    assert other.wait()
+    (tmp_path / "go").touch()
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=5)
+    assert process.returncode == 1 and len(said.splitlines()) == 1
+    assert "has taken over this run while this driver was frozen" in said
+    assert (tmp_path / "locks").exists() and not (tmp_path / "started").exists()
+    assert not other.lost()
+    other.release()
+
+
+def test_a_driver_without_a_place_for_its_lease_says_so_in_one_line(tmp_path):
+    (tmp_path / ".driver").write_text("in the way")
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: {tmp_path}: this driver cannot take the lease of")
 
 
 def finished(folder) -> list:

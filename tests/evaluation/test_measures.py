@@ -74,6 +74,8 @@ def made(tmp_path_factory) -> Path:
 class FakeJob(SimpleNamespace):
     """As much of a Job as measuring asks for."""
 
+    stop = log = None
+
     def files(self, name: str) -> list[Path]:
         return self.input.get(name, [])
 
@@ -107,7 +109,8 @@ def job(made: Path, out: Path, place: str, inputs: dict, training: dict) -> Fake
     return FakeJob(
         input=inputs | {"after": [made / "member0/model.safetensors"]},
         output=SimpleNamespace(quality=out / "quality.json"),
-        params=SimpleNamespace(**params, device="cpu", cpu_threads=1),
+        params=SimpleNamespace(**params, cpu_threads=1),
+        device="cpu",
         wildcards=Wildcards(fromdict={"place": place, "member": "0"}),
     )
 
@@ -268,9 +271,8 @@ def test_disagreement_is_written_with_its_pairs_and_only_within_a_tokenizer(made
         input={"weights": weights, "tokenizers": tokenizers, "text": text},
         digests=digests,
         output=SimpleNamespace(table=tmp_path / "d.parquet", disagreement=tmp_path / "d.json"),
-        params=SimpleNamespace(
-            disagreement=entry, sequences="blocks", batch_size=4, device="cpu", cpu_threads=1
-        ),
+        params=SimpleNamespace(disagreement=entry, sequences="blocks", batch_size=4, cpu_threads=1),
+        device="cpu",
     )
     disagreement.measure(task)
     found = artifacts.read_json(tmp_path / "d.json")

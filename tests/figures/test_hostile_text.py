@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pollination.cli.common import table
-from pollination.cli.runs.status import last_line
+from pollination.cli.runs.states import last_line
 from pollination.core import artifacts
 from pollination.core.job import Plain
 from pollination.core.sanitize import LONGEST, hidden, line

@@ -71,7 +71,7 @@ def made(folder: Path, name: str, number: int) -> Path:
 
 
 def job(tmp_path: Path, *inputs: Path) -> Job:
-    given = types.SimpleNamespace(rule="reads", threads=1, log=[str(tmp_path / "a.log")])
+    given = types.SimpleNamespace(rule="reads", threads=1, config={}, log=[str(tmp_path / "a.log")])
     given.input = Namedlist(map(str, inputs))
     given.output, given.params, given.wildcards = (
         Namedlist([str(tmp_path / "out")]),

@@ -21,7 +21,10 @@ PLATFORMS = {
     "macOS arm64": {"sys_platform": "darwin", "platform_machine": "arm64"},
 }
 
-PLUGIN = "snakemake_logger_plugin_pollination"
+PLUGINS = {
+    "snakemake_logger_plugin_pollination",
+    "snakemake_executor_plugin_pollination_slurm",
+}
 
 
 def lines(name: str) -> list[str]:
@@ -47,7 +50,7 @@ def imported(folder: str) -> set[str]:
                 names.add(node.module.split(".")[0])
     for path in (ROOT / folder).rglob("*.smk"):
         names |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
-    own = {"pollination", PLUGIN, "benchmarks", "tests"}
+    own = {"pollination", *PLUGINS, "benchmarks", "tests"}
     return names - set(sys.stdlib_module_names) - own
 
 

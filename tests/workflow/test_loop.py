@@ -13,7 +13,7 @@ from pollination.core.lease import kept_copies
 from pollination.plan import outputs
 from pollination.plan.outputs import generation_files
 from pollination.plan.report import report_files
-from tests.chaos import digests
+from tests.chaos.comparison import digests
 from tests.conftest import TOY, TOY_PLAN, planned, snakemake
 
 

@@ -22,6 +22,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from pollination.core.artifacts import digest
+from pollination.core.driver import FOLDER
 from pollination.core.lease import newest
 from pollination.core.slurm import parse_duration
 from tests.conftest import ROOT, snakemake
@@ -34,7 +35,7 @@ GPU_RULES = ("train_founder", "train_child", "generate_shard", "evaluate_member"
 MEMBER, LOG = "results/slurm/lines/gen1/member0", "results/slurm/logs/lines/gen1/member0/train.log"
 STEPS = 2200
 LIMIT_S = 600
-QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
+QUICK = ("--pollination-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 pytestmark = pytest.mark.slow
 
@@ -49,19 +50,24 @@ class Run:
             int, int
         ] = {}  # the step last saved by each copy of the job, by the number of its lease
         self.ended = threading.Event()
+        self.project = ROOT  # a copy, where a scenario edits the code
 
     def start(
-        self, *words: str, targets: list[str] = CHILDREN[:1], defaults: tuple[str, ...] = ()
+        self,
+        *words: str,
+        targets: list[str] = CHILDREN[:1],
+        defaults: tuple[str, ...] = (),
+        under: tuple[str, ...] = (),
     ) -> subprocess.Popen:
         """snakemake --profile profiles/slurm, as a user types it, in a process group of its own; it
-        saves every half second.
+        saves every half second. `under`: a command that starts it.
         """
         base = [
             sys.executable,
             "-m",
             "snakemake",
             "--snakefile",
-            str(ROOT / "Snakefile"),
+            str(self.project / "Snakefile"),
             "--directory",
             str(self.folder),
         ]
@@ -75,8 +81,10 @@ class Run:
                 *defaults,
             ]
         env = os.environ | {"POLLINATION_SAVE_EVERY_S": "0.5", "POLLINATION_BEAT_S": "1"}
+        if self.project != ROOT:
+            env |= {"PYTHONPATH": str(self.project)}
         with open(self.folder / "driver.log", "a") as log:
-            words = [*base, *profile, *words, "--", *targets]
+            words = [*under, *base, *profile, *words, "--", *targets]
             self.started.append(
                 subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, env=env)
             )
@@ -112,8 +120,20 @@ class Run:
     # --- what a scenario looks at
 
     @property
+    def said(self) -> str:
+        return (self.folder / "driver.log").read_text()
+
+    @property
     def log(self) -> str:
         return (self.folder / LOG).read_text() if (self.folder / LOG).exists() else ""
+
+    def status(self) -> dict:
+        """What `pollination status --json` says of the run."""
+        words = [sys.executable, "-m", "pollination", "status", "--json", "results/slurm"]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "POLLINATION_BEAT_S": "1"}
+        done = subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def jobs(self, *states: str) -> list[dict[str, str]]:
         """The Slurm jobs of this run, in order of submission."""
@@ -274,6 +294,46 @@ def killed_driver(run: Run) -> None:
 
 
 @scenario
+def frozen_driver(run: Run) -> None:
+    """A second driver, elsewhere, takes over the run; the first wakes up and stops."""
+    run.without_child()
+    first = run.start()
+    run.until_saved()
+    held = run.folder / "results/slurm" / FOLDER
+    number = newest(held)[0]
+    first.send_signal(signal.SIGSTOP)
+    snakemake(run.folder, "--unlock", configfile=CONFIG)
+    second = run.start(under=("unshare", "--pid", "--fork", "--kill-child"))
+    until(lambda: newest(held)[0] > number, LIMIT_S, "the second driver holds the run")
+    locks = list((run.folder / ".snakemake/locks").iterdir())
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(30) == 1
+    log = (run.folder / "driver.log").read_text()
+    assert log.count("has taken over this run while this driver was frozen") == 1
+    assert locks and all(path.exists() for path in locks), "they are the second driver's"
+    assert run.status()["driver"]["alive"]
+    run.ends_well(second)
+    assert {job["JobState"] for job in run.jobs()} == {"COMPLETED"}
+    assert not run.status()["driver"]["alive"]
+
+
+@scenario
+def emptied_leases(run: Run) -> None:
+    """The driver and the job find empty leases, as after a power loss."""
+    run.without_child()
+    for folder in (run.folder / "results/slurm" / FOLDER, run.folder / MEMBER / ".train.work"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "lease.5").touch()
+        (folder / "lease.5~").touch()
+    told = run.status()["driver"]["text"]
+    run.ends_well(run.start())
+    assert "lease.5: the file is empty" in told
+    for text in (run.log, (run.folder / "driver.log").read_text()):
+        assert "taking over from an unknown process" in text and "Traceback" not in text
+
+
+@scenario
 def fails_twice(run: Run) -> None:
     run.without_child()
     work = run.folder / MEMBER / ".train.work"
@@ -289,6 +349,54 @@ def fails_twice(run: Run) -> None:
         for path in run.folder.glob(".snakemake/slurm_logs/rule_train_child/*/*.log")
     ]
     assert len([text for text in told if "\nerror: train_child: " in text]) == 2
+
+
+@scenario
+def edited_config(run: Run) -> None:
+    """The config changes while a job waits in the queue: the job trains as its driver planned."""
+    run.without_child()
+    config = run.folder / "edited while queued.yaml"
+    config.write_text(CONFIG.read_text())
+    call("scontrol", "update", f"partitionname={run.partition}", "state=down")
+    process = run.start("--configfile", str(config))
+    until(lambda: run.jobs("PENDING"), LIMIT_S, "the child is in the queue")
+    config.write_text(CONFIG.read_text().replace("1.0e-3", "5.0e-3"))
+    until(lambda: "edited while queued.yaml changed" in run.said, 60, "the driver says so")
+    call("scontrol", "update", f"partitionname={run.partition}", "state=up")
+    run.ends_well(process)
+    record = json.loads((run.folder / MEMBER / "run.json").read_text())
+    assert record["params"]["training"]["learning_rate"] == 1.0e-3
+    assert [job["JobState"] for job in run.jobs()] == ["COMPLETED"]
+    planned = snakemake(run.folder, "-n", "--", CHILDREN[0], configfile=config)
+    assert "changed params" in planned  # the edited config is another run's
+
+
+@scenario
+def edited_code(run: Run) -> None:
+    """The code changes while a job waits: one line at once, and the job stops once."""
+    run.without_child()
+    run.project = run.folder / "project"
+    for name in ("rules", "workflow", "pollination", "envs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, run.project / name, ignore=ignored)
+    shutil.copy2(ROOT / "Snakefile", run.project)
+    call("scontrol", "update", f"partitionname={run.partition}", "state=down")
+    process = run.start()
+    until(lambda: run.jobs("PENDING"), LIMIT_S, "the child is in the queue")
+    loss = run.project / "pollination/models/loss.py"
+    text = loss.read_text()
+    loss.write_text(f"{text}\n# changed\n")
+    message = "error: the code has changed since snakemake started: pollination/models/loss.py; its"
+    until(lambda: message in run.said, 60, "the driver says so")
+    call("scontrol", "update", f"partitionname={run.partition}", "state=up")
+    assert process.wait(LIMIT_S) == 1
+    lines = {line.strip() for line in run.said.splitlines() if message in line}
+    assert len(lines) == 1 and run.said.count(message) == 2, run.said  # the driver and the job
+    assert "failed: train_child" in run.said and "retry: " not in run.said
+    assert [job["JobState"] for job in run.jobs()] == ["FAILED"]
+    assert not (run.folder / MEMBER / "model.safetensors").exists()
+    loss.write_text(text)
+    run.ends_well(run.start())
 
 
 @scenario

@@ -11,7 +11,7 @@ from pollination.analysis.cost.disk import disk
 from pollination.analysis.cost.rates import Rates
 from pollination.analysis.cost.schedule import makespan
 from pollination.analysis.cost.shapes import published
-from pollination.analysis.cost.work import Loads
+from pollination.analysis.cost.work import Load, Loads
 from pollination.plan.plan import Plan
 
 KINDS = ("train", "write", "score")
@@ -119,20 +119,15 @@ def estimate(
         work, rule = load.work, rules[load.work.kind.rule]
         tokens = {kind: known(value) for kind, value in load.tokens.items()}
         flops = {kind: known(value) for kind, value in load.flops.items()}
-        if load.gpu:
-            seconds = rates.seconds(tokens, flops)
-        else:
-            torch = work.stage == "mutate"  # importing torch makes the start longer
-            start_s = rates.start_s if torch else published()["processor"]["start_s"]
-            seconds = start_s + known(load.processor_s)
+        duration_s = seconds(load, rates)
         rule.jobs, rule.gpu = rule.jobs + 1, load.gpu
         for kind, value in tokens.items():
             rule.tokens[kind] += value
         rule.flops += sum(flops.values())
-        rule.hours += seconds / 3600
-        rule.longest_s = max(rule.longest_s, seconds)
+        rule.hours += duration_s / 3600
+        rule.longest_s = max(rule.longest_s, duration_s)
         phase = (work.group, work.generation, work.stage)
-        durations.setdefault(phase, (load.gpu, []))[1].append(seconds)
+        durations.setdefault(phase, (load.gpu, []))[1].append(duration_s)
         members[load.model or ""] += work.stage == "train"
     sizes = {kind: known(value) for kind, value in disk(loads, every).items()}
     models = {
@@ -140,11 +135,22 @@ def estimate(
     }
     unknown = list(loads.unknown.values())
     notes = [note for note in loads.texts.notes.values() if note]
-    seconds, critical_s = (makespan(plan, durations, limit) for limit in (gpus, math.inf))
+    total_s, critical_s = (makespan(plan, durations, limit) for limit in (gpus, math.inf))
     waves = _waves(plan, durations, gpus)
     return Estimate(
-        rates, gpus, models, dict(rules), sizes, seconds, critical_s, unknown, notes, waves
+        rates, gpus, models, dict(rules), sizes, total_s, critical_s, unknown, notes, waves
     )
+
+
+def seconds(load: Load, rates: Rates) -> float:
+    """Return the estimated time of a job, including its start, without unknown amounts."""
+    if load.gpu:
+        tokens = {kind: known(value) for kind, value in load.tokens.items()}
+        flops = {kind: known(value) for kind, value in load.flops.items()}
+        return rates.seconds(tokens, flops)
+    torch = load.work.stage == "mutate"  # importing torch makes the start longer
+    start_s = rates.start_s if torch else published()["processor"]["start_s"]
+    return start_s + known(load.processor_s)
 
 
 def _waves(plan: Plan, durations: dict, gpus: int) -> dict[str, dict]:

@@ -4,7 +4,6 @@
 none. A line that a crash cut short is passed over, and its prompt is asked again.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -120,8 +119,12 @@ class Answers:
         # One call per line, so that lines of two writers cannot mix.
         line = b"\n" * self.torn + line
         self.torn = True
-        if self.file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        try:
+            written = self.file.write(line)
+            while written < len(line):  # the next write says why this one was cut
+                written += self.file.write(line[written:])
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         self.torn = False
         os.fsync(self.file.fileno())
 

@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
 from pollination.core.questions import read_answers
+from pollination.core.settings import differing
 from pollination.plan.layout import member_files, place_of
 from pollination.plan.plan import Plan
 from pollination.plan.splits import splits
@@ -29,18 +29,6 @@ def compare(first: Plan, second: Plan) -> dict:
             for name in _shared(first, second)
         },
     }
-
-
-def differing(first: Any, second: Any, path: str = "") -> dict[str, list]:
-    """Return key path -> [first, second] where two configs differ; None for an absent key."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        differences: dict[str, list] = {}
-        for key in dict.fromkeys([*first, *second]):
-            differences |= differing(
-                first.get(key), second.get(key), f"{path}.{key}" if path else str(key)
-            )
-        return differences
-    return {} if first == second else {path: [first, second]}
 
 
 def recorded(folder: Path) -> dict[str, str]:

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from pollination import ROOT
-from pollination.cli.runs.comparison import differing
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
+from pollination.core.settings import UNREAD, differing
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.overlay import expand
 from pollination.plan.corpora import CORPUS_KINDS
@@ -252,6 +252,7 @@ def why(there: dict, here: dict) -> str:
     reasons = [
         f"{key} was {_said(before)}, is {_said(after)}"
         for key, (before, after) in differing(there["params"], here["params"]).items()
+        if key not in UNREAD
     ]
     inputs = [
         path
@@ -271,6 +272,8 @@ def why(there: dict, here: dict) -> str:
             f"commit was {there['commit'][:9]}{_dirty(there)}, "
             f"is {here['commit'][:9]}{_dirty(here)}"
         )
+    elif there.get("code") and here.get("code") and there["code"] != here["code"]:
+        reasons.append(f"the code was {there['code'][:12]}, is {here['code'][:12]} (digests)")
     if reasons:
         return "; ".join(reasons)
     hardware = differing(there.get("hardware", {}), here.get("hardware", {}))
@@ -279,11 +282,16 @@ def why(there: dict, here: dict) -> str:
             f"{key} was {_said(before)}, is {_said(after)}"
             for key, (before, after) in hardware.items()
         )
-    device = there["params"].get("device", "cpu")
+    device = hardware_of(there)
     return (
         "settings, inputs, versions and commit are equal, so the reason is the hardware (device "
         f"{device}) or threads that a library started on its own"
     )
+
+
+def hardware_of(record: dict) -> str:
+    """Return the device that a record names; earlier versions named only the config's."""
+    return record.get("hardware", {}).get("device", record["params"].get("device", "cpu"))
 
 
 def _said(value: Any) -> str:
@@ -291,4 +299,5 @@ def _said(value: Any) -> str:
 
 
 def _dirty(record: dict) -> str:
-    return " with uncommitted changes" if record["commit"].endswith("+") else ""
+    marks = {"+": " with uncommitted changes", "?": " (git did not say whether files differ)"}
+    return marks.get(record["commit"][-1:], "")

@@ -9,14 +9,16 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pollination.core import artifacts
+from pollination.cli.runs.planned import Planned, other_settings, said
+from pollination.core import artifacts, pin
 from pollination.core.artifacts import DamagedArtifact
-from pollination.core.lease import newest
+from pollination.core.holder import look
 from pollination.plan import pruning
 from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
@@ -48,7 +50,9 @@ class Verified:
     """The findings of `verify`, and counts.
 
     `outside`: inputs from outside the run that do not exist here; `unmade`: jobs without output;
-    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`).
+    `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`);
+    `uncompared`: records whose params depend on a file of the user that is not here;
+    `notes`: how the code and the libraries differ between the parts of the run (core/pin.py).
     """
 
     findings: list[Finding]
@@ -59,6 +63,8 @@ class Verified:
     unmade: int = 0
     strangers: int = 0
     pruned: int = 0
+    uncompared: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
@@ -140,10 +146,12 @@ def verify(
     plan: Plan | None,
     workers: int = os.cpu_count() or 1,
     show: Callable[[int, int, int], None] = lambda *_: None,
+    planned: Planned | None = None,
 ) -> Verified:
     """Check a run's folder against its records, without writing anything.
 
-    With the plan, also find outputs without a record. `show(files, bytes, of)` reports progress.
+    With the plan, also find outputs without a record; with its params (`planned`), records of other
+    settings. `show(files, bytes, of)` reports progress.
     """
     records, findings, files = read_records(folder)
     expected = {
@@ -175,6 +183,7 @@ def verify(
     stale, outside = _stale(in_place, expected, now, place, wrong)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
     claimed, verified.pruned = set(expected), len(pruned)
+    verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
         path not in claimed and not path.endswith("/staged/complete") for path in files
     )
@@ -186,6 +195,10 @@ def verify(
             for finding in unrecorded
             if not any(Path(path).parent == Path(finding.path).parent for path in named)
         ]
+    if plan and planned:
+        asked = asked_for(plan, in_place, expected)
+        other, verified.uncompared = _other_settings(folder, asked, planned)
+        verified.findings += other
     return verified
 
 
@@ -290,12 +303,39 @@ def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[F
     return findings, unmade
 
 
+def asked_for(plan: Plan, records: dict[str, dict], expected: dict) -> dict[str, dict]:
+    """Return the records of jobs of the plan; the config may ask no longer for others."""
+    outputs = [os.path.normpath(work.output) for work in jobs(plan)]
+    paths = {expected[path][0] if path in expected else path for path in outputs}
+    return {path: record for path, record in records.items() if path in paths}
+
+
+def _other_settings(
+    folder: Path, records: dict[str, dict], planned: Planned
+) -> tuple[list[Finding], int]:
+    """Return the records whose params are not those of the plan, and the number not compared."""
+    findings, uncompared = [], 0
+    for path, record in records.items():
+        try:
+            now = planned.of(
+                f"{planned.plan.results}/{Path(path).relative_to(folder).as_posix()}",
+                record["rule"],
+            )
+        except ValueError:
+            uncompared += 1
+            continue
+        if now and (settings := other_settings(record, now)):
+            kind = "other settings" if settings.keys() - {"recipe"} else "other recipe"
+            findings.append(Finding(kind, path, said(planned.plan, now, settings), path))
+    return findings, uncompared
+
+
 def _held(path: str, lease: str | None) -> bool:
-    """Return whether a job holds the lease of an output."""
+    """Return whether a live job holds the lease of an output."""
     if not lease or not (Path(path).parent / lease).is_dir():
         return False
-    holder = newest(Path(path).parent / lease)[1]
-    return bool(holder) and not holder["released"]
+    seen = look(Path(path).parent / lease, time.time())
+    return seen is not None and seen.alive
 
 
 def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[str]:

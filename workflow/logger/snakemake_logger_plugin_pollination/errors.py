@@ -12,14 +12,19 @@ from typing import BinaryIO
 import yaml
 from snakemake.shell import shell
 
+from snakemake_logger_plugin_pollination.deaths import COMMAND
+
 LAST = 1 << 20  # bytes of a log that are searched
 TAIL = 256  # bytes before the end that tell a continued log from a replaced one
-RAISED = re.compile(r"^(?!RuleException|WorkflowError)[\w.]*(?:Error|Exception)(?:: .*)?$", re.M)
+RAISED = re.compile(
+    r"^(?:error: .*|(?!RuleException|WorkflowError)[\w.]*(?:Error|Exception)(?:: .*)?)$", re.M
+)
+OS_ERRORS = ("OSError", *(kind.__name__ for kind in OSError.__subclasses__()))
+OS_ERROR = re.compile(rf"(?:{'|'.join(OS_ERRORS)}): (?:\[Errno \d+\] )?")
 RECORD = re.compile(r"^[\d-]{10} [\d:,.]+ (?:ERROR|CRITICAL) (.*)$")
-COMMAND = re.compile(r"Command '(.*)' (returned non-zero exit status|died with \D*) ?(\d+)", re.S)
 NO_CONFIGFILE = re.compile(r"in load_configfile\b.*Error: \[Errno \d+\] (.*): '(.*)'\s*$", re.S)
 UNREADABLE = "Config file is not valid JSON or YAML"
-KILLED = {130: "SIGINT", 137: "SIGKILL, often because memory ran out", 143: "SIGTERM"}
+TRACEBACK = "Traceback (most recent call last):"
 
 
 class Log:
@@ -76,9 +81,9 @@ def last_error(text: str) -> str:
 
 
 def last_raised(text: str) -> str:
-    """Return the last line of a traceback in the output of Snakemake in a Slurm job."""
+    """Return the last error, or end of a traceback, in the output of Snakemake in a Slurm job."""
     found = RAISED.findall(text)
-    return found[-1] if found else ""
+    return found[-1].removeprefix("error: ") if found else ""
 
 
 def last_line(text: str) -> str:
@@ -86,13 +91,20 @@ def last_line(text: str) -> str:
     return next((record.strip() for record in reversed(text.splitlines()) if record.strip()), "")
 
 
-def how_it_ended(exception: str) -> str:
-    """Return how the process of a job ended, from Snakemake's message."""
-    match = COMMAND.search(exception)
-    if match is None:
+def of_system(text: str) -> str:
+    """Return in one line why the system refused something to the driver; else an empty string.
+
+    `text` is Snakemake's message with a traceback. The project's own lines (core/causes.py) are
+    used if the Snakefile has been read.
+    """
+    last = last_line(text)
+    if TRACEBACK not in text or not OS_ERROR.match(last):
         return ""
-    status = int(match.group(3)) + (128 if match.group(2).startswith("died") else 0)
-    return f"killed by {KILLED[status]}" if status in KILLED else f"exit status {status}"
+    causes = sys.modules.get("pollination.core.causes")
+    known = causes.explain(OSError(last)) if causes else None
+    if known is None and "No usable temporary directory" in last:
+        known = f"{last}; free some space there, or type export TMPDIR=FOLDER with another folder"
+    return f"error: {known or OS_ERROR.sub('', last)}"
 
 
 def of_configfile(text: str) -> str:

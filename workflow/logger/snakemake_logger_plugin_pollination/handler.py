@@ -18,7 +18,7 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_pollination import errors, names
+from snakemake_logger_plugin_pollination import deaths, errors, homes, names
 from snakemake_logger_plugin_pollination.screen import Screen
 
 LONGEST = 1_000  # characters of an error on the terminal; the log has all of it
@@ -93,6 +93,8 @@ class LogHandler(LogHandlerBase):
         self.quiet = set(settings.quiet or ())
         stream = sys.stdout if settings.stdout else sys.stderr
         self.plain: ColorizingTextHandler | None = None
+        if moved := homes.move_caches():
+            print(moved, file=stream)
         if settings.verbose or settings.debug_dag:
             self.plain = ColorizingTextHandler(
                 settings.nocolor, stream, DefaultFormatter(self.quiet, settings.show_failed_logs)
@@ -126,7 +128,12 @@ class LogHandler(LogHandlerBase):
         self.over = False
         self.complete_log: Path | None = None
         self.ended = threading.Event()
-        self.stderr = None if settings.dryrun else errors.Stderr()
+        self.stderr: errors.Stderr | None = None
+        self.kernel = deaths.Kernel()
+        try:
+            self.stderr = None if settings.dryrun else errors.Stderr()
+        except OSError as error:
+            sys.exit(f"error: {homes.no_temporary(error)}")
         self._watch_interrupts()
         if not settings.dryrun:
             threading.Thread(target=self._tick, daemon=True).start()
@@ -265,12 +272,16 @@ class LogHandler(LogHandlerBase):
             rest = errors.tail(file)
             seen = set(written.splitlines())
             unseen = [text for text in rest.splitlines() if text and text not in seen]
+            if errors.last_line(rest).startswith("KeyboardInterrupt"):
+                unseen = []  # Ctrl-C while it started: the traceback says nothing more
             if unseen and not (job.log and job.log.append("stderr of the job:", *unseen)):
                 self.screen.print("\n".join(unseen))
             file.unlink()
             said = said or errors.last_line(rest)
         said = said.removeprefix("error: ").removeprefix(f"{job.rule}: ")
-        how = errors.how_it_ended(exception)
+        how = deaths.how_it_ended(exception, self.kernel)
+        if "killed by" in how and job.log and not errors.last_error(written):
+            job.log.append(f"{time.strftime('%F %T')},000 ERROR error: {job.rule}: {_told(how)}")
         if exception and not how:  # not a script: Snakemake's own message is all there is
             said = said or exception
         elif not said:
@@ -294,6 +305,8 @@ class LogHandler(LogHandlerBase):
         elif data.get("exception") == "LockException":
             hint = "If no other snakemake works in this directory, type: snakemake --unlock"
             self.screen.print(f"{text}\n{hint}\nThen type the same command again.")
+        elif refused := errors.of_system(text):
+            self.screen.print(refused)
         else:
             if match := re.search(r"\bJob +(\d+) +completed successfully, but", text):
                 job = self.running.pop(int(match.group(1)), None)
@@ -324,6 +337,8 @@ class LogHandler(LogHandlerBase):
         elif match := SUBMITTED.match(text):
             self._submitted(*match.groups())
         elif match := re.match(r"Trying to restart job (\d+)\.", text):
+            if self.stopping:  # Snakemake starts no job any more
+                return
             job = self.failed.pop(int(match.group(1)), None)
             self._print_timed(f"retry: {job.name if job else text}")
         elif not text.startswith(NOISE) and (record.levelno > INFO or not self._is_quiet()):
@@ -523,6 +538,13 @@ class LogHandler(LogHandlerBase):
                 ignored(raised)
 
         sys.excepthook, sys.unraisablehook = quiet_end, quiet_ignored
+
+
+def _told(how: str) -> str:
+    """Return how a job ended as its log says it: a job that was asked to end was stopped."""
+    if re.match(r"killed by SIG(INT|TERM|HUP|QUIT)$", how):
+        return f"{how.replace('killed', 'stopped')} before it could save"
+    return how
 
 
 def _now() -> str:
