@@ -143,6 +143,11 @@ def saving(folder: Path, stop: StopRequest, log=None) -> Iterator[Store]:
         _store = None
 
 
+def resumes() -> bool:
+    """Return whether an earlier start of this job saved batches; asked before the first save."""
+    return _store is not None and _store.saved > 0
+
+
 @contextmanager
 def suspended() -> Iterator[None]:
     """Save and restore nothing in this block, where a user's code may change the model."""

@@ -174,6 +174,7 @@ def measure(job: Job) -> None:
 
 def _measure(job: Job) -> None:
     device, entry = prepare(job.device, job.params.cpu_threads), job.params.disagreement
+    job.note_hardware(resume.resumes())
     weights, tokenizers, texts = job.files("weights"), job.files("tokenizers"), job.files("text")
     groups: dict[tuple, list[int]] = {}
     for m, (tokenizer, text) in enumerate(zip(tokenizers, texts, strict=True)):

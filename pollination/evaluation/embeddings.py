@@ -216,6 +216,7 @@ def embed(job: Job) -> None:
             return
         device = prepare(job.device, job.params.cpu_threads)
         with resume.saving(work, job.stop, job.log):
+            job.note_hardware(resume.resumes())
             vectors_ND = encode(
                 job.file("encoder").parent,
                 texts,

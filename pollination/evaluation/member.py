@@ -46,6 +46,7 @@ def _evaluate(job: Job, folder: Path) -> None:
         job.params.evaluate,
         job.params.seed,
     )
+    job.note_hardware(resume.resumes())
     model, tokenizer = checkpoint.load_member(folder, device)
     resume.name(model, "member")
     tasks = {

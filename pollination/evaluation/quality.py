@@ -47,6 +47,7 @@ def measure(job: Job) -> None:
 
 def _measure(job: Job, training: Training) -> None:
     device = prepare(job.device, job.params.cpu_threads)
+    job.note_hardware(resume.resumes())
     tokenizer = checkpoint.load_tokenizer(job.file("blueprint").parent)
     before = resume.name(children.start(job, training.seed).to(device), "before")
     after = resume.name(checkpoint.load_model(job.file("after").parent, device), "after")

@@ -38,7 +38,6 @@ def write_text(job: Job, shard: Path) -> None:
     if work is None:
         return
     device, settings = prepare(job.device, job.params.cpu_threads), job.params.generate
-    job.note_hardware(resumes=any(work.glob("part*.parquet")))
     model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
     resume.name(model, "parent")
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
@@ -47,6 +46,7 @@ def write_text(job: Job, shard: Path) -> None:
     else:
         prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
     with resume.saving(work, job.stop, job.log):
+        job.note_hardware(resume.resumes() or any(work.glob("part*.parquet")))
         write_shard(
             model,
             tokenizer,

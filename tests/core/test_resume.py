@@ -53,9 +53,11 @@ def test_a_stopped_loop_resumes_after_its_last_batch_with_equal_results(tmp_path
     expected = batches(whole)
     first: list[int] = []
     with stopped(tmp_path, Stop(3), "stopped by SIGTERM; 3 batches saved; run the same command"):
+        assert not resume.resumes()
         batches(first)
     rest: list[int] = []
     with resume.saving(tmp_path, Stop(99), LOG):
+        assert resume.resumes()
         assert batches(rest) == expected
     assert (whole, first, rest) == ([0, 1, 2, 3, 4], [0, 1, 2], [3, 4])
 
