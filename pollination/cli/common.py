@@ -12,6 +12,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from pollination.cli.completion import completed_by, config_files, experiments
+from pollination.core import pin
 from pollination.core.sanitize import line
 from pollination.core.settings import schema, whole
 from pollination.plan.config.loading import preset, read_yaml
@@ -83,16 +84,19 @@ def few(plan: Plan, places: Places) -> list[str]:
 
 
 def read_run(folder: str) -> Plan:
-    """Return the plan of a run from its folder, results/{run}, which holds the resolved config."""
+    """Return the plan of a run from its folder, results/{run}, which holds the resolved config.
+
+    A run that has not made its config.yaml yet has the config that its last snakemake pinned.
+    """
     path = Path(folder, "config.yaml")
-    if not path.is_file():
+    config = read_yaml(path) if path.is_file() else pin.latest_config(Path(folder))
+    if config is None:
         why = "not the folder of a run, because it has no config.yaml"
         if not os.path.lexists(folder):
             why = "there is no such folder"
         elif not Path(folder).is_dir():
             why = "not a folder"
         raise ValueError(f"{folder}: {why}; give the path of a results/{{run}} folder")
-    config = read_yaml(path)
     if "experiments" not in config:
         raise ValueError(
             f"{path}: not the config of a run; delete the file and run snakemake, which rewrites it"

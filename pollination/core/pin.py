@@ -157,6 +157,15 @@ def _latest(results: Path) -> dict | None:
     return None
 
 
+def latest_config(results: Path) -> dict | None:
+    """Return the resolved config of the last snakemake of a run; None if it is not readable."""
+    pins = results / FOLDER / PINS
+    for name in reversed(_order(pins)):
+        with suppress(ValueError):
+            return code.read_config(pins / name)
+    return None
+
+
 def upcoming(results: Path, found: dict[str, str] | None = None) -> list[str]:
     """Return one line for each difference between the next snakemake and the last one of a run.
 

@@ -16,8 +16,11 @@ from pollination.cli import main
 from pollination.cli.runs import planned as rules_of
 from pollination.cli.runs.states import was_interrupted
 from pollination.cli.runs.status import report
+from pollination.core import code
+
 from pollination.core.driver import FOLDER
 from pollination.core.lease import Lease
+from pollination.core.pin import Pin
 from pollination.core.settings import lean, schema
 from pollination.plan.config.resolve import resolve
 from pollination.plan.jobs import jobs
@@ -236,6 +239,16 @@ def test_slurm_jobs_show_their_reason_and_what_to_type(tmp_path, monkeypatch):
     write(path, json.dumps(QUEUE | {"checked": time.time()}))
     driver.release()
     assert "Slurm job 17" not in report(TOY_PLAN)
+
+
+def test_a_run_without_its_config_yaml_has_the_config_of_its_last_driver(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Pin("results/toy", code.files(), TOY_PLAN.config, {}).write()
+    assert main(["status", "results/toy"]) == 0
+    total = len(list(jobs(TOY_PLAN)))
+    assert capsys.readouterr().out.startswith(f"results/toy: {total} jobs, 0 done")
 
 
 def test_the_folder_of_a_run_needs_no_configfile(tmp_path, monkeypatch, capsys):

@@ -86,7 +86,14 @@ class Run:
         with open(self.folder / "driver.log", "a") as log:
             words = [*under, *base, *profile, *words, "--", *targets]
             self.started.append(
-                subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, env=env)
+                subprocess.Popen(
+                    words,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    env=env,
+                    cwd=self.folder,  # `-m` would find the package of the current folder first
+                )
             )
         return self.started[-1]
 
@@ -322,8 +329,7 @@ def emptied_leases(run: Run) -> None:
     """The driver and the job find empty leases, as after a power loss."""
     run.without_child()
     for folder in (run.folder / "results/slurm" / FOLDER, run.folder / MEMBER / ".train.work"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "lease.5").touch()
         (folder / "lease.5~").touch()
     told = run.status()["driver"]["text"]
