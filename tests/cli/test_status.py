@@ -17,7 +17,6 @@ from pollination.cli.runs import planned as rules_of
 from pollination.cli.runs.states import was_interrupted
 from pollination.cli.runs.status import report
 from pollination.core import code
-
 from pollination.core.driver import FOLDER
 from pollination.core.lease import Lease
 from pollination.core.pin import Pin
