@@ -207,7 +207,7 @@ def wrong_gpu(run: Run) -> None:
     run.ends(1)
     run.line("Requested node configuration is not available; change gpu_model")
     run.line("Not submitted, for the same reason as work n")
-    assert "retry" not in run.said
+    assert "retry:" not in run.said
 
 
 @scenario
@@ -215,7 +215,7 @@ def wrong_partition(run: Run) -> None:
     run.start("--set-resources", "work:slurm_partition=nowhere")
     run.ends(1)
     run.line("invalid partition specified: nowhere.*change slurm_partition")
-    assert "retry" not in run.said and "account" not in run.said
+    assert "retry:" not in run.said and "account" not in run.said
 
 
 @scenario
@@ -226,14 +226,15 @@ def requeue_loop(run: Run) -> None:
     end_s = time.monotonic() + LIMIT_S
     restarts = set()
     while run.process.poll() is None and time.monotonic() < end_s:
-        for job in run.jobs("PENDING"):  # Slurm keeps a requeued job for two minutes
-            with suppress(AssertionError):
-                call("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
         restarts |= {job["restarts"] for job in run.listed()}
+        for job in run.jobs("PENDING"):  # Slurm keeps a requeued job for two minutes
+            if int(job["Restarts"]) in restarts:
+                with suppress(AssertionError):
+                    call("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
         time.sleep(1)
     run.ends(1)
     run.line("error: Slurm requeued job .* times, so Snakemake cancelled it")
-    assert "retry" not in run.said and restarts >= {0, 1}
+    assert "retry:" not in run.said and restarts == {0, 1}
     assert len(run.jobs()) == 1 and "ERROR error: work: Slurm requeued" in run.log()
 
 
@@ -336,6 +337,5 @@ def test_a_killed_controller_that_forgets_ended_jobs_at_once(slurm, ends, tmp_pa
         time.sleep(60)
         slurm.restart("slurmctld")
         run.ends(0, 1, 2, 1)
-        run.line("Slurm answers again")
     finally:
         run.stop()
