@@ -370,8 +370,10 @@ def edited_config(run: Run) -> None:
     until(lambda: "edited while queued.yaml changed" in run.said, 60, "the driver says so")
     call("scontrol", "update", f"partitionname={run.partition}", "state=up")
     run.ends_well(process)
-    record = json.loads((run.folder / MEMBER / "run.json").read_text())
-    assert record["params"]["training"]["learning_rate"] == 1.0e-3
+    here, there = (
+        json.loads((folder / MEMBER / "run.json").read_text()) for folder in (run.folder, run.local)
+    )
+    assert here["params"] == there["params"]
     assert [job["JobState"] for job in run.jobs()] == ["COMPLETED"]
     planned = snakemake(run.folder, "-n", "--", CHILDREN[0], configfile=config)
     assert "changed params" in planned  # the edited config is another run's

@@ -362,6 +362,8 @@ class Executor(slurm.Executor):
             why = f"{who} {causes.ENDED[state]}"
         elif own and state == "FAILED":
             return None
+        elif state == "FAILED" and (refused := re.findall(r"(?m)^error: (.*)$", slurm_said)):
+            return refused[-1].rstrip(".")  # of the Snakefile, before the job's script started
         else:
             last = own or errors.last_raised(slurm_said) or deaths.how_it_ended(slurm_said)
             lost = "is unknown to Slurm, and its output files are missing"
