@@ -317,7 +317,8 @@ def test_a_run_survives(ends, name):
 def test_a_killed_controller_that_forgets_ended_jobs_at_once(slurm, ends, tmp_path):
     """No accounting, MinJobAge of 5 s, status checks that come later, and a dead controller.
 
-    A minute stands for a longer death: squeue fails in the same way all the time.
+    A minute stands for a longer death: squeue fails in the same way all the time. Slurm counts some
+    jobs as failed that end meanwhile, so more than job 1 may need a second attempt.
     """
     for future in ends.values():
         future.exception(2 * LIMIT_S)
@@ -328,7 +329,7 @@ def test_a_killed_controller_that_forgets_ended_jobs_at_once(slurm, ends, tmp_pa
     run.start(
         jobs=3,
         check_s=15,
-        command="sleep 20; if [ {wildcards.n} = 1 ]; then [ {resources.attempt} = 2 ]; fi",
+        command="sleep 20; if [ {wildcards.n} = 1 ]; then [ {resources.attempt} -ge 2 ]; fi",
     )
     try:
         run.until_jobs(3, "RUNNING")
@@ -336,6 +337,8 @@ def test_a_killed_controller_that_forgets_ended_jobs_at_once(slurm, ends, tmp_pa
         slurm.kill("slurmctld")
         time.sleep(60)
         slurm.restart("slurmctld")
-        run.ends(0, 1, 2, 1)
+        assert run.process.wait(LIMIT_S) == 0, run.said
+        done = [tuple(map(int, (tmp_path / f"out/{n}").read_text().split())) for n in range(3)]
+        assert [n for n, _ in done] == [0, 1, 2] and done[1][1] >= 2, run.said
     finally:
         run.stop()
