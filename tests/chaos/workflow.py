@@ -21,6 +21,7 @@ from tests.chaos.tally import Hang, Tally
 from tests.slurm import Cluster
 
 ROOT = Path(__file__).parent.parent.parent
+GONE_S = 60.0  # Slurm may list a job for so long after its processes
 END_S = 900.0  # a driver without faults ends within this time
 
 
@@ -163,11 +164,16 @@ class Workflow:
             ) from None
 
     def until_quiet(self) -> None:
-        """Wait for jobs that killed drivers left, and cancel those that have not begun. Hang: they
-        do not end.
+        """Wait for jobs that killed drivers left, and cancel those that have not begun, or whose
+        processes are gone: a killed controller may go on listing them. Hang: they do not end.
         """
-        end = time.monotonic() + self.end_s
+        end, seen = time.monotonic() + self.end_s, time.monotonic()
         while left := self.jobs() or self.queued():
+            if self.jobs():
+                seen = time.monotonic()
+            elif self.cluster and time.monotonic() - seen > GONE_S:
+                with suppress(AssertionError, subprocess.TimeoutExpired):
+                    self.cluster.clear()
             if time.monotonic() > end:
                 raise Hang(f"jobs do not end within {self.end_s:.0f} s: {left}")
             time.sleep(1)

@@ -70,6 +70,7 @@ class Run:
         mem_mb: int = 1000,
         runtime: int = 10,
         check_s: int = 1,
+        beat_s: float = 10,
     ) -> None:
         values = {"JOBS": jobs, "COMMAND": command, "MEM_MB": mem_mb, "RUNTIME": runtime}
         text = SNAKEFILE
@@ -81,7 +82,10 @@ class Run:
         quick = ["--pollination-slurm-init-seconds-before-status-checks", str(check_s)]
         profile = ["--profile", str(ROOT / "profiles/slurm"), *quick, "--latency-wait", "5"]
         default = ["--default-resources", f"slurm_partition={self.partition}"]
-        env = os.environ | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
+        env = os.environ | {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "POLLINATION_BEAT_S": str(beat_s),
+        }
         with open(self.folder / "driver.log", "w") as log:
             self.process = subprocess.Popen(
                 [*base, *profile, *default, *words],
@@ -265,6 +269,20 @@ def time_limit(run: Run) -> None:
     run.start(command="if [ {resources.attempt} = 1 ]; then sleep 600; fi", runtime=1)
     run.ends(0, 2)
     run.line("was ended at its time limit; .*attempt 2 of 4. with 2 minutes instead of 1")
+
+
+@scenario
+def silent_job(run: Run) -> None:
+    """Slurm lists a job as running that has ended, or stands still: its lease grows old."""
+    lease = "mkdir -p out/.n.work; touch out/.n.work/lease.0"
+    wait = "if [ {resources.attempt} = 1 ]; then sleep 600; fi"
+    run.start(command=f"{lease}; {wait}", beat_s=0.05)
+    until(lambda: "has shown no sign of life since" in run.said, LIMIT_S, "it is noticed")
+    job = run.jobs("RUNNING")[0]["JobId"]
+    until(lambda: [one["reason"][:20] for one in run.listed()] == ["no sign of life sinc"], 60, "")
+    call("scancel", job)
+    run.ends(0, 2)
+    run.line(rf"Slurm job {job} \(work n0\) has shown no sign of life.* type: scancel {job}\.")
 
 
 @scenario

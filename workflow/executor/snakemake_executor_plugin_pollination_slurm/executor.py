@@ -32,6 +32,8 @@ FIRST_RETRY_S, LAST_RETRY_S = 5.0, 300.0
 FIRST_NOTICE_S, LAST_NOTICE_S = 30.0, 3600.0  # silence of Slurm before a message
 LONGEST_PAUSE_S = 180.0  # between two status checks
 UNLISTED = 3  # successful checks without a job before it counts as lost
+# A running job renews its lease at each beat; Slurm may list a job as running that has ended.
+SILENT_S = 60 * float(os.environ.get("POLLINATION_BEAT_S") or 10)
 BETWEEN = ("PREEMPTED", "NODE_FAIL")  # states that a requeued job may pass through
 
 
@@ -45,6 +47,8 @@ class Watch:
     entry: Entry | None = None
     unlisted: int = 0
     unlisted_s: float = 0.0
+    running_s: float | None = None
+    silent: str = ""
     between: int = 0
 
 
@@ -72,6 +76,16 @@ def _stamp(path: Path) -> Any:
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _last_beat_s(job) -> float:
+    """Return when a job last renewed a lease, in seconds since 1970; now, if it has none."""
+    beats = []
+    for folder in {path.parent for path in _outputs(job)}:
+        for lease in folder.glob(".*.work/lease.*"):
+            with suppress(OSError):
+                beats.append(lease.stat().st_mtime)
+    return max(beats, default=time.time())
 
 
 class Executor(slurm.Executor):
@@ -251,6 +265,7 @@ class Executor(slurm.Executor):
         if broken:
             raise broken
         self._tell_held(jobs)
+        self._tell_silent(jobs)
         if self.notice_s > FIRST_NOTICE_S:
             self.logger.warning(f"Slurm answers again; {names.jobs(len(jobs))} watched.")
         self.silent_s, self.notice_s = None, FIRST_NOTICE_S
@@ -405,6 +420,27 @@ class Executor(slurm.Executor):
                     f"Slurm job {number} ({_name(info.job)}) waits: {reason}: {text}."
                 )
 
+    def _tell_silent(self, jobs: list[SubmittedJobInfo]) -> None:
+        """Say once that a running job shows no sign of life: nobody else would end the wait."""
+        now_s = time.monotonic()
+        for info in jobs:
+            watch, number = info.aux["watch"], info.external_jobid
+            if watch.entry is None or watch.entry.state != "RUNNING":
+                watch.running_s, watch.silent = None, ""
+                continue
+            watch.running_s = now_s if watch.running_s is None else watch.running_s
+            beat_s = _last_beat_s(info.job)
+            if now_s - watch.running_s < SILENT_S or time.time() - beat_s < SILENT_S:
+                watch.silent = ""
+            elif not watch.silent:
+                since = time.strftime("%H:%M:%S", time.localtime(beat_s))
+                watch.silent = f"no sign of life since {since}"
+                self.logger.warning(
+                    f"Slurm job {number} ({_name(info.job)}) has shown {watch.silent}, but Slurm "
+                    f"lists it as running. If its node has no process of it, type: scancel "
+                    f"{number}. Snakemake then submits it again."
+                )
+
     # The end
 
     def cancel(self) -> None:
@@ -446,7 +482,8 @@ class Executor(slurm.Executor):
                     "output": str(next(iter(_outputs(info.job)), "")),
                     "rule": _rule(info.job),
                     "state": entry.state if entry else "UNKNOWN",
-                    "reason": entry.reason if entry and entry.reason != "None" else "",
+                    "reason": info.aux["watch"].silent
+                    or (entry.reason if entry and entry.reason != "None" else ""),
                     "restarts": entry.restarts if entry else 0,
                 }
                 for info, entry in known
