@@ -83,13 +83,13 @@ def main(words: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    parser = make_parser()
-    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
-        import argcomplete
-
-        argcomplete.autocomplete(parser)
-    arguments = parser.parse_args(words)
     try:
+        parser = make_parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+        arguments = parser.parse_args(words)
         return arguments.run_command(arguments)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -6,6 +6,7 @@ findings:
   damaged, cut short, empty, unreadable, missing: the file is not as recorded
   damaged record: the record itself cannot be read
   unrecorded: no record names the file
+  deleted: jobs have read the file, and it and its record are gone
   misplaced: the record belongs to another job
   stale: the file was made from an input that has changed since
   other settings: the record has other settings than the config, for example

@@ -19,7 +19,7 @@ from pollination.core import sanitize
 BEAT_S = 10.0  # the environment variable POLLINATION_BEAT_S overrides it
 BEATS_S = (0.01, 600.0)  # its range
 MISSED = 9
-NAME = re.compile(r"lease\.(0|[1-9][0-9]*)")
+NAME = re.compile(r"lease\.(0|[1-9][0-9]{0,17})")  # a longer number is no lease of ours
 LONGEST = 1 << 16  # bytes of a lease that are read
 TRIES = 5  # readings of a file that is replaced at this moment
 

@@ -55,8 +55,12 @@ COMPUTED_WITH: dict[str, str] = {}
 """Libraries that replace torch's CPU kernels in this process, for the record."""
 
 
-class Stopped(Exception):
-    """The scheduler or the user asked the job to stop."""
+class Stopped(BaseException):
+    """The scheduler or the user asked the job to stop.
+
+    A signal raises it between any two instructions. So it is no Exception: code that explains the
+    failure of a library must not take it for one.
+    """
 
 
 def _stop_at_once(number: int, _frame: object) -> None:

@@ -15,6 +15,7 @@ the pin of the driver that submitted it, whatever a later driver pins.
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -34,23 +35,26 @@ from pollination.core.job import git_commit, versions
 from pollination.core.sanitize import reason
 
 PINS = "pins"
+NAME = re.compile(r"^[0-9a-f]{16}$", re.M)
 KEPT = 20  # pins of a run; a job in the queue needs the one of its driver
 SHOWN = 3  # groups of jobs that a note names
 LINES = 5  # notes on one subject
 
 
-def start(workflow, found: dict[str, str], config: dict, results: str, own: dict) -> None:
+def start(
+    workflow, found: dict[str, str], config: dict, results: str, own: dict, base: str | None
+) -> None:
     """Pin the config and the code `found`, and let all jobs of Snakemake's `workflow` use them.
 
-    `own`: digests of the user's code, by path. A thread watches the code from now on. Exits with
-    one line if the pin cannot be written.
+    `own`: digests of the user's code, by path; `base`: the base of an overlay. A thread watches
+    the code from now on. Exits with one line if the pin cannot be written.
     """
     try:
         pin = Pin(results, found, config, own)
         pin.write()
     except OSError as error:
         sys.exit(f"error: {error.filename or results}: {reason(error)}; snakemake cannot start")
-    given = code.digests(map(os.path.abspath, workflow.configfiles))
+    given = code.digests(map(os.path.abspath, [*workflow.configfiles, *([base] if base else [])]))
     # Snakemake puts these two on the command line of its jobs.
     workflow.config_settings.configfiles = [pin.folder / "config.json"]
     workflow.config_settings.config_args = ""
@@ -140,8 +144,9 @@ class Pin:
 
 
 def _order(pins: Path) -> list[str]:
+    """Return the names of a run's pins, the latest last; of a damaged file, those left in it."""
     with suppress(OSError):
-        return (pins / "order").read_text().split()
+        return NAME.findall((pins / "order").read_text(errors="replace"))
     return []
 
 
@@ -157,12 +162,15 @@ def _latest(results: Path) -> dict | None:
     return None
 
 
-def latest_config(results: Path) -> dict | None:
-    """Return the resolved config of the last snakemake of a run; None if it is not readable."""
+def latest_config(results: Path) -> tuple[Path, dict] | None:
+    """Return the path and content of the config that the last snakemake of a run pinned.
+
+    None: no pin can be read.
+    """
     pins = results / FOLDER / PINS
     for name in reversed(_order(pins)):
         with suppress(ValueError):
-            return code.read_config(pins / name)
+            return pins / name / "config.json", code.read_config(pins / name)
     return None
 
 

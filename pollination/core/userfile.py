@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Any
 
 from pollination.core import sanitize
-from pollination.core.job import Stopped
 
 FORM = "path/to/file.py:function"
 PATTERN = re.compile(r"(?P<path>.+\.py):(?P<function>[^\W\d]\w*)")
@@ -48,8 +47,6 @@ class UserFunction:
     def __call__(self, *arguments: Any) -> Any:
         try:
             return self.function(*arguments)
-        except Stopped:
-            raise
         except (Exception, SystemExit) as error:
             raise ValueError(_failure(self.key, self.text, error)) from error
 
@@ -73,8 +70,6 @@ def load(key: str, text: str) -> UserFunction:
     path, name = split(text)
     try:
         module = _module(path)
-    except Stopped:
-        raise
     except (Exception, SystemExit) as error:
         raise ValueError(_failure(key, text, error)) from error
     function = getattr(module, name, None)

@@ -50,11 +50,22 @@ class Work:
 
 
 def everything(plan: Plan) -> list[str]:
-    """Return the files that `snakemake` makes without a target."""
+    """Return the files that `snakemake` makes without a target.
+
+    They include the first file of every job. Otherwise Snakemake would not make a deleted file that
+    all of its readers have read.
+    """
     files = outputs.evaluations(plan, "scores.json") + outputs.selections(plan)
     files += outputs.measured_beside(plan) + pruning.prunings(plan)
     files += report.report_files(plan) + paper_files(plan)
-    return files + theory_files(plan) + fingerprint_files(plan)
+    files += theory_files(plan) + fingerprint_files(plan)
+    deletable = pruning.pruned(plan) | {
+        path
+        for name, experiment in plan.config["experiments"].items()
+        for generation in range(experiment["generations"] - 1)
+        for path in pruning.prunable(plan, name, generation)
+    }
+    return list(dict.fromkeys(files + [w.output for w in jobs(plan) if w.output not in deletable]))
 
 
 def jobs(plan: Plan) -> Iterator[Work]:

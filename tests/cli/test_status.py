@@ -184,12 +184,14 @@ def test_an_edited_config_is_not_done(tmp_path, monkeypatch):
     assert f", {len(trained)} done, " in text and "differs" not in text
     # The next driver has saved and pinned the edited config, and has recomputed nothing yet.
     write(tmp_path / "results/toy/config.yaml", yaml.safe_dump(lean(plan.config, schema())))
-    for name, config in (("a", TOY_PLAN.config), ("b", plan.config)):
-        pin = tmp_path / "results/toy" / FOLDER / "pins" / name / "config.json"
-        write(pin, json.dumps(config, default=str))
-    write(pin.parents[1] / "order", "b\na\n")
-    assert f"differs from results/toy/{FOLDER}/pins/a/config.json:" in report(plan)
-    write(pin.parents[1] / "order", "a\nb\n")
+    before, after = (
+        Pin("results/toy", code.files(), one, {}) for one in (TOY_PLAN.config, plan.config)
+    )
+    after.write()
+    before.write()
+    pinned = before.folder.relative_to(tmp_path)
+    assert f"differs from {pinned}/config.json:" in report(plan)
+    after.write()
     text = report(plan)
     assert f", {len(line)} outdated\n" in text and "differs" not in text
     for work in line:
@@ -215,6 +217,17 @@ QUEUE = {
         None,
     ],
 }
+
+
+def test_a_finished_job_whose_output_is_deleted_waits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / LOGS / "member2/train.log", f"{TIME} INFO step 3/3\n")
+    assert ", 1 stopped, " in report(TOY_PLAN)
+    timings = LOGS.replace("logs", "benchmarks")
+    write(tmp_path / timings / "member2/train.tsv", "s\n1.0\n")
+    assert ", 0 stopped, " in report(TOY_PLAN)
+    os.utime(tmp_path / timings / "member2/train.tsv", (1e9, 1e9))  # of an earlier start
+    assert ", 1 stopped, " in report(TOY_PLAN)
 
 
 def test_slurm_jobs_show_their_reason_and_what_to_type(tmp_path, monkeypatch):

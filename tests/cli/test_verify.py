@@ -112,6 +112,17 @@ def test_what_is_wrong_is_said(copy):
     ]
 
 
+def test_a_deleted_generation_is_named_if_later_jobs_have_read_it(copy):
+    shutil.rmtree(f"{RUN}/population/gen1")
+    deleted = {path for kind, path in found() if kind == "deleted"}
+    assert f"{MEMBER}/model.safetensors" in deleted
+    assert all(path.startswith(f"{RUN}/population/gen1/") for path in deleted)
+    snakemake(copy, "-n", "--", *sorted(deleted))
+    shutil.rmtree(f"{RUN}/population/gen2")
+    shutil.rmtree(f"{RUN}/report")
+    assert not any(f"{RUN}/population/gen2" in path for _, path in found())
+
+
 def test_swapped_shards_are_found_with_and_without_their_records(copy):
     def swap(*pairs: tuple[str, str]) -> None:
         for one, two in pairs:

@@ -40,7 +40,7 @@ def start(config: dict = CONFIG, own: dict | None = None) -> SimpleNamespace:
     """A driver's workflow after its start."""
     settings = SimpleNamespace(configfiles=[Path("config.yaml")], config_args="run=x")
     workflow = SimpleNamespace(config_settings=settings, configfiles=[Path("config.yaml")])
-    pin.start(workflow, code.files(), config, "results/x", own or {})
+    pin.start(workflow, code.files(), config, "results/x", own or {}, None)
     return workflow
 
 
@@ -76,6 +76,18 @@ def test_equal_drivers_share_a_pin_and_old_pins_are_deleted(checkout):
     folders = [Path("results/x", FOLDER, "pins", name) for name in pins() if name != "order"]
     runs = [json.loads((folder / "config.json").read_text())["run"] for folder in folders]
     assert 3 in runs and "new" in runs and 0 not in runs and len(runs) == pin.KEPT
+
+
+def test_a_damaged_list_of_pins_counts_as_far_as_it_can_be_read(checkout):
+    start()
+    order = Path("results/x", FOLDER, "pins/order")
+    text = order.read_bytes()
+    order.write_bytes(b"\xff\x97/../..\n" + text)
+    assert pin.latest_config(Path("results/x"))[1] == CONFIG
+    order.write_bytes(b"\xff\x97")
+    assert pin.latest_config(Path("results/x")) is None and not pin.upcoming(Path("results/x"))
+    start()
+    assert order.read_bytes() == text
 
 
 def test_other_code_stops_a_job_with_the_files_and_both_digests(checkout, tmp_path):

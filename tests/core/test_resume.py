@@ -72,6 +72,21 @@ def test_a_signal_between_two_instructions_keeps_the_finished_batches(tmp_path):
     assert again == []
 
 
+def test_a_signal_while_saved_batches_are_read_loses_none(tmp_path, monkeypatch):
+    with stopped(tmp_path, Stop(3)):
+        batches([])
+
+    def interrupted(*_words, **_settings):
+        raise Stopped("stopped by SIGTERM")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "load", interrupted)
+        with pytest.raises(Stopped), resume.saving(tmp_path, Stop(99), LOG):
+            pass
+    with resume.saving(tmp_path, Stop(99), LOG) as store:
+        assert store.saved == 3
+
+
 def test_a_copy_that_lost_its_lease_saves_nothing(tmp_path):
     with stopped(tmp_path, Stop(2, may_save=False), "no progress saved"):
         batches([])

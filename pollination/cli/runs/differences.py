@@ -11,7 +11,6 @@ from pollination.cli.runs.planned import Planned, other_settings, planned
 from pollination.core import artifacts, sanitize
 from pollination.core.driver import FOLDER
 from pollination.core.settings import differing, schema, whole
-from pollination.plan.config.loading import read_yaml
 from pollination.plan.jobs import Work
 from pollination.plan.plan import Plan
 
@@ -26,21 +25,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.key}: {self.run} in the run, {self.here} in the config file"
-
-
-def saved_config(results: str) -> tuple[str, dict] | None:
-    """Return the path and content of the config that the last driver of a run pinned.
-
-    A run without pins has its saved config. None: neither exists. ValueError: it cannot be read.
-    """
-    pins = Path(results, FOLDER, "pins")
-    with suppress(OSError, ValueError, RecursionError):
-        name = (pins / "order").read_text().split()[-1:]
-        path = pins.joinpath(*name, "config.json")
-        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
-            return str(path), content
-    path = Path(results, "config.yaml")
-    return (str(path), read_yaml(path)) if path.is_file() else None
 
 
 def differences(plan: Plan, saved: dict) -> list[Difference]:

@@ -6,20 +6,19 @@ also stopped if it is no longer running. It waits if it has no log. A finished j
 its record has other settings than the plan.
 """
 
+import os
 import re
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
-from pollination.cli.common import span
-from pollination.cli.runs.differences import Difference, differences, outdated, saved_config
+from pollination.cli.common import saved_config, span
+from pollination.cli.runs.differences import Difference, differences, outdated
 from pollination.cli.runs.drivers import Driver, Queued, find_driver
-from pollination.cli.runs.remaining import remaining_s
-from pollination.core import sanitize
+from pollination.cli.runs.remaining import remaining_s, timings
+from pollination.core import pin, sanitize
 from pollination.core.holder import describe, look
 from pollination.plan import pruning
 from pollination.plan.jobs import Work, jobs
@@ -106,7 +105,17 @@ def _is_there(path: str) -> bool:
     return name in _names(folder)
 
 
-def _state(work: Work, now_s: float, driver: Driver, queued: Queued | None) -> tuple[str, str]:
+def _had_finished(work: Work, results: str) -> bool:
+    """Return whether a job's last start finished: Snakemake wrote its timings after its log."""
+    try:
+        return os.stat(timings(work, results)).st_mtime >= os.stat(work.log).st_mtime
+    except OSError:
+        return False
+
+
+def _state(
+    work: Work, now_s: float, driver: Driver, queued: Queued | None, results: str
+) -> tuple[str, str]:
     """Return the state of a job that has not finished, and its details."""
     folder = work.output.rsplit("/", 1)[0]
     log_folder, log_name = work.log.rsplit("/", 1)
@@ -131,6 +140,8 @@ def _state(work: Work, now_s: float, driver: Driver, queued: Queued | None) -> t
         return "running", f"{said} (Slurm job {queued.slurm})"
     if not has_log:
         return "waiting", ""
+    if _had_finished(work, results):
+        return "waiting", "it had finished; its output was deleted"
     if was_interrupted(work.log):
         return "stopped", "interrupted while it was starting"
     if level == "ERROR":
@@ -154,7 +165,8 @@ def take(plan: Plan, works: list[Work] | None = None) -> Snapshot:
     _names.cache_clear()
     now_s = time.time()
     driver = find_driver(plan.results, now_s)
-    config, content = saved_config(plan.results) or ("", None)
+    saved = saved_config(plan.results)
+    config, content = (str(saved[0]), saved[1]) if saved else ("", None)
     found = [] if content is None else differences(plan, content)
     pruned = pruning.pruned(plan)
     works = list(jobs(plan)) if works is None else works
@@ -167,13 +179,11 @@ def take(plan: Plan, works: list[Work] | None = None) -> Snapshot:
         if work.output in ended:
             state, text = ended[work.output], ""
         else:
-            state, text = _state(work, now_s, driver, queued)
+            state, text = _state(work, now_s, driver, queued, plan.results)
         states.append(JobState(work, state, text, queued))
     return Snapshot(plan, states, driver, config, found, _notes(plan.results))
 
 
 def _notes(results: str) -> list[str]:
     """Return how the code and libraries of the parts of a run differ."""
-    if find_spec("pollination.core.pin") is None:
-        return []
-    return import_module("pollination.core.pin").notes(Path(results))
+    return pin.notes(Path(results))

@@ -10,11 +10,13 @@ import os
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pollination.cli.runs.drivers import find_driver
 from pollination.cli.runs.planned import Planned, other_settings, said
 from pollination.core import artifacts, pin
 from pollination.core.artifacts import DamagedArtifact
@@ -167,8 +169,7 @@ def verify(
     for path, (record, digest) in sorted(expected.items()):
         if path in pruned:
             continue
-        # task.json is a target of Snakemake; the files of splits/ beside it are not.
-        rebuild = re.sub(r"(/tasks/[^/]+)/splits/[^/]+$", r"\1/task.json", path)
+        rebuild = _target(path)
         if path not in now:
             kind, said = (
                 ("unreadable", "the file cannot be read")
@@ -180,8 +181,21 @@ def verify(
             findings.append(Finding(*_damage(path, digest, Path(record).name), rebuild))
     wrong = {finding.path for finding in findings if finding.kind == "misplaced"}
     in_place = {path: record for path, record in records.items() if path not in wrong}
-    stale, outside = _stale(in_place, expected, now, place, wrong)
+    stale, absent = _stale(in_place, expected, now, place, wrong)
+    outside = sum(there is None or not Path(there).is_relative_to(folder) for _, there in absent)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
+    asked = asked_for(plan, in_place, expected) if plan else in_place
+    if not find_driver(str(folder), time.time()).alive:  # a driver deletes what it recomputes
+        deleted = Counter(
+            there
+            for record, there in absent
+            if record in asked and there and Path(there).is_relative_to(folder)
+        )
+        verified.findings += [
+            Finding("deleted", path, f"{_jobs(count)} read it; it has no record", _target(path))
+            for path, count in sorted(deleted.items())
+            if not os.path.lexists(path)
+        ]
     claimed, verified.pruned = set(expected), len(pruned)
     verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
@@ -196,10 +210,19 @@ def verify(
             if not any(Path(path).parent == Path(finding.path).parent for path in named)
         ]
     if plan and planned:
-        asked = asked_for(plan, in_place, expected)
         other, verified.uncompared = _other_settings(folder, asked, planned)
         verified.findings += other
     return verified
+
+
+def _target(path: str) -> str:
+    """Return the target of Snakemake that recomputes a file."""
+    # task.json is a target; the files of splits/ beside it are not.
+    return re.sub(r"(/tasks/[^/]+)/splits/[^/]+$", r"\1/task.json", path)
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def _placing(folder: Path, records: dict[str, dict]) -> Callable[[str], str | None]:
@@ -267,18 +290,20 @@ def _header(text: bytes) -> dict:
 
 def _stale(
     records: dict, expected: dict, now: dict, place, wrong: set[str]
-) -> tuple[list[Finding], int]:
-    """Return the jobs whose inputs have other digests now, and the number of inputs outside.
+) -> tuple[list[Finding], list[tuple[str, str | None]]]:
+    """Return the jobs whose inputs have other digests now, and the inputs that are absent.
 
     Such an input was recomputed, replaced by an older file, or swapped. Inputs whose record is
-    misplaced (`wrong`) are skipped.
+    misplaced (`wrong`) are skipped. An absent input is a pair: the record of its reader, and its
+    path, which is None for a file from outside the run.
     """
-    findings, outside = [], 0
+    findings: list[Finding] = []
+    absent: list[tuple[str, str | None]] = []
     for path, record in records.items():
         for name, digest in record["inputs"].items():
             there = place(name)
             if there is None or (there not in now and there not in expected):
-                outside += 1
+                absent.append((path, there))
                 continue
             if there in expected and expected[there][0] in wrong:
                 continue
@@ -287,7 +312,7 @@ def _stale(
                 source = "that file's record says" if there in expected else "that file now has"
                 said = f"its job read {name} with digest {digest[:12]}; {source} {says[:12]}"
                 findings.append(Finding("stale", path, said, path))
-    return findings, outside
+    return findings, absent
 
 
 def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[Finding], int]:
