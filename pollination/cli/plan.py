@@ -6,8 +6,9 @@ that read its files. The report names each changed setting with the value that
 the records hold and that of the config. It also counts the jobs that are not
 done yet, and the artifacts that the config does not ask for any more.
 
-The number of jobs is that of `snakemake -n`. It is an upper bound: a job whose
-input files turn out to be equal restores its kept files in a second.
+The number of jobs is that of `snakemake -n`, without its jobs all and
+write_config. It is an upper bound: a job whose input files turn out to be equal
+restores its kept files in a second.
 
 The hours come from the measured times of this run's jobs. Where the run has
 none, they come from the estimate of `pollination cost`. The command reads only,

@@ -29,10 +29,12 @@ Exit status:
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, read_run, table
+from pollination.cli.runs.drivers import find_driver
 from pollination.cli.runs.planned import planned
 from pollination.cli.runs.verification import names, remedy, verify
 from pollination.core import sanitize
@@ -58,8 +60,8 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--profile",
-        default="profiles/local",
-        help="Snakemake profile in the printed commands (default: %(default)s)",
+        help="Snakemake profile in the printed commands (default: that of the run's last "
+        "snakemake, else profiles/local)",
     )
     parser.add_argument(
         "--names",
@@ -76,10 +78,11 @@ def run(arguments) -> int:
         raise ValueError(f"--jobs: {arguments.jobs} is out of range; allowed: 1 or more")
     plan = read_run(arguments.run) if arguments.run else read_plan(arguments.configfile)
     folder = Path(plan.results)
+    profile = arguments.profile or find_driver(plan.results, time.time()).profile
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: no such folder, because the run has not started; start it first: "
-            f"snakemake --profile {arguments.profile} --configfile {arguments.configfile}"
+            f"snakemake --profile {profile} --configfile {arguments.configfile}"
         )
     progress = Progress(f"verifying {folder}")
     with planned(plan) as params:
@@ -97,7 +100,7 @@ def run(arguments) -> int:
         f"{arguments.run or configfile}"
     )
     # --configfile comes first, because it would also take the targets after it.
-    snakemake = f"snakemake --configfile {configfile} --profile {arguments.profile}"
+    snakemake = f"snakemake --configfile {configfile} --profile {profile}"
     typed = remedy(verified.findings, snakemake, again) if verified.findings else []
     if arguments.names:
         print("".join(f"{path}\n" for path in names(verified.findings)), end="")

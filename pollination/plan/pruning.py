@@ -7,6 +7,7 @@ experiment can be extended. gen{g}/pruned.json lists the deleted files and their
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pollination.core import artifacts
@@ -73,7 +74,7 @@ def pruned(plan: Plan) -> set[str]:
     for name, experiment in plan.config["experiments"].items():
         for generation in range(experiment["generations"]):
             folder = Path(plan.results, name, f"gen{generation}")
-            if (folder / "pruned.json").is_file():
+            with suppress(OSError, ValueError, KeyError, TypeError):  # `verify` reports damage
                 removed = artifacts.read_json(folder / "pruned.json")["removed"]
                 paths |= {os.path.normpath(folder / path) for path in removed}
     return paths

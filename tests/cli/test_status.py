@@ -14,6 +14,7 @@ import yaml
 
 from pollination.cli import main
 from pollination.cli.runs import planned as rules_of
+from pollination.cli.runs.drivers import Driver
 from pollination.cli.runs.states import was_interrupted
 from pollination.cli.runs.status import report
 from pollination.core import code
@@ -228,6 +229,13 @@ def test_a_finished_job_whose_output_is_deleted_waits(tmp_path, monkeypatch):
     assert ", 0 stopped, " in report(TOY_PLAN)
     os.utime(tmp_path / timings / "member2/train.tsv", (1e9, 1e9))  # of an earlier start
     assert ", 1 stopped, " in report(TOY_PLAN)
+
+
+def test_printed_commands_have_the_profile_of_the_last_driver():
+    assert Driver().profile == "profiles/local"
+    assert Driver(command="snakemake --profile profiles/slurm -n").profile == "profiles/slurm"
+    assert Driver(command="snakemake --profile=a/b").profile == "a/b"
+    assert Driver(command="snakemake --default-profile x").profile == "profiles/local"
 
 
 def test_slurm_jobs_show_their_reason_and_what_to_type(tmp_path, monkeypatch):

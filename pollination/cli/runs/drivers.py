@@ -1,6 +1,7 @@
 """Tell whether a run's driver (the snakemake process) lives, and how its jobs stand in Slurm."""
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,12 @@ class Driver:
     problem: str = ""
     queue: dict[str, Queued] = field(default_factory=dict)
     """First output below the run's folder -> its job in Slurm."""
+
+    @property
+    def profile(self) -> str:
+        """Return the profile in the driver's command, for another command on the same run."""
+        found = re.search(r"(?<!\S)--profile[ =](\S+)", self.command or "")
+        return found[1] if found else "profiles/local"
 
 
 def find_driver(results: str, now_s: float) -> Driver:

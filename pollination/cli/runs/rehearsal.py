@@ -48,6 +48,7 @@ class Rehearsal:
     """What a rehearsal found: `mistakes`, one line each beginning with a key, and `unchecked`."""
 
     def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
+        torch.set_num_threads(plan.config["cpu_threads"])  # as in jobs: more wait for each other
         self.plan = Plan(plan.config, str(folder))
         self.folder, self.say = folder, say
         self.mistakes: list[str] = []

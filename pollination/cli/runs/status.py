@@ -68,7 +68,9 @@ def _about_driver(seen: Snapshot, configfile: str | None) -> list[str]:
             lines.append(f"Slurm restarted jobs of this driver {restarts} times")
         if seen.left_s is not None:
             lines[0] += f"; about {span(seen.left_s)} left"
-    elif not seen.complete:
+    elif seen.complete:
+        lines[0] = f"the run is complete; {lines[0]}"
+    else:
         running = seen.counts["running"]
         if running:
             lines[0] += f"; {running} running jobs go on without it"

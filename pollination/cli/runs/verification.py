@@ -254,7 +254,7 @@ def _damage(path: str, digest: str, record: str) -> tuple[str, str, str]:
         return "empty", path, "the file has 0 bytes"
     if reason := _cut(path, size):
         return "cut short", path, f"the file has {size:,} bytes; {reason}"
-    said = f"its digest is not {digest[:12]}, as in {record}: the file was changed or replaced"
+    said = f"its digest differs from {digest[:12]}, the one in {record}: it was changed or replaced"
     return "damaged", path, said
 
 
