@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said(copy):
 def test_a_deleted_generation_is_named_if_later_jobs_have_read_it(copy):
     shutil.rmtree(f"{RUN}/population/gen1")
     deleted = {path for kind, path in found() if kind == "deleted"}
-    assert f"{MEMBER}/model.safetensors" in deleted
+    assert f"{MEMBER}/scores.json" in deleted
     assert all(path.startswith(f"{RUN}/population/gen1/") for path in deleted)
     snakemake(copy, "-n", "--", *sorted(deleted))
     shutil.rmtree(f"{RUN}/population/gen2")
