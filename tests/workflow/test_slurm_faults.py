@@ -114,7 +114,7 @@ class Run:
         """The run ends by itself; job n succeeded at attempt `attempts[n]`."""
         assert self.process.wait(LIMIT_S) == status, self.said
         assert "Traceback" not in self.said, self.said
-        outputs = sorted((self.folder / "out").glob("*"))
+        outputs = sorted((self.folder / "out").glob("[0-9]*"))
         assert [path.read_text() for path in outputs] == [
             f"{n} {attempt}\n" for n, attempt in enumerate(attempts)
         ], self.said
