@@ -305,7 +305,7 @@ class LogHandler(LogHandlerBase):
         elif data.get("exception") == "LockException":
             hint = "If no other snakemake works in this directory, type: snakemake --unlock"
             self.screen.print(f"{text}\n{hint}\nThen type the same command again.")
-        elif refused := errors.of_system(text):
+        elif refused := errors.of_configfile(text) or errors.of_system(text):
             self.screen.print(refused)
         else:
             if match := re.search(r"\bJob +(\d+) +completed successfully, but", text):
@@ -313,7 +313,7 @@ class LogHandler(LogHandlerBase):
                 if job is not None:
                     self.failed[int(match.group(1))] = job
                     text = f"{_now()}  failed: {job.name}  ({self._details(job)})\n{text}"
-            self.screen.print(errors.of_configfile(text) or text)
+            self.screen.print(text)
 
     def _message(self, record: LogRecord) -> None:
         text = record.getMessage()
