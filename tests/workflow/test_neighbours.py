@@ -51,7 +51,8 @@ def test_a_second_driver_is_refused_in_the_same_folder_and_in_any_other(driver, 
     line = next(line for line in output.splitlines() if line.startswith("error: "))
     assert (
         line.startswith("error: results/toy: process ")
-        and "is already working on this run; wait for it, stop it there" in line
+        and "is already working on this run (it is suspended; to resume it, type kill" in line
+        and "; wait for it, stop it there" in line
     )
     assert "Traceback" not in output and not (driver / "results/toy/founders").exists()
     assert "This was a dry run" in snakemake(other, "-n")  # one may look
