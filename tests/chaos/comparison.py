@@ -57,7 +57,7 @@ def tracebacks(text: str) -> list[str]:
     """The innermost place and the exception of each traceback in a log, where one clear line was
     expected.
     """
-    found, lines = [], text.splitlines()
+    found, lines = [], [line for line in text.splitlines() if line.strip()]
     for start, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
         if not line.startswith("Traceback (", indent):
