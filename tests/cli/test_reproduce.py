@@ -4,6 +4,7 @@ between two runs.
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from pollination.cli import main
 from pollination.cli.runs.reproduction import _absolute, why
 from pollination.core import artifacts
+from pollination.core.driver import FOLDER
 from pollination.core.settings import differing
 from pollination.plan.config.overlay import expand
 from tests.conftest import TOY
@@ -169,6 +171,7 @@ def test_equal_runs_do_not_differ(copy, finished, capsys):
 def test_it_says_where_two_runs_part(copy, finished, capsys):
     config = yaml.safe_load(Path(f"{RUN}/config.yaml").read_text())
     config["experiments"]["line"]["seed"] = 43
+    shutil.rmtree(f"{RUN}/{FOLDER}")  # the config that its driver pinned
     os.unlink(f"{RUN}/config.yaml")
     Path(f"{RUN}/config.yaml").write_text(yaml.safe_dump(config))
     change_record(f"{RUN}/line/gen1/member0/run.json", outputs={"model.safetensors": "0" * 64})
