@@ -2,8 +2,8 @@
 
 A job is done if its output exists. It is running if its lease is alive or, if it holds no lease, if
 its log is young and a driver is alive. It failed or stopped if its last log message says so, and
-also stopped if it is no longer running. It waits if it has no log. A finished job is outdated if
-its record has other settings than the plan.
+also stopped if it is no longer running. It waits if it has no log, or if it had finished and its
+output was deleted. A finished job is outdated if its record has other settings than the plan.
 """
 
 import os
@@ -181,9 +181,4 @@ def take(plan: Plan, works: list[Work] | None = None) -> Snapshot:
         else:
             state, text = _state(work, now_s, driver, queued, plan.results)
         states.append(JobState(work, state, text, queued))
-    return Snapshot(plan, states, driver, config, found, _notes(plan.results))
-
-
-def _notes(results: str) -> list[str]:
-    """Return how the code and libraries of the parts of a run differ."""
-    return pin.notes(Path(results))
+    return Snapshot(plan, states, driver, config, found, pin.notes(Path(plan.results)))

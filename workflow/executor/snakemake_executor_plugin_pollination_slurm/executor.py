@@ -33,7 +33,9 @@ FIRST_NOTICE_S, LAST_NOTICE_S = 30.0, 3600.0  # silence of Slurm before a messag
 LONGEST_PAUSE_S = 180.0  # between two status checks
 UNLISTED = 3  # successful checks without a job before it counts as lost
 # A running job renews its lease at each beat; Slurm may list a job as running that has ended.
-SILENT_S = 60 * float(os.environ.get("POLLINATION_BEAT_S") or 10)
+SILENT_S = 600.0
+with suppress(ValueError):  # the Snakefile refuses a wrong value in one line
+    SILENT_S = 60 * float(os.environ.get("POLLINATION_BEAT_S") or 10)
 BETWEEN = ("PREEMPTED", "NODE_FAIL")  # states that a requeued job may pass through
 
 
