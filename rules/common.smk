@@ -29,9 +29,7 @@ if workflow.is_main_process:
 onstart:
     hold(plan.results)
     commit.warn(Path(workflow.basedir))
-    pin.start(
-        workflow, code_read, plan.config, plan.results, own_code(plan), places.base
-    )
+    pin.start(workflow, code_read, plan.config, plan.results, own_code(plan), places.base)
 
 
 # Before Snakemake removes its locks, which another driver may have taken over with the run.
