@@ -1,8 +1,5 @@
 import re
-import sys
-from pathlib import Path
 
-from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from pollination.core import code, pin
@@ -13,9 +10,8 @@ if "pinned" not in globals():
     pinned = None if workflow.is_main_process else pin.enter(workflow.overwrite_configfiles)
 code_read = code.files()
 
-from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.places import Places
-from pollination.plan.config.resolve import check_files, resolve
+from pollination.plan.config.resolve import checked
 from pollination.plan.jobs import everything
 from pollination.plan.plan import Plan
 
@@ -30,19 +26,10 @@ if pinned is None and not workflow.overwrite_configfiles:
 if pinned is None:
     given = workflow.overwrite_configfiles or ["config/config.yaml"]
     places = Places(given, workflow.config_settings.config)
-    try:
-        for path in given:
-            read_yaml(path)
-        config = resolve(config, places)
-        check_files(config, places)
-    except ValueError as mistakes:
-        sys.exit(str(mistakes))
+    config = checked(config, places)
 else:
     config = pinned
 plan = Plan(config, f"results/{config['run']}")
-if workflow.is_main_process:
-    for difference in pin.upcoming(Path(plan.results), code_read):
-        logger.warning(f"note: {difference}")
 
 
 pathvars:

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.shell import shell
 
 from pollination.core import commit, interrupts
@@ -24,6 +25,8 @@ gc.set_threshold(100_000)
 
 if workflow.is_main_process:
     interrupts.install(shell)
+    for difference in pin.upcoming(Path(plan.results), code_read):
+        logger.warning(f"note: {difference}")
 
 
 onstart:

@@ -55,9 +55,7 @@ def everything(plan: Plan) -> list[str]:
     They include the first file of every job. Otherwise Snakemake would not make a deleted file that
     all of its readers have read.
     """
-    files = outputs.evaluations(plan, "scores.json") + outputs.selections(plan)
-    files += outputs.measured_beside(plan) + pruning.prunings(plan)
-    files += report.report_files(plan) + paper_files(plan)
+    files = report.report_files(plan) + paper_files(plan)
     files += theory_files(plan) + fingerprint_files(plan)
     deletable = pruning.pruned(plan) | {
         path

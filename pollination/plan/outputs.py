@@ -1,4 +1,4 @@
-"""List the files that a run makes: members, scores, selections, and whole generations."""
+"""List the files that a run makes: members, scores, and whole generations."""
 
 from pollination.plan import layout
 from pollination.plan.inputs import all_shards, parent_weights, parents_write
@@ -22,16 +22,6 @@ def evaluations(plan: Plan, file: str) -> list[str]:
     """Return one evaluation file of every member and of every untouched pretrained model."""
     untouched = [f"{plan.results}/base/{model}/member0" for model in plan.bases]
     return [f"{folder}/{file}" for folder in trained(plan) + untouched]
-
-
-def selections(plan: Plan) -> list[str]:
-    """Return the selections of all generations; that of the last one names the champion."""
-    return [
-        f"{plan.results}/{name}/gen{generation}/selection.json"
-        for name, experiment in plan.config["experiments"].items()
-        if layout.selects(plan, name)
-        for generation in range(experiment["generations"])
-    ]
 
 
 def disagreements(plan: Plan) -> list[str]:

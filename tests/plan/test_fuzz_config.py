@@ -16,14 +16,9 @@ import yaml
 
 from pollination.cli import main
 from pollination.core.sanitize import hidden
-from pollination.plan import outputs
 from pollination.plan.config.resolve import ConfigError, check_files, resolve
-from pollination.plan.jobs import jobs
-from pollination.plan.outputs import measured_beside
-from pollination.plan.paper import paper_files
+from pollination.plan.jobs import everything, jobs
 from pollination.plan.plan import Plan
-from pollination.plan.report import report_files
-from pollination.plan.standalone import fingerprint_files, theory_files
 from tests.conftest import ROOT, TOY, snakemake
 
 COUNT, SEED = (
@@ -189,14 +184,8 @@ def plan(raw) -> str:
     except ConfigError as mistakes:
         return str(mistakes)
     made = Plan(config, f"results/{config['run']}")
-    files = (
-        outputs.evaluations(made, "scores.json") + outputs.selections(made) + measured_beside(made)
-    )
-    files += report_files(made) + paper_files(made) + theory_files(made) + fingerprint_files(made)
-    for path in [
-        *files,
-        *(work.output for work in jobs(made)),
-    ]:  # nothing lies elsewhere, whatever names say
+    paths = everything(made) + [work.output for work in jobs(made)]
+    for path in paths:  # nothing lies elsewhere, whatever names say
         assert re.fullmatch(r"results/[\w.-]+(/[\w.-]+)+", path) and "/../" not in path, path
     return ""
 

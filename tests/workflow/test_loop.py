@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pollination.core.lease import kept_copies
-from pollination.plan import outputs
+from pollination.plan.jobs import everything
 from pollination.plan.outputs import generation_files
 from pollination.plan.report import report_files
 from tests.chaos.comparison import digests
@@ -31,11 +31,7 @@ def change(tmp_path: Path, **experiment) -> Path:
 
 
 def test_a_finished_run_has_every_file_and_a_second_call_does_nothing(finished):
-    for path in (
-        outputs.evaluations(TOY_PLAN, "scores.json")
-        + outputs.selections(TOY_PLAN)
-        + report_files(TOY_PLAN)
-    ):
+    for path in everything(TOY_PLAN):
         assert (finished / path).stat().st_size > 0, path
     assert not list(finished.rglob("*.tmp"))
     for work in finished.rglob(

@@ -5,6 +5,7 @@ meaning.
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from pollination.plan.config.checks import (
 )
 from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
 from pollination.plan.config.libraries import check_architecture
-from pollination.plan.config.loading import is_absent_folder, is_file, unusable
+from pollination.plan.config.loading import is_absent_folder, is_file, read_yaml, unusable
 from pollination.plan.config.overlay import expand
 from pollination.plan.config.paths import SURVEY_ENDINGS, TABLE_ENDINGS, Found, find_data, unfit
 from pollination.plan.config.places import Places
@@ -227,6 +228,21 @@ def check_data(
             )
         elif mistake := unfit(found, endings):
             mistakes.append(f"{key}: {mistake}")
+
+
+def checked(raw: dict, places: Places) -> dict:
+    """Return the resolved config of `snakemake`; exit with one line per mistake.
+
+    `raw`: what Snakemake merged of the files in `places`. It keeps the last of two equal keys.
+    """
+    try:
+        for path in places.files:
+            read_yaml(path)
+        config = resolve(raw, places)
+        check_files(config, places)
+    except ValueError as mistakes:
+        sys.exit(str(mistakes))
+    return config
 
 
 def resolve(raw: dict, source: str | Places = "config") -> dict:
