@@ -24,6 +24,9 @@ gc.set_threshold(100_000)
 
 if workflow.is_main_process:
     interrupts.install(shell)
+    # The local profile counts the GPUs; jobs on the CPU need not wait for one.
+    if config["device"] == "cpu" and workflow.resource_settings.nodes is None:
+        workflow.register_resource("gpu", sys.maxsize)
 
 
 onstart:

@@ -30,7 +30,7 @@ from types import FrameType
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, caches, causes, code, sanitize
+from pollination.core import artifacts, caches, causes, code, gpus, sanitize
 from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
@@ -175,6 +175,7 @@ class Job:
         self.params = Params(whole_params(self.recorded))
         self.rule, self.threads = snakemake.rule, snakemake.threads
         self.device = snakemake.config.get("device", "auto")
+        self.gpus = getattr(snakemake, "resources", {}).get("gpu", 0)
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online, self.check_last = online, check_last
         self.digests: dict[str, str] = {}
@@ -216,6 +217,8 @@ class Job:
             caches.prepare(self.log)
             if not self.check_last:
                 self.digests = self._check_inputs()
+            if self.gpus and self.device != "cpu":  # before a library starts CUDA
+                gpus.take(self.gpus, self.log)
         except (ValueError, OSError, Stopped) as error:
             self._fail(error)
         return self
