@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -309,12 +310,12 @@ def _separated(
 
 
 class TokenBlocks:
-    """A packed text, memory-mapped.
+    """A packed text, memory-mapped. `copy` is an open copy of its file, to read instead.
 
     DamagedArtifact: its size is not the size that its json states.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, copy: BufferedRandom | None = None) -> None:
         path = Path(path)
         about = artifacts.read_json(path.with_suffix(".json"))
         self.context_tokens, self.eos_id = about["context_tokens"], about["eos_id"]
@@ -326,7 +327,7 @@ class TokenBlocks:
                 f"{expected} bytes. Delete it and run snakemake again"
             )
         self.tokens_NT: np.ndarray = np.memmap(
-            path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
+            copy or path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
         )
 
     def __len__(self) -> int:

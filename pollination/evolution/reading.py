@@ -1,6 +1,6 @@
 """Read the text of a training: human text and earlier generations' synthetic text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +70,8 @@ class Training:
     """The corpus from which `human.fraction` draws blocks, packed."""
     shards: list[Path]
     """Its synthetic text, the oldest round first."""
+    opens: Callable[[Path], TokenBlocks] = TokenBlocks
+    """Opens its human segment."""
 
     @property
     def accumulates(self) -> bool:
@@ -83,7 +85,7 @@ class Training:
 
     def own_segment(self) -> TokenBlocks:
         assert self.segment is not None, "this training reads no human segment"
-        return TokenBlocks(self.segment)
+        return self.opens(self.segment)
 
     def synthetic_rows(self, shards: list[Path], tokenizer) -> Iterator[Rows]:
         settings = self.settings

@@ -1,5 +1,7 @@
 """A child reads whole texts of the shards in order, up to a budget and in its own tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from pollination.core import artifacts
 from pollination.data.encoding import encode
 from pollination.data.segments import cut
-from pollination.data.tokens import pack_ids, vocabulary_id
+from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
 from pollination.evolution import reading
 from pollination.evolution.reading import Training, synthetic_rows, training_blocks, training_rows
 
@@ -195,6 +197,25 @@ def test_what_is_measured_is_what_is_read(shards, tmp_path, separator, accumulat
     assert [ids for ids, _ in human_rows] == one.own_segment().blocks(np.arange(10)).tolist()
     assert share == human_share == pytest.approx(len(blocks) / read)
     assert len(blocks) < read if accumulate == "fixed" else len(blocks) == read
+
+
+@pytest.mark.parametrize("accumulate", ["none", "all"])
+def test_the_segment_may_be_a_copy_on_another_disk(shards, tmp_path, accumulate):
+    """The packed corpus, of which few blocks are read, is never copied."""
+    opened = []
+
+    def opens(path):
+        opened.append(path)
+        return TokenBlocks(path, open(path, "r+b"))  # noqa: SIM115
+
+    human = {"fraction": 0.0, "accumulate": accumulate}
+    text = {"text": "human" if accumulate == "none" else "own", "human": human}
+    plain = training(tmp_path, shards=shards[0], packed=None, **text)
+    found = training_blocks(replace(plain, opens=opens), MINE, 5, 4, tmp_path)
+    expected = training_blocks(plain, MINE, 5, 4, tmp_path)
+    every = np.arange(len(expected))
+    assert np.array_equal(found.blocks(every), expected.blocks(every))
+    assert opened == [tmp_path / "segment.bin"]
 
 
 def rounds(one: Training) -> list[list[int]]:
