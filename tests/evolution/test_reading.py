@@ -206,7 +206,7 @@ def test_the_segment_may_be_a_copy_on_another_disk(shards, tmp_path, accumulate)
 
     def opens(path):
         opened.append(path)
-        return TokenBlocks(path, open(path, "r+b"))  # noqa: SIM115
+        return TokenBlocks(path, open(path, "r+b"))
 
     human = {"fraction": 0.0, "accumulate": accumulate}
     text = {"text": "human" if accumulate == "none" else "own", "human": human}
