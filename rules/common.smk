@@ -27,6 +27,9 @@ if workflow.is_main_process:
     interrupts.install(shell)
     for difference in pin.upcoming(Path(plan.results), code_read):
         logger.warning(f"note: {difference}")
+    # The local profile counts the GPUs; jobs on the CPU need not wait for one.
+    if config["device"] == "cpu" and workflow.resource_settings.nodes is None:
+        workflow.register_resource("gpu", sys.maxsize)
 
 
 onstart:

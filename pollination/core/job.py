@@ -25,12 +25,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
+from io import BufferedRandom
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, caches, causes, code, sanitize
+from pollination.core import artifacts, caches, causes, code, gpus, local_disk, sanitize
 from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
@@ -179,6 +180,9 @@ class Job:
         self.params = Params(whole_params(self.recorded))
         self.rule, self.threads = snakemake.rule, snakemake.threads
         self.device = snakemake.config.get("device", "auto")
+        self.local_disk = snakemake.config.get("local_disk")
+        self.copies: dict[str, BufferedRandom] = {}
+        self.gpus = getattr(snakemake, "resources", {}).get("gpu", 0)
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
         self.online, self.check_last = online, check_last
         self.digests: dict[str, str] = {}
@@ -220,6 +224,8 @@ class Job:
             caches.prepare(self.log)
             if not self.check_last:
                 self.digests = self._check_inputs()
+            if self.gpus and self.device != "cpu":  # before a library starts CUDA
+                gpus.take(self.gpus, self.log)
         except (ValueError, OSError, Stopped) as error:
             self._fail(error)
         return self
@@ -241,6 +247,13 @@ class Job:
     def optional_file(self, name: str) -> Path | None:
         """Return the first input file of one name, or None."""
         return next(iter(self.files(name)), None)
+
+    def copy_of(self, path: Path) -> BufferedRandom | None:
+        """Return a copy of an input on the node's own disk (local_disk.py); None without one."""
+        copy = local_disk.copy(path, self.digests[str(path)], self.local_disk, self.log)
+        if copy:
+            self.copies[str(path)] = copy
+        return copy
 
     def key(self, seed: int) -> str:
         """Return the digest of all that determines the result: rule, params, seed, input bytes."""
@@ -356,7 +369,12 @@ class Job:
     def _check_inputs_again(self) -> None:
         """Raise DamagedArtifact if an input changed while the job read it."""
         for path, digest in self.digests.items():
-            if not Path(path).is_file() or artifacts.digest(path) != digest:
+            if copy := self.copies.get(path):
+                copy.seek(0)
+                same = hashlib.file_digest(copy, "sha256").hexdigest() == digest
+            else:
+                same = Path(path).is_file() and artifacts.digest(path) == digest
+            if not same:
                 raise artifacts.DamagedArtifact(
                     f"{path}: changed or deleted while this job read it; run snakemake again"
                 )

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ EOS, UNK = "<eos>", "<unk>"
 FILES = ("tokenizer.json", "tokenizer_config.json")
 TRAINING_CHARACTERS = 100_000_000  # more text hardly changes the vocabulary of a BPE
 WRITE_TOKENS = 1_000_000
+
+Batch = tuple[np.ndarray, np.ndarray]  # token ids of documents, end to end, and their lengths
 
 log = logging.getLogger("pollination")
 # words, digits, accents, other scripts, signs and line ends
@@ -208,48 +211,58 @@ def pack_ids(
     separator: str = "eos",
     bos_id: int | None = None,
 ) -> dict:
-    """Write documents (sequences or arrays of token ids) end to end, cut into blocks.
+    """Pack documents, which are sequences or arrays of token ids, as `pack_batches`."""
+    batches = _batches(documents)
+    return pack_batches(batches, vocabulary, context_tokens, eos_id, path, separator, bos_id)
 
-    Ids are below `vocabulary`: the largest id of the tokenizer plus one. `bos_id` is put before
-    each document that does not begin with it (None: nothing). `separator` "eos" puts one eos after
-    each document that does not end with it. "none" puts nothing. The function streams, drops the
-    last, incomplete block and returns the content of
-    `<stem>.json`.
+
+def _batches(documents: Iterable[Sequence[int] | np.ndarray]) -> Iterator[Batch]:
+    held: list[np.ndarray] = []
+    tokens = 0
+    for document in documents:
+        held.append(np.asarray(document, dtype=None if len(document) else np.int32))
+        tokens += len(document)
+        if tokens >= WRITE_TOKENS or len(held) >= WRITE_TOKENS:
+            yield np.concatenate(held), np.array([len(ids) for ids in held])
+            held, tokens = [], 0
+    if held:
+        yield np.concatenate(held), np.array([len(ids) for ids in held])
+
+
+def pack_batches(
+    batches: Iterable[Batch],
+    vocabulary: int,
+    context_tokens: int,
+    eos_id: int,
+    path: Path,
+    separator: str = "eos",
+    bos_id: int | None = None,
+) -> dict:
+    """Write documents end to end, cut into blocks.
+
+    A batch is (the token ids of some documents, end to end; the length of each). Ids are below
+    `vocabulary`: the largest id of the tokenizer plus one. `bos_id` is put before each document
+    that does not begin with it (None: nothing). `separator` "eos" puts one eos after each document
+    that does not end with it. "none" puts nothing. The function streams, drops the last, incomplete
+    block and returns the content of `<stem>.json`.
     ValueError: an id is outside the vocabulary, or the text is shorter than one block.
     """
     path = Path(path)
     dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
-    eos, bos = np.array([eos_id]), np.array([bos_id])
-    held: list[np.ndarray] = []
-    tokens = written = count = 0
+    tokens = count = 0
     with artifacts.atomic(path) as temporary, open(temporary, "wb") as file:
-
-        def flush() -> None:
-            ids = np.concatenate(held) if held else eos[:0]
+        for batch in batches:
+            ids = _separated(*batch, eos_id if separator == "eos" else None, bos_id)
             if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
                 wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
                 raise ValueError(
                     f"{path.stem}: token id {wrong} is not in the vocabulary; allowed: 0 to "
                     f"{vocabulary - 1}. Use the tokenizer that wrote the text"
                 )
-            file.write(ids.astype(dtype).data)  # numpy's tofile does not report a full disk
-            held.clear()
-
-        for document in documents:
-            ids = np.asarray(document, dtype=None if len(document) else eos.dtype)
-            if bos_id is not None:
-                held.append(bos)
-                tokens += 1
-                ids = ids[1:] if len(ids) and ids[0] == bos_id else ids
-            held.append(ids)
-            if separator == "eos" and not (len(ids) and ids[-1] == eos_id):
-                held.append(eos)
-            tokens += len(ids) + (held[-1] is eos)
-            count += 1
-            if tokens - written >= WRITE_TOKENS:
-                flush()
-                written = tokens
-        flush()
+            # numpy's tofile does not report a full disk
+            file.write(np.ascontiguousarray(ids, dtype=dtype).data)
+            tokens += len(ids)
+            count += len(batch[1])
         blocks = tokens // context_tokens
         if blocks == 0:
             raise ValueError(
@@ -272,13 +285,37 @@ def pack_ids(
     return about
 
 
+def _separated(
+    ids: np.ndarray, lengths: np.ndarray, eos_id: int | None, bos_id: int | None
+) -> np.ndarray:
+    """Return a batch with eos after and bos before the documents that lack them; None: neither.
+
+    A token that is both may begin a document, but then it does not end it too.
+    """
+    ends = np.cumsum(lengths)
+    starts, last = ends - lengths, len(ids) - 1
+    begun = np.zeros(len(lengths), dtype=bool)
+    if bos_id is not None and len(ids):
+        begun = (lengths > 0) & (ids[np.minimum(starts, last)] == bos_id)
+    places, tokens = [starts, ends], [bos_id, eos_id]
+    missing = [~begun & (bos_id is not None), np.full(len(lengths), eos_id is not None)]
+    if eos_id is not None and len(ids):
+        missing[1] = ~((lengths > begun) & (ids[ends - 1] == eos_id))
+    where = np.column_stack(missing).ravel()
+    if not where.any():
+        return ids
+    added = np.tile([token or 0 for token in tokens], len(lengths))[where]
+    wide = ids.astype(np.result_type(ids, np.int32), copy=False)
+    return np.insert(wide, np.column_stack(places).ravel()[where], added)
+
+
 class TokenBlocks:
-    """A packed text, memory-mapped.
+    """A packed text, memory-mapped. `copy` is an open copy of its file, to read instead.
 
     DamagedArtifact: its size is not the size that its json states.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, copy: BufferedRandom | None = None) -> None:
         path = Path(path)
         about = artifacts.read_json(path.with_suffix(".json"))
         self.context_tokens, self.eos_id = about["context_tokens"], about["eos_id"]
@@ -290,7 +327,7 @@ class TokenBlocks:
                 f"{expected} bytes. Delete it and run snakemake again"
             )
         self.tokens_NT: np.ndarray = np.memmap(
-            path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
+            copy or path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
         )
 
     def __len__(self) -> int:

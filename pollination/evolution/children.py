@@ -1,6 +1,7 @@
 """Train a member: a founder on human text, a child on text of the previous generation."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from pollination.core import artifacts
@@ -60,5 +61,7 @@ def train(job: Job, folder: Path) -> None:
         return
     model, tokenizer = start(job, training.seed), load_tokenizer(job.file("blueprint").parent)
     vocabulary = largest_id(tokenizer) + 1  # ids have gaps, and the embedding may have more rows
+    # Each epoch reads the segment in random order.
+    training = replace(training, opens=lambda path: TokenBlocks(path, job.copy_of(path)))
     blocks = training_blocks(training, tokenizer, vocabulary, job.params.context_tokens, work)
     _train(job, folder, model, blocks, training, work, key)

@@ -1,10 +1,11 @@
 """Read the text of a training: human text and earlier generations' synthetic text."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -14,11 +15,36 @@ from pollination.core.seeds import derive_seed
 from pollination.data.encoding import encode
 from pollination.data.mixture import Blocks, Subset, join, mix, replacements, sample
 from pollination.data.special import SpecialTokens, special_tokens
-from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
+from pollination.data.tokens import Batch, TokenBlocks, pack_batches, vocabulary_id
 from pollination.plan.operators import TEXTS
+
+READ_ROWS = 4096  # rows of a shard in memory
 
 Row = tuple[list[int], int]
 """Token ids of prompt and completion, and the index of the first trained token."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of shards: their token ids, end to end, and the length and the first of each."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    firsts: np.ndarray
+
+    def trained(self) -> Batch:
+        """Return the tokens that are trained on, and their number in each row."""
+        trained = self.lengths - self.firsts
+        if not self.firsts.any():
+            return self.ids, trained
+        counts = np.column_stack([self.firsts, trained]).ravel()
+        return self.ids[np.repeat(np.arange(len(counts)) % 2 == 1, counts)], trained
+
+    def listed(self) -> Iterator[Row]:
+        ids, end = self.ids.tolist(), 0
+        for length, first in zip(self.lengths.tolist(), self.firsts.tolist(), strict=True):
+            yield ids[end : end + length], first
+            end += length
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,8 @@ class Training:
     """The corpus from which `human.fraction` draws blocks, packed."""
     shards: list[Path]
     """Its synthetic text, the oldest round first."""
+    opens: Callable[[Path], TokenBlocks] = TokenBlocks
+    """Opens its human segment."""
 
     @property
     def accumulates(self) -> bool:
@@ -57,9 +85,9 @@ class Training:
 
     def own_segment(self) -> TokenBlocks:
         assert self.segment is not None, "this training reads no human segment"
-        return TokenBlocks(self.segment)
+        return self.opens(self.segment)
 
-    def synthetic_rows(self, shards: list[Path], tokenizer) -> Iterator[Row]:
+    def synthetic_rows(self, shards: list[Path], tokenizer) -> Iterator[Rows]:
         settings = self.settings
         return synthetic_rows(shards, settings["include_prompt"], settings["tokens"], tokenizer)
 
@@ -107,9 +135,8 @@ def training_blocks(
     for number, shards in enumerate(training.rounds):
         path = work / f"text{number}.bin"
         rows = training.synthetic_rows(shards, tokenizer)
-        ids = (ids[first:] for ids, first in rows)
-        pack_ids(
-            ids,
+        pack_batches(
+            (part.trained() for part in rows),
             vocab_size,
             context_tokens,
             special.eos_id,
@@ -135,7 +162,10 @@ def training_rows(training: Training, tokenizer) -> list[tuple[list[Row], bool, 
     """
     if TEXTS[training.text].is_human:
         return [(_as_rows(training.own_segment()), False, 1.0)]
-    rounds = [list(training.synthetic_rows(shards, tokenizer)) for shards in training.rounds]
+    rounds = [
+        [row for part in training.synthetic_rows(shards, tokenizer) for row in part.listed()]
+        for shards in training.rounds
+    ]
     rows = [row for part in rounds for row in part]
 
     def blocks(part: list[Row], context_tokens: int) -> int:
@@ -172,7 +202,7 @@ def _tokens(rows: list[Row], special: SpecialTokens, separator: str) -> int:
 
 def synthetic_rows(
     shards: list[Path], include_prompt: bool, tokens: int | None, tokenizer
-) -> Iterator[Row]:
+) -> Iterator[Rows]:
     """Yield rows of shards, up to the row that reaches `tokens` trained tokens (None: all rows).
 
     Ids stay unchanged if `tokenizer` has the vocabulary that wrote them. Otherwise the text is
@@ -182,23 +212,48 @@ def synthetic_rows(
     for path in shards:
         vocabularies = pc.unique(artifacts.read_table(path, ["vocabulary"])["vocabulary"])
         columns = ["token_ids", "prompt_tokens"]
-        if set(vocabularies.to_pylist()) != {mine}:
+        has_foreign = set(vocabularies.to_pylist()) != {mine}
+        if has_foreign:
             columns += ["vocabulary", "prompt", "completion"]
         # in batches, because a shard may exceed the memory
-        for batch in pq.ParquetFile(path).iter_batches(4096, columns=columns):
-            rows = batch.to_pylist()
-            foreign = [row for row in rows if row.get("vocabulary", mine) != mine]
-            encoded = {
-                key: encode([row[key] for row in foreign], tokenizer)
-                for key in ("prompt", "completion")
-            }
-            for row in rows:
-                if left <= 0:
-                    return
-                ids, first = row["token_ids"], row["prompt_tokens"]
-                if row.get("vocabulary", mine) != mine:
-                    opening = next(encoded["prompt"]).tolist()
-                    ids, first = opening + next(encoded["completion"]).tolist(), len(opening)
-                first = 0 if include_prompt else first
-                left -= len(ids) - first
-                yield ids, first
+        for batch in pq.ParquetFile(path).iter_batches(READ_ROWS, columns=columns):
+            if left <= 0:
+                return
+            if batch.num_rows == 0:
+                continue
+            rows = _own(batch)
+            if has_foreign:
+                rows = _translated(rows, batch, mine, tokenizer)
+            if include_prompt:
+                rows = replace(rows, firsts=0 * rows.firsts)
+            trained = np.cumsum(rows.lengths - rows.firsts)
+            # A row is read if tokens are left before it.
+            count = int(np.searchsorted(np.append(0, trained[:-1]), left))
+            left -= int(trained[count - 1])
+            size = int(rows.lengths[:count].sum())
+            yield Rows(rows.ids[:size], rows.lengths[:count], rows.firsts[:count])
+
+
+def _own(batch: pa.RecordBatch) -> Rows:
+    """Return the rows of a batch as their writer numbered the tokens."""
+    ids = batch.column("token_ids")
+    return Rows(
+        ids.flatten().to_numpy(zero_copy_only=False),
+        pc.list_value_length(ids).to_numpy(zero_copy_only=False),
+        batch.column("prompt_tokens").to_numpy(zero_copy_only=False),
+    )
+
+
+def _translated(rows: Rows, batch: pa.RecordBatch, mine: str, tokenizer) -> Rows:
+    """Return the rows with the text of other vocabularies tokenised again."""
+    foreign = pc.fill_null(pc.not_equal(batch.column("vocabulary"), mine), True)
+    encoded = [
+        encode(batch.column(name).filter(foreign).to_pylist(), tokenizer)
+        for name in ("prompt", "completion")
+    ]
+    parts = np.split(rows.ids, np.cumsum(rows.lengths)[:-1])
+    firsts = rows.firsts.copy()
+    for number in np.flatnonzero(foreign.to_numpy(zero_copy_only=False)):
+        opening, completion = map(next, encoded)
+        parts[number], firsts[number] = np.concatenate([opening, completion]), len(opening)
+    return Rows(np.concatenate(parts), np.array([len(part) for part in parts]), firsts)

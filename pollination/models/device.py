@@ -1,10 +1,14 @@
 """Choose the device of a job and set its threads and deterministic algorithms."""
 
+import logging
 import os
 
 import torch
 
+from pollination.core import gpus
 from pollination.models.onednn import by_onednn
+
+log = logging.getLogger("pollination")
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -13,16 +17,12 @@ def pick_device(wanted: str) -> torch.device:
     ValueError: a requested or allocated GPU is unusable.
     """
     usable = torch.cuda.is_available()
-    allocated = any(
-        os.environ.get(name, "") not in ("", "-1", "NoDevFiles")
-        for name in ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS")
-    )
     if wanted == "cuda" and not usable:
         raise ValueError(
             "device: 'cuda' needs a usable GPU, but torch finds none; allowed: auto, cpu, cuda. "
             "Check nvidia-smi and that torch is a CUDA build, or set device: cpu"
         )
-    if wanted == "auto" and allocated and not usable:
+    if wanted == "auto" and gpus.allocated() and not usable:
         raise ValueError(
             "device: 'auto' inside a GPU allocation needs a usable GPU, but torch finds none; "
             "allowed: auto, cpu, cuda. Check the node's driver, or set device: cpu"
@@ -39,4 +39,8 @@ def prepare(device: str, cpu_threads: int) -> torch.device:
     picked = pick_device(device)
     if picked.type == "cuda":
         torch.cuda.init()  # so that the job can name its GPU
+        seen = range(torch.cuda.device_count())
+        gpus.confirm([str(torch.cuda.get_device_properties(i).uuid) for i in seen], log)
+    elif gpus.taken():
+        log.warning("torch can use no GPU of this machine (nvidia-smi -L), so the CPU computes")
     return picked

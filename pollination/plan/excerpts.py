@@ -8,8 +8,9 @@ from pollination.plan.splits import splits
 
 
 def whole_config(plan: Plan) -> dict:
-    """Return the config with the default `device`, which no figure reads (rules/common.smk)."""
-    return plan.config | {"device": schema()["properties"]["device"]["default"]}
+    """Return the config with the default `device` and `local_disk`, which no figure reads."""
+    keys = schema()["properties"]
+    return plan.config | {key: keys[key]["default"] for key in ("device", "local_disk")}
 
 
 def part_config(plan: Plan, names: list[str]) -> dict:

@@ -311,6 +311,26 @@ def test_ids_are_packed_in_the_smallest_type_that_holds_them_over_many_writes(
     )
 
 
+@pytest.mark.parametrize(("eos", "bos"), [(0, None), (0, 1), (0, 0), (3, 2)])
+@pytest.mark.parametrize("separator", ["eos", "none"])
+def test_each_document_gets_the_marks_that_it_lacks(tmp_path, monkeypatch, eos, bos, separator):
+    """Whole batches are marked as each document would be on its own."""
+    monkeypatch.setattr(tokens, "WRITE_TOKENS", 16)
+    generator, expected = np.random.default_rng(5), []
+    documents = [generator.integers(0, 4, generator.integers(0, 5)) for _ in range(400)]
+    for ids in map(np.ndarray.tolist, documents):
+        if bos is not None:
+            expected.append(bos)
+            ids = ids[1:] if ids[:1] == [bos] else ids
+        expected += ids + ([eos] if separator == "eos" and ids[-1:] != [eos] else [])
+    for dtype in (np.int32, np.int64, np.uint8):
+        given = (ids.astype(dtype) for ids in documents)
+        about = pack_ids(given, 300, 7, eos, tmp_path / "text.bin", separator, bos)
+        packed = np.fromfile(tmp_path / "text.bin", dtype=np.uint16).tolist()
+        assert packed == expected[: len(expected) // 7 * 7]
+        assert about["documents"] == 400 and about["dropped_tokens"] == len(expected) % 7
+
+
 @pytest.mark.parametrize("wrong", [-1, 50, 70_000, 2**40])
 def test_an_id_of_another_vocabulary_is_refused_and_nothing_is_left_behind(tmp_path, wrong):
     with pytest.raises(

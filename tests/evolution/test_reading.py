@@ -1,5 +1,7 @@
 """A child reads whole texts of the shards in order, up to a budget and in its own tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pollination.core import artifacts
+from pollination.data.encoding import encode
 from pollination.data.segments import cut
-from pollination.data.tokens import pack_ids, vocabulary_id
+from pollination.data.tokens import TokenBlocks, pack_ids, vocabulary_id
+from pollination.evolution import reading
 from pollination.evolution.reading import Training, synthetic_rows, training_blocks, training_rows
 
 
@@ -22,8 +26,16 @@ MINE, OTHER = words("<eos>", "?", "a", "b", "c"), words("c", "b", "<eos>", "?", 
 
 
 def synthetic_ids(*arguments) -> list[list[int]]:
-    """Return the token ids that are trained on."""
-    return [ids[first:] for ids, first in synthetic_rows(*arguments)]
+    """Return the token ids that are trained on, row by row; packing reads the same."""
+    parts = list(synthetic_rows(*arguments))
+    rows = [ids[first:] for part in parts for ids, first in part.listed()]
+    for part in parts:
+        ids, lengths = part.trained()
+        assert len(lengths) == len(part.lengths) and lengths.sum() == len(ids)
+    assert [token for row in rows for token in row] == [
+        token for part in parts for token in part.trained()[0].tolist()
+    ]
+    return rows
 
 
 @pytest.fixture
@@ -48,6 +60,53 @@ def test_texts_are_read_in_order_with_or_without_prompts_up_to_the_budget(shards
     assert synthetic_ids(paths, True, None, MINE) == texts
     assert synthetic_ids(paths, False, None, MINE) == [text[1:] for text in texts]
     assert synthetic_ids(paths, True, 16, MINE) == texts[:4]  # the last text reaches the budget
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_the_budget_ends_at_the_same_row_however_shards_are_read(
+    tmp_path, monkeypatch, include_prompt
+):
+    """Rows are read in parts; a part may hold own and foreign rows, and rows without a token."""
+    generator, rows = np.random.default_rng(2), []
+    for _ in range(60):
+        first, count = generator.integers(0, 3), generator.integers(0, 4)
+        ids = generator.integers(0, 5, first + count).tolist()
+        writer = MINE if generator.random() < 0.5 else OTHER
+        whole = writer.decode(ids, clean_up_tokenization_spaces=False)
+        prompt = writer.decode(ids[:first], clean_up_tokenization_spaces=False)
+        rows.append(
+            {
+                "token_ids": ids,
+                "prompt_tokens": int(first),
+                "prompt": prompt,
+                "completion": whole[len(prompt) :],
+                "vocabulary": vocabulary_id(writer),
+            }
+        )
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for path, part in zip(paths, (rows[:23], rows[23:]), strict=True):
+        artifacts.write_table(path, pd.DataFrame(part))
+    read = []
+    for row in rows:
+        ids, first = row["token_ids"], row["prompt_tokens"]
+        if row["vocabulary"] != vocabulary_id(MINE):
+            opening, rest = (list(map(int, one)) for one in read_by(MINE, row))
+            ids, first = opening + rest, len(opening)
+        read.append(ids[0 if include_prompt else first :])
+    for size in (1, 4, 4096):
+        monkeypatch.setattr(reading, "READ_ROWS", size)
+        for tokens in (None, 1, 2, 7, 30, 31, 32, 33, 1000):
+            expected, left = [], float("inf") if tokens is None else tokens
+            for ids in read:
+                if left <= 0:
+                    break
+                left -= len(ids)
+                expected.append(ids)
+            assert synthetic_ids(paths, include_prompt, tokens, MINE) == expected
+
+
+def read_by(tokenizer, row: dict) -> list:
+    return list(encode([row["prompt"], row["completion"]], tokenizer))
 
 
 def test_another_familys_text_is_tokenised_anew_and_the_own_familys_ids_are_kept(tmp_path):
@@ -140,11 +199,31 @@ def test_what_is_measured_is_what_is_read(shards, tmp_path, separator, accumulat
     assert len(blocks) < read if accumulate == "fixed" else len(blocks) == read
 
 
+@pytest.mark.parametrize("accumulate", ["none", "all"])
+def test_the_segment_may_be_a_copy_on_another_disk(shards, tmp_path, accumulate):
+    """The packed corpus, of which few blocks are read, is never copied."""
+    opened = []
+
+    def opens(path):
+        opened.append(path)
+        return TokenBlocks(path, open(path, "r+b"))
+
+    human = {"fraction": 0.0, "accumulate": accumulate}
+    text = {"text": "human" if accumulate == "none" else "own", "human": human}
+    plain = training(tmp_path, shards=shards[0], packed=None, **text)
+    found = training_blocks(replace(plain, opens=opens), MINE, 5, 4, tmp_path)
+    expected = training_blocks(plain, MINE, 5, 4, tmp_path)
+    every = np.arange(len(expected))
+    assert np.array_equal(found.blocks(every), expected.blocks(every))
+    assert opened == [tmp_path / "segment.bin"]
+
+
 def rounds(one: Training) -> list[list[int]]:
     """Return the blocks of all synthetic text. Each round is packed on its own."""
     blocks = []
     for shards in one.rounds:
-        rows = [ids[first:] for ids, first in one.synthetic_rows(shards, MINE)]
+        parts = one.synthetic_rows(shards, MINE)
+        rows = [ids[first:] for part in parts for ids, first in part.listed()]
         eos = [0] if one.separator == "eos" else []
         ids = [token for row in rows for token in row + (eos if row[-1:] != [0] else [])]
         blocks += [ids[start : start + 4] for start in range(0, len(ids) - 3, 4)]

@@ -266,6 +266,33 @@ def test_a_mistake_is_one_line_with_key_value_allowed_and_fix(demo, path, value,
         assert word in line, line
 
 
+@pytest.mark.parametrize(
+    ("change", "shards"),
+    [
+        ({}, 1),
+        ({"tokens": 50_000_000, "budget_counts": "text"}, 1),
+        ({"tokens": 50_000_001, "budget_counts": "text"}, 2),
+        ({"tokens": 1_000_000_000, "budget_counts": "text"}, 20),
+        ({"tokens": 1_000_000_000, "max_prompt_tokens": 16}, 30),
+        ({"tokens": 1_000_000_000}, 40),  # prompts: half of 64 tokens
+    ],
+)
+def test_auto_keeps_a_shard_in_memory_whatever_counts_towards_the_budget(demo, change, shards):
+    for model in demo["models"].values():
+        model["context_tokens"] = 64
+    demo["defaults"]["generate"] |= {"shards": "auto", "max_new_tokens": 32} | change
+    experiments = resolve(demo)["experiments"].values()
+    assert {experiment["generate"]["shards"] for experiment in experiments} == {shards}
+
+
+def test_auto_shards_need_a_budget(demo):
+    demo["experiments"]["line"]["generate"] = {"shards": "auto", "tokens": None}
+    said = "line.generate.shards: 'auto' needs a token budget, but generate.tokens is null"
+    assert said in mistake(demo)
+    demo["experiments"]["line"]["generate"] = {"shards": "many"}
+    assert "shards: 'many' is not a valid name; allowed: auto, or a whole" in mistake(demo)
+
+
 def test_founders_cannot_read_what_their_own_descendants_write(demo):
     demo["corpora"]["wrote"] = {"kind": "synthetic", "experiment": "population", "generation": 1}
     demo["founders"]["human"]["corpus"] = "wrote"

@@ -35,6 +35,7 @@ RESERVED = (
 )
 # Limits of one run: its models, and the text files that they read. Planning more takes hours.
 MAX_MODELS, MAX_READ = 50_000, 2_000_000
+SHARD_TOKENS = 50_000_000  # a job needs about 33 bytes of memory per token, so 1.7 GB
 
 
 def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
@@ -92,6 +93,34 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
             "which writes only one completion per prompt; set tokens: null (one pass over the "
             f"prompts), or decoding: {sampling}"
         )
+
+
+def decide_shards(name: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
+    """Replace `generate.shards: auto` by the number of shards of at most SHARD_TOKENS each.
+
+    Prompts count too. Where they are not part of the budget, prompts and completions are taken to
+    have their full length.
+    """
+    generate = experiment["generate"]
+    if generate["shards"] != "auto":
+        return
+    tokens = generate["tokens"]
+    if tokens is None:
+        mistakes.append(
+            f"experiments.{name}.generate.shards: 'auto' needs a token budget, but generate.tokens "
+            "is null (one pass over the prompts); give a number of shards, or set generate.tokens"
+        )
+        tokens = 1
+    pool = config["founders"].get(experiment.get("founders"), {"model": []})
+    contexts = [
+        config["models"][model]["context_tokens"]
+        for model in listed(pool["model"])
+        if model in config["models"]
+    ]
+    if generate["budget_counts"] == "completion":
+        prompt = generate["max_prompt_tokens"] or max(contexts, default=0) // 2
+        tokens += tokens * prompt // generate["max_new_tokens"]
+    generate["shards"] = -(-tokens // SHARD_TOKENS)
 
 
 def check_room(

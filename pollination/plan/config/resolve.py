@@ -28,7 +28,12 @@ from pollination.plan.config.checks import (
     check_synthetic,
     check_theory,
 )
-from pollination.plan.config.experiment_checks import check_experiment, check_size, check_text_of
+from pollination.plan.config.experiment_checks import (
+    check_experiment,
+    check_size,
+    check_text_of,
+    decide_shards,
+)
 from pollination.plan.config.libraries import check_architecture
 from pollination.plan.config.loading import is_absent_folder, is_file, read_yaml, unusable
 from pollination.plan.config.overlay import expand
@@ -289,6 +294,7 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         check_kinds(config, mistakes)
         for name, change in merged.items():
             experiment = with_defaults(change, experiment_node)
+            decide_shards(name, experiment, config, mistakes)
             check_experiment(name, experiment, config, mistakes)
             config["experiments"] |= _replicates(name, experiment)
         _own_pools(config)
