@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pollination.models.attention import CAUSAL, attention
 from pollination.models.head import Head
 
 # size of a chunk's float32 logits; smaller chunks have slower matrix products
@@ -60,6 +61,20 @@ def chunked_loss(model: PreTrainedModel, head: Head, compiled: bool = False) -> 
         )
 
     return loss
+
+
+def unmasked(model: PreTrainedModel, loss: Loss) -> Loss:
+    """Return `loss` with causal attention that has no mask.
+
+    While torch.compile traces a model, transformers always builds a mask (B, 1, T, T). Attention
+    with a mask has no flash kernel.
+    """
+
+    def unmasked_loss(tokens_BT: torch.Tensor) -> torch.Tensor:
+        with attention(model, CAUSAL, keep_mode=True):
+            return loss(tokens_BT)
+
+    return unmasked_loss
 
 
 def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,7 +26,7 @@ from pollination.core.artifacts import atomic
 from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
-from pollination.models.contract import CHUNKED, contract_of
+from pollination.models.contract import CHUNKED, contract_of, why_masked
 from pollination.models.dropout import Dropout
 from pollination.models.limits import embedding_rows
 from pollination.models.paths import next_token_loss
@@ -104,10 +104,10 @@ class Trainer:
             groups, lr=settings["learning_rate"], betas=betas, eps=settings["epsilon"], fused=True
         )
         on_gpu = device.type == "cuda"
-        compiled = settings["compile"] if settings["compile"] is not None else on_gpu
+        self.compiled = settings["compile"] if settings["compile"] is not None else on_gpu
         dropout = settings["dropout"]
         self.dropout = Dropout(self.model, dropout, seed) if dropout else None
-        self.loss = next_token_loss(self.model, compiled)
+        self.loss = next_token_loss(self.model, self.compiled)
         self.validation_loss = next_token_loss(self.model)
         bf16 = settings["precision"] == "bf16" or (settings["precision"] == "auto" and on_gpu)
         self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
@@ -320,6 +320,8 @@ class Trainer:
         )
         if reason := contract_of(self.model).why(CHUNKED):
             self.log.info("the loss holds all logits at once, which takes more memory: %s", reason)
+        if self.compiled and (reason := why_masked(self.model.config)):
+            self.log.info("attention builds a mask, which is slower on a GPU: %s", reason)
         if self.dropout:
             self.dropout.check(self.read(0))
             self.log.info("dropout: %s", self.dropout)
