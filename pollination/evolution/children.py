@@ -33,6 +33,7 @@ def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path
     )
     job.note_hardware(resumes=trainer.checkpoint.exists())
     metrics = trainer.run()
+    job.used = trainer.used
     checkpoint.save_model(model, folder)
     for name in TOKENIZER_FILES:
         with artifacts.atomic(folder / name) as temporary:

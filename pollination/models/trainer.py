@@ -5,15 +5,16 @@ Dropout, if there is any (`train.dropout`; study A, D.1 has none), draws the num
 a resume needs only the step, the weights and the optimizer's state.
 """
 
+import gc
 import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from pollination.models.limits import embedding_rows
 from pollination.models.paths import next_token_loss
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
+Result = TypeVar("Result")
 SAVE_EVERY_S = 600.0  # of checkpoints; not a key of the config, because it changes no result
 
 
@@ -52,12 +54,16 @@ def learning_rate(step: int, steps: int, settings: dict) -> float:
 
 @dataclass
 class State:
-    """The state that a resume restores: step, smoothed loss, best epoch's loss, metrics so far."""
+    """The state that a resume restores.
+
+    These are step, smoothed loss, best epoch's loss, metrics so far and the micro-batch's size.
+    """
 
     step: int = 0
     smoothed: float = math.nan
     best: float = math.inf
     metrics: list[dict] = field(default_factory=list)
+    micro: int | None = None  # None: a checkpoint of an earlier version
 
 
 class Trainer:
@@ -89,7 +95,7 @@ class Trainer:
         self.device, self.work, self.key, self.log, self.stop = device, work, key, log, stop
         self.validation = validation
         self.batch = min(settings["batch_size"], len(blocks))
-        self.micro = settings["micro_batch_size"] or self.batch
+        self.micro = self.asked = min(settings["micro_batch_size"] or self.batch, self.batch)
         self.epoch_steps = math.ceil(len(blocks) / self.batch)
         self.steps = settings["epochs"] * self.epoch_steps
         self.context_tokens = blocks.blocks(np.array([0])).shape[1]
@@ -121,8 +127,15 @@ class Trainer:
     def checkpoint(self) -> Path:
         return self.work / "checkpoint.safetensors"
 
+    @property
+    def used(self) -> dict[str, int]:
+        """What the machine's memory made of the settings, for the record."""
+        decided = self.device.type == "cuda" or self.micro != self.asked
+        return {"micro_batch_size": self.micro} if decided else {}
+
     def save(self) -> None:
         """Save weights, both moments, step and metrics in one file. Replace it atomically."""
+        self.state.micro = self.micro
         tensors = {f"weights.{name}": p.detach() for name, p in self.names.items()}
         for name, p in self.names.items():
             moments = self.optimizer.state.get(p, {})
@@ -190,6 +203,7 @@ class Trainer:
             for moments in self.optimizer.state.values():
                 moments["step"] = moments["step"].to(self.device)
         self.state = State(**json.loads(metadata["state"]))
+        self.micro = self.state.micro or self.micro  # as before, on a larger GPU too
         self.log.info(
             "resumed at step %d of %d from %s", self.state.step, self.steps, self.checkpoint
         )
@@ -218,33 +232,47 @@ class Trainer:
     def gradients(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Accumulate the gradients of a batch in micro-batches. Return its mean loss (nats).
 
-        The micro-batches are halved if the GPU's memory is too small.
+        ValueError as in `fitted`.
+        """
+        return self.fitted(lambda: self.accumulate(tokens_BT), len(tokens_BT))
+
+    def accumulate(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), device=self.device)
+        for index, part in enumerate(tokens_BT.split(self.micro)):
+            place = self.state.step, index
+            with self.dropout.on(*place) if self.dropout else nullcontext():
+                with self.autocast:
+                    loss = self.loss(part) * (len(part) / len(tokens_BT))
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    def fitted(self, compute: Callable[[], Result], sequences: int) -> Result:
+        """Return `compute()`. Halve the micro-batches until it fits into the GPU's memory.
+
         ValueError: one sequence does not fit.
         """
         while True:
             try:
-                total = torch.zeros((), device=self.device)
-                for index, part in enumerate(tokens_BT.split(self.micro)):
-                    place = self.state.step, index
-                    with self.dropout.on(*place) if self.dropout else nullcontext():
-                        with self.autocast:
-                            loss = self.loss(part) * (len(part) / len(tokens_BT))
-                        loss.backward()
-                    total += loss.detach()
-                return total
-            except torch.OutOfMemoryError:
-                if self.micro == 1:
-                    raise ValueError(
-                        "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower "
-                        "context_tokens, or use a smaller model or a larger GPU"
-                    ) from None
-                self.micro = math.ceil(self.micro / 2)
-                self.optimizer.zero_grad(set_to_none=True)
-                torch.cuda.empty_cache()
-                self.log.warning(
-                    "GPU memory is full; the job continues with %d sequences per forward pass",
-                    self.micro,
+                return compute()
+            except RuntimeError as error:
+                if not causes.gpu_is_full(error):
+                    raise
+            # Only here, after the error and the frames that it held, can the failed graph be freed.
+            self.optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+            self.micro = min(self.micro, sequences)
+            if self.micro == 1:
+                raise ValueError(
+                    "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower "
+                    "context_tokens, or use a smaller model or a larger GPU"
                 )
+            self.micro = math.ceil(self.micro / 2)
+            self.log.warning(
+                "GPU memory is full; the job continues with a micro-batch size of %d",
+                self.micro,
+            )
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one optimizer step. Return (loss, gradient norm before clipping) on the device."""
@@ -289,9 +317,16 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Return the mean loss on the first `validation_blocks` blocks, in nats per token."""
+        """Return the mean loss on the first `validation_blocks` blocks, in nats per token.
+
+        ValueError as in `fitted`.
+        """
         assert self.validation is not None
         count = min(len(self.validation), self.settings["validation_blocks"])
+        return self.fitted(lambda: self.validation_mean(count), count)
+
+    def validation_mean(self, count: int) -> float:
+        assert self.validation is not None
         losses = []
         for indices in np.array_split(np.arange(count), math.ceil(count / self.micro)):
             rows = torch.from_numpy(self.validation.blocks(indices)).to(self.device)
