@@ -18,7 +18,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path, key: str) -> None:
     validation = TokenBlocks(job.file("validation")) if job.files("validation") else None
-    device = prepare(job.device, job.params.cpu_threads)
+    determinism = training.settings["determinism"]
+    device = prepare(job.device, job.params.cpu_threads, determinism)
     trainer = Trainer(
         model,
         blocks,

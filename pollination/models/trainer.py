@@ -28,6 +28,7 @@ from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
 from pollination.models.contract import CHUNKED, contract_of, why_masked
+from pollination.models.device import without_kernel
 from pollination.models.dropout import Dropout
 from pollination.models.limits import embedding_rows
 from pollination.models.paths import next_token_loss
@@ -250,13 +251,15 @@ class Trainer:
     def fitted(self, compute: Callable[[], Result], sequences: int) -> Result:
         """Return `compute()`. Halve the micro-batches until it fits into the GPU's memory.
 
-        ValueError: one sequence does not fit.
+        ValueError: one sequence does not fit, or `train.determinism: strict` cannot be kept.
         """
         while True:
             try:
                 return compute()
             except RuntimeError as error:
                 if not causes.gpu_is_full(error):
+                    if line := without_kernel(error):
+                        raise ValueError(line) from None
                     raise
             # Only here, after the error and the frames that it held, can the failed graph be freed.
             self.optimizer.zero_grad(set_to_none=True)
@@ -358,7 +361,8 @@ class Trainer:
         if self.compiled and (reason := why_masked(self.model.config)):
             self.log.info("attention builds a mask, which is slower on a GPU: %s", reason)
         if self.dropout:
-            self.dropout.check(self.read(0))
+            dropout, tokens_1T = self.dropout, self.read(0)[:1]
+            self.fitted(lambda: dropout.check(tokens_1T), 1)
             self.log.info("dropout: %s", self.dropout)
         if self.settings["warmup_steps"] >= self.steps:
             self.log.warning(
