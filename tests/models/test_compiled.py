@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from pollination.models.contract import why_masked
 from pollination.models.paths import next_token_loss
-from pollination.models.trainer import Trainer
+from pollination.models.trainer import Trainer, compiles
 from tests.models.known_answers import GROUPED
 from tests.models.test_contract import config_of
 from tests.models.test_loss import new_model
@@ -102,3 +102,66 @@ def test_a_model_with_windows_keeps_its_mask(family, graphs):
 def test_an_attention_that_cannot_be_replaced_keeps_its_mask():
     assert [why_masked(config_of(name)) for name in ("llama", "qwen3", "gpt_neox")] == [None] * 3
     assert why_masked(config_of("bloom")) == "its attention cannot be replaced"
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize("auto", ["auto", None])
+def test_only_a_gpu_with_enough_work_compiles_unless_told(auto):
+    founder = 7_630 * 138_000_000  # study A: 1e9 tokens in steps of 128 x 1,024
+    short = 200 * 125_000_000  # a child of study B takes seconds
+    assert compiles(auto, founder, GPU) and not compiles(auto, short, GPU)
+    assert not compiles(auto, founder, CPU)
+    for device in (CPU, GPU):
+        assert compiles(True, 1, device) and not compiles(False, founder, device)
+
+
+def failing(monkeypatch, error: Exception, after: int):
+    """Let torch.compile fail from the graph number `after` on, and run the graphs before."""
+    left = [after]
+
+    def backend(graph, _examples):
+        left[0] -= 1
+        if left[0] < 0:
+            raise type(error)(*error.args)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+
+
+def fell_back(caplog) -> list[str]:
+    return [line for line in caplog.messages if "torch.compile failed" in line]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_graph_that_does_not_compile_is_run_without(after, monkeypatch, tmp_path, caplog):
+    expected, weights = trained("llama", tmp_path / "a", False)
+    failing(monkeypatch, RuntimeError("Failed to find C compiler.\nSpecify CC"), after)
+    metrics, found = trained("llama", tmp_path / "b", True)
+    assert metrics == expected and all(torch.equal(found[name], weights[name]) for name in weights)
+    (line,) = fell_back(caplog)
+    assert "Failed to find C compiler. Specify CC" in line and "\n" not in line
+
+
+def test_without_a_compiler_one_line_says_so_and_the_record_too(monkeypatch, tmp_path, caplog):
+    from torch._inductor import config
+
+    torch._dynamo.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    chosen = settings(batch_size=24, compile=True)
+    log = logging.getLogger("test")
+    one = Trainer(new_model("llama"), text(), chosen, 7, CPU, tmp_path, "k", log)
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        one.run()
+    assert one.used == {"compiled": False}
+    (line,) = fell_back(caplog)
+    assert "No working C++ compiler found" in line
+
+
+def test_a_full_gpu_while_compiling_halves_and_compiles_again(monkeypatch, tmp_path, caplog):
+    failing(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."), 0)
+    with pytest.raises(ValueError, match="one sequence exceeds the GPU's memory"):
+        trained("llama", tmp_path, True)
+    assert not fell_back(caplog)
