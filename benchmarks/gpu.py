@@ -194,10 +194,12 @@ class Bench:
         from pollination.models.trainer import Trainer
 
         size = self.size
+        on_gpu = self.device.type == "cuda"  # compiled, as a long training is
         settings = with_defaults(
-            {"batch_size": size.train_sequences, "epochs": 1}, definition("train")
+            {"batch_size": size.train_sequences, "epochs": 1, "compile": on_gpu},
+            definition("train"),
         )
-        if self.device.type == "cpu":
+        if not on_gpu:
             settings |= {"precision": "fp32"}
         text = self.blocks((size.train_steps + 3) * size.train_sequences)
         quiet = logging.getLogger("gpu")

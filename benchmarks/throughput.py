@@ -92,8 +92,9 @@ def train(name: str) -> dict:
         def blocks(self, indices):
             return self.tokens_NT[indices]
 
-    settings = with_defaults({"batch_size": batch}, definition("train"))
     model = _model(name)
+    on_gpu = model.device.type == "cuda"  # compiled, as a long training is
+    settings = with_defaults({"batch_size": batch, "compile": on_gpu}, definition("train"))
     trainer = Trainer(
         model,
         Text(),

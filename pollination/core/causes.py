@@ -69,7 +69,10 @@ TEXTS = {
     "can't allocate memory": errno.ENOMEM,
     "database or disk is full": errno.ENOSPC,
 }
-GPU_TEXTS = ("cuda out of memory", "cuda error: out of memory", "cublas_status_alloc_failed")
+# Torch's allocator and the driver say the first. Libraries such as cuBLAS say the second.
+GPU_TEXTS = re.compile(
+    r"\b(cuda|hip)\b[^\n]*\bout of memory\b|\b(cu|hip)[a-z]+_(\w+_)?alloc(ation)?_failed\b", re.I
+)
 GPU_FULL = (
     "the memory of the GPU ran out; lower batch_size, or use a GPU with more memory (nvidia-smi "
     f"shows the processes that use it), {AGAIN}"
@@ -92,17 +95,26 @@ def explain(error: BaseException, folders: Iterable[str | Path] = ()) -> str | N
     """
     for one in _chain(error):
         text = str(one)
-        if type(one).__name__ == "OutOfMemoryError" or text.lower().startswith(GPU_TEXTS):
+        is_ours = isinstance(one, ValueError) and not isinstance(one, OSError)
+        if not is_ours and _names_full_gpu(one):
             return GPU_FULL
         if "No usable temporary directory" in text:
             return NO_TEMPORARY.format(tried=", ".join(temporary_folders()))
-        is_ours = isinstance(one, ValueError) and not isinstance(one, OSError)
         code = None if is_ours else number(one)
         if code in CAUSES and not (code in SAID_BETTER and isinstance(error, ValueError)):
             return line(code, _path(one, text, code, list(folders)))
         if isinstance(one, OSError):  # a missing file, for example
             return None
     return None
+
+
+def gpu_is_full(error: BaseException) -> bool:
+    """Return whether a GPU's memory ran out, in torch's allocator or in a library of the GPU."""
+    return any(map(_names_full_gpu, _chain(error)))
+
+
+def _names_full_gpu(error: BaseException) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or bool(GPU_TEXTS.search(str(error)))
 
 
 def number(error: BaseException) -> int | None:

@@ -190,6 +190,7 @@ class Job:
         self.lease: Lease | None = None
         self.work: Path | None = None
         self.elsewhere: list[dict[str, str]] = []
+        self.used: dict[str, int] = {}  # what the hardware made of the settings, for the record
         self.done = False
 
     def __enter__(self) -> "Job":
@@ -401,6 +402,7 @@ class Job:
             },
             "versions": versions(),
             "hardware": hardware()
+            | self.used
             | ({"began_on": "; ".join(map(_called, self.elsewhere))} if self.elsewhere else {}),
             "code": self.code,
             "commit": git_commit(Path(__file__).parent),

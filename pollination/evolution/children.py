@@ -19,7 +19,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path, key: str) -> None:
     validation = TokenBlocks(job.file("validation")) if job.files("validation") else None
-    device = prepare(job.device, job.params.cpu_threads)
+    determinism = training.settings["determinism"]
+    device = prepare(job.device, job.params.cpu_threads, determinism)
     trainer = Trainer(
         model,
         blocks,
@@ -34,6 +35,7 @@ def _train(job: Job, folder: Path, model, blocks, training: Training, work: Path
     )
     job.note_hardware(resumes=trainer.checkpoint.exists())
     metrics = trainer.run()
+    job.used = trainer.used
     checkpoint.save_model(model, folder)
     for name in TOKENIZER_FILES:
         with artifacts.atomic(folder / name) as temporary:

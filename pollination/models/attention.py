@@ -5,15 +5,20 @@ from contextlib import contextmanager
 
 import torch
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+
+CAUSAL = "pollination_causal"
 
 
 @contextmanager
-def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Put a model into evaluation mode with another attention. Restore both on exit."""
+def attention(model: PreTrainedModel, name: str, keep_mode: bool = False) -> Iterator[None]:
+    """Put a model into evaluation mode with another attention. Restore both on exit.
+
+    With `keep_mode`, a model in train mode stays in it.
+    """
     before, training = model.config._attn_implementation, model.training
     model.set_attn_implementation(name)
-    model.eval()
+    model.train(training and keep_mode)
     try:
         yield
     finally:
@@ -46,3 +51,36 @@ def attend(
     else:
         scores = scores + added
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+def _causal(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    dropout=0.0,
+    scaling=None,
+    softcap=None,
+    **_,
+) -> tuple[torch.Tensor, None]:
+    """Return one layer's attention (B, T, H, D), causal and without a mask. Transformers calls it.
+
+    query is (B, H, T, D), key and value are (B, K, T, D).
+    ValueError: the layer adds something to its scores, or bounds them.
+    """
+    if attention_mask is not None or softcap is not None:
+        raise ValueError("its scores are changed before the softmax")
+    readers = query.shape[1] // key.shape[1]
+    # Shared heads of keys have a kernel in half precision. In fp32, torch holds all scores instead.
+    shared = readers > 1 and value.dtype != torch.float32
+    if readers > 1 and not shared:
+        key, value = (x.repeat_interleave(readers, 1) for x in (key, value))
+    result = functional.scaled_dot_product_attention(
+        query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=shared
+    )
+    return result.transpose(1, 2).contiguous(), None
+
+
+# Transformers builds no mask for a name of this package.
+AttentionInterface.register(CAUSAL, _causal)

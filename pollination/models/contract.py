@@ -12,7 +12,8 @@ folder. It holds for one version of transformers.
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -20,10 +21,11 @@ import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
+from pollination.models.attention import CAUSAL, attention
 from pollination.models.decoder import Decoder, InPlaceDecoder
 from pollination.models.head import Head
 from pollination.models.limits import embedding_rows
-from pollination.models.loss import chunked_loss, whole_loss
+from pollination.models.loss import Loss, chunked_loss, unmasked, whole_loss
 from pollination.models.prefix_tree import continuation_logprobs
 from pollination.models.shared_prompt import SharedPromptDecoder, StaticDecoder
 from pollination.models.slow_decoder import ByLength, UncachedByLength
@@ -45,6 +47,7 @@ RAGGED, GENERATE = "rows of different lengths", "transformers' generation"
 # largest difference of logits, in standard deviations over the vocabulary
 TOLERANCE = 2e-3
 LENGTHS = (2, WINDOW - 1, 2 * WINDOW + 1, WINDOW + 2)
+Check = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 ABOUT_LOGITS = ("logit", "lm_head_multiplier")  # parts of the names of constants behind the head
 
 
@@ -73,7 +76,9 @@ class Contract:
         return next((f"{path}: {self.slower[path]}" for path in paths if path in self.slower), None)
 
 
-_examined: dict[str, Contract] = {}  # of this process, by configuration
+# of this process, by configuration
+_examined: dict[str, Contract] = {}
+_masked: dict[str, str | None] = {}
 
 
 def contract_of(model: PreTrainedModel) -> Contract:
@@ -120,51 +125,86 @@ def examine(config: AutoConfig) -> Contract:
 
     Unsupported: the architecture has no sound reference.
     """
-    before = logging.getLogger("transformers").level
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # a failing path is no news
-    values = {name: value for name, value in config.to_dict().items() if name != "contract"}
-    key = json.dumps(values, sort_keys=True, default=str)
-    try:
-        if key not in _examined:
+    key = _key(config)
+    if key not in _examined:
+        with _examining():
             _examined[key] = _examine(config)
-    finally:
-        logging.getLogger("transformers").setLevel(before)
     return _examined[key]
 
 
-def _examine(config: AutoConfig) -> Contract:
+def why_masked(config: AutoConfig) -> str | None:
+    """Return why causal attention without a mask gives other gradients; None if they are equal.
+
+    Only a job that compiles its training asks. So models of finished jobs keep their contracts.
+    """
+    key = _key(config)
+    if key not in _masked:
+        with _examining():
+            try:
+                model = small_copy(config)
+                with attention(model, CAUSAL):
+                    if model.config._attn_implementation != CAUSAL:
+                        raise ValueError("its attention cannot be replaced")
+                check = functools.partial(
+                    Reference(model).trained, unmasked(model, whole_loss(model))
+                )
+                _masked[key] = _unequal(check)
+            except Exception as error:
+                _masked[key] = _line(error)
+    return _masked[key]
+
+
+def _key(config: AutoConfig) -> str:
+    values = {name: value for name, value in config.to_dict().items() if name != "contract"}
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+@contextmanager
+def _examining() -> Iterator[None]:
+    before = logging.getLogger("transformers").level
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # a failing path is no news
     # a caller may be in inference mode, where nothing can be differentiated
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(0)
         try:
-            model = small_copy(config)
-            reference = Reference(model)
-            reference.check()
-        except Unsupported:
-            raise
-        except Exception as error:
-            raise Unsupported(
-                f"architecture {config.model_type!r} with these settings does not run "
-                f"({_line(error)}). Correct models.*.settings, or name another architecture"
-            ) from None
-        head = _head(model)
-        slower = {}
-        checks: dict[str, Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]] = {
-            name: functools.partial(reference.decoded, kind) for name, kind in DECODERS.items()
-        }
-        checks[SHARED] = functools.partial(reference.decoded, SharedPromptDecoder)
-        checks[STATIC] = functools.partial(reference.decoded, StaticDecoder, beams=False)
-        checks[GENERATE] = functools.partial(reference.decoded, Decoder, beams=False)
-        checks[RAGGED] = reference.padded
-        checks[TREE] = functools.partial(reference.scored, head)
-        checks[CHUNKED] = functools.partial(reference.trained, head)
-        for path, check in checks.items():
-            try:
-                different = max(float(_difference(*pair)) for pair in check())
-                if not different <= TOLERANCE:
-                    slower[path] = "its logits differ"
-            except Exception as error:
-                slower[path] = _line(error)
+            yield
+        finally:
+            logging.getLogger("transformers").setLevel(before)
+
+
+def _unequal(check: Check) -> str | None:
+    """Return why a path does not give the pairs' second numbers, or None."""
+    try:
+        different = max(float(_difference(*pair)) for pair in check())
+        return None if different <= TOLERANCE else "its logits differ"
+    except Exception as error:
+        return _line(error)
+
+
+def _examine(config: AutoConfig) -> Contract:
+    try:
+        model = small_copy(config)
+        reference = Reference(model)
+        reference.check()
+    except Unsupported:
+        raise
+    except Exception as error:
+        raise Unsupported(
+            f"architecture {config.model_type!r} with these settings does not run "
+            f"({_line(error)}). Correct models.*.settings, or name another architecture"
+        ) from None
+    head = _head(model)
+    checks: dict[str, Check] = {
+        name: functools.partial(reference.decoded, kind) for name, kind in DECODERS.items()
+    }
+    checks[SHARED] = functools.partial(reference.decoded, SharedPromptDecoder)
+    checks[STATIC] = functools.partial(reference.decoded, StaticDecoder, beams=False)
+    checks[GENERATE] = functools.partial(reference.decoded, Decoder, beams=False)
+    checks[RAGGED] = reference.padded
+    checks[TREE] = functools.partial(reference.scored, head)
+    checks[CHUNKED] = functools.partial(reference.trained_in_chunks, head)
+    reasons = {path: _unequal(check) for path, check in checks.items()}
+    slower = {path: reason for path, reason in reasons.items() if reason}
     if (last := list(DECODERS)[-1]) in slower:
         raise Unsupported(_refusal(config, f"decoding row by row: {slower[last]}"))
     return Contract(transformers.__version__, slower, head)
@@ -332,13 +372,17 @@ class Reference:
             )
             yield torch.tensor(ours)[None], torch.tensor(theirs, dtype=torch.float64)[None]
 
-    def trained(self, head: Head | None):
-        """Yield (loss and gradients, reference) of the loss in chunks."""
+    def trained_in_chunks(self, head: Head | None):
+        """Return (loss and gradients, reference) of the loss in chunks."""
         if head is None:
             raise ValueError("its logits are no known function of its last hidden states")
+        return self.trained(chunked_loss(self.model, head))
+
+    def trained(self, ours: Loss):
+        """Yield (loss and gradients, reference) of another way to compute the loss."""
         tokens_BT = torch.tensor([self.text(LENGTHS[2]) for _ in range(2)])
         found = []
-        for loss in (chunked_loss(self.model, head), whole_loss(self.model)):
+        for loss in (ours, whole_loss(self.model)):
             value = loss(tokens_BT)
             value.backward()
             found.append(

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pollination.models.attention import CAUSAL, attention
+from pollination.models.device import is_strict
 from pollination.models.head import Head
 
 # size of a chunk's float32 logits; smaller chunks have slower matrix products
@@ -22,12 +24,20 @@ LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**30}
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
+def _compile(function: Callable) -> Callable:
+    """Return a compiled function. With strict determinism, each shape has code of its own.
+
+    Otherwise the code depends on the order of shapes, and a resume has another order.
+    """
+    return torch.compile(function, dynamic=False if is_strict() else None)
+
+
 def whole_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
     """Return a function from tokens (B, T) to their mean next-token cross-entropy (nats, float32).
 
     It holds all logits at once. With `compiled`, torch.compile compiles the model.
     """
-    forward = torch.compile(model) if compiled else model
+    forward = _compile(model) if compiled else model
 
     def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
         logits_BTV = forward(input_ids=tokens_BT[:, :-1], use_cache=False).logits
@@ -44,8 +54,8 @@ def chunked_loss(model: PreTrainedModel, head: Head, compiled: bool = False) -> 
     `head` must give the model's logits.
     """
     weights = model.get_output_embeddings()
-    base = torch.compile(model.base_model) if compiled else model.base_model
-    chunk = torch.compile(_chunk) if compiled else _chunk
+    base = _compile(model.base_model) if compiled else model.base_model
+    chunk = _compile(_chunk) if compiled else _chunk
 
     def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
         hidden_BTC = base(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
@@ -60,6 +70,20 @@ def chunked_loss(model: PreTrainedModel, head: Head, compiled: bool = False) -> 
         )
 
     return loss
+
+
+def unmasked(model: PreTrainedModel, loss: Loss) -> Loss:
+    """Return `loss` with causal attention that has no mask.
+
+    While torch.compile traces a model, transformers always builds a mask (B, 1, T, T). Attention
+    with a mask has no flash kernel.
+    """
+
+    def unmasked_loss(tokens_BT: torch.Tensor) -> torch.Tensor:
+        with attention(model, CAUSAL, keep_mode=True):
+            return loss(tokens_BT)
+
+    return unmasked_loss
 
 
 def _chunk(logits_PV: torch.Tensor, targets_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,9 +2,16 @@
 
 from transformers import PreTrainedModel
 
-from pollination.models.contract import CHUNKED, DECODERS, SHARED, STATIC, contract_of
+from pollination.models.contract import (
+    CHUNKED,
+    DECODERS,
+    SHARED,
+    STATIC,
+    contract_of,
+    why_masked,
+)
 from pollination.models.decoder import Decoder
-from pollination.models.loss import Loss, chunked_loss, whole_loss
+from pollination.models.loss import Loss, chunked_loss, unmasked, whole_loss
 from pollination.models.shared_prompt import SharedPromptDecoder, StaticDecoder
 from pollination.models.slow_decoder import ByLength
 
@@ -38,9 +45,11 @@ def next_token_loss(model: PreTrainedModel, compiled: bool = False) -> Loss:
     """Return a function from tokens (B, T) to their mean next-token cross-entropy (nats, float32).
 
     It can be differentiated once. It works in chunks if the contract allows it. With `compiled`,
-    torch.compile compiles the model.
+    torch.compile compiles the model. Its attention then has no mask, if that gives its gradients.
     """
     contract = contract_of(model)
     if contract.head is not None and contract.allows(CHUNKED):
-        return chunked_loss(model, contract.head, compiled)
-    return whole_loss(model, compiled)
+        loss = chunked_loss(model, contract.head, compiled)
+    else:
+        loss = whole_loss(model, compiled)
+    return unmasked(model, loss) if compiled and not why_masked(model.config) else loss

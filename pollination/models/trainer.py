@@ -5,15 +5,16 @@ Dropout, if there is any (`train.dropout`; study A, D.1 has none), draws the num
 a resume needs only the step, the weights and the optimizer's state.
 """
 
+import gc
 import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,12 +27,17 @@ from pollination.core.artifacts import atomic
 from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
 from pollination.data.mixture import Blocks
-from pollination.models.contract import CHUNKED, contract_of
+from pollination.models.contract import CHUNKED, contract_of, why_masked
+from pollination.models.device import without_kernel
 from pollination.models.dropout import Dropout
 from pollination.models.limits import embedding_rows
 from pollination.models.paths import next_token_loss
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
+# Steps x parameters from which on compiling gains: 1,500 steps of 138M parameters. An estimate, not
+# measured: compiling takes a minute, and saves 40 ms of such a step (64 x 1,024 tokens; H200).
+COMPILED_WORK = 200_000_000_000
+Result = TypeVar("Result")
 SAVE_EVERY_S = 600.0  # of checkpoints; not a key of the config, because it changes no result
 
 
@@ -50,14 +56,28 @@ def learning_rate(step: int, steps: int, settings: dict) -> float:
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def compiles(setting: bool | str | None, work: int, device: torch.device) -> bool:
+    """Return whether torch.compile compiles a training, by the config's `train.compile`.
+
+    `work` is the number of steps times that of parameters.
+    """
+    if isinstance(setting, bool):
+        return setting
+    return device.type == "cuda" and work >= COMPILED_WORK
+
+
 @dataclass
 class State:
-    """The state that a resume restores: step, smoothed loss, best epoch's loss, metrics so far."""
+    """The state that a resume restores.
+
+    These are step, smoothed loss, best epoch's loss, metrics so far and the micro-batch's size.
+    """
 
     step: int = 0
     smoothed: float = math.nan
     best: float = math.inf
     metrics: list[dict] = field(default_factory=list)
+    micro: int | None = None  # None: a checkpoint of an earlier version
 
 
 class Trainer:
@@ -89,7 +109,7 @@ class Trainer:
         self.device, self.work, self.key, self.log, self.stop = device, work, key, log, stop
         self.validation = validation
         self.batch = min(settings["batch_size"], len(blocks))
-        self.micro = settings["micro_batch_size"] or self.batch
+        self.micro = self.asked = min(settings["micro_batch_size"] or self.batch, self.batch)
         self.epoch_steps = math.ceil(len(blocks) / self.batch)
         self.steps = settings["epochs"] * self.epoch_steps
         self.context_tokens = blocks.blocks(np.array([0])).shape[1]
@@ -104,10 +124,12 @@ class Trainer:
             groups, lr=settings["learning_rate"], betas=betas, eps=settings["epsilon"], fused=True
         )
         on_gpu = device.type == "cuda"
-        compiled = settings["compile"] if settings["compile"] is not None else on_gpu
+        parameters = sum(p.numel() for p in model.parameters())
+        self.to_compile = compiles(settings["compile"], self.steps * parameters, device)
+        self.compiled = self.to_compile
         dropout = settings["dropout"]
         self.dropout = Dropout(self.model, dropout, seed) if dropout else None
-        self.loss = next_token_loss(self.model, compiled)
+        self.loss = next_token_loss(self.model, self.compiled)
         self.validation_loss = next_token_loss(self.model)
         bf16 = settings["precision"] == "bf16" or (settings["precision"] == "auto" and on_gpu)
         self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
@@ -121,8 +143,17 @@ class Trainer:
     def checkpoint(self) -> Path:
         return self.work / "checkpoint.safetensors"
 
+    @property
+    def used(self) -> dict[str, int]:
+        """What the machine made of the settings, for the record."""
+        values = {"micro_batch_size": (self.asked, self.micro)}
+        values["compiled"] = (self.to_compile, self.compiled)
+        on_gpu = self.device.type == "cuda"
+        return {name: used for name, (asked, used) in values.items() if on_gpu or used != asked}
+
     def save(self) -> None:
         """Save weights, both moments, step and metrics in one file. Replace it atomically."""
+        self.state.micro = self.micro
         tensors = {f"weights.{name}": p.detach() for name, p in self.names.items()}
         for name, p in self.names.items():
             moments = self.optimizer.state.get(p, {})
@@ -190,6 +221,7 @@ class Trainer:
             for moments in self.optimizer.state.values():
                 moments["step"] = moments["step"].to(self.device)
         self.state = State(**json.loads(metadata["state"]))
+        self.micro = self.state.micro or self.micro  # as before, on a larger GPU too
         self.log.info(
             "resumed at step %d of %d from %s", self.state.step, self.steps, self.checkpoint
         )
@@ -218,33 +250,64 @@ class Trainer:
     def gradients(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Accumulate the gradients of a batch in micro-batches. Return its mean loss (nats).
 
-        The micro-batches are halved if the GPU's memory is too small.
-        ValueError: one sequence does not fit.
+        ValueError as in `fitted`.
+        """
+        return self.fitted(lambda: self.accumulate(tokens_BT), len(tokens_BT), self.compiled)
+
+    def accumulate(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), device=self.device)
+        for index, part in enumerate(tokens_BT.split(self.micro)):
+            place = self.state.step, index
+            with self.dropout.on(*place) if self.dropout else nullcontext():
+                with self.autocast:
+                    loss = self.loss(part) * (len(part) / len(tokens_BT))
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    def fitted(
+        self, compute: Callable[[], Result], sequences: int, compiled: bool = False
+    ) -> Result:
+        """Return `compute()`. Halve the micro-batches until it fits into the GPU's memory.
+
+        If it is `compiled` and fails otherwise, the training continues without torch.compile.
+        ValueError: one sequence does not fit, or `train.determinism: strict` cannot be kept.
         """
         while True:
+            failure = None
             try:
-                total = torch.zeros((), device=self.device)
-                for index, part in enumerate(tokens_BT.split(self.micro)):
-                    place = self.state.step, index
-                    with self.dropout.on(*place) if self.dropout else nullcontext():
-                        with self.autocast:
-                            loss = self.loss(part) * (len(part) / len(tokens_BT))
-                        loss.backward()
-                    total += loss.detach()
-                return total
-            except torch.OutOfMemoryError:
-                if self.micro == 1:
-                    raise ValueError(
-                        "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower "
-                        "context_tokens, or use a smaller model or a larger GPU"
-                    ) from None
-                self.micro = math.ceil(self.micro / 2)
-                self.optimizer.zero_grad(set_to_none=True)
-                torch.cuda.empty_cache()
+                return compute()
+            except Stopped:
+                raise
+            except Exception as error:
+                if not causes.gpu_is_full(error):
+                    if line := without_kernel(error):
+                        raise ValueError(line) from None
+                    if not compiled:
+                        raise
+                    failure = " ".join(str(error).split())[:300] or type(error).__name__
+            # Only here, after the error and the frames that it held, can the failed graph be freed.
+            self.optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+            if failure:
                 self.log.warning(
-                    "GPU memory is full; the job continues with %d sequences per forward pass",
-                    self.micro,
+                    "torch.compile failed (%s); the job trains without it, which is slower", failure
                 )
+                compiled = self.compiled = False
+                self.loss = next_token_loss(self.model)
+                continue
+            self.micro = min(self.micro, sequences)
+            if self.micro == 1:
+                raise ValueError(
+                    "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower "
+                    "context_tokens, or use a smaller model or a larger GPU"
+                )
+            self.micro = math.ceil(self.micro / 2)
+            self.log.warning(
+                "GPU memory is full; the job continues with a micro-batch size of %d",
+                self.micro,
+            )
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one optimizer step. Return (loss, gradient norm before clipping) on the device."""
@@ -289,9 +352,16 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Return the mean loss on the first `validation_blocks` blocks, in nats per token."""
+        """Return the mean loss on the first `validation_blocks` blocks, in nats per token.
+
+        ValueError as in `fitted`.
+        """
         assert self.validation is not None
         count = min(len(self.validation), self.settings["validation_blocks"])
+        return self.fitted(lambda: self.validation_mean(count), count)
+
+    def validation_mean(self, count: int) -> float:
+        assert self.validation is not None
         losses = []
         for indices in np.array_split(np.arange(count), math.ceil(count / self.micro)):
             rows = torch.from_numpy(self.validation.blocks(indices)).to(self.device)
@@ -320,8 +390,11 @@ class Trainer:
         )
         if reason := contract_of(self.model).why(CHUNKED):
             self.log.info("the loss holds all logits at once, which takes more memory: %s", reason)
+        if self.compiled and (reason := why_masked(self.model.config)):
+            self.log.info("attention builds a mask, which is slower on a GPU: %s", reason)
         if self.dropout:
-            self.dropout.check(self.read(0))
+            dropout, tokens_1T = self.dropout, self.read(0)[:1]
+            self.fitted(lambda: dropout.check(tokens_1T), 1)
             self.log.info("dropout: %s", self.dropout)
         if self.settings["warmup_steps"] >= self.steps:
             self.log.warning(

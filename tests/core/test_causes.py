@@ -22,6 +22,19 @@ def os_error(code: int, path: str | None = None) -> OSError:
     return OSError(code, os.strerror(code), path)
 
 
+GPU_IS_FULL = (
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "HIP out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    "cuFFT error: CUFFT_ALLOC_FAILED",
+)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -40,7 +53,7 @@ def os_error(code: int, path: str | None = None) -> OSError:
         (Foreign("cannot write '/x/y': Disk quota exceeded"), r"disk quota .* /x/y"),
         (RuntimeError("can't start new thread"), r"limit of processes and threads"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), r"memory ran out"),
-        (RuntimeError("CUDA error: out of memory"), r"memory of the GPU ran out"),
+        *((RuntimeError(text), r"memory of the GPU ran out") for text in GPU_IS_FULL),
         (OSError("[Errno 28] Error writing bytes. Detail: No space left on device"), r"no space"),
         (
             FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
@@ -71,6 +84,8 @@ def test_an_error_that_led_to_another_is_found():
         ValueError("no space left in the plan"),
         KeyError("text"),
         RuntimeError("shape mismatch"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm`"),
         Foreign("the server returned error code 5"),
         FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/x/y"),
     ],

@@ -116,6 +116,16 @@ def test_a_job_that_resumes_on_other_hardware_says_so_in_its_log_and_its_record(
     assert recorded(resumes=False) == here  # no work was saved
 
 
+def test_what_memory_made_of_the_settings_is_in_the_record(tmp_path):
+    parts = {"output": OutputFiles(fromdict={"run": str(tmp_path / "run.json")})}
+    parts |= {"params": Params(fromdict={"recipe": 1}), "wildcards": Wildcards(fromdict={})}
+    given = {"rule": "train", "threads": 1, "input": InputFiles(), "log": [], "config": {}}
+    job = Job(SimpleNamespace(**given, **parts))
+    job.used = {"micro_batch_size": 8}
+    job.write_record(job.output.run)
+    assert read_record(job.output.run)["hardware"] == hardware() | {"micro_batch_size": 8}
+
+
 class Foreign(Exception):
     """An exception of a library in another language."""
 

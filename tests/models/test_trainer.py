@@ -2,6 +2,7 @@
 
 import logging
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -125,6 +126,124 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(blueprint, tmp_path)
     assert torch.isclose(whole.gradients(tokens), parts.gradients(tokens), atol=1e-6)
     for name, p in whole.names.items():
         assert torch.allclose(p.grad, parts.names[name].grad, atol=1e-6), name
+
+
+class Box:
+    """A tensor that a graph has saved."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+class Budget:
+    """The memory of a small GPU: it counts the bytes that live graphs keep for backward passes.
+
+    A backward pass that begins above `limit` fails with `error`.
+    """
+
+    def __init__(self, limit=math.inf, error: Exception | None = None):
+        self.limit, self.error, self.held, self.most, self.failures = limit, error, 0, 0, 0
+
+    def pack(self, tensor):
+        box, size = Box(tensor.detach()), tensor.numel() * tensor.element_size()
+        self.held += size
+        self.most = max(self.most, self.held)
+        weakref.finalize(box, self.release, size)
+        return box
+
+    def release(self, size):
+        self.held -= size
+
+    def unpack(self, box):
+        if self.held > self.limit:
+            self.failures += 1
+            raise type(self.error)(*self.error.args)  # a new one, without a traceback
+        return box.tensor
+
+    def on(self, t: Trainer) -> Trainer:
+        loss = t.loss
+
+        def counted(part):
+            with torch.autograd.graph.saved_tensors_hooks(self.pack, self.unpack):
+                return loss(part)
+
+        t.loss = counted
+        return t
+
+
+GPU_IS_FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+]
+
+
+def need_of(blueprint, work, micro, **changes) -> int:
+    """Return the bytes that the backward pass of a micro-batch needs."""
+    measure = Budget()
+    t = measure.on(trainer(blueprint, work, batch_size=24, micro_batch_size=micro, **changes))
+    t.accumulate(t.read(0)[:micro])
+    return measure.most
+
+
+@pytest.mark.parametrize("blueprint", ["gpt2"], indirect=True)
+@pytest.mark.parametrize(
+    "error,dropout",
+    list(zip(GPU_IS_FULL, (0.3, 0.0, 0.0), strict=True)),
+    ids=["torch", "cublas", "cudnn"],
+)
+def test_a_full_gpu_halves_to_the_largest_micro_batch_that_fits_and_a_resume_keeps_it(
+    blueprint, tmp_path, error, dropout
+):
+    common = {"batch_size": 24, "epochs": 4, "dropout": dropout}
+    limit = need_of(blueprint, tmp_path / "n", 6, dropout=dropout)
+    budget = Budget(limit, error)
+    whole = budget.on(trainer(blueprint, tmp_path / "a", **common))
+    expected = whole.run()
+    assert budget.failures == 2 and whole.micro == 6 and whole.used == {"micro_batch_size": 6}
+    given = trainer(blueprint, tmp_path / "c", micro_batch_size=6, **common)
+    assert given.run() == expected and given.used == {}
+    with pytest.raises(Stopped):
+        budget.on(trainer(blueprint, tmp_path / "b", stop=StopAfter(2), **common)).run()
+    larger = trainer(blueprint, tmp_path / "b", **common)  # resumes where memory suffices
+    assert larger.run() == expected and larger.used == {"micro_batch_size": 6}
+    before, after = weights(whole), weights(larger)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("blueprint", ["llama"], indirect=True)
+def test_a_smaller_last_batch_is_halved_from_its_own_size(blueprint, tmp_path):
+    budget = Budget(need_of(blueprint, tmp_path / "n", 3), GPU_IS_FULL[0])
+    t = budget.on(trainer(blueprint, tmp_path / "a", batch_size=24))
+    t.gradients(t.read(0)[:5])
+    assert budget.failures == 1 and t.micro == 3
+
+
+@pytest.mark.parametrize("blueprint", ["llama"], indirect=True)
+def test_one_sequence_that_exceeds_the_memory_is_one_line(blueprint, tmp_path):
+    t = Budget(0, GPU_IS_FULL[1]).on(trainer(blueprint, tmp_path, batch_size=4))
+    with pytest.raises(ValueError, match="one sequence exceeds the GPU's memory") as caught:
+        t.run()
+    assert caught.value.__context__ is None  # else the job's line would be that of the library
+    other = RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE")
+    t = Budget(0, other).on(trainer(blueprint, tmp_path, batch_size=4))
+    with pytest.raises(RuntimeError, match="INVALID_VALUE"):
+        t.run()
+    assert t.micro == 4
+
+
+@pytest.mark.parametrize("blueprint", ["llama"], indirect=True)
+def test_a_full_gpu_in_validation_halves_too(blueprint, tmp_path):
+    t = trainer(blueprint, tmp_path, validation=text(6), checkpoint="best")
+    expected, loss = t.validate(), t.validation_loss
+
+    def limited(rows):
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(rows)
+
+    t.validation_loss = limited
+    assert math.isclose(t.validate(), expected, rel_tol=1e-6) and t.micro == 2
 
 
 def test_every_block_is_seen_once_an_epoch_in_an_order_of_the_epoch(blueprint, tmp_path):

@@ -198,6 +198,7 @@ def test_merge_leaves_its_inputs_alone():
             ["evaluate.quality", "held-out text of 'world'", "split: test"],
         ),
         ("defaults.train.dropout", 1.0, ["defaults.train.dropout: 1.0", "allowed: < 1"]),
+        ("defaults.train.determinism", "on", ["'on'", "allowed: auto, strict, off, false"]),
         ("founders.human.train.dropout", "on", ["'on'", "own, or a number from 0 to below 1"]),
         ("founders.human.num_segments", 2, ["population: 4", "num_segments is 2"]),
         ("founders.human.segments", [0, "x"], ["founders.human.segments"]),

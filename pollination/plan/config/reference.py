@@ -89,7 +89,7 @@ def _written(value: object) -> str:
 
 def _type(child: dict) -> str:
     if "enum" in child:
-        return _either([f"`{value}`" for value in child["enum"]])
+        return _either([f"`{_written(value)}`" for value in child["enum"]])
     if "anyOf" in child:
         return _either([_type(part) for part in child["anyOf"]])
     if link := _section(child):

@@ -1,6 +1,7 @@
 """Provide the JSON schema of a config, and explain each violation in one line."""
 
 import copy
+import json
 from functools import cache
 from typing import Any
 
@@ -104,7 +105,7 @@ def _said(error: ValidationError, key: str) -> str:
         allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
         return (
             f"{key}: {value!r} is not allowed{nearest(value, allowed)}; allowed: "
-            f"{', '.join(map(str, allowed))}"
+            f"{', '.join(name if isinstance(name, str) else json.dumps(name) for name in allowed)}"
         )
     if error.validator == "type":
         allowed = (
