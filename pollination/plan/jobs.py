@@ -52,7 +52,7 @@ class Work:
 def everything(plan: Plan) -> list[str]:
     """Return the files that `snakemake` makes without a target."""
     files = outputs.evaluations(plan, "scores.json") + outputs.selections(plan)
-    files += outputs.measured_beside(plan) + pruning.prunings(plan)
+    files += outputs.measured_beside(plan) + pruning.prunings(plan) + pruning.text_prunings(plan)
     files += report.report_files(plan) + paper_files(plan)
     return files + theory_files(plan) + fingerprint_files(plan)
 
@@ -146,10 +146,14 @@ def _generations(plan: Plan) -> Iterator[Work]:
             members = () if last else range(experiment["population"])
             for m in members if text_of(experiment).dealt else ():
                 yield _work(plan, "deal_pool", name, g, **here, member=m)
-    for path in pruning.prunings(plan):
-        *_, name, folder, _ = path.split("/")
-        g = int(folder.removeprefix("gen"))
-        yield _work(plan, "prune_generation", name, g, experiment=name, gen=g)
+    for rule, paths in (
+        ("prune_generation", pruning.prunings(plan)),
+        ("prune_text", pruning.text_prunings(plan)),
+    ):
+        for path in paths:
+            *_, name, folder, _ = path.split("/")
+            g = int(folder.removeprefix("gen"))
+            yield _work(plan, rule, name, g, experiment=name, gen=g)
 
 
 def _theory_and_surveys(plan: Plan) -> Iterator[Work]:
@@ -288,6 +292,10 @@ def _needed(plan: Plan) -> set[str]:
     for path in outputs.disagreements(plan):
         name, folder = path.split("/")[-3:-1]
         add(disagreement_inputs(plan, name, int(folder.removeprefix("gen"))), "text")
+    for path in pruning.text_prunings(plan):
+        *_, name, folder, _ = path.split("/")
+        done = pruning.text_pruning_inputs(plan, name, int(folder.removeprefix("gen")))
+        needed.update(path for path in done if path.startswith(f"{plan.results}/corpora/"))
     for figure in ("continuations", "degeneration"):
         needed.update(vocabularies(plan, shown_in(plan, figure)))
     return needed
