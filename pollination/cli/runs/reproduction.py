@@ -21,7 +21,7 @@ import yaml
 from pollination import ROOT
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
-from pollination.core.settings import UNREAD, differing
+from pollination.core.settings import UNREAD, differing, schema, whole
 from pollination.plan import pruning
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.overlay import expand
@@ -252,7 +252,7 @@ def compare(
         unequal.append((path, reason))
     settings = original / "config.yaml"
     if settings.is_file():
-        settings_that_differ = differing(read_yaml(settings), plan.config)
+        settings_that_differ = differing(whole(read_yaml(settings), schema()), plan.config)
         notes += [
             f"note: the config has changed since the run: {key} was {before!r}, is {after!r}"
             for key, (before, after) in settings_that_differ.items()
