@@ -50,8 +50,9 @@ docs: setup  ## write the key lists of config/README.md; build the site in build
 	$(BIN)/python -m sphinx -W --keep-going -q -E -d build/doctrees docs build/docs
 	@echo "The site is build/docs/index.html."
 
-bench: setup  ## run the side-by-side benchmarks
+bench: setup  ## run the side-by-side benchmarks; compare the cost preview's rates with this machine
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --throughput
 
 chaos: setup  ## inject random faults for HOURS=1, then compare with an undisturbed run
 	$(BIN)/python -m tests.chaos --hours $(HOURS)

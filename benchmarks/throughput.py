@@ -1,14 +1,18 @@
-"""Measure how fast a machine trains, generates and scores, for `pollination cost`.
+"""Measure how fast a machine trains, generates, scores and prepares text, for `pollination cost`.
 
-The result is results/throughput.json. Two shapes with new weights read random text. The small shape
-gives the cost per token that does not depend on model size, and the larger one the FLOP/s. The
-larger one has 124M parameters on a GPU, like the smallest GPT-2, and 15M on a CPU.
+The result is results/throughput.json. It also holds the rates of jobs without a GPU (processor.py).
+Two shapes with new weights read random text. The small shape gives the cost per token that does not
+depend on model size, and the larger one the FLOP/s. The larger one has 124M parameters on a GPU,
+like the smallest GPT-2, and 15M on a CPU.
 """
 
 import time
+from contextlib import suppress
 from statistics import median
 
-from benchmarks.harness import call, measure
+from benchmarks import processor
+from benchmarks.data import shared
+from benchmarks.harness import Absent, call, measure
 
 SHAPES = {
     "tiny": {
@@ -164,22 +168,80 @@ def score(name: str) -> dict:
 
 
 def device() -> dict:
+    """Return the name of the GPU and its power limit in watts; None and None without one."""
+    import subprocess
+
     import torch
 
-    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {"seconds": 1.0, "result": name}
+    if not torch.cuda.is_available():
+        return {"seconds": 1.0, "result": [None, None]}
+    name, watts = torch.cuda.get_device_name(0), None
+    query = ["nvidia-smi", "--id=0", "--query-gpu=power.limit", "--format=csv,noheader,nounits"]
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        watts = float(subprocess.check_output(query, text=True, timeout=30))
+    return {"seconds": 1.0, "result": [name, watts]}
 
 
-def throughput(rounds: int, threads: int, processor: str, say=print) -> dict:
+def processor_rates(rounds: int, say=print) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the rates of jobs without a GPU, and bytes on disk that these jobs give away.
+
+    Rates whose real data are not here are left out, with a message.
+    """
+    rates, sizes = {}, {}
+    for key, (function, needed) in processor.RATES.items():
+        try:
+            for name in needed:
+                shared(name)
+        except Absent as reason:
+            say(f"{key}: not measured: {reason}")
+            continue
+        measured = [measure(call(function), 1) for _ in range(rounds)]
+        rates[key] = median(one.rate for one in measured)
+        sizes |= measured[-1].result
+        say(f"{key}: {rates[key]:,.0f}")
+    return rates, sizes
+
+
+def held_against(measured: dict) -> list[tuple[str, float, float]]:
+    """Return (figure, assumed, measured) of each figure of `pollination cost` that was measured.
+
+    Assumed are the published figures of this hardware; another GPU has none of its own.
+    """
+    from pollination.analysis.cost.rates import read_rates  # loads pandas, which adds memory
+    from pollination.analysis.cost.shapes import published
+
+    names = {key: entry["name"] for key, entry in published()["hardware"].items()}
+    words = {key: name.removeprefix("NVIDIA ").split()[0] for key, name in names.items()}
+    fits = [key for key, word in words.items() if word in measured["name"].split()]
+    rows = []
+    hardware = "cpu" if measured["device"] == "cpu" else next(iter(fits), None)
+    if hardware:
+        rates = read_rates(hardware)
+        rows.append(("start_s", rates.start_s, measured["start_s"]))
+        rows += [
+            (f"{kind}, {shape_name} (tokens/s)", rates.tokens_per_s(kind, point), rate)
+            for kind in ("train", "write", "score")
+            for point in measured[kind]
+            for shape_name, rate in [(point["shape"], point["tokens_per_s"])]
+        ]
+    tables = published()["processor"] | published()["disk"]
+    found = measured["processor"] | measured["disk"]
+    return rows + [(key, tables[key], value) for key, value in found.items()]
+
+
+def throughput(rounds: int, threads: int, cpu: str, say=print) -> dict:
     """Return the content of results/throughput.json; rates and start_s are medians of the rounds.
 
-    It contains name, start_s, and for train, write and score the tokens per second of each shape.
+    It contains name, device, watts, start_s; for train, write and score the tokens per second of
+    each shape; the rates of jobs without a GPU (processor), and sizes on disk.
     """
     import sys
 
-    gpu = measure(call(device), threads).result
+    gpu, watts = measure(call(device), threads).result
     measured = {
-        "name": gpu or f"{threads} threads of {processor}",
+        "name": gpu or f"{threads} threads of {cpu}",
+        "device": "cuda" if gpu else "cpu",
+        "watts": watts,
         "threads": threads,
         "rounds": rounds,
     }
@@ -194,6 +256,7 @@ def throughput(rounds: int, threads: int, processor: str, say=print) -> dict:
             points.append(
                 {
                     "model": {"model_type": "llama", "tie_word_embeddings": True} | SHAPES[name],
+                    "shape": name,
                     "context_tokens": WORK[name][0],
                     "tokens_per_s": rate,
                     "source": "python -m benchmarks --throughput",
@@ -201,4 +264,5 @@ def throughput(rounds: int, threads: int, processor: str, say=print) -> dict:
             )
             say(f"{function.__name__}, {name}: {rate:,.0f} tokens/s")
         measured[function.__name__] = points
+    measured["processor"], measured["disk"] = processor_rates(rounds, say)
     return measured

@@ -1,13 +1,15 @@
-"""Estimate GPU-hours, disk and time of a run from its config.
+"""Estimate GPU-hours, disk, time, energy and CO2 of a run from its config.
 
-The report gives models, tokens, FLOPs, hours by rule, disk space, and the time
-that J GPUs need. '?' marks an unknown amount. The report says how to provide it.
+The report gives models, tokens, FLOPs, hours by rule, disk space, the time that
+J GPUs need, energy and CO2. '?' marks an unknown amount. The report says how to
+provide it.
 
 The hours depend on the hardware. The first lines of the report name the assumed
 hardware. --hardware selects published figures. Without it, the hours come from
 your own hardware, as `python -m benchmarks --throughput` measured it
 (results/throughput.json). If that file does not exist, the command assumes an
-NVIDIA A100 80GB.
+NVIDIA A100 80GB, or CPU cores if the config sets `device: cpu`. The keys of
+`energy` in the config set the power of a GPU and the CO2 per kWh.
 
 docs/cost.md has the formulas and an example calculated by hand.
 
@@ -18,6 +20,7 @@ Exit status:
 """
 
 import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,24 +32,31 @@ from pollination.plan.plan import Plan
 
 if TYPE_CHECKING:
     from pollination.analysis.cost import Estimate
+    from pollination.analysis.cost.rates import Rates
 
 EXAMPLE = "pollination cost --configfile config/paper/data_pollination.yaml --gpus 16"
-SHOWN = 6
+SHOWN, GPUS = 6, 8
 
 
 def add_arguments(parser) -> None:
     parser.add_argument(
         "--gpus",
         type=int,
-        default=8,
         metavar="J",
-        help="number of GPUs that the run may use at once (default: %(default)s)",
+        help=f"number of GPUs that the run may use at once (default: {GPUS})",
+    )
+    parser.add_argument(
+        "--cores",
+        type=int,
+        metavar="C",
+        help="on hardware without a GPU: number of cores that the run may use at once (default: "
+        "those of this machine)",
     )
     parser.add_argument(
         "--hardware",
         metavar="NAME",
         help="hardware to assume: a100, h100 or cpu (default: your own if it was measured, else "
-        "a100)",
+        "a100, or cpu if the config sets device: cpu)",
     )
     parser.add_argument(
         "--parameters",
@@ -66,15 +76,35 @@ def run(arguments) -> int:
     from pollination.analysis.cost import estimate  # loads pandas, so not for `--help`
     from pollination.analysis.cost.rates import read_rates
 
-    if arguments.gpus < 1:
-        raise ValueError(f"--gpus: {arguments.gpus} is out of range; allowed: 1 or more")
     plan = read_plan(arguments.configfile)
     counts = _parameter_counts(arguments.parameters, plan.config["models"])
-    preview = estimate(plan, read_rates(arguments.hardware), arguments.gpus, counts)
-    print("\n".join(report(preview, plan.results, arguments.hardware, _small(plan, arguments))))
+    rates = read_rates(arguments.hardware, device=plan.config["device"])
+    slots = _slots(arguments.gpus, arguments.cores, rates, plan.config["cpu_threads"])
+    preview = estimate(plan, rates, slots, counts)
+    print("\n".join(report(preview, plan, arguments.hardware, _small(plan, arguments))))
     if arguments.json:
         artifacts.write_json(arguments.json, preview.as_json())
     return int(bool(preview.unknown))
+
+
+def _slots(gpus: int | None, cores: int | None, rates: "Rates", threads: int) -> int:
+    """Return how many models run at once: one per GPU, or one per `cpu_threads` cores.
+
+    ValueError: a number below 1, or the number of a device that the hardware has not.
+    """
+    is_cpu = rates.device == "cpu"
+    for name, given, fits in (("--gpus", gpus, not is_cpu), ("--cores", cores, is_cpu)):
+        if given is not None and given < 1:
+            raise ValueError(f"{name}: {given} is out of range; allowed: 1 or more")
+        if given is not None and not fits:
+            other = "--cores" if is_cpu else "--gpus"
+            raise ValueError(
+                f"{name}: the hours are those of {rates.name}; give {other} instead of {name}, or "
+                "other hardware with --hardware"
+            )
+    if not is_cpu:
+        return gpus or GPUS
+    return max(1, (cores or os.cpu_count() or 1) // threads)
 
 
 def _parameter_counts(words: list[str], models: dict) -> dict[str, int]:
@@ -90,12 +120,15 @@ def _parameter_counts(words: list[str], models: dict) -> dict[str, int]:
     return counts
 
 
-def _assumed_hardware(preview: "Estimate", hardware: str | None) -> list[str]:
+def _assumed_hardware(preview: "Estimate", hardware: str | None, plan: Plan) -> list[str]:
     """Return the lines that name the hardware and say why it was chosen."""
     from pollination.analysis.cost.rates import MEASURED
 
+    device = plan.config["device"]
     if hardware:
         lines = [f"{preview.rates.name} (--hardware {hardware}), by published figures"]
+    elif preview.rates.published and (device != "auto" or os.path.isfile(MEASURED)):
+        lines = [f"{preview.rates.name} (the config sets device: {device}), by published figures"]
     elif preview.rates.published:
         lines = [
             f"{preview.rates.name} (the default), by published figures",
@@ -106,7 +139,13 @@ def _assumed_hardware(preview: "Estimate", hardware: str | None) -> list[str]:
     else:
         lines = [f"{preview.rates.name}, by measured rates ({MEASURED})"]
     lines[0] = f"Assumed hardware: {lines[0]}"
-    return [*lines, '  Below, one "GPU" is one unit of this hardware.']
+    if preview.rates.device == "cpu":
+        threads = plan.config["cpu_threads"]
+        return [
+            *lines,
+            f"  No job takes a GPU. A job that runs a model takes {threads} of its cores.",
+        ]
+    return lines
 
 
 def _small(plan: Plan, arguments) -> list[str]:
@@ -120,7 +159,7 @@ def _small(plan: Plan, arguments) -> list[str]:
 
 
 def report(
-    preview: "Estimate", results: str, hardware: str | None = None, small: Sequence[str] = ()
+    preview: "Estimate", plan: Plan, hardware: str | None = None, small: Sequence[str] = ()
 ) -> list[str]:
     """Return the estimate as lines of text; `hardware` is the name that the user gave.
 
@@ -129,16 +168,16 @@ def report(
     from pollination.analysis.cost import KINDS
 
     lines = [
-        f"Estimated cost of {results}",
+        f"Estimated cost of {plan.results}",
         *(f"warning: {line}" for line in small),
         "",
-        *_assumed_hardware(preview, hardware),
+        *_assumed_hardware(preview, hardware, plan),
         "",
         "Rates:",
         *(f"  {source}" for source in preview.rates.sources),
     ]
     # The sums leave out unknown amounts.
-    least = "at least " if preview.unknown else ""
+    least, is_cpu = "at least " if preview.unknown else "", preview.rates.device == "cpu"
     members = sum(count for _, count in preview.models.values())
     lines += ["", f"{members:,} models to train:"]
     lines += [
@@ -151,7 +190,8 @@ def report(
     for name, rule in sorted(
         preview.rules.items(), key=lambda item: (not item[1].gpu, -item[1].hours)
     ):
-        unit = "GPU h" if rule.gpu else "core h"
+        unit = "GPU h" if rule.gpu and not is_cpu else "core h"
+        spent = rule.core_hours if unit == "core h" else rule.hours
         tokens = [number(rule.tokens[kind]) if rule.tokens[kind] else "." for kind in KINDS]
         flops = f"{rule.flops:.2e}" if rule.flops else "."
         rows.append(
@@ -160,7 +200,7 @@ def report(
                 f"{rule.jobs:,}",
                 *tokens,
                 flops,
-                f"{rule.hours:,.1f} {unit:>6}",
+                f"{spent:,.1f} {unit:>6}",
                 duration(rule.longest_s),
             )
         )
@@ -172,7 +212,7 @@ def report(
             f"{jobs:,}",
             *totals,
             f"{preview.flops:.2e}",
-            f"{preview.gpu_hours:,.1f}  GPU h",
+            f"{preview.core_hours:,.1f} core h" if is_cpu else f"{preview.gpu_hours:,.1f}  GPU h",
             "",
         )
     )
@@ -185,13 +225,22 @@ def report(
     lines += ["", f"Disk: {least}{bytes_(sum(preview.disk.values()))}{rest}"]
     sizes = sorted(preview.disk.items(), key=lambda item: -item[1])
     lines += [f"  {line}" for line in table([(kind, bytes_(size)) for kind, size in sizes if size])]
+    with_all = f"{least}{duration(preview.seconds)}"
+    unlimited = f"{least}{duration(preview.critical_s)}"
+    if is_cpu:
+        cores = preview.slots * plan.config["cpu_threads"]
+        with_all = f"Time with {cores} cores (--cores): {with_all}; with cores for every job: "
+    else:
+        with_all = (
+            f"Time with J = {preview.slots} GPUs (--gpus): {with_all}; with one GPU for every job: "
+        )
     lines += [
         "",
+        f"{with_all}{unlimited}",
         (
-            f"Time with J = {preview.gpus} GPUs (--gpus): {least}{duration(preview.seconds)}; with "
-            f"one GPU for every job: {least}{duration(preview.critical_s)}"
+            "  Each job starts as soon as its inputs exist and a "
+            f"{'core' if is_cpu else 'GPU'} is free."
         ),
-        "  Each job starts as soon as its inputs exist and a GPU is free.",
         "  Queue times and failures are not counted.",
     ]
     for name, hours in list(preview.waves.items())[:SHOWN]:
@@ -204,6 +253,7 @@ def report(
         lines.append(
             f"  ... and {len(preview.waves) - SHOWN} more experiments (--json FILE lists all)"
         )
+    lines += ["", *_energy(preview, plan.config["energy"])]
     if preview.unknown:
         lines += [
             "",
@@ -213,6 +263,24 @@ def report(
     if preview.notes:
         lines += ["", "Assumptions:", *(f"  {note}" for note in preview.notes)]
     return lines
+
+
+def _energy(preview: "Estimate", settings: dict) -> list[str]:
+    """Return the lines on energy and CO2; an unknown power makes both unknown."""
+    rates, least = preview.rates, "at least " if preview.unknown else ""
+    kwh, co2_kg = preview.energy_kwh, preview.co2_kg
+    sizes = "?" if math.isnan(kwh) else f"{least}{kwh:,.1f} kWh, {least}{co2_kg:,.1f} kg of CO2"
+    watts = "?" if math.isnan(rates.watts) else f"{rates.watts:,.0f}"
+    gpu = f"{watts} W per GPU, " if rates.device != "cpu" else ""
+    return [
+        f"Energy: {sizes}",
+        (
+            f"  {gpu}{rates.processor['watts_per_core']:,.0f} W per core, PUE {settings['pue']:g} "
+            f"(energy.pue), {settings['grid_g_per_kwh']:g} g of CO2 per kWh "
+            "(energy.grid_g_per_kwh)"
+        ),
+        "  Hours at full power: an upper bound. The CO2 of making the hardware is not counted.",
+    ]
 
 
 def number(value: float) -> str:

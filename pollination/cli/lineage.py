@@ -12,10 +12,12 @@ Exit status:
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
 from pollination.cli.common import add_configfile, find_experiment, read_plan, read_run
+from pollination.plan import pruning
 from pollination.plan.lineage import ancestry, format_ancestry
 from pollination.plan.plan import Plan
 
@@ -45,8 +47,20 @@ def run(arguments) -> int:
             f"({error.filename} does not exist); start or resume the run first: snakemake "
             "--profile profiles/local --configfile CONFIG"
         ) from None
+    tree["deleted"] = _deleted(plan, tree)
     print(json.dumps(tree, indent=1) if arguments.json else format_ancestry(tree))
     return 0
+
+
+def _deleted(plan: Plan, tree: dict) -> list[str]:
+    """Return the files of an ancestry that the run deleted (config key `keep`) and has not here."""
+    files = [
+        path
+        for node in tree["nodes"]
+        for path in (f"{node['model']}/model.safetensors", *node["shards"])
+    ]
+    gone = pruning.pruned(plan)
+    return [path for path in files if os.path.normpath(path) in gone and not os.path.exists(path)]
 
 
 def find_model(path: str, configfile: str) -> tuple[Plan, tuple[str, int, int]]:

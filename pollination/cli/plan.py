@@ -54,7 +54,12 @@ def run(arguments) -> int:
     places = Places([arguments.configfile])
     plan = read_plan(arguments.configfile, places)
     check_files(plan.config, places)
-    rates = read_rates(arguments.hardware) if arguments.hardware else rates_of_run(plan.results)
+    device = plan.config["device"]
+    rates = (
+        read_rates(arguments.hardware, device=device)
+        if arguments.hardware
+        else rates_of_run(plan.results, device)
+    )
     progress = Progress(f"planning {plan.results}")
     found = replan(plan, rates, progress.show)
     progress.show("done", last=True)

@@ -114,7 +114,7 @@ def run(arguments) -> int:
     )
     notes = [
         ("jobs that are not done yet", verified.unmade),
-        ("checkpoints deleted on purpose (config key keep)", verified.pruned),
+        ("files deleted on purpose (config key keep)", verified.pruned),
         ("inputs from outside the run, not found and not compared", verified.outside),
         ("files that no record names", verified.strangers),
         (

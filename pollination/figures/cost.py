@@ -48,7 +48,7 @@ def draw(run: Run, out: Path) -> None:
             "peak_memory_mib": grouped.max_rss.max(),
         }
     )
-    preview = estimate(run.plan, rates_of_run(run.plan.results))
+    preview = estimate(run.plan, rates_of_run(run.plan.results, run.plan.config["device"]))
     predicted = pd.DataFrame(
         [
             (KINDS[name].activity, rule.jobs, 3600 * rule.hours)

@@ -10,7 +10,7 @@ from pollination.plan.config.paths import data_files
 from pollination.plan.config.resolve import own_functions
 from pollination.plan.config.userfiles import code_digests
 from pollination.plan.config.values import OWN, by_member
-from pollination.plan.corpora import kind_of
+from pollination.plan.corpora import joined_corpora, kind_of
 from pollination.plan.layout import (
     corpus_of,
     member_files,
@@ -53,14 +53,18 @@ def corpus_sources(plan: Plan, corpus: str) -> list[str]:
     return []
 
 
-def staged_files(plan: Plan) -> list[str]:
-    """Return the files that a run takes from the hub, or from a folder instead.
-
-    These are corpora, pretrained models, tokenizers, encoders and benchmarks.
-    """
-    places = [
+def _founders(plan: Plan) -> list[tuple[str, int]]:
+    """Return (place, member) of every founder."""
+    return [
         (f"founders/{name}", m) for name in plan.used_pools for m in range(plan.pool_sizes[name])
     ]
+
+
+def read_by_run(plan: Plan) -> set[str]:
+    """Return the corpora that models and their tokenizers read, are measured on or prompted by.
+
+    A union counts with the corpora that it joins.
+    """
     corpora = {
         entry["corpus"]
         for entry in [
@@ -69,20 +73,30 @@ def staged_files(plan: Plan) -> list[str]:
         ]
         if entry
     } - {OWN}
-    for place, m in places:
+    for place, m in _founders(plan):
         corpora |= {
             corpus_of(plan, place, m),
             validation(plan, place, m),
             sample_corpus(plan, place, m),
+            *(path.split("/")[-2] for path in tokenizer_corpus(plan, model_of(plan, place, m))),
         }
     corpora |= {
         prompt_corpus(plan, name, m)
         for name, e in plan.config["experiments"].items()
         for m in range(e["population"])
     }
-    corpora |= {
-        part for name in corpora for part in plan.config["corpora"][name].get("corpora", [])
+    return corpora | {
+        part for name in corpora for part in joined_corpora(plan.config["corpora"], name)
     }
+
+
+def staged_files(plan: Plan) -> list[str]:
+    """Return the files that a run takes from the hub, or from a folder instead.
+
+    These are corpora, pretrained models, tokenizers, encoders and benchmarks.
+    """
+    places = _founders(plan)
+    corpora = read_by_run(plan)
     models = {
         name: plan.config["models"][name]
         for name in sorted({model_of(plan, place, m) for place, m in places})
@@ -340,6 +354,17 @@ def all_shards(plan: Plan, name: str, generation: int) -> list[str]:
 def pooled(plan: Plan, name: str, generation: int) -> list[str]:
     """Return the text that is pooled and dealt: of the generation, or of another (text_of)."""
     return all_shards(plan, plan.experiment(name)["text_of"] or name, generation)
+
+
+def written_corpora(plan: Plan, name: str, generation: int) -> list[str]:
+    """Return the corpora that the run builds from the text of a generation."""
+    found = [
+        corpus
+        for corpus, spec in plan.config["corpora"].items()
+        if (spec.get("experiment"), spec.get("generation")) == (name, generation)
+    ]
+    used = read_by_run(plan) if found else set()
+    return [corpus for corpus in found if corpus in used]
 
 
 def parents_write(plan: Plan, name: str, generation: int) -> bool:

@@ -152,6 +152,13 @@ KINDS = {
         JobKind(
             "prune_generation", "prune", OTHER, f"{GENERATION}/pruned.json", f"{GENERATION}/prune"
         ),
+        JobKind(
+            "prune_text",
+            "prune text",
+            OTHER,
+            f"{GENERATION}/pruned_text.json",
+            f"{GENERATION}/prune_text",
+        ),
         JobKind("simulate", "simulate", OTHER, "theory/{table}.parquet", "theory/{table}"),
         JobKind("stage_stopwords", "fetch", OTHER, "staged/stopwords.txt", "staged/stopwords"),
         JobKind(

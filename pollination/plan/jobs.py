@@ -57,12 +57,7 @@ def everything(plan: Plan) -> list[str]:
     """
     files = report.report_files(plan) + paper_files(plan)
     files += theory_files(plan) + fingerprint_files(plan)
-    deletable = pruning.pruned(plan) | {
-        path
-        for name, experiment in plan.config["experiments"].items()
-        for generation in range(experiment["generations"] - 1)
-        for path in pruning.prunable(plan, name, generation)
-    }
+    deletable = pruning.deletable(plan)
     return list(dict.fromkeys(files + [w.output for w in jobs(plan) if w.output not in deletable]))
 
 
@@ -155,10 +150,14 @@ def _generations(plan: Plan) -> Iterator[Work]:
             members = () if last else range(experiment["population"])
             for m in members if text_of(experiment).dealt else ():
                 yield _work(plan, "deal_pool", name, g, **here, member=m)
-    for path in pruning.prunings(plan):
-        *_, name, folder, _ = path.split("/")
-        g = int(folder.removeprefix("gen"))
-        yield _work(plan, "prune_generation", name, g, experiment=name, gen=g)
+    for rule, paths in (
+        ("prune_generation", pruning.prunings(plan)),
+        ("prune_text", pruning.text_prunings(plan)),
+    ):
+        for path in paths:
+            *_, name, folder, _ = path.split("/")
+            g = int(folder.removeprefix("gen"))
+            yield _work(plan, rule, name, g, experiment=name, gen=g)
 
 
 def _theory_and_surveys(plan: Plan) -> Iterator[Work]:
@@ -297,6 +296,10 @@ def _needed(plan: Plan) -> set[str]:
     for path in outputs.disagreements(plan):
         name, folder = path.split("/")[-3:-1]
         add(disagreement_inputs(plan, name, int(folder.removeprefix("gen"))), "text")
+    for path in pruning.text_prunings(plan):
+        *_, name, folder, _ = path.split("/")
+        done = pruning.text_pruning_inputs(plan, name, int(folder.removeprefix("gen")))
+        needed.update(path for path in done if path.startswith(f"{plan.results}/corpora/"))
     for figure in ("continuations", "degeneration"):
         needed.update(vocabularies(plan, shown_in(plan, figure)))
     return needed

@@ -117,7 +117,15 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
 
 
 def format_ancestry(tree: dict) -> str:
-    """Format the ancestry: one line per model, youngest first, then the text that it read."""
+    """Format the ancestry: one line per model, youngest first, then the text that it read.
+
+    Files in `tree["deleted"]` are marked as deleted on purpose (config key `keep`).
+    """
+    deleted = set(tree.get("deleted", ()))
+
+    def file(path: str) -> str:
+        gone = path in deleted or f"{path}/model.safetensors" in deleted
+        return path + (" (deleted on purpose: config key keep)" if gone else "")
 
     def name(place: tuple[int, int]) -> str:
         return f"generation {place[0]}, member {place[1]}"
@@ -155,8 +163,8 @@ def format_ancestry(tree: dict) -> str:
         lines.append(
             f"{mark} {name(place)}: {source}" + (f"; text from {writers}" if writers else "")
         )
-        lines.append(f"      model {node['model']}")
-        lines += [f"      read  {path}" for path in node["shards"]]
+        lines.append(f"      model {file(node['model'])}")
+        lines += [f"      read  {file(path)}" for path in node["shards"]]
         if node["human"]:
             lines.append(f"      read  human text of corpus {node['human']}")
     return "\n".join(lines)

@@ -20,7 +20,10 @@ from pollination.analysis.cost.rates import Rates, read_rates
 from pollination.analysis.cost.schedule import makespan
 from pollination.analysis.cost.shapes import Shape, Unknown, model_shape, published, shape
 from pollination.analysis.cost.texts import Texts
+from pollination.analysis.cost.work import PACK_THREADS, READ_CHARACTERS
 from pollination.cli import main
+from pollination.core.settings import lean, schema, whole
+from pollination.data import vocabulary
 from pollination.plan.config.resolve import resolve
 from pollination.plan.plan import Plan
 from tests.conftest import ROOT, TOY, TOY_PLAN
@@ -128,6 +131,15 @@ def test_study_a_agrees_with_the_calculation_in_the_docs():
     assert found.disk["weights of members"] == 448 * 4 * 137_841_408
     assert found.waves["mmlu"]["train"] == pytest.approx(5.7, abs=0.1)  # two waves of 8
     assert not found.unknown
+    # 17.5e9 tokens of 4.0 characters, counted as 4.2, at 10 million/s: 0.46 h; the search for
+    # questions (on_overlap: remove) at 3.3 million/s: 1.40 h
+    built = found.rules["build_corpus"]
+    assert built.hours == pytest.approx(0.46 + 1.40, abs=0.01)
+    # GPUs at 400 W, one core of 5 W beside each, PUE 1.56, 473 g per kWh
+    others = found.core_hours - found.gpu_hours
+    watt_hours = found.gpu_hours * 405 + others * 5
+    assert found.energy_kwh == pytest.approx(watt_hours * 1.56 / 1000)
+    assert found.co2_kg == pytest.approx(found.energy_kwh * 0.473)
     for number in ("940,294,656", "137,841,408", f"{found.flops:.2e}"):
         assert number in (ROOT / "docs/cost.md").read_text(), number
 
@@ -251,11 +263,8 @@ def test_rates_are_a_straight_line_of_flops(tmp_path):
         {"model": small, "context_tokens": 64, "tokens_per_s": 1000.0},
         {"model": large, "context_tokens": 64, "tokens_per_s": 250.0},
     ]
-    measured = {
-        "name": "this",
-        "start_s": 3.0,
-        "train": [point | {"source": "here"} for point in points],
-    }
+    points = [point | {"source": "here"} for point in points]
+    measured = {"name": "this", "start_s": 3.0} | dict.fromkeys(("train", "write", "score"), points)
     (tmp_path / "throughput.json").write_text(json.dumps(measured))
     rates = read_rates(None, tmp_path / "throughput.json")
     assert not rates.published
@@ -264,6 +273,132 @@ def test_rates_are_a_straight_line_of_flops(tmp_path):
             {"train": 1.0}, {"train": shape(config).training(64)}
         ) == pytest.approx(3.0 + seconds)
     assert read_rates(None, tmp_path / "none.json").name == "NVIDIA A100 80GB"
+
+
+def test_scoring_has_a_rate_of_its_own():
+    """A GPU scores in fp32, and trains in bf16: fewer FLOP/s, not those of training."""
+    known = published()["hardware"]
+    assert all({"train", "write", "score"} <= entry.keys() for entry in known.values())
+    for name in ("a100", "h100"):
+        rates = read_rates(name)
+        assert rates.lines["score"][1] > 5 * rates.lines["train"][1]
+        assert any(source.startswith("score: ") for source in rates.sources)
+
+
+def test_measured_rates_without_scoring_are_refused(tmp_path, capsys, monkeypatch):
+    (tmp_path / "results").mkdir()
+    point = {"model": "tiny", "context_tokens": 64, "tokens_per_s": 1000.0, "source": "here"}
+    measured = {"name": "2 threads of X", "start_s": 3.0, "train": [point], "write": [point]}
+    (tmp_path / "results/throughput.json").write_text(json.dumps(measured))
+    monkeypatch.chdir(tmp_path)
+    assert main(["cost", "--configfile", str(TOY)]) == 2
+    said = capsys.readouterr().err
+    assert "throughput.json: there is no rate of score; measure again: python -m" in said
+
+
+def a_config(folder: Path, **change) -> str:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(TOY.read_text()) | change))
+    return str(path)
+
+
+def test_device_cpu_takes_cores_and_no_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = a_config(tmp_path, device="cpu", cpu_threads=2)
+    words = ["cost", "--configfile", path]
+    assert main([*words, "--cores", "5", "--json", "cost.json"]) == 0
+    out = capsys.readouterr().out
+    assert "one or two CPU cores (the config sets device: cpu), by published figures" in out
+    assert "A job that runs a model takes 2 of its cores." in out
+    assert "Time with 4 cores (--cores)" in out  # two models at once, each on two cores
+    assert "GPU h" not in out and "A100" not in out and "W per GPU" not in out
+    found = json.loads(Path("cost.json").read_text())
+    assert (found["time"]["gpus"], found["time"]["models_at_once"]) == (0, 2)
+    assert found["totals"]["gpu_hours"] == 0 and found["hardware"]["device"] == "cpu"
+    trained = found["rules"]["train_child"]
+    assert trained["core_hours"] == pytest.approx(2 * trained["hours"])
+    for wrong, said in (
+        (["--gpus", "4"], "--gpus: the hours are those of one or two CPU cores; give --cores"),
+        (["--hardware", "a100"], "contradicts the config, which sets device: cpu; allowed: cpu"),
+        (["--cores", "0"], "--cores: 0 is out of range; allowed: 1 or more"),
+    ):
+        assert main([*words, *wrong]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
+    assert main(["cost", "--configfile", str(TOY), "--hardware", "a100", "--cores", "4"]) == 2
+    assert (
+        "--cores: the hours are those of NVIDIA A100 80GB; give --gpus" in capsys.readouterr().err
+    )
+
+
+def test_measured_rates_of_another_device_are_not_taken(tmp_path):
+    point = {"model": "tiny", "context_tokens": 64, "tokens_per_s": 1000.0, "source": "here"}
+    kinds = {key: [point] for key in ("train", "write", "score")}
+    file = tmp_path / "throughput.json"
+    for name, device, watts in (
+        ("NVIDIA H200", "cuda", 700),
+        ("NVIDIA A100 80GB PCIe", "cuda", 300),
+        ("NVIDIA H100 80GB HBM3", "cuda", 700),
+        ("2 threads of AMD EPYC", "cpu", math.nan),  # as files of earlier versions
+    ):
+        file.write_text(json.dumps({"name": name, "start_s": 3.0} | kinds))
+        rates = read_rates(None, file)
+        assert (rates.name, rates.device) == (name, device)
+        assert rates.watts == pytest.approx(watts, nan_ok=True)
+        other, taken = ("cpu", "one or two CPU cores"), ("cuda", "NVIDIA A100 80GB")
+        for wanted, instead in (other, taken):
+            found = read_rates(None, file, wanted)
+            assert found.name == (name if wanted == device else instead)
+    measured = {"name": "X", "device": "cuda", "watts": 123.0, "start_s": 3.0} | kinds
+    measured["processor"] = {"pack_tokens_per_s": 7.0}
+    file.write_text(json.dumps(measured))
+    rates = read_rates(None, file)
+    assert rates.watts == 123 and rates.processor["pack_tokens_per_s"] == 7
+    slower = estimate(TOY_PLAN, rates).rules["pack_tokens"]
+    assert slower.hours > 1 and slower.core_hours == pytest.approx(4 * slower.hours)
+
+
+def test_energy_follows_its_keys_and_an_unknown_power_is_said(tmp_path, capsys):
+    point = {"model": "tiny", "context_tokens": 64, "tokens_per_s": 1000.0, "source": "here"}
+    kinds = {key: [point] for key in ("train", "write", "score")}
+    file = tmp_path / "throughput.json"
+    file.write_text(json.dumps({"name": "Accelerator 9", "start_s": 3.0} | kinds))
+    rates = read_rates(None, file)
+    plan = plan_of(TOY)
+    found = estimate(plan, rates)
+    assert math.isnan(found.energy_kwh) and found.as_json()["totals"]["co2_kg"] is None
+    assert any("set energy.gpu_watts" in line for line in found.unknown)
+    plan = plan_of(TOY, energy={"gpu_watts": 250, "pue": 1, "grid_g_per_kwh": 0})
+    found = estimate(plan, rates)
+    watt_hours = found.gpu_hours * 250 + found.core_hours * 5
+    assert found.energy_kwh == pytest.approx(watt_hours / 1000) and found.co2_kg == 0
+    assert not found.unknown
+    for key, value in (("pue", 0.9), ("gpu_watts", 0), ("grid_g_per_kwh", -1)):
+        assert main(["cost", "--configfile", a_config(tmp_path, energy={key: value})]) == 2
+        assert f"energy.{key}" in capsys.readouterr().err
+
+
+def test_the_key_of_energy_changes_no_param_of_a_rule():
+    config = resolve(yaml.safe_load(TOY.read_text()))
+    assert config["energy"]["pue"] == 1.56 and "energy" not in lean(config, schema())
+    assert whole(lean(config, schema()), schema()) == config
+
+
+def test_pools_that_start_from_another_pool_are_scheduled():
+    """Teachers, then students, then their children: none waits for itself."""
+    unit = Rates("unit", 100.0, dict.fromkeys(("train", "write", "score"), (0.0, 0.0)), (), False)
+    plan = plan_of(ROOT / "config/test/ecosystem.yaml")
+    found = estimate(plan, unit, 1)
+    jobs = sum(rule.jobs for rule in found.rules.values() if rule.gpu)
+    assert found.seconds == pytest.approx(100 * jobs, rel=0.1)
+    # teachers, founders, and twice: write and train; then the last evaluation
+    assert found.critical_s > 100 * (2 + 2 * 2 + 1)
+
+
+def test_threads_of_packing_are_those_of_its_rule():
+    rule = (ROOT / "rules/corpus.smk").read_text().split("rule pack_tokens:")[1].split("rule ")[0]
+    assert f"    threads: {PACK_THREADS}\n" in rule
+    assert vocabulary.READ_CHARACTERS == READ_CHARACTERS
 
 
 def test_waves_follow_the_number_of_gpus():

@@ -9,10 +9,12 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.__main__ import BEGIN, END, ROWS, main
+from benchmarks import gpu, processor
+from benchmarks.__main__ import BEGIN, END, ROWS, compared, main
 from benchmarks.data import shared
 from benchmarks.harness import OURS, ROOT, Absent, Measurement, Row, measure, run
+from benchmarks.throughput import held_against, processor_rates
+from pollination.analysis.cost.shapes import published
 
 SIDES = {OURS: ["ours"], "slow": ["slow"], "fast": ["fast"]}
 
@@ -147,6 +149,55 @@ def test_without_a_gpu_the_gpu_benchmark_says_so(capsys):
     with pytest.raises(SystemExit):
         gpu.main([])
     assert "no usable GPU; allowed: a machine with one, or --tiny" in capsys.readouterr().err
+
+
+def test_each_figure_of_the_cost_preview_is_held_against_its_measured_rate():
+    """Every published rate of this device and every rate of a job without a GPU has a row."""
+    small, large = (
+        {"model": published()["models"][name], "shape": name, "context_tokens": 128}
+        for name in ("tiny", "stories15m")
+    )
+    points = [small | {"tokens_per_s": 100.0}, large | {"tokens_per_s": 10.0}]
+    measured = {"name": "2 threads of X", "device": "cpu", "start_s": 19.2} | dict.fromkeys(
+        ("train", "write", "score"), points
+    )
+    measured |= {"processor": {"pack_tokens_per_s": 8e6}, "disk": {"shard_bytes_per_token": 3.5}}
+    rows = {figure: (assumed, found) for figure, assumed, found in held_against(measured)}
+    assert rows["start_s"] == (9.6, 19.2)
+    assert rows["pack_tokens_per_s"] == (published()["processor"]["pack_tokens_per_s"], 8e6)
+    assert {
+        f"{kind}, {name} (tokens/s)"
+        for kind in ("train", "write", "score")
+        for name in ("tiny", "stories15m")
+    } < rows.keys()
+    # the published rate of this very shape and context
+    assert rows["score, tiny (tokens/s)"][0] == pytest.approx(98_800)
+    table = compared(list(held_against(measured)))
+    assert "| start_s | 9.6 | 19.2 | 2.00 | yes |" in table
+    assert "| shard_bytes_per_token | 3.5 | 3.5 | 1.00 | yes |" in table
+    assert "| 0.00 | no |" in table
+    # a GPU without published rates has only the rows that do not depend on it
+    other = held_against(measured | {"name": "NVIDIA V100", "device": "cuda"})
+    assert [row[0] for row in other] == ["pack_tokens_per_s", "shard_bytes_per_token"]
+    assert held_against(measured | {"name": "NVIDIA H100 PCIe", "device": "cuda"})[0][1] == 20
+
+
+def test_every_rate_of_a_job_without_a_gpu_is_measured(tmp_path, monkeypatch):
+    unmeasured = {"start_s", "hub_tokens_per_s", "watts_per_core"}  # measured elsewhere; estimates
+    assert processor.RATES.keys() == published()["processor"].keys() - unmeasured
+    monkeypatch.setenv("POLLINATION_DATA", str(tmp_path))  # no real data
+    monkeypatch.setattr(processor, "WEIGHTS", 1)
+    monkeypatch.setattr(processor, "HASHED_MIB", 1)
+    monkeypatch.chdir(tmp_path)
+    for key in ("mutate_parameters_per_s", "hash_bytes_per_s"):
+        function, needed = processor.RATES[key]
+        assert not needed and function()["amount"] == 2**20
+    said: list[str] = []
+    text = {key: value for key, value in processor.RATES.items() if value[1]}
+    monkeypatch.setattr(processor, "RATES", text)
+    monkeypatch.setattr("benchmarks.data.ROOT", tmp_path / "none/none")
+    assert processor_rates(1, said.append) == ({}, {})
+    assert len(said) == len(text) and all("not measured: " in line for line in said)
 
 
 def test_the_table_is_never_of_several_runs(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Delete the weights of a generation that no later job reads."""
+"""Delete the weights or the text of a generation that no later job reads."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ with Job(snakemake) as job:
 
     parents = (
         artifacts.read_json(job.file("selection"))["parents"]
-        if job.files("selection") and job.params.keep == "parents"
+        if job.files("selection") and job.params.get("keep") == "parents"
         else []
     )
     folder = Path(job.output.pruned).parent

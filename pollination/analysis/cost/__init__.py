@@ -1,16 +1,15 @@
-"""Cost of a run, from its config alone: tokens, FLOPs, disk, hours on J GPUs (docs/cost.md).
+"""Cost of a run, from its config alone: tokens, FLOPs, disk, hours and energy (docs/cost.md).
 
 Nothing here imports torch, because the forecast runs on a login node.
 """
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pollination.analysis.cost.disk import disk
 from pollination.analysis.cost.rates import Rates
 from pollination.analysis.cost.schedule import makespan
-from pollination.analysis.cost.shapes import published
 from pollination.analysis.cost.work import Load, Loads
 from pollination.plan.plan import Plan
 
@@ -19,13 +18,18 @@ KINDS = ("train", "write", "score")
 
 @dataclass
 class Rule:
-    """Jobs of one rule; `hours` are GPU hours, or processor hours if the rule takes no GPU."""
+    """Jobs of one rule.
+
+    `gpu`: whether they run models, which take a GPU or, with rates of a CPU, its cores. `hours`:
+    their duration; `core_hours`: the same times the cores that they take.
+    """
 
     jobs: int = 0
     gpu: bool = False
     tokens: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
     flops: float = 0.0
     hours: float = 0.0
+    core_hours: float = 0.0
     longest_s: float = 0.0
 
 
@@ -33,11 +37,13 @@ class Rule:
 class Estimate:
     """A forecast; sums leave out unknown amounts, which `unknown` lists.
 
-    `models`: name -> (parameters, members).
+    `slots`: models that run at once, one per GPU or per `cpu_threads` cores. `models`: name ->
+    (parameters, members). `energy_kwh`: of GPUs, cores and their cooling, NaN if it is unknown;
+    `co2_kg`: emissions of a grid with `energy.grid_g_per_kwh`.
     """
 
     rates: Rates
-    gpus: int
+    slots: int
     models: dict[str, tuple[float, int]]
     rules: dict[str, Rule]
     disk: dict[str, float]
@@ -46,10 +52,18 @@ class Estimate:
     unknown: list[str]
     notes: list[str]
     waves: dict[str, dict]
+    energy_kwh: float = math.nan
+    co2_kg: float = math.nan
 
     @property
     def gpu_hours(self) -> float:
+        if self.rates.device == "cpu":
+            return 0.0
         return sum(rule.hours for rule in self.rules.values() if rule.gpu)
+
+    @property
+    def core_hours(self) -> float:
+        return sum(rule.core_hours for rule in self.rules.values())
 
     @property
     def flops(self) -> float:
@@ -66,6 +80,7 @@ class Estimate:
                 "tokens": r.tokens,
                 "flops": r.flops,
                 "hours": r.hours,
+                "core_hours": r.core_hours,
                 "longest_s": r.longest_s,
             }
             for name, r in self.rules.items()
@@ -78,17 +93,23 @@ class Estimate:
             "models": sum(n for _, n in self.models.values()),
             "flops": self.flops,
             "gpu_hours": self.gpu_hours,
+            "core_hours": self.core_hours,
+            "energy_kwh": _or_none(self.energy_kwh),
+            "co2_kg": _or_none(self.co2_kg),
         }
         totals |= {f"tokens_{kind}": self.tokens(kind) for kind in KINDS}
         totals |= {"bytes": sum(self.disk.values())}
         hardware = {
             "name": self.rates.name,
+            "device": self.rates.device,
+            "watts": _or_none(self.rates.watts),
             "published": self.rates.published,
             "sources": list(self.rates.sources),
             "start_s": self.rates.start_s,
         }
         time = {
-            "gpus": self.gpus,
+            "gpus": 0 if self.rates.device == "cpu" else self.slots,
+            "models_at_once": self.slots,
             "hours": self.seconds / 3600,
             "hours_without_limit": self.critical_s / 3600,
             "generations": self.waves,
@@ -107,10 +128,10 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan, rates: Rates, gpus: int = 8, parameters: dict[str, int] | None = None
+    plan: Plan, rates: Rates, slots: int = 8, parameters: dict[str, int] | None = None
 ) -> Estimate:
     """Estimate a plan's cost. `parameters`: counts for models that the tables do not contain."""
-    loads = Loads(plan, parameters)
+    loads = Loads(plan, parameters, rates.processor)
     every = list(loads)
     rules: dict[str, Rule] = defaultdict(Rule)
     durations: dict[tuple, tuple[bool, list[float]]] = {}
@@ -125,21 +146,57 @@ def estimate(
             rule.tokens[kind] += value
         rule.flops += sum(flops.values())
         rule.hours += duration_s / 3600
+        threads = plan.config["cpu_threads"] if load.gpu else load.threads
+        rule.core_hours += threads * duration_s / 3600
         rule.longest_s = max(rule.longest_s, duration_s)
         phase = (work.group, work.generation, work.stage)
-        durations.setdefault(phase, (load.gpu, []))[1].append(duration_s)
+        # on a CPU, jobs without a model take its cores too
+        takes_slot = load.gpu or rates.device == "cpu"
+        durations.setdefault(phase, (takes_slot, []))[1].append(duration_s)
         members[load.model or ""] += work.stage == "train"
     sizes = {kind: known(value) for kind, value in disk(loads, every).items()}
     models = {
         name: (loads.shape(name).parameters, count) for name, count in members.items() if name
     }
-    unknown = list(loads.unknown.values())
     notes = [note for note in loads.texts.notes.values() if note]
-    total_s, critical_s = (makespan(plan, durations, limit) for limit in (gpus, math.inf))
-    waves = _waves(plan, durations, gpus)
-    return Estimate(
-        rates, gpus, models, dict(rules), sizes, total_s, critical_s, unknown, notes, waves
+    found = Estimate(
+        rates,
+        slots,
+        models,
+        dict(rules),
+        sizes,
+        makespan(plan, durations, slots),
+        makespan(plan, durations, math.inf),
+        list(loads.unknown.values()),
+        notes,
+        _waves(plan, durations, slots),
     )
+    _add_energy(found, plan)
+    return found
+
+
+def _add_energy(found: Estimate, plan: Plan) -> None:
+    """Add the energy and its emissions: hours x power x PUE x grid intensity.
+
+    The formula is that of Lacoste et al. 2019 (arXiv 1910.09700). Boards and cores are counted at
+    full power, so the energy is an upper bound.
+    """
+    settings = plan.config["energy"]
+    found.rates = replace(found.rates, watts=settings["gpu_watts"] or found.rates.watts)
+    watt_hours = found.core_hours * found.rates.processor["watts_per_core"]
+    if found.gpu_hours:
+        watt_hours += found.gpu_hours * found.rates.watts
+    found.energy_kwh = watt_hours * settings["pue"] / 1000
+    found.co2_kg = found.energy_kwh * settings["grid_g_per_kwh"] / 1000
+    if math.isnan(found.energy_kwh):
+        found.unknown.append(
+            f"energy: the power of {found.rates.name!r} is not in "
+            "pollination/analysis/cost/published.yaml; set energy.gpu_watts"
+        )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def seconds(load: Load, rates: Rates) -> float:
@@ -149,12 +206,12 @@ def seconds(load: Load, rates: Rates) -> float:
         flops = {kind: known(value) for kind, value in load.flops.items()}
         return rates.seconds(tokens, flops)
     torch = load.work.stage == "mutate"  # importing torch makes the start longer
-    start_s = rates.start_s if torch else published()["processor"]["start_s"]
+    start_s = rates.start_s if torch else rates.processor["start_s"]
     return start_s + known(load.processor_s)
 
 
-def _waves(plan: Plan, durations: dict, gpus: int) -> dict[str, dict]:
-    """Return experiment -> hours by stage of its first child generation, alone on J GPUs.
+def _waves(plan: Plan, durations: dict, slots: int) -> dict[str, dict]:
+    """Return experiment -> hours by stage of its first child generation, alone in J slots.
 
     A stage takes ceil(jobs / J) waves of its longest job.
     """
@@ -165,9 +222,9 @@ def _waves(plan: Plan, durations: dict, gpus: int) -> dict[str, dict]:
         stages = {"write": 0, "deal": 0, "train": 1, "evaluate": 1, "select": 1}
         hours = {}
         for stage, generation in stages.items():
-            on_gpu, seconds = durations.get((name, generation, stage), (False, []))
+            in_slots, seconds = durations.get((name, generation, stage), (False, []))
             if seconds:
-                count = math.ceil(len(seconds) / gpus) if on_gpu else 1
+                count = math.ceil(len(seconds) / slots) if in_slots else 1
                 hours[stage] = max(seconds) * count / 3600
         waves[name] = hours | {"all": sum(hours.values())}
     return waves

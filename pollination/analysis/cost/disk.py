@@ -1,6 +1,7 @@
 """Bytes on disk by kind of artifact.
 
-Weights and ids are exact. Text and tables use sizes measured on artifacts of this project. Hard
+Weights and ids are exact. Text and tables use sizes measured on artifacts of this project. Files
+that `keep` deletes are left out, although they take space until their last reader is done. Hard
 links to finished files (pollination/core/lease.py) take no space. A running training job takes
 more: three times its weights, and its packed text.
 """
@@ -61,6 +62,10 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
     plan, texts, size = loads.plan, loads.texts, published()["disk"]
     by_kind = dict.fromkeys(KINDS, 0.0)
     records, kept = 0, _kept(plan)
+    deleted = {  # (experiment, generation) whose text goes, because nothing reads it any more
+        (parts[-3], int(parts[-2].removeprefix("gen")))
+        for parts in (path.split("/") for path in pruning.text_prunings(plan))
+    }
     for load in every:
         work, parts = load.work, load.work.output.removeprefix(f"{plan.results}/").split("/")
         generation = work.generation or 0
@@ -80,6 +85,8 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
         elif work.stage == "mutate" and pruning.keeps(plan) == "all":
             model = model_of(plan, place_of(plan, work.group, generation), 0)
             by_kind["weights of parents"] += WEIGHTS_BYTES * loads.shape(model).parameters
+        elif work.stage in ("write", "deal") and (work.group, generation) in deleted:
+            continue
         elif work.stage == "write":
             shards = plan.experiment(work.group)["generate"]["shards"]
             rank = int(parts[2].removeprefix("synthetic"))

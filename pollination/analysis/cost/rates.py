@@ -6,8 +6,9 @@ one shape the line passes through the origin (the same FLOP/s). With two shapes 
 constant cost per token, independent of the model's size.
 """
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pollination.analysis.cost.shapes import Shape, published, shape
@@ -21,7 +22,8 @@ class Rates:
     """Rates that give the seconds of a job.
 
     `lines`: kind -> (seconds per token, seconds per FLOP); `published`: not measured on this
-    hardware.
+    hardware; `device`: cuda or cpu; `watts`: board power of a GPU, NaN if it is unknown;
+    `processor`: rates of jobs without a GPU, as in published.yaml.
     """
 
     name: str
@@ -29,6 +31,9 @@ class Rates:
     lines: dict[str, tuple[float, float]]
     sources: tuple[str, ...]
     published: bool
+    device: str = "cuda"
+    watts: float = math.nan
+    processor: dict[str, float] = field(default_factory=lambda: published()["processor"])
 
     def seconds(self, tokens: dict[str, float], flops: dict[str, float]) -> float:
         """Return the time of a job on a GPU (or on its cores), including its start."""
@@ -37,35 +42,79 @@ class Rates:
             for kind in tokens
         )
 
+    def tokens_per_s(self, kind: str, point: dict) -> float:
+        """Return the rate at a point of published.yaml: a model and its context."""
+        per_token_s, per_flop_s = self.lines[kind]
+        return 1 / (per_token_s + per_flop_s * _flops(kind, point))
 
-def read_rates(hardware: str | None, file: str | Path = MEASURED) -> Rates:
-    """Return the rates of `hardware` (a name in published.yaml); None: measured, else A100."""
+
+def read_rates(hardware: str | None, file: str | Path = MEASURED, device: str = "auto") -> Rates:
+    """Return the rates of `hardware` (a name in published.yaml) for the config's `device`.
+
+    None: the measured rates, if they are of this device; else the published rates of an A100, or
+    of a CPU with `device: cpu`.
+    ValueError: the hardware is unknown, or the config's device excludes it.
+    """
     known = published()["hardware"]
     if hardware is None and Path(file).is_file():
-        return _rates(read_json(file), False)
-    if (hardware or "a100") not in known:
+        measured = _rates(read_json(file), False, str(file))
+        if device in ("auto", measured.device):
+            return measured
+    hardware = hardware or {"cpu": "cpu"}.get(device, "a100")
+    if hardware not in known:
         raise ValueError(
             f"--hardware: {hardware!r} is unknown; allowed: {', '.join(known)}; for other hardware "
             "run python -m benchmarks --throughput and omit --hardware"
         )
-    return _rates(known[hardware or "a100"], True)
+    if device not in ("auto", known[hardware]["device"]):
+        fit = [name for name, entry in known.items() if entry["device"] == device]
+        raise ValueError(
+            f"--hardware: {hardware!r} contradicts the config, which sets device: {device}; "
+            f"allowed: {', '.join(fit)}"
+        )
+    return _rates(known[hardware], True, hardware)
 
 
-def _rates(entry: dict, is_published: bool) -> Rates:
+def _rates(entry: dict, is_published: bool, source: str) -> Rates:
     lines: dict = {}
     sources = []
     for kind in ("train", "write", "score"):
         points = sorted(
             (_flops(kind, point), 1 / point["tokens_per_s"]) for point in entry.get(kind, [])
         )
-        lines[kind] = _line(points) if points else lines["train"]
+        if not points:
+            raise ValueError(
+                f"{source}: there is no rate of {kind}; measure again: "
+                "python -m benchmarks --throughput"
+            )
+        lines[kind] = _line(points)
         sources += [
             f"{kind}: {point['tokens_per_s']:,.0f} tokens/s of {_called(point)}, from "
             f"{point['source']}"
-            for point in entry.get(kind, [])
+            for point in entry[kind]
         ]
-        sources += [] if points else [f"{kind}: rate unknown; assumed: the FLOP/s of training"]
-    return Rates(entry["name"], entry["start_s"], lines, tuple(sources), is_published)
+    # files of earlier versions name neither the device nor its power
+    is_cpu = entry.get("device", "cpu" if " threads of " in entry["name"] else "cuda") == "cpu"
+    return Rates(
+        entry["name"],
+        entry["start_s"],
+        lines,
+        tuple(sources),
+        is_published,
+        "cpu" if is_cpu else "cuda",
+        entry.get("watts") or _watts(entry["name"]),
+        published()["processor"] | entry.get("processor", {}),
+    )
+
+
+def _watts(name: str) -> float:
+    """Return the board power of a GPU by its name; NaN if the table lacks it."""
+    found = (
+        watts
+        for part, watts in published()["watts"].items()
+        if re.search(rf"(?<!\w){re.escape(part)}(?![a-zA-Z0-9])", name)
+    )
+    return float(next(found, math.nan))
 
 
 def _shape(point: dict) -> Shape:
@@ -98,10 +147,13 @@ def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
     return s - slope * small, slope
 
 
-def rates_of_run(results: str | Path) -> Rates:
-    """Return rates to compare a finished run with: measured, else published for its device."""
+def rates_of_run(results: str | Path, device: str = "auto") -> Rates:
+    """Return rates to compare a finished run with: measured, else published for its device.
+
+    `device`: the config's, for a run that has trained nothing yet.
+    """
     for log in sorted(Path(results, "logs").glob("*/*/member*/train.log")):
         if used := re.search(r"device (\w+)", log.read_text(encoding="utf-8", errors="replace")):
-            device = {"cpu": "cpu"}.get(used[1], "a100")
-            return read_rates(None if Path(MEASURED).is_file() else device)
-    return read_rates(None)
+            device = used[1]
+            break
+    return read_rates(None, device=device if device in ("cpu", "cuda") else "auto")

@@ -1,9 +1,9 @@
-"""Duration of a run with J GPUs, by list scheduling of its jobs.
+"""Duration of a run with J slots (GPUs, or cores without any), by list scheduling of its jobs.
 
-Assumptions: a ready job starts as soon as a GPU is free, and the longest waiting job starts first.
-Jobs without a GPU have unlimited cores. There is no queue and no failure. A stage of a generation
-waits for the whole stage before it, as selection requires. Without selection, members proceed
-independently, so the real run may be slightly shorter.
+Assumptions: a ready job starts as soon as a slot is free, and the longest waiting job starts first.
+On hardware with GPUs, other jobs have unlimited cores. There is no queue and no failure. A stage of
+a generation waits for the whole stage before it, as selection requires. Without selection, members
+proceed independently, so the real run may be slightly shorter.
 """
 
 import heapq
@@ -31,7 +31,7 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
     for group, _, stage in phases:
         if group.startswith(("founders ", "base ")):
             needs[group, None, stage] = (
-                prepared
+                set(prepared)
                 if stage == "train" or group.startswith("base ")
                 else {(group, None, "train")}
             )
@@ -68,10 +68,10 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
     return {phase: before & phases for phase, before in needs.items() if phase in phases}
 
 
-def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], gpus: float) -> float:
+def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], slots: float) -> float:
     """Return the seconds until all jobs are done.
 
-    `durations`: phase -> (do its jobs take a GPU?, seconds of each job); NaN counts as 0.
+    `durations`: phase -> (do its jobs take a slot?, seconds of each job); NaN counts as 0.
     """
     needs = dependencies(plan, set(durations))
     after = defaultdict(set)
@@ -82,16 +82,16 @@ def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], gpus:
     ready = [(0.0, phase) for phase, count in waiting.items() if count == 0]
     ready.sort(key=lambda item: (item[0], str(item[1])))
     queue: list[tuple[float, int, Phase, float]] = []  # ready since, number, phase, seconds
-    running: list[tuple[float, int, Phase, bool]] = []  # ends at, number, phase, holds a GPU
-    left, free, now, number = {}, gpus, 0.0, 0
+    running: list[tuple[float, int, Phase, bool]] = []  # ends at, number, phase, holds a slot
+    left, free, now, number = {}, slots, 0.0, 0
 
     def start(phase: Phase) -> None:
         nonlocal number
-        on_gpu, times = durations[phase]
+        in_slot, times = durations[phase]
         left[phase] = len(times)
         for seconds in sorted((0.0 if math.isnan(s) else s for s in times), reverse=True):
             number += 1
-            if on_gpu and gpus < math.inf:
+            if in_slot and slots < math.inf:
                 heapq.heappush(queue, (now, number, phase, seconds))
             else:
                 heapq.heappush(running, (now + seconds, number, phase, False))
@@ -111,4 +111,5 @@ def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], gpus:
                 waiting[follower] -= 1
                 if not waiting[follower]:
                     start(follower)
+    assert not any(waiting.values()), "the phases wait for each other"
     return now

@@ -15,11 +15,24 @@ from pollination.plan.benchmark_folder import built_in_template
 from pollination.plan.config.values import SEGMENT, listed
 from pollination.plan.corpora import kind_of
 from pollination.plan.decoding import DECODINGS
+from pollination.plan.inputs import checked_tasks
 from pollination.plan.jobs import Work, jobs
 from pollination.plan.layout import model_of, place_of, pool_name
 from pollination.plan.measuring import quality_entry
 from pollination.plan.plan import Plan
 
+PACK_THREADS = 4  # of the rule pack_tokens (rules/corpus.smk)
+WITHOUT_GPU = (
+    "mutate",
+    "deal",
+    "pack",
+    "segment",
+    "corpora",
+    "overlap",
+    "count words",
+    "fetch",
+)  # stages whose work without a GPU is estimated
+READ_CHARACTERS = 1_000_000_000  # that count_vocabulary counts at most (data/vocabulary.py)
 PROXY_TOKENS = 16_384  # quality on real text: tokens that each of two models writes
 
 
@@ -28,7 +41,7 @@ class Load:
     """One job.
 
     `tokens` and `flops` by kind of work: train, write, score; `processor_s`: seconds of work
-    without a GPU, excluding the start.
+    without a GPU, excluding the start; `threads`: cores that the job takes, without a GPU.
     """
 
     work: Work
@@ -36,6 +49,7 @@ class Load:
     tokens: dict[str, float] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
     processor_s: float = 0.0
+    threads: int = 1
 
     @property
     def gpu(self) -> bool:
@@ -49,12 +63,18 @@ class Load:
 class Loads:
     """The work of a plan's jobs.
 
-    `parameters`: counts for models that the tables do not contain; `unknown`: unknown amounts, one
-    line each.
+    `parameters`: counts for models that the tables do not contain; `processor`: rates of jobs
+    without a GPU; `unknown`: unknown amounts, one line each.
     """
 
-    def __init__(self, plan: Plan, parameters: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        parameters: dict[str, int] | None = None,
+        processor: dict[str, float] | None = None,
+    ) -> None:
         self.plan, self.texts, self.parameters = plan, Texts(plan), parameters or {}
+        self.processor_rates = processor or published()["processor"]
         self.unknown: dict[str, str] = {}
         self.shape = cache(self._shape)
         self._questions = cache(self.__questions)
@@ -81,8 +101,9 @@ class Loads:
                 self.write(load, work.group, generation, int(parts[2].removeprefix("synthetic")))
             elif work.kind.rule == "measure_disagreement":
                 self.compare(load, work.group, generation)
-            elif work.stage in ("mutate", "deal", "pack", "segment", "corpora", "overlap", "fetch"):
+            elif work.stage in WITHOUT_GPU:
                 load.processor_s = self.processor(work, parts)
+                load.threads = PACK_THREADS if work.stage == "pack" else 1
             yield load
 
     # --- on a GPU
@@ -192,21 +213,21 @@ class Loads:
     # --- without a GPU
 
     def processor(self, work: Work, parts: list[str]) -> float:
-        """Return seconds of work on one core, excluding the start."""
-        rates, generation = published()["processor"], work.generation or 0
+        """Return seconds of work, excluding the start."""
+        rates, generation = self.processor_rates, work.generation or 0
         if work.stage == "mutate":
             model = model_of(self.plan, place_of(self.plan, work.group, generation), 0)
             return self.shape(model).parameters / rates["mutate_parameters_per_s"]
-        if work.stage == "deal":
+        if work.stage == "deal":  # each member's job reads the whole pool
             source = self.plan.experiment(work.group)["text_of"] or work.group
             total = sum(
                 sum(self.texts.written(source, generation, rank))
                 for rank in range(layout.k(self.plan, source))
             )
-            return total / rates["corpus_tokens_per_s"]
+            return total / rates["deal_tokens_per_s"]
         if work.stage == "pack":
             tokens = self.texts.corpus(parts[2])[parts[3].split(".")[0]]
-            return tokens / rates["pack_tokens_per_s"] / 4
+            return tokens / rates["pack_tokens_per_s"]  # nearly all of it runs in one thread
         if work.stage == "segment":  # the job hashes the packed corpus
             member = int(parts[2].removeprefix("member").removesuffix(".bin"))
             width = token_bytes(self.shape(model_of(self.plan, f"founders/{parts[1]}", member)))
@@ -215,8 +236,30 @@ class Loads:
         corpus = parts[1].removesuffix(".parquet")
         if corpus not in self.plan.config["corpora"]:
             return 0.0
-        total = sum(self.texts.corpus(corpus).values())
-        return total / rates["hub_tokens_per_s" if work.stage == "fetch" else "corpus_tokens_per_s"]
+        sizes = self.texts.corpus(corpus)
+        if work.stage == "count words":
+            characters = sizes["train"] * published()["text"]["characters_per_token"]
+            counted = min(1.0, READ_CHARACTERS / characters) * sizes["train"]
+            # all documents are read, at most as slowly as when they were written
+            return (
+                counted / rates["count_tokens_per_s"]
+                + sizes["train"] / rates["corpus_tokens_per_s"]
+            )
+        return self._corpus(corpus, work.stage, sum(sizes.values()), sizes["test"])
+
+    def _corpus(self, corpus: str, stage: str, tokens: float, test: float) -> float:
+        """Return the seconds that a job takes to fetch, build or search a corpus."""
+        rates, spec = self.processor_rates, self.plan.config["corpora"][corpus]
+        if stage == "fetch":
+            return tokens / rates["hub_tokens_per_s"]
+        if stage == "overlap":  # test text is not searched
+            searched = (tokens - test) if checked_tasks(self.plan) else 0.0
+            return searched / rates["search_tokens_per_s"]
+        is_world = kind_of(self.plan, corpus).world
+        build_s = tokens / rates["world_tokens_per_s" if is_world else "corpus_tokens_per_s"]
+        if spec["on_overlap"] == "remove" and checked_tasks(self.plan):
+            build_s += tokens / rates["search_tokens_per_s"]
+        return build_s
 
 
 def token_bytes(shape: Shape) -> int:

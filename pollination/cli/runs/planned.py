@@ -55,6 +55,7 @@ KEYS = {  # param of a rule, or key in it -> its config key; absent: derived fro
     "permutations": "fingerprint.{survey}.compare.permutations",
     "theory": "theory",
     "keep": "keep.checkpoints",
+    "keep_text": "keep.text",
     "seed": "evaluation_seed",
     "data_seed": "data_seed",
     "cpu_threads": "cpu_threads",

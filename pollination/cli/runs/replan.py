@@ -207,7 +207,7 @@ def _add_hours(
     A measured time is scaled by the estimated change of its work. A job without one gets the
     estimate, scaled by measured / estimated of the rule's finished jobs.
     """
-    loads = Loads(plan)
+    loads = Loads(plan, processor=rates.processor)
     estimates = {load.work.output: (load, seconds(load, rates)) for load in loads}
     before = _estimates_before(plan, rates) or {
         path: estimate for path, (_, estimate) in estimates.items()
@@ -242,7 +242,8 @@ def _estimates_before(plan: Plan, rates: Rates) -> dict[str, float]:
     try:
         config = read_run(plan.results).config
         return {
-            load.work.output: seconds(load, rates) for load in Loads(Plan(config, plan.results))
+            load.work.output: seconds(load, rates)
+            for load in Loads(Plan(config, plan.results), processor=rates.processor)
         }
     except (ValueError, KeyError, OSError):  # none, or of an earlier version
         return {}

@@ -7,6 +7,7 @@ this generation and nothing before it.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ import yaml
 from pollination import ROOT
 from pollination.cli.runs.verification import read_records
 from pollination.core import artifacts
-from pollination.core.settings import UNREAD, differing
+from pollination.core.settings import UNREAD, differing, schema, whole
+from pollination.plan import pruning
 from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.overlay import expand
 from pollination.plan.corpora import CORPUS_KINDS
@@ -36,6 +38,8 @@ def prepare(
 ) -> int:
     """Link the inputs of the generation's jobs into `into`; return the number of files.
 
+    Outputs that the run deleted on purpose (config key `keep`) may be absent, since their record
+    has the digests.
     ValueError: the generation or an input of it is missing, or `into` is not empty.
     """
     if into.exists() and any(into.iterdir()):
@@ -48,8 +52,9 @@ def prepare(
         for file in record["outputs"]
     }
     there = {path: str(original / _relative(plan, path)) for path in made}
+    gone = deleted(plan, original)
     for path in there.values():
-        if path not in writer or not Path(path).is_file():
+        if path not in writer or not (Path(path).is_file() or path in gone):
             what = "no record names this file" if Path(path).is_file() else "no such file"
             raise ValueError(
                 f"{path}: {what}; reproduce needs a finished generation, so run snakemake first"
@@ -61,6 +66,15 @@ def prepare(
         for path in sorted(inputs)
         if path.startswith(f"{plan.results}/") and not (original / _relative(plan, path)).is_file()
     ]
+    absent = {os.path.normpath(original / _relative(plan, path)) for path in missing}
+    if absent & gone:
+        wanted = [path for path in missing if str(original / _relative(plan, path)) in gone]
+        more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
+        raise ValueError(
+            f"{wanted[0]}{more}: the run deleted this input of the generation on purpose (config "
+            "key keep); recompute it first: snakemake --profile profiles/local --configfile "
+            f"{configfile} -- {shlex.join(wanted)}"
+        )
     if missing:
         raise ValueError(
             f"{missing[0]}: this input of the generation is missing; run snakemake to recompute it"
@@ -88,6 +102,12 @@ def prepare(
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     (into / "config.yaml").write_text(text, encoding="utf-8")
     return linked
+
+
+def deleted(plan: Plan, original: Path) -> set[str]:
+    """Return the files that a run deleted on purpose (config key `keep`) and has not here."""
+    listed = pruning.pruned(Plan(plan.config, str(original)))
+    return {path for path in listed if not os.path.lexists(path)}
 
 
 def _relative(plan: Plan, path: str) -> str:
@@ -196,15 +216,22 @@ def make(
 def compare(
     plan: Plan, name: str, generation: int, original: Path, into: Path
 ) -> tuple[int, list[tuple[str, str]], list[str]]:
-    """Return (number of equal files, [(file, why it differs)], notes), by the files' digests."""
+    """Return (number of equal files, [(file, why it differs)], notes), by the files' digests.
+
+    A file that the original run deleted on purpose is compared by the digest in its record.
+    """
     equal, unequal, notes = 0, [], []
+    gone = deleted(plan, original)
 
     def sides(path: str) -> tuple[Path, Path]:
         return original / _relative(plan, path), into / path
 
     changed = {}
     for path in generation_files(plan, name, generation):
-        digests = [artifacts.digest(side) for side in sides(path)]
+        digests = [
+            _record(side)[1] if str(side) in gone else artifacts.digest(side)
+            for side in sides(path)
+        ]
         if digests[0] == digests[1]:
             equal += 1
         else:
@@ -225,7 +252,7 @@ def compare(
         unequal.append((path, reason))
     settings = original / "config.yaml"
     if settings.is_file():
-        settings_that_differ = differing(read_yaml(settings), plan.config)
+        settings_that_differ = differing(whole(read_yaml(settings), schema()), plan.config)
         notes += [
             f"note: the config has changed since the run: {key} was {before!r}, is {after!r}"
             for key, (before, after) in settings_that_differ.items()

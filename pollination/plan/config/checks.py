@@ -3,6 +3,7 @@
 Each check appends its mistakes, one line each: key, value, what is allowed, the fix.
 """
 
+import os
 from typing import Any
 
 from pollination.plan.config.userfiles import check_form
@@ -348,3 +349,37 @@ def check_synthetic(config: dict, mistakes: list[str]) -> None:
                     f"corpora.{name}.generation: {corpus['generation']} is not a generation of "
                     f"{corpus['experiment']!r}; allowed: 0 to {last}"
                 )
+
+
+def check_kept(config: dict, mistakes: list[str]) -> None:
+    """Refuse local paths to files of the run's own generations that `keep` deletes.
+
+    The plan does not know that a job reads such files, so the job that deletes them does not wait.
+    """
+    run = os.path.abspath(f"results/{config['run']}")
+
+    def refuse(key: str, path: str, kept: str, instead: str) -> None:
+        inside = os.path.relpath(os.path.abspath(os.path.expanduser(path)), run).split(os.sep)[0]
+        if inside in config["experiments"] or any(sign in inside for sign in "*?["):
+            mistakes.append(
+                f"{key}: {path!r} lies in a generation of this run, whose files keep.{kept}: "
+                f"{config['keep'][kept]} deletes; {instead}, copy the files elsewhere, or set "
+                f"keep.{kept}: all"
+            )
+
+    if config["keep"]["text"] != "all":
+        tables = {"corpora": "use kind synthetic", "fingerprint": "use kind population"}
+        for section, instead in tables.items():
+            for name, spec in config[section].items():
+                paths = [("path", spec.get("path"))]
+                paths += [
+                    (f"splits.{split}", path) for split, path in (spec.get("splits") or {}).items()
+                ]
+                for key, path in paths:
+                    for one in listed(path) if path else ():
+                        refuse(f"{section}.{name}.{key}", one, "text", instead)
+    if config["keep"]["checkpoints"] != "all":
+        for name, spec in config["models"].items():
+            if isinstance(spec["pretrained"], str):
+                instead = "use pretrained: {founders: POOL}"
+                refuse(f"models.{name}.pretrained", spec["pretrained"], "checkpoints", instead)

@@ -21,6 +21,7 @@ from pollination.plan.benchmark_metrics import metric_mistakes
 from pollination.plan.config import libraries
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
+    check_kept,
     check_kinds,
     check_semantics,
     check_splits,
@@ -302,6 +303,7 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         check_splits(config["tasks"], mistakes)
         check_text_of(config, mistakes)
         check_synthetic(config, mistakes)
+        check_kept(config, mistakes)
         check_semantics(config, merged, mistakes)
         config["figures"] = resolve_roles(config, merged, mistakes)
         config["theory"] = config["theory"] if raw.get("theory") else {}
