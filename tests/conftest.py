@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from pollination.core.settings import schema, whole
 from pollination.plan.config.resolve import resolve
@@ -103,13 +104,38 @@ def planned(output: str) -> dict[str, int]:
     return {rule: int(count) for count, rule in cells}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a file share a process, and all tests on a Slurm: a machine has one.
+
+    They come first, because they mostly wait.
+    """
+    for item in items:
+        group = "slurm" if "slurm" in item.path.stem else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "slurm" not in item.path.stem)
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory, worker_id) -> Path:
     """A finished run of the toy config, made by a copy of the project that a test may change; by a
     user whose home (`home`) and temporary folder (`temporary`) were empty, and whose umask lets
     others read nothing.
+
+    Each process of pytest has a copy.
     """
-    folder = tmp_path_factory.mktemp("toy")
+    own = tmp_path_factory.getbasetemp() / "toy"
+    made = own if worker_id == "master" else own.parent.with_name("toy")
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            finish(tmp_path_factory.mktemp("making") / "toy").rename(made)
+    if made != own:
+        subprocess.run(["cp", "-a", made, own], check=True)  # keeps hard links
+    return own
+
+
+def finish(folder: Path) -> Path:
+    """The toy's run in a new folder."""
+    folder.mkdir()
     for name in ("rules", "workflow", "pollination", "profiles", "envs"):
         shutil.copytree(
             ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__")
