@@ -4,7 +4,7 @@ import re
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-# The plugin refuses hyphens, which types such as a100-sxm4-80gb have. Slurm knows which names exist.
+# The plugin refuses hyphens, which types such as a100-sxm4-80gb have.
 ALLOWED = {"gres": r"[\w.:,=-]+", "gpu_model": r"[\w.-]+"}
 
 
