@@ -2,9 +2,10 @@
 
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
-from snakemake_executor_plugin_pollination_slurm import ExecutorSettings, causes, commands
+from snakemake_executor_plugin_pollination_slurm import ExecutorSettings, causes, commands, gpus
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
 from snakemake_interface_common.exceptions import WorkflowError
 
@@ -139,6 +140,28 @@ def test_settings_that_do_nothing_are_refused():
     ):
         with pytest.raises(WorkflowError, match=message):
             ExecutorSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({}, ""),
+        ({"gpu": 1, "gpu_model": "a100-sxm4-80gb"}, " --gpus=a100-sxm4-80gb:1"),
+        ({"gpu_model": "a100"}, " --gpus=a100:1"),
+        ({"gpu": 2}, " --gpus=2"),
+        ({"gpu": 0, "gres": "gpu:a100-sxm4-80gb:1"}, " --gres=gpu:a100-sxm4-80gb:1"),
+        ({"gpu": 0, "gres": "shard:a100:8,tmpdisk:100G"}, " --gres=shard:a100:8,tmpdisk:100G"),
+    ],
+)
+def test_gpus_are_requested_by_the_names_that_sites_give_them(resources, words):
+    assert gpus.arguments(SimpleNamespace(resources=resources)) == words
+
+
+@pytest.mark.parametrize("key", ["gres", "gpu_model"])
+@pytest.mark.parametrize("value", ["a100 80", "'a100'", "a100;date", "$(date)"])
+def test_what_is_no_name_in_slurm_is_refused(key, value):
+    with pytest.raises(WorkflowError, match=f"^{key}: .*correct it in the profile"):
+        gpus.arguments(SimpleNamespace(resources={key: value}))
 
 
 def test_messages_of_a_command_lose_their_prefixes():

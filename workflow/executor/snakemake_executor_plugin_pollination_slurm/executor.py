@@ -15,7 +15,7 @@ from typing import Any
 
 import snakemake_executor_plugin_slurm as slurm
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
-from snakemake_executor_plugin_slurm.utils import get_job_wildcards, set_gres_string
+from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 from snakemake_executor_plugin_slurm.validation import (
     validate_or_get_slurm_job_id,
     validate_slurm_extra,
@@ -24,7 +24,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_logger_plugin_pollination import deaths, errors, names
 
-from snakemake_executor_plugin_pollination_slurm import causes
+from snakemake_executor_plugin_pollination_slurm import causes, gpus
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
 
 SUBMIT_S = 120.0  # for sbatch, which itself retries while the controller is busy
@@ -190,7 +190,7 @@ class Executor(slurm.Executor):
         settings = self.workflow.executor_settings
         command = get_submit_command(
             job, params, settings=settings, failed_nodes=self._failed_nodes
-        ) + set_gres_string(job)
+        ) + gpus.arguments(job)
         work = self.format_job_exec(job)
         if settings.pass_command_as_script:
             return f"{command} /dev/stdin", f"#!/bin/sh\n{work}", log
