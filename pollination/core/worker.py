@@ -1,0 +1,286 @@
+"""The process that warm.py starts: it imports what the jobs of a run import, and forks for each.
+
+`python worker.py FOLDER SOCKET PADDING`: the folder of Snakemake's scripts, a socket to the driver.
+It has one thread, and nothing has used a GPU in it. If an import changes that, it serves no more.
+"""
+
+import sys
+
+sys.path[0] = sys.argv[1]  # as in a job; this folder's modules would hide the standard library's
+
+import ast  # noqa: E402
+import atexit  # noqa: E402
+import ctypes  # noqa: E402
+import gc  # noqa: E402
+import importlib  # noqa: E402
+import json  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import tempfile  # noqa: E402
+import threading  # noqa: E402
+import types  # noqa: E402
+import weakref  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+PATH = list(sys.path)
+# What jobs import beyond their first lines is imported for later jobs. Torch's compiler is left out:
+# it starts processes.
+LEARNED = {
+    "datasets",
+    "lm_eval",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pollination",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "snakemake",
+    "tokenizers",
+    "torch",
+    "transformers",
+}
+NOT_LEARNED = ("torch._inductor", "torch.utils.tensorboard")
+DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+class Worker:
+    """Serves the requests of a driver until both the driver and all jobs have ended."""
+
+    def __init__(self, driver: socket.socket) -> None:
+        self.driver: socket.socket | None = driver
+        self.jobs: dict[int, int] = {}  # process -> pipe for its exit status
+        self.wake, self.waker = os.pipe()
+        os.set_blocking(self.waker, False)
+        # A job sends the names of the modules that it imported.
+        self.names, self.names_of_job = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.names_of_job.setblocking(False)
+        self.serves = True
+
+    def run(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
+        while self.driver or self.jobs:
+            sources = [self.wake, self.names, *([self.driver] if self.driver else [])]
+            ready, _, _ = select.select(sources, [], [])
+            if self.wake in ready:
+                os.read(self.wake, 4096)
+                self.reap()
+            if self.driver in ready:
+                self.serve()
+            elif self.names in ready:  # while no job waits
+                self.learn(json.loads(self.names.recv(1 << 20)))
+
+    def reap(self) -> None:
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                with suppress(KeyError, BrokenPipeError):  # the driver has ended
+                    pipe = self.jobs.pop(ended[0])
+                    os.write(pipe, b"%d" % os.waitstatus_to_exitcode(ended[1]))
+                    os.close(pipe)
+
+    def serve(self) -> None:
+        assert self.driver is not None
+        try:
+            head, streams, _, _ = socket.recv_fds(self.driver, 8, 4)
+            text = self._read(int.from_bytes(head)) if len(head) == 8 else b""
+        except OSError:
+            head = text = b""
+        if not text:
+            self.driver.close()
+            self.driver = None
+            return
+        request = json.loads(text)
+        if self.serves:
+            self.prepare(request["script"])
+        if not self.serves:
+            for stream in streams:
+                os.close(stream)
+            return
+        gc.collect()
+        gc.freeze()
+        parent = os.getpid()
+        if child := os.fork():
+            *_, pipe = streams
+            with suppress(BrokenPipeError):
+                os.write(pipe, b"%10d\n" % child)
+            self.jobs[child] = pipe
+            for stream in streams[:3]:
+                os.close(stream)
+        else:
+            os._exit(self.job(request, streams, parent))
+
+    def _read(self, size: int) -> bytes:
+        assert self.driver is not None
+        parts = []
+        while size and (part := self.driver.recv(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"" if size else b"".join(parts)
+
+    def prepare(self, script: str) -> None:
+        """Import the modules that a script names, as the script would."""
+        with open(script, "rb") as file:
+            tree = ast.parse(file.read())
+        names: list[str] = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.append(node.module)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "sys.path.extend":
+                sys.path += [one for one in ast.literal_eval(node.args[0]) if one not in sys.path]
+        self.learn(names)
+
+    def learn(self, names: list[str]) -> None:
+        for name in names:
+            if self.serves and name not in sys.modules:
+                with suppress(Exception):  # the job meets the same mistake, and reports it
+                    importlib.import_module(name)
+                self.serves = is_sound()
+
+    def job(self, request: dict, streams: list[int], parent: int) -> int:
+        """Become the job, and return its exit status."""
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:
+            return 1
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in request["ignored"]:
+            signal.signal(number, signal.SIG_IGN)
+        for number, stream in enumerate(streams[:3]):
+            os.dup2(stream, number)
+        for stream in (*streams, *self.jobs.values(), self.wake, self.waker):
+            os.close(stream)
+        self.names.close()
+        if self.driver:
+            self.driver.close()
+        for limit, values in request["limits"].items():
+            with suppress(OSError, ValueError):
+                resource.setrlimit(int(limit), values)
+        os.chdir(request["folder"])
+        os.umask(request["umask"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+        script = request["script"]
+        rename([sys.executable, script])
+        forget_ends()
+        tempfile.tempdir = None
+        sys.argv, sys.path[:] = [script], PATH
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())
+        known = set(sys.modules)
+        atexit.register(self.tell, known)
+        return execute(script)
+
+    def tell(self, known: set[str]) -> None:
+        """Send the modules that this job imported; a worker that is busy may miss them."""
+        names = [
+            name
+            for name in list(sys.modules)
+            if name not in known
+            and name.split(".")[0] in LEARNED
+            and not name.startswith(NOT_LEARNED)
+        ]
+        with suppress(OSError):
+            self.names_of_job.send(json.dumps(names).encode())
+
+
+def is_sound() -> bool:
+    """Return whether a fork of this process is a whole process: one thread, and no use of a GPU."""
+    threads = len(os.listdir("/proc/self/task"))
+    open_files = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            open_files.append(os.readlink(f"/proc/self/fd/{name}"))
+    torch = sys.modules.get("torch")
+    started = getattr(torch, "cuda", None) and (
+        torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork()
+    )
+    return threads == 1 and not started and not any("/dev/nvidia" in one for one in open_files)
+
+
+def rename(words: list[str]) -> None:
+    """Let `ps` show the command of the job. Its room is that of this process's own arguments."""
+    with suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        start, end = int(fields[45]), int(fields[46])
+        text = b"".join(os.fsencode(word) + b"\0" for word in words)
+        if len(text) <= end - start:
+            ctypes.memset(start, 0, end - start)
+            ctypes.memmove(start, text, len(text))
+
+
+def forget_ends() -> None:
+    """Forget what the worker would do at its own end, such as deleting temporary folders."""
+    atexit._clear()
+    atexit.register(logging.shutdown)
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+
+
+def execute(script: str) -> int:
+    """Run a script as `python SCRIPT` does, and return its exit status."""
+    main = types.ModuleType("__main__")
+    main.__dict__.update(__file__=script, __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    status = 0
+    try:
+        with open(script, "rb") as file:
+            source = file.read()
+        exec(compile(source, script, "exec"), main.__dict__)
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    return status & 0xFF
+
+
+def main() -> None:
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        # Arrow's allocator must start no thread, and torch must not start CUDA to count devices.
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+    worker = Worker(socket.socket(fileno=int(sys.argv[2])))
+    from pollination.core import caches, code
+
+    said = logging.getLogger("pollination.worker")
+    said.addHandler(logging.NullHandler())
+    said.propagate = False
+    before = os.environ.get("XDG_CACHE_HOME")
+    try:
+        code.of_job()  # compares each module with the pinned code when it is imported
+        caches.prepare(said)
+        worker.serves = os.environ.get("XDG_CACHE_HOME") == before  # else each job has its own
+    except (ValueError, OSError):
+        worker.serves = False  # a job says why
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()
