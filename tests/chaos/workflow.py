@@ -21,6 +21,7 @@ from tests.chaos.tally import Hang, Tally
 from tests.slurm import Cluster
 
 ROOT = Path(__file__).parent.parent.parent
+FULL_DISK = re.compile(r"^OSError: \[Errno (?:28|122)\]", re.M)  # ENOSPC, EDQUOT
 GONE_S = 60.0  # Slurm may list a job for so long after its processes
 END_S = 900.0  # a driver without faults ends within this time
 
@@ -202,7 +203,11 @@ class Workflow:
         logs += self.folder.glob(".snakemake/slurm_logs/**/*.log")
         for path in logs:
             with suppress(OSError):
-                if found := tracebacks(path.read_text(errors="replace")):
+                text = path.read_text(errors="replace")
+                # Snakemake itself cannot start a job on a full disk; the driver's line explains it.
+                if "slurm_logs" in path.parts and FULL_DISK.search(text):
+                    continue
+                if found := tracebacks(text):
                     name = path.relative_to(self.folder).as_posix()
                     self.tally.seen.setdefault(name, set()).update(found)
 

@@ -385,7 +385,7 @@ class Executor(slurm.Executor):
             last = own or errors.last_raised(slurm_said) or deaths.how_it_ended(slurm_said)
             lost = "is unknown to Slurm, and its output files are missing"
             why = f"{who} {lost if state == 'LOST' else 'failed'}"
-            own = last or "it wrote no error message"
+            own = errors.explained(last) or last or "it wrote no error message"
         if own:
             why += f" ({own.rstrip('.')})"
         return f"{why}; {self._next(job, state)}"

@@ -94,17 +94,24 @@ def last_line(text: str) -> str:
 def of_system(text: str) -> str:
     """Return in one line why the system refused something to the driver; else an empty string.
 
-    `text` is Snakemake's message with a traceback. The project's own lines (core/causes.py) are
-    used if the Snakefile has been read.
+    `text` is Snakemake's message with a traceback.
     """
-    last = last_line(text)
-    if TRACEBACK not in text or not OS_ERROR.match(last):
+    cause = explained(last_line(text)) if TRACEBACK in text else ""
+    return f"error: {cause}" if cause else ""
+
+
+def explained(raised: str) -> str:
+    """Return the cause and the remedy for the last line of an OSError's traceback; else nothing.
+
+    The project's own lines (core/causes.py) are used if the Snakefile has been read.
+    """
+    if not OS_ERROR.match(raised):
         return ""
     causes = sys.modules.get("pollination.core.causes")
-    known = causes.explain(OSError(last)) if causes else None
-    if known is None and "No usable temporary directory" in last:
-        known = f"{last}; free some space there, or type export TMPDIR=FOLDER with another folder"
-    return f"error: {known or OS_ERROR.sub('', last)}"
+    known = causes.explain(OSError(raised)) if causes else None
+    if known is None and "No usable temporary directory" in raised:
+        known = f"{raised}; free some space there, or type export TMPDIR=FOLDER with another folder"
+    return known or OS_ERROR.sub("", raised)
 
 
 def of_configfile(text: str) -> str:
