@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.shell import shell
 
-from pollination.core import commit, interrupts
+from pollination.core import commit, interrupts, warm
 from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.inputs import own_code
@@ -25,6 +25,7 @@ gc.set_threshold(100_000)
 
 if workflow.is_main_process:
     interrupts.install(shell)
+    warm.install(shell)
     for difference in pin.upcoming(Path(plan.results), code_read):
         logger.warning(f"note: {difference}")
     # The local profile counts the GPUs; jobs on the CPU need not wait for one.

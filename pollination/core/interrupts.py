@@ -17,9 +17,9 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from pollination.core import causes
+from pollination.core.warm import SCRIPTS
 
 REPEAT_S = 1.0
-SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
 
 
 def install(shell: Any) -> None:

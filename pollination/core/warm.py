@@ -20,7 +20,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ SWITCH = "POLLINATION_WARM"  # 0: every job has a new interpreter
 WORKER = Path(__file__).with_name("worker.py")
 SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
 PER_JOB = {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}  # variables that no library reads at its import
-PREFIXES = ("trap '' INT; set -euo pipefail; ", "set -euo pipefail; ")
+# What Snakemake gives to the shell, with the prefixes of interrupts.py and of workflow/logger
+COMMAND = re.compile(
+    r"(?P<deaf>trap '' INT;\s*)?"
+    r'(\{ : 2>>"(?P<errors>[^"$`]+)/NAME"; \} 2>/dev/null && exec 2>>"(?P=errors)/NAME";\s*)?'
+    r"set -euo pipefail;\s*(?P<words>[^;&|<>$`\n]+)".replace(
+        "NAME", r"\$\{BASH_EXECUTION_STRING##\*/\}"
+    )
+)
 TITLE_BYTES = 4096  # room for the command line of a job
 START_S = 300.0  # for the worker's imports; a new interpreter needs as long
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -51,21 +59,32 @@ class Subprocess:
     def __getattr__(self, name: str) -> Any:
         return getattr(subprocess, name)
 
-    def Popen(self, command: Any, **options: Any) -> Any:  # noqa: N802
+    def Popen(self, command: Any, **options: Any) -> Any:
         """Return the job's process, a fork if `command` runs a script of Snakemake and no more."""
 
         def fresh() -> subprocess.Popen:
             return subprocess.Popen(command, **options)
 
-        for prefix in PREFIXES if options.get("stdout") is self.stdout else ():
-            start = f"{prefix.strip()} {sys.executable} "
-            if isinstance(command, str) and command.startswith(start):
-                words = shlex.split(command[len(start) :])
-                if len(words) == 1 and SCRIPTS in words[0]:
-                    deaf = prefix.startswith("trap")
-                    if status := self.worker.fork(words[0], options["env"], deaf):
-                        return Fork(*status, fresh)
-        return fresh()
+        found = COMMAND.fullmatch(command) if isinstance(command, str) else None
+        if not found or options.get("stdout") is not self.stdout:
+            return fresh()
+        words = shlex.split(found["words"])
+        if len(words) != 2 or words[0] != sys.executable or SCRIPTS not in words[1]:
+            return fresh()
+        with errors_of(found["errors"], words[1]) as errors:
+            forked = self.worker.fork(words[1], options["env"], bool(found["deaf"]), errors)
+        return Fork(*forked, fresh) if forked else fresh()
+
+
+@contextmanager
+def errors_of(folder: str | None, script: str) -> Iterator[int]:
+    """Yield the descriptor for a job's stderr: a file in `folder`, else that of this process."""
+    try:
+        file = open(Path(folder, Path(script).name), "ab") if folder else None  # noqa: SIM115
+    except OSError:
+        file = None
+    with file or nullcontext():
+        yield file.fileno() if file else 2
 
 
 class Fork:
@@ -123,10 +142,13 @@ class Worker:
         self.env: dict[str, str] = {}
         self.serves = True
 
-    def fork(self, script: str, env: dict[str, str], deaf: bool) -> tuple[int, int] | None:
+    def fork(
+        self, script: str, env: dict[str, str], deaf: bool, errors: int
+    ) -> tuple[int, int] | None:
         """Return the process of a script and the pipe that will hold its exit status.
 
-        `deaf`: it ignores SIGINT at first. None: a new interpreter must run the script.
+        `deaf`: it ignores SIGINT at first. `errors`: the descriptor of its stderr. None: a new
+        interpreter must run the script.
         """
         shared = {name: value for name, value in env.items() if name not in PER_JOB}
         status, far = os.pipe()
@@ -136,7 +158,7 @@ class Worker:
                     self._start(script, env, shared)
                 if not self.serves or shared != self.env:
                     raise OSError
-                self._ask(script, env, deaf, far)
+                self._ask(script, env, deaf, [errors, far])
         except OSError:
             os.close(status)
             return None
@@ -165,7 +187,7 @@ class Worker:
                 pass_fds=[far.fileno()],
             )
 
-    def _ask(self, script: str, env: dict[str, str], deaf: bool, status: int) -> None:
+    def _ask(self, script: str, env: dict[str, str], deaf: bool, ends: list[int]) -> None:
         umask = re.search(r"^Umask:\s*(\d+)", Path("/proc/self/status").read_text(), re.M)
         request = {
             "script": script,
@@ -180,13 +202,5 @@ class Worker:
             ],
         }
         text = json.dumps(request).encode()
-        streams = [0, sys.stdout.fileno() if self._is_file(sys.stdout) else 1, 2, status]
-        socket.send_fds(self.socket, [len(text).to_bytes(8)], streams)
+        socket.send_fds(self.socket, [len(text).to_bytes(8)], [0, 1, *ends])
         self.socket.sendall(text)
-
-    @staticmethod
-    def _is_file(stream: Any) -> bool:
-        with suppress(OSError, ValueError, AttributeError):
-            stream.fileno()
-            return True
-        return False

@@ -27,7 +27,7 @@ import weakref  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
 PATH = list(sys.path)
-# What jobs import beyond their first lines is imported for later jobs. Torch's compiler is left out:
+# What jobs import beyond their first lines is imported for later jobs, but not torch's compiler:
 # it starts processes.
 LEARNED = {
     "datasets",
@@ -62,7 +62,13 @@ class Worker:
         self.serves = True
 
     def run(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+        ):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
