@@ -176,14 +176,12 @@ class Worker:
         os.chdir(request["folder"])
         os.umask(request["umask"])
         os.environ.clear()
-        os.environ.update(request["env"])
+        os.environ.update(request["env"], PWD=request["folder"])  # as the shell sets it
         script = request["script"]
         rename([sys.executable, script])
         forget_ends()
         tempfile.tempdir = None
         sys.argv, sys.path[:] = [script], PATH
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())
         known = set(sys.modules)
         atexit.register(self.tell, known)
         return execute(script)

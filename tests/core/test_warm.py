@@ -1,0 +1,257 @@
+"""Jobs that are forks of one process: each is what a new interpreter would be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from pollination.core import warm
+from pollination.core.warm import Fork, Subprocess
+from tests.conftest import ROOT
+from tests.slurm import ended, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no worker")
+
+ABOUT = """
+import json, os, resource, signal, sys, tempfile, threading
+ignored = [n for n in (1, 2, 10, 12, 13, 15, 17) if signal.getsignal(n) == signal.SIG_IGN]
+about = {
+    "env": dict(os.environ), "folder": os.getcwd(), "umask": os.umask(0), "argv": sys.argv,
+    "path": sys.path[:1] + sys.path[2:], "name": __name__, "file": __file__, "ignored": ignored,
+    "files": resource.getrlimit(resource.RLIMIT_NOFILE), "threads": threading.active_count(),
+    "temporary": tempfile.gettempdir(), "main": sys.modules["__main__"].__dict__ is globals(),
+    "command": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"),
+    "streams": [sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stdin.closed],
+}
+for number in range(64):
+    try:
+        if os.get_inheritable(number):
+            about.setdefault("inherited", []).append(number)
+    except OSError:
+        pass  # it is not open
+json.dump(about, open("NAME", "w"))
+"""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Start a script as Snakemake does: (text of the script, folder of its stderr) -> process."""
+    scripts = tmp_path / ".snakemake/scripts"
+    scripts.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    module = Subprocess(sys.__stdout__)
+    count = 0
+
+    def begin(text: str, errors: Path | None = None, **env: str):
+        nonlocal count
+        count += 1
+        script = scripts / f"job{count}.py"
+        script.write_text(text)
+        path = f'"{errors}/${{BASH_EXECUTION_STRING##*/}}"'
+        redirect = f"{{ : 2>>{path}; }} 2>/dev/null && exec 2>>{path}; " if errors else ""
+        return module.Popen(
+            f"trap '' INT; {redirect}set -euo pipefail;  {sys.executable} {script}",
+            shell=True,
+            executable="/bin/bash",
+            stdout=sys.__stdout__,
+            env=dict(os.environ) | env,
+        )
+
+    begin.worker = module.worker
+    yield begin
+    if module.worker.process:
+        module.worker.process.kill()
+        module.worker.process.wait()
+
+
+def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
+    about = {}
+    for name, fork in (("warm", True), ("fresh", False)):
+        start.worker.serves = fork
+        job = start(ABOUT.replace("NAME", name), TMPDIR=str(tmp_path))
+        assert isinstance(job, Fork) == fork and job.wait() == 0
+        about[name] = json.loads(Path(name).read_text())
+        for key in ("argv", "file", "command"):
+            about[name][key] = str(about[name][key]).replace("job2", "job1")
+        for key in ("_", "SHLVL"):  # bash's own
+            about[name]["env"].pop(key, None)
+    assert about["warm"] == about["fresh"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ("", 0, ""),
+        ("import sys; sys.exit(3)", 3, ""),
+        ("import sys; sys.exit('no text')", 1, "no text\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+        ("a b", 1, "SyntaxError: invalid syntax\n"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("import os; os._exit(7)", 7, ""),
+        ("import threading, time; threading.Timer(0.2, print, ['x']).start()", 0, ""),
+    ],
+)
+def test_how_a_job_ends(start, tmp_path, text, status, said):
+    job = start(text, tmp_path)
+    assert job.wait() == status and job.returncode == status
+    assert isinstance(job, Fork) == (text != "a b")  # a new interpreter reports what is no Python
+    assert (tmp_path / "job1.py").read_text().endswith(said)
+
+
+def test_a_signal_reaches_the_job_alone(start):
+    wait = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
+    wait += "open('READY', 'w')\ntime.sleep(60)"
+    jobs = [start(wait.replace("READY", name)) for name in ("first", "second")]
+    until(lambda: Path("first").exists() and Path("second").exists(), 60, "both jobs work")
+    assert len({psutil.Process(job.pid).ppid() for job in jobs} | {os.getpid()}) == 2
+    jobs[0].terminate()
+    assert jobs[0].wait() == 9
+    assert jobs[1].returncode is None and psutil.pid_exists(jobs[1].pid)
+    jobs[1].kill()
+    assert jobs[1].wait() == -signal.SIGKILL
+    jobs[1].kill()  # of a job that has ended: nothing
+
+
+def test_a_worker_that_dies_takes_its_jobs_along_and_new_interpreters_run_them(start, tmp_path):
+    text = "import os, time\nopen('runs', 'a').write(f'{os.getppid()} ')\n"
+    text += "time.sleep(60 * (len(open('runs').read().split()) == 1))"
+    job = start(text)
+    until(lambda: Path("runs").exists() and Path("runs").read_text(), 60, "the job works")
+    first = psutil.Process(job.pid)
+    start.worker.process.kill()
+    assert job.wait() == 0 and ended(first, 10)
+    fork, again = map(int, Path("runs").read_text().split())
+    assert fork == start.worker.process.pid and again == os.getpid()
+    last = start("")
+    assert not isinstance(last, Fork) and last.wait() == 0
+
+
+def test_another_environment_needs_a_new_interpreter(start):
+    """Libraries read variables when they are imported."""
+    assert isinstance(start("", A="1"), Fork)
+    assert not isinstance(start("", A="2"), Fork)
+    assert isinstance(start("", A="1", TMPDIR="/"), Fork)
+
+
+def test_what_a_job_imports_later_jobs_have(start, tmp_path):
+    (tmp_path / "own.py").write_text("")
+    say = "import sys\nopen('said', 'w').write(str([n in sys.modules for n in NAMES]))\n"
+    say = say.replace("NAMES", "('pollination.core.slurm', 'pollination.core.seeds', 'own')")
+    path = f"sys.path.extend([{str(tmp_path)!r}])\n"
+    late = "__import__('importlib').import_module('pollination.core.seeds')\n"
+    late += "__import__('importlib').import_module('own')\n"
+    start(say + path + late).wait()
+    assert Path("said").read_text() == "[False, False, False]"
+
+    def learnt() -> bool:
+        start(say + path).wait()
+        return Path("said").read_text() == "[False, True, False]"
+
+    until(learnt, 60, "the worker imports what the job imported")  # `own` is the user's
+    start(say + path + "if 0: import pollination.core.slurm, own").wait()
+    assert Path("said").read_text() == "[True, True, True]"
+
+
+def test_a_worker_with_a_second_thread_serves_no_more(start, tmp_path):
+    """A fork would hold the locks of a thread that it lacks."""
+    (tmp_path / "threaded.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    )
+    assert isinstance(start(""), Fork)
+    text = f"import sys\nsys.path.extend([{str(tmp_path)!r}])\nif 0: import threaded"
+    for _ in range(2):
+        job = start(text)
+        assert not isinstance(job, Fork) and job.wait() == 0
+
+
+def test_the_end_of_a_job_is_not_the_end_of_what_the_worker_imported(start, tmp_path):
+    (tmp_path / "held.py").write_text(
+        "import atexit, tempfile, weakref\n"
+        "folder = tempfile.TemporaryDirectory()\n"
+        "atexit.register(lambda: open('ended', 'a').write('x'))\n"
+    )
+    text = f"import sys\nsys.path.extend([{str(tmp_path)!r}])\nimport held, os\n"
+    text += "assert os.path.isdir(held.folder.name)"
+    for _ in range(2):
+        job = start(text)
+        assert isinstance(job, Fork) and job.wait() == 0
+    assert not Path("ended").exists()
+
+
+def test_jobs_of_a_killed_driver_go_on_and_the_worker_ends_after_them(tmp_path):
+    script = tmp_path / ".snakemake/scripts/job.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "import os, time\nopen('worker', 'w').write(str(os.getppid()))\n"
+        "while not os.path.exists('go'): time.sleep(0.05)\nopen('done', 'w')\n"
+    )
+    program = (
+        "import os, sys\n"
+        "from pollination.core.warm import Subprocess\n"
+        f"command = 'set -euo pipefail;  {sys.executable} {script}'\n"
+        "module = Subprocess(sys.stdout)\n"
+        "module.Popen(command, shell=True, stdout=sys.stdout, env=dict(os.environ)).wait()"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    driver = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=env)
+    worker = tmp_path / "worker"
+    until(lambda: worker.exists() and worker.read_text(), 60, "the job works")
+    process = psutil.Process(int(worker.read_text()))
+    driver.kill()
+    driver.wait()
+    time.sleep(0.5)
+    assert process.is_running() and not (tmp_path / "done").exists()
+    (tmp_path / "go").touch()
+    until((tmp_path / "done").exists, 60, "the job ends")
+    assert ended(process, 60)
+
+
+def test_the_prefixes_of_this_project_leave_jobs_forks(tmp_path):
+    """The logger and the handling of Ctrl-C change the command of each job."""
+    script = tmp_path / ".snakemake/scripts/tmp0.job.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "import os, sys\nopen('parent', 'w').write(open(f'/proc/{os.getppid()}/cmdline').read())\n"
+        "print('said', file=sys.stderr)"
+    )
+    (tmp_path / "driver.py").write_text(
+        "import sys\nfrom snakemake.shell import shell\n"
+        "from snakemake_logger_plugin_pollination import errors\n"
+        "from pollination.core import interrupts, warm\n"
+        "shell.executable('bash')\nstderr = errors.Stderr()\n"
+        "interrupts.install(shell)\nwarm.install(shell)\n"
+        f"shell('{{py_exec}} {{fname:q}}', py_exec=sys.executable, fname='{script}')\n"
+        "print((stderr.folder / 'tmp0.job.py').read_text())\n"
+    )
+    words = [sys.executable, "driver.py"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout == "said\n\n" and not done.stderr
+    assert "worker.py" in (tmp_path / "parent").read_text()
+    subprocess.run(words, cwd=tmp_path, env=env | {warm.SWITCH: "0"}, check=True)
+    assert "worker.py" not in (tmp_path / "parent").read_text()
+
+
+def test_a_command_with_more_than_a_script_goes_to_the_shell():
+    module = Subprocess(sys.__stdout__)
+    module.worker = SimpleNamespace(fork=lambda *_: pytest.fail("it forks"))
+    script = f"{sys.executable} x/{warm.SCRIPTS}a.py"
+    for command in (
+        f"set -euo pipefail;  module load a; {script}",
+        f"set -euo pipefail;  {script} | tee b",
+        f"source activate a && set -euo pipefail;  {script}",
+        f"set -euo pipefail;  conda run {script}",
+        "set -euo pipefail;  echo a",
+    ):
+        quiet = {"stderr": subprocess.DEVNULL}
+        job = module.Popen(f"false; {command}", shell=True, stdout=sys.__stdout__, env={}, **quiet)
+        assert isinstance(job, subprocess.Popen)
+        job.wait()
