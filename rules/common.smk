@@ -23,9 +23,9 @@ ANY_DEVICE = "auto"
 gc.set_threshold(100_000)
 
 
+warm.install(shell, fresh=0 if workflow.is_main_process else 1)
 if workflow.is_main_process:
     interrupts.install(shell)
-    warm.install(shell)
     for difference in pin.upcoming(Path(plan.results), code_read):
         logger.warning(f"note: {difference}")
     # The local profile counts the GPUs; jobs on the CPU need not wait for one.

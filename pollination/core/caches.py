@@ -14,6 +14,13 @@ from pathlib import Path
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"  # Triton's cache lies in it
 
 
+def offline() -> None:
+    """Let Hugging Face's libraries use no network. Call this before they are imported."""
+    os.environ |= dict.fromkeys(
+        ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
+    )
+
+
 def prepare(log) -> None:
     """Set the environment variables of the libraries' caches; log why a cache is temporary.
 

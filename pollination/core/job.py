@@ -31,7 +31,7 @@ from types import FrameType
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, caches, causes, code, gpus, local_disk, sanitize
+from pollination.core import artifacts, caches, causes, code, gpus, local_disk, sanitize, warm
 from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
@@ -198,7 +198,7 @@ class Job:
         if getattr(sys.modules["__main__"], "snakemake", None) is not None:
             _handle(_stop_at_once, signal.SIGINT, signal.SIGHUP)
         gc.set_threshold(COLLECT_AFTER, 10, 10)
-        threads = str(self.params.get("cpu_threads", 1))
+        before, threads = dict(os.environ), str(self.params.get("cpu_threads", 1))
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = threads
         os.environ |= {
@@ -206,7 +206,7 @@ class Job:
             "RAYON_NUM_THREADS": str(self.threads),
         }
         if not self.online:
-            os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+            caches.offline()
         self.log = logging.getLogger("pollination")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
@@ -223,6 +223,7 @@ class Job:
                 self.log.handlers.append(file)
             self.code = code.of_job()
             caches.prepare(self.log)
+            warm.restart_if_other(before)
             if not self.check_last:
                 self.digests = self._check_inputs()
             if self.gpus and self.device != "cpu":  # before a library starts CUDA

@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 SWITCH = "POLLINATION_WARM"  # 0: every job has a new interpreter
-WORKER = Path(__file__).with_name("worker.py")
+# Its path is that of a job.
+WORKER = "import sys; sys.path[0] = sys.argv[1]; from pollination.core.worker import main; main()"
 SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
 PER_JOB = {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}  # variables that no library reads at its import
+LATER = {"PWD", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"}
 # What Snakemake gives to the shell, with the prefixes of interrupts.py and of workflow/logger
 COMMAND = re.compile(
     r"(?P<deaf>trap '' INT;\s*)?"
@@ -40,21 +42,42 @@ COMMAND = re.compile(
 TITLE_BYTES = 4096  # room for the command line of a job
 START_S = 300.0  # for the worker's imports; a new interpreter needs as long
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+imported_with: dict[str, str] | None = None
+"""In a fork, the environment in which its libraries were imported."""
 FATES = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def install(shell: Any) -> None:
-    """Let the jobs that Snakemake's `shell` starts in this process be forks of a worker."""
-    module = sys.modules[shell.__module__]
+def install(shell: Any, fresh: int = 0) -> None:
+    """Let the jobs that Snakemake's `shell` starts in this process be forks of a worker.
+
+    `fresh`: so many jobs have a new interpreter first. One job alone has no gain from a worker.
+    """
+    module: Any = sys.modules[shell.__module__]
     if sys.platform == "linux" and os.environ.get(SWITCH, "1") != "0":
-        module.sp = Subprocess(module.STDOUT)
+        module.sp = Subprocess(module.STDOUT, fresh)
+
+
+def restart_if_other(before: dict[str, str]) -> None:
+    """Become a new interpreter if libraries would have found another environment than now.
+
+    `before` is the environment that Snakemake gave to the job. A job that is no fork goes on.
+    """
+    if imported_with is None:
+        return
+    now = dict(os.environ)
+    differ = {
+        name for name in now.keys() | imported_with if now.get(name) != imported_with.get(name)
+    }
+    if differ - PER_JOB - LATER:
+        os.execve(sys.executable, [sys.executable, *sys.argv], before)
 
 
 class Subprocess:
     """The module subprocess, but for the start of jobs."""
 
-    def __init__(self, stdout: Any) -> None:
-        self.stdout, self.worker = stdout, Worker()
+    def __init__(self, stdout: Any, fresh: int = 0) -> None:
+        self.stdout, self.fresh = stdout, fresh
+        self.workers: dict[str, Worker] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(subprocess, name)
@@ -68,11 +91,16 @@ class Subprocess:
         found = COMMAND.fullmatch(command) if isinstance(command, str) else None
         if not found or options.get("stdout") is not self.stdout:
             return fresh()
-        words = shlex.split(found["words"])
+        words, env = shlex.split(found["words"]), options["env"]
         if len(words) != 2 or words[0] != sys.executable or SCRIPTS not in words[1]:
             return fresh()
+        if self.fresh:
+            self.fresh -= 1
+            return fresh()
+        # Libraries start with one number of threads.
+        worker = self.workers.setdefault(env.get("OMP_NUM_THREADS", ""), Worker())
         with errors_of(found["errors"], words[1]) as errors:
-            forked = self.worker.fork(words[1], options["env"], bool(found["deaf"]), errors)
+            forked = worker.fork(words[1], env, bool(found["deaf"]), errors)
         return Fork(*forked, fresh) if forked else fresh()
 
 
@@ -95,6 +123,7 @@ class Fork:
     def __init__(self, pid: int, status: int, fresh: Any) -> None:
         self.pid, self.status, self.fresh = pid, status, fresh
         self.returncode: int | None = None
+        self.again: subprocess.Popen | None = None
         self.handle: int | None = None
         with suppress(OSError):  # it has ended already
             self.handle = os.pidfd_open(pid)
@@ -111,14 +140,15 @@ class Fork:
             else:
                 if self.handle is not None:
                     select.select([self.handle], [], [], 10)
-                again, self.handle = self.fresh(), None
-                self.pid, self.kill, self.terminate = again.pid, again.kill, again.terminate
-                self.returncode = again.wait()
+                self.again = self.fresh()
+                self.returncode = self.again.wait()
             os.close(self.status)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        if self.handle is not None:
+        if self.again:
+            self.again.send_signal(number)
+        elif self.handle is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.handle, number)
 
@@ -178,7 +208,7 @@ class Worker:
     def _start(self, script: str, env: dict[str, str], shared: dict[str, str]) -> None:
         self.env = shared
         self.socket, far = socket.socketpair()
-        words = [sys.executable, str(WORKER), os.path.dirname(script), str(far.fileno())]
+        words = [sys.executable, "-c", WORKER, os.path.dirname(script), str(far.fileno())]
         with far:
             self.process = subprocess.Popen(
                 [*words, "-" * TITLE_BYTES],

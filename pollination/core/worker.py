@@ -1,32 +1,29 @@
 """The process that warm.py starts: it imports what the jobs of a run import, and forks for each.
 
-`python worker.py FOLDER SOCKET PADDING`: the folder of Snakemake's scripts, a socket to the driver.
 It has one thread, and nothing has used a GPU in it. If an import changes that, it serves no more.
 """
 
+import ast
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import logging
+import os
+import resource
+import select
+import signal
+import socket
 import sys
+import tempfile
+import threading
+import types
+import weakref
+from contextlib import suppress
 
-sys.path[0] = sys.argv[1]  # as in a job; this folder's modules would hide the standard library's
+from pollination.core import caches, code, warm
 
-import ast  # noqa: E402
-import atexit  # noqa: E402
-import ctypes  # noqa: E402
-import gc  # noqa: E402
-import importlib  # noqa: E402
-import json  # noqa: E402
-import logging  # noqa: E402
-import os  # noqa: E402
-import resource  # noqa: E402
-import select  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
-import tempfile  # noqa: E402
-import threading  # noqa: E402
-import types  # noqa: E402
-import weakref  # noqa: E402
-from contextlib import suppress  # noqa: E402
-
-PATH = list(sys.path)
 # What jobs import beyond their first lines is imported for later jobs, but not torch's compiler:
 # it starts processes.
 LEARNED = {
@@ -59,6 +56,8 @@ class Worker:
         # A job sends the names of the modules that it imported.
         self.names, self.names_of_job = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.names_of_job.setblocking(False)
+        self.env: dict[str, str] = {}
+        self.path = list(sys.path)  # that of a new job
         self.serves = True
 
     def run(self) -> None:
@@ -73,7 +72,7 @@ class Worker:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         while self.driver or self.jobs:
-            sources = [self.wake, self.names, *([self.driver] if self.driver else [])]
+            sources: list = [self.wake, self.names, *([self.driver] if self.driver else [])]
             ready, _, _ = select.select(sources, [], [])
             if self.wake in ready:
                 os.read(self.wake, 4096)
@@ -132,8 +131,11 @@ class Worker:
 
     def prepare(self, script: str) -> None:
         """Import the modules that a script names, as the script would."""
-        with open(script, "rb") as file:
-            tree = ast.parse(file.read())
+        try:
+            with open(script, "rb") as file:
+                tree = ast.parse(file.read())
+        except (OSError, ValueError, SyntaxError):
+            return  # the job reports it
         names: list[str] = []
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -161,27 +163,32 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in request["ignored"]:
-            signal.signal(number, signal.SIG_IGN)
-        for number, stream in enumerate(streams[:3]):
-            os.dup2(stream, number)
+        for ignored in request["ignored"]:
+            signal.signal(ignored, signal.SIG_IGN)
+        for place, stream in enumerate(streams[:3]):
+            os.dup2(stream, place)
         for stream in (*streams, *self.jobs.values(), self.wake, self.waker):
             os.close(stream)
         self.names.close()
         if self.driver:
             self.driver.close()
-        for limit, values in request["limits"].items():
+        for kind, values in request["limits"].items():
             with suppress(OSError, ValueError):
-                resource.setrlimit(int(limit), values)
+                resource.setrlimit(int(kind), values)
         os.chdir(request["folder"])
         os.umask(request["umask"])
         os.environ.clear()
         os.environ.update(request["env"], PWD=request["folder"])  # as the shell sets it
+        warm.imported_with = self.env
         script = request["script"]
         rename([sys.executable, script])
         forget_ends()
         tempfile.tempdir = None
-        sys.argv, sys.path[:] = [script], PATH
+        if (threads := request["env"].get("OPENBLAS_NUM_THREADS", "1")) != "1":
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(int(threads), "blas")
+        sys.argv, sys.path[:] = [script], self.path
         known = set(sys.modules)
         atexit.register(self.tell, known)
         return execute(script)
@@ -206,10 +213,8 @@ def is_sound() -> bool:
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
             open_files.append(os.readlink(f"/proc/self/fd/{name}"))
-    torch = sys.modules.get("torch")
-    started = getattr(torch, "cuda", None) and (
-        torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork()
-    )
+    cuda = sys.modules.get("torch.cuda")
+    started = cuda and (cuda.is_initialized() or cuda._is_in_bad_fork())
     return threads == 1 and not started and not any("/dev/nvidia" in one for one in open_files)
 
 
@@ -248,7 +253,8 @@ def execute(script: str) -> int:
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+        trace = error.__traceback__
+        sys.excepthook(type(error), error, trace and trace.tb_next)
         status = 1
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -262,29 +268,25 @@ def execute(script: str) -> int:
 
 
 def main() -> None:
-    os.environ |= {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        # Arrow's allocator must start no thread, and torch must not start CUDA to count devices.
-        "JE_ARROW_MALLOC_CONF": "background_thread:false",
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    }
+    """Serve the driver at the other end of the socket whose descriptor is the second argument."""
     worker = Worker(socket.socket(fileno=int(sys.argv[2])))
-    from pollination.core import caches, code
-
+    rename(["pollination worker"])
     said = logging.getLogger("pollination.worker")
     said.addHandler(logging.NullHandler())
     said.propagate = False
-    before = os.environ.get("XDG_CACHE_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME")
     try:
         code.of_job()  # compares each module with the pinned code when it is imported
+        caches.offline()
         caches.prepare(said)
-        worker.serves = os.environ.get("XDG_CACHE_HOME") == before  # else each job has its own
+        worker.serves = os.environ.get("XDG_CACHE_HOME") == cache  # else each job has its own
     except (ValueError, OSError):
         worker.serves = False  # a job says why
+    worker.env = dict(os.environ)
+    os.environ |= {
+        # These libraries must start no thread, and torch must not start CUDA to count devices.
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
     worker.run()
-
-
-if __name__ == "__main__":
-    main()

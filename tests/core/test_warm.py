@@ -64,17 +64,18 @@ def start(tmp_path, monkeypatch):
             env=dict(os.environ) | env,
         )
 
-    begin.worker = module.worker
+    begin.workers = module.workers
     yield begin
-    if module.worker.process:
-        module.worker.process.kill()
-        module.worker.process.wait()
+    for worker in module.workers.values():
+        worker.process.kill()
+        worker.process.wait()
 
 
 def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
     about = {}
     for name, fork in (("warm", True), ("fresh", False)):
-        start.worker.serves = fork
+        for worker in start.workers.values():
+            worker.serves = fork
         job = start(ABOUT.replace("NAME", name), TMPDIR=str(tmp_path))
         assert isinstance(job, Fork) == fork and job.wait() == 0
         about[name] = json.loads(Path(name).read_text())
@@ -101,7 +102,7 @@ def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
 def test_how_a_job_ends(start, tmp_path, text, status, said):
     job = start(text, tmp_path)
     assert job.wait() == status and job.returncode == status
-    assert isinstance(job, Fork) == (text != "a b")  # a new interpreter reports what is no Python
+    assert isinstance(job, Fork)
     assert (tmp_path / "job1.py").read_text().endswith(said)
 
 
@@ -125,10 +126,11 @@ def test_a_worker_that_dies_takes_its_jobs_along_and_new_interpreters_run_them(s
     job = start(text)
     until(lambda: Path("runs").exists() and Path("runs").read_text(), 60, "the job works")
     first = psutil.Process(job.pid)
-    start.worker.process.kill()
+    (worker,) = start.workers.values()
+    worker.process.kill()
     assert job.wait() == 0 and ended(first, 10)
     fork, again = map(int, Path("runs").read_text().split())
-    assert fork == start.worker.process.pid and again == os.getpid()
+    assert fork == worker.process.pid and again == os.getpid()
     last = start("")
     assert not isinstance(last, Fork) and last.wait() == 0
 
@@ -138,6 +140,36 @@ def test_another_environment_needs_a_new_interpreter(start):
     assert isinstance(start("", A="1"), Fork)
     assert not isinstance(start("", A="2"), Fork)
     assert isinstance(start("", A="1", TMPDIR="/"), Fork)
+
+
+def test_each_number_of_threads_has_a_worker(start):
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    text = "from threadpoolctl import threadpool_info\nimport numpy, os\n"
+    text += "open('said', 'w').write(str([one['num_threads'] for one in threadpool_info()]))\n"
+    for count in ("2", "1", "2"):
+        job = start(text, **dict.fromkeys(threads, count))
+        assert isinstance(job, Fork) and job.wait() == 0
+        assert Path("said").read_text() == f"[{count}]"
+    assert len(start.workers) == 2
+
+
+def test_a_job_that_changes_what_libraries_read_at_their_import_is_started_again(start):
+    """As a job that may use the network, or has another number of threads than its rule."""
+    text = (
+        "import logging, os\nfrom pollination.core import caches, warm\nbefore = dict(os.environ)\n"
+    )
+    text += "caches.offline()\ncaches.prepare(logging.getLogger())\nos.environ |= CHANGE\n"
+    text += "warm.restart_if_other(before)\n"
+    text += "open('said', 'w').write(str(warm.imported_with is None))\n"
+    for change, again in (
+        ({}, False),
+        ({"TMPDIR": "/tmp", "RAYON_NUM_THREADS": "2"}, False),
+        ({"HF_HUB_OFFLINE": "0"}, True),
+        ({"OMP_NUM_THREADS": "3"}, True),
+    ):
+        job = start(text.replace("CHANGE", repr(change)), OMP_NUM_THREADS="1")
+        assert isinstance(job, Fork) and job.wait() == 0
+        assert Path("said").read_text() == str(again)
 
 
 def test_what_a_job_imports_later_jobs_have(start, tmp_path):
@@ -235,14 +267,14 @@ def test_the_prefixes_of_this_project_leave_jobs_forks(tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout == "said\n\n" and not done.stderr
-    assert "worker.py" in (tmp_path / "parent").read_text()
+    assert "pollination worker" in (tmp_path / "parent").read_text()
     subprocess.run(words, cwd=tmp_path, env=env | {warm.SWITCH: "0"}, check=True)
-    assert "worker.py" not in (tmp_path / "parent").read_text()
+    assert "pollination worker" not in (tmp_path / "parent").read_text()
 
 
 def test_a_command_with_more_than_a_script_goes_to_the_shell():
     module = Subprocess(sys.__stdout__)
-    module.worker = SimpleNamespace(fork=lambda *_: pytest.fail("it forks"))
+    module.workers = {"": SimpleNamespace(fork=lambda *_: pytest.fail("it forks"))}
     script = f"{sys.executable} x/{warm.SCRIPTS}a.py"
     for command in (
         f"set -euo pipefail;  module load a; {script}",
