@@ -42,6 +42,7 @@ LEARNED = {
     "transformers",
 }
 NOT_LEARNED = ("torch._inductor", "torch.utils.tensorboard")
+TITLE = "pollination worker"  # in the output of ps
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -270,7 +271,7 @@ def execute(script: str) -> int:
 def main() -> None:
     """Serve the driver at the other end of the socket whose descriptor is the second argument."""
     worker = Worker(socket.socket(fileno=int(sys.argv[2])))
-    rename(["pollination worker"])
+    rename([TITLE])
     said = logging.getLogger("pollination.worker")
     said.addHandler(logging.NullHandler())
     said.propagate = False

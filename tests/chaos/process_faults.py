@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from pollination.core.worker import TITLE as WORKER
 from tests.chaos.campaign import Campaign
 from tests.chaos.registry import fault
 from tests.chaos.tally import Hang
@@ -58,6 +59,18 @@ def kill_job(campaign: Campaign) -> str | None:
 @fault
 def end_job(campaign: Campaign) -> str | None:
     return signal_job(campaign, signal.SIGTERM)
+
+
+@fault
+def kill_worker(campaign: Campaign) -> str | None:
+    """The process that forks the jobs takes them along; new interpreters run them again."""
+    count = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.cmdline()[:1] == [WORKER] and Path(process.cwd()) == campaign.folder:
+                process.kill()
+                count += 1
+    return f"SIGKILL to {count} workers" if count else None
 
 
 @fault

@@ -30,13 +30,13 @@ def test_whatever_breaks_the_run_ends_like_an_undisturbed_one(undisturbed, seed)
     tally = campaign(
         TOY,
         seed,
-        lambda tally: len(tally.faults) >= 13 or tally.faults.total() >= 17,
+        lambda tally: len(tally.faults) >= 14 or tally.faults.total() >= 18,
         undisturbed,
         interval_s=(2, 7),
         say=said.append,
     )
     print("\n".join([*said, tally.table()]))
-    assert tally.faults.total() >= 13 and tally.drivers > 2, said
+    assert tally.faults.total() >= 14 and tally.drivers > 2, said
     assert not tally.tracebacks, tally.tracebacks
 
 
