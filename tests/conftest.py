@@ -104,6 +104,7 @@ def planned(output: str) -> dict[str, int]:
     return {rule: int(count) for count, rule in cells}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests of a file share a process, and all tests on a Slurm: a machine has one.
 
