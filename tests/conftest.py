@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling
 
 from pollination.core.settings import schema, whole
 from pollination.plan.config.resolve import resolve
@@ -104,15 +105,20 @@ def planned(output: str) -> dict[str, int]:
     return {rule: int(count) for count, rule in cells}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of a file share a process, and all tests on a Slurm: a machine has one.
+class Scheduling(LoadFileScheduling):
+    """Tests of one file share a process, and so do all tests on a Slurm: a machine has one."""
 
-    They come first, because they mostly wait.
-    """
-    for item in items:
-        group = "slurm" if "slurm" in item.path.stem else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "slurm" if "slurm" in file else file
+
+
+def pytest_xdist_make_scheduler(config, log) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on a Slurm come first, because they mostly wait."""
     items.sort(key=lambda item: "slurm" not in item.path.stem)
 
 

@@ -91,7 +91,7 @@ def test_models_results_and_stop_words_are_read_by_the_same_reader(tmp_path):
     assert list(read_catalogue(tmp_path / "models.CSV")) == ["a", "b", "c"]
     result = [{"model_name": "a", "top_bigrams": [{"ngram": "x y", "frequency": 2}]}]
     path = tmp_path / "r.JSON.gz"
-    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + json.dumps(result).encode()))
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + json.dumps(result).encode(), mtime=0))
     assert data_files(str(tmp_path), SURVEY_ENDINGS["results"]) == [str(path)]
     assert read_results(path, logging.getLogger())[0]["model_name"] == "a"
 
@@ -106,12 +106,16 @@ REFUSED = [
     ("a.jsonl", LINE + b'{"text": "\xff"}\n', "line 2 is not valid UTF-8 at its byte 10"),
     ("a.json", b"[" + LINE + b',{"text": "\xff"}]', "line 2 is not valid UTF-8"),
     ("a.txt", b"good\n" + bytes(99), "line 2 holds a NUL byte"),
-    ("a.jsonl", gzip.compress(LINE), "its content is gzip, which its name does not say"),
+    ("a.jsonl", gzip.compress(LINE, mtime=0), "its content is gzip, which its name does not say"),
     ("a.jsonl.gz", LINE, "not a readable gzip file"),
-    ("a.jsonl.zst", gzip.compress(LINE), r"not a readable zstd file \(its content is gzip\)"),
-    ("a.jsonl.gz", gzip.compress(LINE * 99)[:-9], "Truncated"),
+    (
+        "a.jsonl.zst",
+        gzip.compress(LINE, mtime=0),
+        r"not a readable zstd file \(its content is gzip\)",
+    ),
+    ("a.jsonl.gz", gzip.compress(LINE * 99, mtime=0)[:-9], "Truncated"),
     ("a.jsonl.zst", zstd(LINE * 99)[:-3], "Truncated"),
-    ("a.jsonl.gz", gzip.compress(gzip.compress(LINE)), "is gzip again"),
+    ("a.jsonl.gz", gzip.compress(gzip.compress(LINE, mtime=0), mtime=0), "is gzip again"),
     ("a.csv", b"PK\x03\x04 xlsx", "its content is zip"),
     ("a.jsonl", LINE + b'{"text": "x", "text": "y"}', "line 2 has the key 'text' twice"),
     ("a.json", b'[{"text": "x"}, {"text": "y"', "row 2 is not valid JSON"),
@@ -155,7 +159,7 @@ def test_outputs_need_a_name_a_prompt_and_text(tmp_path, row, message):
 
 
 def test_concatenated_members_and_a_long_row_are_read_whole(tmp_path):
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINE) * 3)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINE, mtime=0) * 3)
     (tmp_path / "b.jsonl.zst").write_bytes(zstd(LINE) * 2)
     long = ["é" * 300_000, 'quote " and \\ ' * 9999]
     (tmp_path / "c.json").write_text(json.dumps([{"text": text} for text in long]))
@@ -230,7 +234,7 @@ def test_memory_is_bounded_by_a_batch_and_not_by_the_file(tmp_path, form):
     else:
         rows = [json.dumps({"text": text}) for text in texts]
         data = (f"[{','.join(rows)}]" if form == "json.gz" else "\n".join(rows)).encode()
-        path.write_bytes(gzip.compress(data, 1) if form == "json.gz" else zstd(data))
+        path.write_bytes(gzip.compress(data, 1, mtime=0) if form == "json.gz" else zstd(data))
     command = [sys.executable, "-c", PEAK, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     count, peak = map(int, done.stdout.split())
