@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -40,6 +39,7 @@ COMMAND = re.compile(
     )
 )
 TITLE_BYTES = 4096  # room for the command line of a job
+PID_BYTES = 11
 START_S = 300.0  # for the worker's imports; a new interpreter needs as long
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 imported_with: dict[str, str] | None = None
@@ -54,7 +54,9 @@ def install(shell: Any, fresh: int = 0) -> None:
     """
     module: Any = sys.modules[shell.__module__]
     if sys.platform == "linux" and os.environ.get(SWITCH, "1") != "0":
-        module.sp = Subprocess(module.STDOUT, fresh)
+        with suppress(OSError):  # Linux before 5.3 has no descriptors of processes
+            os.close(os.pidfd_open(os.getpid()))
+            module.sp = Subprocess(module.STDOUT, fresh)
 
 
 def restart_if_other(before: dict[str, str]) -> None:
@@ -187,27 +189,32 @@ class Worker:
                 if self.process is None:
                     self._start(script, env, shared)
                 if not self.serves or shared != self.env:
-                    raise OSError
+                    os.close(status)
+                    return None
                 self._ask(script, env, deaf, [errors, far])
         except OSError:
-            os.close(status)
+            self._end(status)
             return None
         finally:
             os.close(far)
-        end_s = time.monotonic() + START_S
-        while True:
-            ready, _, _ = select.select([status], [], [], max(0.0, end_s - time.monotonic()))
-            said = os.read(status, 11) if ready else b""
-            if said.strip():
-                return int(said), status
-            if not said:  # it died, or it hangs
-                self.serves = False
-                os.close(status)
-                return None
+        ready, _, _ = select.select([status], [], [], START_S)
+        if not ready and self.process:
+            self.process.kill()  # it might start the job later
+        if said := os.read(status, PID_BYTES) if ready else b"":
+            return int(said), status
+        self._end(status)  # it died, or serves no more
+        return None
+
+    def _end(self, status: int) -> None:
+        """Let the worker serve no further job. Its jobs go on, and it ends after them."""
+        os.close(status)
+        self.serves = False
+        self.socket.close()
 
     def _start(self, script: str, env: dict[str, str], shared: dict[str, str]) -> None:
         self.env = shared
         self.socket, far = socket.socketpair()
+        self.socket.settimeout(START_S)
         words = [sys.executable, "-c", WORKER, os.path.dirname(script), str(far.fileno())]
         with far:
             self.process = subprocess.Popen(

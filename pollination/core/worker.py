@@ -115,7 +115,7 @@ class Worker:
         if child := os.fork():
             *_, pipe = streams
             with suppress(BrokenPipeError):
-                os.write(pipe, b"%10d\n" % child)
+                os.write(pipe, b"%*d" % (warm.PID_BYTES, child))
             self.jobs[child] = pipe
             for stream in streams[:3]:
                 os.close(stream)

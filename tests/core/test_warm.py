@@ -135,6 +135,17 @@ def test_a_worker_that_dies_takes_its_jobs_along_and_new_interpreters_run_them(s
     assert not isinstance(last, Fork) and last.wait() == 0
 
 
+def test_a_worker_that_does_not_answer_is_not_waited_for(start, monkeypatch):
+    start("").wait()
+    (worker,) = start.workers.values()
+    worker.process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(warm, "START_S", 0.2)
+    job = start("open('runs', 'a').write('x')")
+    assert not isinstance(job, Fork) and job.wait() == 0
+    assert worker.process.wait(60) == -signal.SIGKILL  # it would run the job again
+    assert Path("runs").read_text() == "x"
+
+
 def test_another_environment_needs_a_new_interpreter(start):
     """Libraries read variables when they are imported."""
     assert isinstance(start("", A="1"), Fork)
