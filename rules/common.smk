@@ -23,6 +23,10 @@ ANY_DEVICE = "auto"
 gc.set_threshold(100_000)
 
 
+# Rules that use the network. If they are no local rules, a cluster gets them as jobs.
+downloads_are_local = config["downloads"] == "local"
+
+
 if workflow.is_main_process:
     interrupts.install(shell)
     for difference in pin.upcoming(Path(plan.results), code_read):
