@@ -323,7 +323,8 @@ def _is_of_network(error: BaseException | None) -> bool:
         if isinstance(one, HfHubHTTPError):
             status = one.response.status_code if one.response is not None else 500
             return status in RETRIED or status >= 500
-    kinds = [ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, HTTPException]
+    kinds: list[type[BaseException]] = [ConnectionError, TimeoutError, socket.gaierror]
+    kinds += [ssl.SSLError, HTTPException]
     kinds.append(huggingface_hub.utils.httpx.RequestError)
     if aiohttp := sys.modules.get("aiohttp"):
         kinds.append(aiohttp.ClientError)

@@ -1,5 +1,6 @@
 """A download from the hub resumes: after a kill, a stop, a broken connection, a damaged part."""
 
+import gzip
 import io
 import json
 import logging
@@ -101,6 +102,18 @@ def test_what_is_saved_is_read_from_the_parts(source, tmp_path):
     assert len(stopped_at(source, tmp_path, 150)) == 7
     rest = Stop(170 + 1 + 90 - 140)
     assert stage(source, tmp_path, rest) == whole
+
+
+def test_texts_of_compressed_json_lines_resume_too(source, tmp_path):
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    for path in source.glob("*.parquet"):
+        rows = pq.read_table(path).to_pylist()
+        with gzip.open(lines / f"{path.stem}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    whole = stage(source, tmp_path / "whole")
+    assert len(stopped_at(lines, tmp_path, 150)) == 7
+    assert stage(lines, tmp_path, Stop(170 + 1 + 90 - 140)) == whole
 
 
 def damaged_part(files: list[Path]) -> None:

@@ -60,9 +60,7 @@ class Run:
         under: tuple[str, ...] = (),
         profile: str = "slurm",
     ) -> subprocess.Popen:
-        """snakemake --profile profiles/{profile}, as a user types it, in a process group of its own.
-        It saves every half second. `under`: a command that starts it.
-        """
+        """snakemake --profile ..., as a user types it, in a process group of its own. It saves every half second. `under`: a command that starts it."""
         base = [
             sys.executable,
             "-m",
