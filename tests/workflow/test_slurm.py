@@ -60,7 +60,11 @@ class Run:
         under: tuple[str, ...] = (),
         profile: str = "slurm",
     ) -> subprocess.Popen:
-        """snakemake --profile ..., as a user types it, in a process group of its own. It saves every half second. `under`: a command that starts it."""
+        """snakemake --profile profiles/{profile}, as a user types it.
+
+        It is in a process group of its own, and saves every half second. `under`: a command that
+        starts it.
+        """
         base = [
             sys.executable,
             "-m",
