@@ -72,8 +72,9 @@ def stage_hub(spec: dict, path: Path, work: Path, stop: StopRequest) -> dict:
             outcome = f"{parts.documents} documents saved; run the same command to resume"
         raise Stopped(f"stopped by {stop.reason}; {outcome}") from None
     except Exception:
-        with suppress(OSError):
-            parts.save()
+        if stop.may_save:
+            with suppress(OSError):
+                parts.save()
         raise
     return {"revision": download.revision} if download.revision else {}
 
@@ -174,8 +175,7 @@ class _Download:
 
         for text, position in _texts(self.spec, name, self._source(), start.state, self.key):
             self.has_answered = True
-            if self.stop:
-                raise Stopped
+            self._check_stop()
             if expected is not None and digest_of(text) != expected:
                 raise _Moved
             expected = None
@@ -234,6 +234,7 @@ class _Download:
                 if causes.explain(error) or not _is_of_network(error) or self.failures >= most:
                     raise self._refusal(error) from error
                 self.failures += 1
+                self._check_stop()
                 self.parts.save()
                 self._pause(most, error)
 
@@ -250,9 +251,12 @@ class _Download:
         )
         end = time.monotonic() + pause_s
         while (left_s := end - time.monotonic()) > 0:
-            if self.stop:
-                raise Stopped
+            self._check_stop()
             time.sleep(min(1.0, left_s))
+
+    def _check_stop(self) -> None:
+        if self.stop:
+            raise Stopped(f"stopped by {self.stop.reason}")
 
     def _refusal(self, error: BaseException) -> ValueError:
         saved = ""

@@ -55,8 +55,7 @@ class Parts:
 
     def __init__(self, work: Path, schema: pa.Schema, log: logging.Logger) -> None:
         self.work, self.schema, self.log = Path(work), schema, log
-        self.pending: list[pa.Table] = []
-        self.position: Position | None = None  # after the pending row groups
+        self.pending: list[tuple[pa.Table, Position]] = []  # row groups, and what follows each
         self.every_s, self.saved_s = save_every_s(), time.monotonic()
         self.saved: list[Position] = []  # after each part
         for path in self.work.glob(".*.tmp"):  # left by a job that was killed while writing
@@ -154,29 +153,30 @@ class Parts:
 
     def add(self, group: pa.Table, position: Position) -> None:
         """Add one row group; write a part if it is time, or if the split ends."""
-        self.pending.append(group)
-        self.position = position
+        self.pending.append((group, position))
         due = time.monotonic() - self.saved_s >= self.every_s
         if due or position.ended or len(self.pending) >= GROUPS_PER_PART:
             self.save()
 
     def save(self) -> None:
         """Write the pending row groups as a part."""
-        if not self.pending or self.position is None:
+        if not self.pending:
             return
         part, about = self._files(len(self.saved))
+        position = self.pending[-1][1]
         with artifacts.atomic(part) as temporary:
-            _write(temporary, self.schema, self.pending)
+            _write(temporary, self.schema, (group for group, _ in self.pending))
             digest = artifacts.digest(temporary)
         record = {
             "job": self.work.name,
             "number": len(self.saved),
             "digest": digest,
-            "position": asdict(self.position),
+            "position": asdict(position),
         }
         artifacts.write_json(about, artifacts.seal(record))
-        self.saved.append(self.position)
-        self.pending, self.saved_s = [], time.monotonic()
+        self.saved_s = time.monotonic()
+        saved = [*self.saved, position]
+        self.saved, self.pending = saved, []  # no call between them, in which a signal could raise
 
     def join(self, path: Path) -> None:
         """Write all parts into one file, row group by row group."""

@@ -324,8 +324,8 @@ def data_set(tmp_path, monkeypatch):
 
 
 def stage(spec: dict, path: Path) -> None:
-    work = path.parent.parent / f".{path.stem}.work"
-    work.mkdir()
+    work = path.parent / f".{path.stem}.work" / "key"
+    work.mkdir(parents=True)
     stage_hub(spec, path, work, Stop())
 
 
@@ -390,11 +390,13 @@ def test_a_data_set_that_does_not_fit_is_refused_and_nothing_is_left_behind(
     tmp_path, data_set, change, message
 ):
     with pytest.raises(ValueError, match=message) as error:
-        stage(
+        stage_hub(
             {"name": str(data_set[0]), "max_tokens": 10} | change,
             tmp_path / "out" / "staged.parquet",
+            tmp_path,
+            Stop(),
         )
-    assert "\n" not in str(error.value) and not list((tmp_path / "out").iterdir())
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
 # Prompts
