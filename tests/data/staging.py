@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
 from pollination.data import hub
-from tests.conftest import ROOT
+
+SCRIPT = Path(__file__).parents[2] / "workflow/scripts/stage_corpus.py"
 
 
 class Stop:
@@ -42,7 +43,7 @@ def run(folder: Path, spec: dict, group_characters: int, first_pause_s: float) -
     }
     job = SimpleNamespace(rule="stage_corpus", threads=1, config={}, **given)
     hub.ROW_GROUP_CHARACTERS, hub.FIRST_PAUSE_S = group_characters, first_pause_s
-    runpy.run_path(str(ROOT / "workflow/scripts/stage_corpus.py"), {"snakemake": job})
+    runpy.run_path(str(SCRIPT), {"snakemake": job})
 
 
 if __name__ == "__main__":

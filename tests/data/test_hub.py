@@ -252,7 +252,7 @@ def test_a_killed_download_resumes_in_its_revision_and_survives_a_broken_connect
         server.commits[new] = files_of([text.swapcase() for text in ROWS])
         server.head = new
         second = job(folder, endpoint, texts=200)
-        said, _ = second.communicate(timeout=120)
+        said, _ = second.communicate(timeout=400)
     assert second.returncode == 0 and not said, said
     log = (folder / "far.log").read_text()
     assert f"resumed after 80 saved documents, in revision {old}" in log
@@ -276,7 +276,7 @@ def test_a_hub_that_cannot_help_is_reported_in_one_line(tmp_path, answers, retri
     with serving(Hub, **state({}, "a" * 40)) as server:
         endpoint = f"http://127.0.0.1:{server.server_port if answers else 1}"
         failed = job(tmp_path, endpoint)
-        said, _ = failed.communicate(timeout=120)
+        said, _ = failed.communicate(timeout=400)
     line = "error: stage_corpus: corpora.far.name: 'somebody/texts' cannot be streamed ("
     assert failed.returncode == 1 and said.startswith(line) and said.count("\n") == 1, said
     assert (tmp_path / "far.log").read_text().count("the connection failed") == retries
