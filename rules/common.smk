@@ -23,6 +23,10 @@ ANY_DEVICE = "auto"
 gc.set_threshold(100_000)
 
 
+# Rules that use the network. If they are no local rules, a cluster gets them as jobs.
+downloads_are_local = config["downloads"] == "local"
+
+
 warm.install(shell, fresh=0 if workflow.is_main_process else 1)
 if workflow.is_main_process:
     interrupts.install(shell)

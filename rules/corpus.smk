@@ -23,9 +23,6 @@ from pollination.plan.layout import pretrained_from
 
 localrules:
     stage,
-    stage_corpus,
-    stage_model,
-    prepare_model,
 
 
 # Founders wait for this rule, so that a hub error appears before any job requests a GPU.
@@ -50,8 +47,12 @@ rule stage_corpus:
         corpus=names(
             "corpora", "kind", [name for name, kind in CORPUS_KINDS.items() if kind.stager]
         ),
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(720),
     params:
         recipe=2,
         corpus=ask(corpus_settings, "corpus", is_download=True),
@@ -170,8 +171,12 @@ rule prepare_model:
         "<benchmarks>/models/{model}.tsv"
     wildcard_constraints:
         model=names("models", "pretrained", [None]),
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(240),
     params:
         recipe=3,
         model=ask(model_settings, "model"),
@@ -200,8 +205,12 @@ rule stage_model:
             re.escape(name) for name, spec in config["models"].items() if spec["pretrained"]
         )
         or "(?!)",
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(240),
     params:
         recipe=1,
         model=ask(model_settings, "model"),

@@ -30,10 +30,6 @@ from pollination.plan.measuring import (
 )
 
 
-localrules:
-    stage_task,
-
-
 rule stage_task:
     input:
         ask(task_sources, "task"),
@@ -46,8 +42,12 @@ rule stage_task:
         "<logs>/tasks/{task}.log",
     benchmark:
         "<benchmarks>/tasks/{task}.tsv"
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(60),
     params:
         recipe=2,  # 2: how lm-eval aggregates the tasks of a group
         task=ask(task_settings, "task"),

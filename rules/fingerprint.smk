@@ -23,11 +23,6 @@ from pollination.plan.standalone import (
 )
 
 
-localrules:
-    stage_stopwords,
-    collect_outputs,
-
-
 rule fingerprint:
     input:
         fingerprint_files(plan),
@@ -44,6 +39,7 @@ rule stage_stopwords:
         "<logs>/staged/stopwords.log",
     benchmark:
         "<benchmarks>/staged/stopwords.tsv"
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
     params:
@@ -64,8 +60,12 @@ rule collect_outputs:
         "<logs>/fingerprint/{survey}/outputs/{part}.log",
     benchmark:
         "<benchmarks>/fingerprint/{survey}/outputs/{part}.tsv"
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(4000),
+        runtime=minutes(720),
     params:
         recipe=1,  # new columns do not raise it: users pay for each answer
         collect=setting("fingerprint/{survey}/collect"),

@@ -16,10 +16,6 @@ from pollination.plan.embedding import (
 from pollination.plan.semantics import embeddings_file, encoder_files, semantics_setting
 
 
-localrules:
-    stage_encoder,
-
-
 rule count_vocabulary:
     input:
         train="<results>/corpora/{corpus}/train.parquet",
@@ -55,8 +51,12 @@ rule stage_encoder:
         "<logs>/semantics/encoder.log",
     benchmark:
         "<benchmarks>/semantics/encoder.tsv"
+    localrule: downloads_are_local
     conda:
         "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(60),
     params:
         recipe=1,
         encoder=semantics_setting(plan, "encoder"),

@@ -191,6 +191,7 @@ class Job:
         self.work: Path | None = None
         self.elsewhere: list[dict[str, str]] = []
         self.used: dict[str, int] = {}  # what the hardware made of the settings, for the record
+        self.source: dict[str, str] = {}  # of a download: its revision, for the record
         self.done = False
 
     def __enter__(self) -> "Job":
@@ -408,4 +409,6 @@ class Job:
             "code": self.code,
             "commit": git_commit(Path(__file__).parent),
         }
+        if self.source:
+            record["source"] = self.source
         artifacts.write_json(path, artifacts.seal(record))

@@ -31,6 +31,11 @@ STATE = "state.npz"
 Arrays = dict[str, np.ndarray]
 
 
+def save_every_s() -> float:
+    """Return the seconds between two saves."""
+    return float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_S))
+
+
 class Store:
     """The finished batches of one job: those of earlier starts, and new ones since the last save.
 
@@ -42,7 +47,7 @@ class Store:
         self.old: dict[str, Arrays] = {}
         self.new: dict[str, Arrays] = {}
         self.state: tuple[str, Callable[[], Arrays]] | None = None
-        self.every_s = float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_S))
+        self.every_s = save_every_s()
         self.saved_s = time.monotonic()
         for path in self._files():
             arrays = _read(path)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pollination.core import artifacts
 from pollination.core.datafiles import read_column
+from pollination.core.job import StopRequest
 from pollination.core.sanitize import line
 from pollination.core.seeds import derive_seed
 from pollination.data.contamination import Questions, overlap
@@ -78,9 +79,13 @@ def build_corpus(
     artifacts.write_json(folder / "corpus.json", {"kind": spec["kind"], "seed": seed} | about)
 
 
-def stage_corpus(spec: dict, path: Path) -> None:
-    """Download a corpus into one local file with the stager of its kind."""
-    _function(CORPUS_KINDS[spec["kind"]].stager)(spec, path)
+def stage_corpus(spec: dict, path: Path, work: Path, stop: StopRequest) -> dict[str, str]:
+    """Download a corpus into one local file with the stager of its kind (plan/corpora.py).
+
+    A download that was stopped or killed resumes from its work folder. Returns what the record
+    says about the source.
+    """
+    return _function(CORPUS_KINDS[spec["kind"]].stager)(spec, path, work, stop)
 
 
 def _function(name: str) -> Callable:

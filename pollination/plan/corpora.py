@@ -33,7 +33,9 @@ class CorpusKind:
     stager: str = ""
     """For kinds that are downloaded: the function, as "module.function" under pollination/data/.
 
-    `stager(spec, path)` streams up to max_tokens into one local file.
+    `stager(spec, path, work, stop)` streams up to max_tokens into one local file, and returns what
+    the record says about the source, e.g. `{"revision": ...}`. The folder `work` outlives a killed
+    job. Once `stop` is true, the stager saves its progress there and raises Stopped (core/job.py).
     """
     world: bool = False
     """Whether the true grammar is known; the reader then writes it (world.json) and benchmarks."""

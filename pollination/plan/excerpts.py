@@ -8,9 +8,10 @@ from pollination.plan.splits import splits
 
 
 def whole_config(plan: Plan) -> dict:
-    """Return the config with the default `device` and `local_disk`, which no figure reads."""
+    """Return the config with the defaults of keys that no figure reads."""
     keys = schema()["properties"]
-    return plan.config | {key: keys[key]["default"] for key in ("device", "local_disk")}
+    unread = ("device", "local_disk", "downloads")
+    return plan.config | {key: keys[key]["default"] for key in unread}
 
 
 def part_config(plan: Plan, names: list[str]) -> dict:

@@ -35,7 +35,14 @@ SURVEY = "fingerprint/{survey}"
 KINDS = {
     kind.rule: kind
     for kind in (
-        JobKind("stage_corpus", "fetch", TEXTS, "staged/{corpus}.parquet", "staged/{corpus}"),
+        JobKind(
+            "stage_corpus",
+            "fetch",
+            TEXTS,
+            "staged/{corpus}.parquet",
+            "staged/{corpus}",
+            ".{corpus}.work",
+        ),
         JobKind("build_corpus", "corpora", TEXTS, "corpora/{corpus}/run.json", "corpora/{corpus}"),
         JobKind("prepare_model", "models", TEXTS, "models/{model}/run.json", "models/{model}"),
         JobKind("stage_task", "tasks", BENCHMARKS, "tasks/{task}/task.json", "tasks/{task}"),

@@ -30,6 +30,7 @@ from pollination.data.passages import cut
 from pollination.data.vocabulary import count_words, vocabulary
 from pollination.plan.plan import Plan
 from tests.conftest import shared
+from tests.data.staging import Stop
 
 SPLITS = ("train", "validation", "test", "prompts")
 
@@ -322,15 +323,21 @@ def data_set(tmp_path, monkeypatch):
     return folder, rows
 
 
+def stage(spec: dict, path: Path) -> None:
+    work = path.parent / f".{path.stem}.work" / "key"
+    work.mkdir(parents=True)
+    stage_hub(spec, path, work, Stop())
+
+
 def test_a_data_set_is_streamed_up_to_its_budget_and_becomes_a_corpus(tmp_path, data_set):
     folder, rows = data_set
     spec = {"kind": "hub", "name": str(folder), "max_tokens": 1000, "characters_per_token": 4.0}
-    stage_hub(spec, tmp_path / "staged.parquet")
+    stage(spec, tmp_path / "staged.parquet")
     assert pq.read_table(tmp_path / "staged.parquet")["text"].to_pylist() == rows[:40]
     assert texts(build(tmp_path / "c", sources=(tmp_path / "staged.parquet",), **spec)) == sorted(
         rows[:40]
     )
-    stage_hub(spec | {"max_tokens": 10**9}, tmp_path / "all.parquet")
+    stage(spec | {"max_tokens": 10**9}, tmp_path / "all.parquet")
     assert pq.read_table(tmp_path / "all.parquet")["text"].to_pylist() == rows
 
 
@@ -349,7 +356,7 @@ def test_a_data_sets_own_splits_are_kept_and_a_union_puts_corpora_together(tmp_p
         "splits": splits,
         "max_documents": 3,
     }
-    stage_hub(spec, tmp_path / "staged.parquet")
+    stage(spec, tmp_path / "staged.parquet")
     build_corpus(spec, 1, tmp_path / "hub", [tmp_path / "staged.parquet"])
     files = {split: str(min(folder.glob(f"{split}-*"))) for split in splits}
     build_corpus({"kind": "files", "splits": files, "max_documents": 3}, 1, tmp_path / "files")
@@ -386,8 +393,10 @@ def test_a_data_set_that_does_not_fit_is_refused_and_nothing_is_left_behind(
         stage_hub(
             {"name": str(data_set[0]), "max_tokens": 10} | change,
             tmp_path / "out" / "staged.parquet",
+            tmp_path,
+            Stop(),
         )
-    assert "\n" not in str(error.value) and not list((tmp_path / "out").iterdir())
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
 # Prompts

@@ -18,6 +18,7 @@ from pollination.plan.inputs import corpus_sources, staged_files
 from pollination.plan.measuring import sequences
 from pollination.plan.plan import Plan
 from tests.conftest import TOY
+from tests.data.staging import Stop
 
 
 @pytest.fixture
@@ -83,8 +84,9 @@ def test_a_mistake_is_named_by_the_facts_of_the_entry(enter, tmp_path):
         check_files(plan_of(path=str(tmp_path)).config)
 
 
-def fetch(spec, path):
+def fetch(spec, path, work, stop):
     path.write_text(f"{spec['name']} 0 --- {spec['name']} 1")
+    return {"revision": "2"}
 
 
 def test_text_from_elsewhere_is_staged_first(enter, tmp_path):
@@ -93,7 +95,8 @@ def test_text_from_elsewhere_is_staged_first(enter, tmp_path):
     assert corpus_sources(plan, "more") == ["r/staged/more.parquet"]
     assert "r/staged/more.parquet" in staged_files(plan)
     assert sum(Texts(plan).corpus("more").values()) == pytest.approx(1000, rel=0.06)
-    stage_corpus(plan.config["corpora"]["more"], tmp_path / "staged")
+    spec = plan.config["corpora"]["more"]
+    assert stage_corpus(spec, tmp_path / "staged", tmp_path, Stop()) == {"revision": "2"}
     assert dict(stanzas([tmp_path / "staged"])) == {"staged:0": "ode 0", "staged:1": "ode 1"}
 
 

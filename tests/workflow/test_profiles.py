@@ -1,13 +1,20 @@
 """The two profiles agree where they must, and every key of the Slurm profile is explained."""
 
+import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from yte import process_yaml
 
+from pollination.plan.config.resolve import resolve
+from pollination.plan.jobs import jobs
+from pollination.plan.plan import Plan
 from tests.conftest import ROOT, TOY
 
 LOCAL, SLURM = (
@@ -124,3 +131,93 @@ def test_jobs_on_the_cpu_do_not_wait_for_a_gpu(tmp_path, device, nodes, lifted):
         text=True,
     )
     assert f"limit {lifted}" in done.stdout, done.stdout + done.stderr
+
+
+NETWORK = {
+    "stage_corpus",
+    "stage_model",
+    "prepare_model",
+    "stage_task",
+    "stage_encoder",
+    "stage_stopwords",
+    "collect_outputs",
+}
+RULES = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+
+
+def test_exactly_the_rules_that_use_the_network_follow_the_key_downloads():
+    rules = {rule.split(":")[0]: rule for rule in RULES.split("\nrule ")[1:]}
+    online = {
+        name
+        for name, rule in rules.items()
+        for script in re.findall(r'"\.\./workflow/scripts/(\w+\.py)"', rule)
+        if "online=True" in (ROOT / "workflow/scripts" / script).read_text()
+    }
+    following = {name for name, rule in rules.items() if "localrule: downloads_are_local" in rule}
+    assert online == following == NETWORK
+
+
+def submitted(folder: Path, config: Path, profile: str) -> list[dict]:
+    """What a run would submit, as tests/workflow/submissions.py prints it."""
+    words = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", config]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.workflow.submissions", "--profile", ROOT / profile, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_all_jobs_of_a_round_are_one_slurm_job_and_downloads_are_jobs_if_asked(tmp_path):
+    config = tmp_path / "eco.yaml"
+    config.write_text((ROOT / "config/test/ecosystem.yaml").read_text() + "\ndownloads: cluster\n")
+    found = submitted(tmp_path / "run", config, "profiles/slurm-rounds")
+    groups = {one["group"]: one for one in found if one["group"]}
+    singles = [rule for one in found if not one["group"] for rule in one["jobs"]]
+    assert len(groups) == len([one for one in found if one["group"]])  # none is in two pieces
+    assert not GPU_RULES & set(singles) and {"prepare_model", "stage_model"} <= set(singles)
+    plan = Plan(resolve(yaml.safe_load(config.read_text())), "results/eco")
+    assert {name: one["jobs"] for name, one in groups.items()} == rounds(plan)
+    last = {"train_child": 2, "evaluate_member": 2, "measure_quality": 2, "measure_disagreement": 1}
+    assert groups["round.families/gen2"]["jobs"] == last
+    asks = {"gpu": 1, "gpu_model": "a100", "mem_mb": 32000, "runtime": 70, "_cores": 1}
+    assert groups["round.families/gen2"]["asks"] == asks  # one job of 10 minutes after another
+    for one in groups.values():
+        assert one["asks"].get("gpu", 1) == 1 and one["asks"]["mem_mb"] <= 64000, one
+        assert one["asks"]["runtime"] <= 10 * sum(one["jobs"].values())
+
+
+def rounds(plan: Plan) -> dict[str, Counter]:
+    """The rounds of a plan, and the jobs of each, by the paths of their outputs."""
+    profile = process_yaml((ROOT / "profiles/slurm-rounds/config.yaml").read_text())
+    found: dict[str, Counter] = {}
+    for work in jobs(plan):
+        folder, name, *_ = work.output.removeprefix(f"{plan.results}/").split("/")
+        if work.kind.rule in profile["groups"]:
+            place = f"{folder.replace('segments', 'founders')}/{name}"
+            found.setdefault(f"round.{place}", Counter())[work.kind.rule] += 1
+    return found
+
+
+def test_the_number_of_slurm_jobs_of_study_b_is_that_of_its_plan():
+    config = ROOT / "config/paper/epistemic_diversity.yaml"
+    plan = Plan(resolve(yaml.safe_load(config.read_text())), "results/b")
+    found, every = rounds(plan), Counter(work.kind.rule for work in jobs(plan))
+    grouped = sum(map(Counter.total, found.values()))
+    rest = every.total() - grouped - sum(every[rule] for rule in NETWORK)
+    text = " ".join((ROOT / "profiles/slurm/README.md").read_text().split())
+    assert f"The full study B has {every.total():,} jobs" in text
+    assert f"needs {len(found):,} Slurm jobs for its rounds, and {rest} for the rest" in text
+    largest = max(found.values(), key=Counter.total)
+    cpu = largest.pop("deal_pool")
+    assert f"A round of {cpu} models has {largest.total()} jobs on the GPU and {cpu} on" in text
+    # Jobs on the GPU take turns; of the others, eight of 8,000 MB fit into 64,000 MB.
+    assert f"{10 * (largest.total() + cpu // 8)} minutes" in text
+
+
+def test_downloads_are_local_rules_and_members_jobs_of_their_own_by_default(tmp_path):
+    found = submitted(tmp_path, ROOT / "config/test/ecosystem.yaml", "profiles/slurm")
+    assert not [one for one in found if one["group"] or NETWORK & set(one["jobs"])]
+    assert sum("train_child" in one["jobs"] for one in found) > 10

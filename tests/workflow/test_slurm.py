@@ -58,9 +58,12 @@ class Run:
         targets: list[str] = CHILDREN[:1],
         defaults: tuple[str, ...] = (),
         under: tuple[str, ...] = (),
+        profile: str = "slurm",
     ) -> subprocess.Popen:
-        """snakemake --profile profiles/slurm, as a user types it, in a process group of its own; it
-        saves every half second. `under`: a command that starts it.
+        """snakemake --profile profiles/{profile}, as a user types it.
+
+        It is in a process group of its own, and saves every half second. `under`: a command that
+        starts it.
         """
         base = [
             sys.executable,
@@ -71,9 +74,9 @@ class Run:
             "--directory",
             str(self.folder),
         ]
-        profile = ["--profile", str(ROOT / "profiles/slurm"), "--configfile", str(CONFIG), *QUICK]
+        given = ["--profile", str(ROOT / "profiles" / profile), "--configfile", str(CONFIG), *QUICK]
         if self.partition != "gpu":  # these replace the profile's
-            profile += [
+            given += [
                 "--default-resources",
                 "mem_mb=4000",
                 "runtime=60",
@@ -84,7 +87,7 @@ class Run:
         if self.project != ROOT:
             env |= {"PYTHONPATH": str(self.project)}
         with open(self.folder / "driver.log", "a") as log:
-            words = [*under, *base, *profile, *words, "--", *targets]
+            words = [*under, *base, *given, *words, "--", *targets]
             self.started.append(
                 subprocess.Popen(
                     words,
@@ -209,6 +212,20 @@ def run_over_four_nodes(run: Run) -> None:
         "gpu" in job.get("TresPerJob", "")
         for job in run.slurm.of("build_microworld") + run.slurm.of("pack_tokens")
     )
+
+
+@scenario
+def rounds(run: Run) -> None:
+    """All jobs of a round share a Slurm job with one GPU."""
+    scores = [f"results/slurm/lines/gen1/member{m}/scores.json" for m in (0, 1)]
+    run.ends_well(run.start(targets=[*CHILDREN, *scores], profile="slurm-rounds"))
+    assert all((run.folder / path).exists() for path in scores)
+    own = [job for job in run.slurm.jobs() if job["Partition"] == run.partition]
+    rounds = [job for job in own if "round." in job["rule"]]
+    assert len([job for job in rounds if "lines/gen1" in job["rule"]]) == 1
+    assert all(job["TresPerJob"] == "gres:gpu:a100:1" for job in rounds), rounds
+    others = [job["rule"] for job in own if job not in rounds]
+    assert not [name for name in others if any(rule in name for rule in GPU_RULES)], others
 
 
 @scenario

@@ -7,4 +7,6 @@ from pollination.core.job import Job
 with Job(snakemake, online=True) as job:
     from pollination.data.corpora import stage_corpus
 
-    stage_corpus(job.params.corpus, Path(job.output.documents))
+    path = Path(job.output.documents)
+    if work := job.claim(path.stem, job.key(0), at_once=True):
+        job.source = stage_corpus(job.params.corpus, path, work, job.stop)
