@@ -29,6 +29,7 @@ class JobKind:
     """Whether the rule asks for a GPU."""
 
 
+ORDER = "staged/complete"  # only sets the order of jobs, so no record names it
 MEMBER, GENERATION = "{place}/member{member}", "{experiment}/gen{gen}"
 SHARD = f"{GENERATION}/synthetic{{rank}}/shard{{shard}}"
 SURVEY = "fingerprint/{survey}"
@@ -74,6 +75,8 @@ KINDS = {
             "corpora/{corpus}/vocabulary.parquet",
             "corpora/{corpus}.vocabulary",
         ),
+        # It may hold no GPU: with `device: cpu` it runs where Snakemake does.
+        JobKind("preflight", "preflight", OTHER, ORDER, "preflight"),
         JobKind(
             "train_founder",
             "train",
