@@ -129,13 +129,18 @@ def compiled(setting: str | bool | None, device: torch.device, compiler: str | N
         return "no"
     if device.type == "cuda" and compiler is None:
         return "no, because there is no C compiler or no Triton"
-    return "yes" if setting is True else "if the training is long enough to gain"
+    if setting is True:
+        return "yes"
+    from pollination.models.trainer import COMPILED_WORK
+
+    return f"if steps x parameters reach {COMPILED_WORK:.0e}"
 
 
 def parameters(plan: Plan) -> dict[str, int]:
-    """Return a lower bound of the parameters of each model that founders start from.
+    """Return the number of parameters of each model that founders start from.
 
-    A model that starts from a founder has the architecture of that founder.
+    A tokenizer that is not trained yet has at most its `vocab_size`. A model that starts from a
+    founder has the architecture of that founder.
     """
     from transformers import AutoConfig
 
@@ -152,7 +157,8 @@ def parameters(plan: Plan) -> dict[str, int]:
         if (folder / "config.json").is_file():
             config = load_config(folder)
         elif not spec["pretrained"]:
-            size = spec["tokenizer"].get("vocab_size") or LEAST_VOCABULARY
+            tokenizer = spec["tokenizer"]
+            size = tokenizer["vocab_size"] if tokenizer["kind"] == "bpe" else LEAST_VOCABULARY
             settings = {"tie_word_embeddings": True, "vocab_size": size}
             config = AutoConfig.for_model(spec["architecture"], **settings | spec["settings"])
         else:

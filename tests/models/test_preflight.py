@@ -113,13 +113,15 @@ def test_the_uses_follow_the_gpu(monkeypatch, tmp_path):
         assert {entry["precision"] for entry in uses.values()} == {expected}
         train = uses["founders.human.train"]
         assert train["determinism"] == "off"
-        assert train["compile"] == "if the training is long enough to gain"
+        assert train["compile"] == "if steps x parameters reach 2e+11"
     uses = preflight.used(plan, GPU, None)
     assert uses["founders.human.train"]["compile"].startswith("no, because there is no C compiler")
 
 
 def test_a_precision_that_the_gpu_lacks_is_refused_before_any_training(monkeypatch, tmp_path):
-    plan = Plan(config(evaluate={"precision": "bf16", "samples": {"max_new_tokens": 8}}), str(tmp_path))
+    plan = Plan(
+        config(evaluate={"precision": "bf16", "samples": {"max_new_tokens": 8}}), str(tmp_path)
+    )
     a_gpu(monkeypatch, 7, 0)
     with pytest.raises(ValueError, match=r"evaluate\.precision: 'bf16' needs a GPU of capability"):
         preflight.used(plan, GPU, None)
