@@ -2,7 +2,7 @@
 
 INPUTS   blueprint (configuration, tokenizer), human segment or synthetic shards, packed human
          text, the initial weights
-OUTPUTS  <results>/preflight.json;
+OUTPUTS  <logs>/preflight.json;
          <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/, each a
          model folder
 """
@@ -18,14 +18,14 @@ rule preflight:
         staged_files(plan),
     output:
         complete=touch("<results>/staged/complete"),
-        found="<results>/preflight.json",
+        found="<logs>/preflight.json",
     log:
         "<logs>/preflight.log",
     benchmark:
         "<benchmarks>/preflight.tsv"
+    localrule: config["device"] == "cpu"
     conda:
         "../envs/pollination.yaml"
-    localrule: config["device"] == "cpu"
     resources:
         mem_mb=grows(8000),
         runtime=minutes(15),

@@ -27,7 +27,7 @@ def preflight(job: Job, config: dict) -> None:
     ValueError: the GPU is unusable, too small for a model, or lacks a precision of the config.
     """
     path = Path(job.output.found)
-    plan = Plan(config, str(path.parent))
+    plan = Plan(config, str(path.parent.parent))
     if gpus.taken() and not torch.cuda.is_available() and job.device != "cpu":
         raise ValueError(
             f"device: {job.device!r}: nvidia-smi lists a GPU, but torch cannot use it"

@@ -3,7 +3,6 @@
 import json
 import logging
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ def config(**changes) -> dict:
 
 
 def job(tmp_path, wanted: str = "auto") -> types.SimpleNamespace:
-    output = types.SimpleNamespace(found=str(tmp_path / "preflight.json"))
+    output = types.SimpleNamespace(found=str(tmp_path / "logs/preflight.json"))
     return types.SimpleNamespace(device=wanted, output=output, log=logging.getLogger("preflight"))
 
 
@@ -43,7 +42,7 @@ def a_gpu(monkeypatch, *capability: int, builds=BUILDS, gib: float = 80) -> type
 def test_a_machine_without_a_gpu_says_so(tmp_path, wanted, caplog):
     with caplog.at_level("INFO", "preflight"):
         preflight.preflight(job(tmp_path, wanted), config(device=wanted))
-    found = json.loads(Path(tmp_path / "preflight.json").read_text())
+    found = json.loads((tmp_path / "logs/preflight.json").read_text())
     assert found["device"]["name"] == "CPU: no job uses a GPU"
     assert {entry["precision"] for entry in found["use"].values()} == {"fp32"}
     assert "device: name: CPU: no job uses a GPU" in caplog.messages

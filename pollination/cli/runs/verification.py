@@ -200,8 +200,7 @@ def verify(
     claimed, verified.pruned = set(expected), len(pruned)
     verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
-        path not in claimed and not path.endswith((f"/{ORDER}", "/preflight.json"))
-        for path in files
+        path not in claimed and not path.endswith(f"/{ORDER}") for path in files
     )
     if plan:
         unrecorded, verified.unmade = _unrecorded(plan, claimed, pruned)
