@@ -75,8 +75,7 @@ KINDS = {
             "corpora/{corpus}/vocabulary.parquet",
             "corpora/{corpus}.vocabulary",
         ),
-        # It may hold no GPU: with `device: cpu` it runs where Snakemake does.
-        JobKind("preflight", "preflight", OTHER, ORDER, "preflight"),
+        JobKind("preflight", "preflight", OTHER, ORDER, "preflight", gpu=True),
         JobKind(
             "train_founder",
             "train",
