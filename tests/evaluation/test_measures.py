@@ -91,6 +91,9 @@ class FakeJob(SimpleNamespace):
     def claim(self, name: str, key: str, at_once: bool) -> Path:
         return Path()
 
+    def note_hardware(self, resumes: bool) -> None:
+        assert not resumes
+
 
 def job(made: Path, out: Path, place: str, inputs: dict, training: dict) -> FakeJob:
     entry = {"corpus": "world", "split": "test", "max_tokens": 300}
