@@ -52,17 +52,22 @@ START = [
 ]
 
 
-def _model(name: str):
+def _model(name: str, trained: bool = False):
+    """Return a new model on the device: in fp32 if it is trained, else as jobs write and score."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from pollination.models.device import prepare
+    from pollination.models.inference import Inference
+    from pollination.models.precision import choose
 
     torch.manual_seed(0)
     config = LlamaConfig(
         **SHAPES[name], max_position_embeddings=WORK[name][0], tie_word_embeddings=True
     )
-    return LlamaForCausalLM(config).eval().to(prepare("auto", torch.get_num_threads()))
+    device = prepare("auto", torch.get_num_threads())
+    precision = "fp32" if trained else choose("auto", device, "precision")
+    return Inference(device, precision).placed(LlamaForCausalLM(config).eval())
 
 
 def _wait() -> None:
@@ -96,7 +101,7 @@ def train(name: str) -> dict:
         def blocks(self, indices):
             return self.tokens_NT[indices]
 
-    model = _model(name)
+    model = _model(name, trained=True)
     on_gpu = model.device.type == "cuda"  # compiled, as a long training is
     settings = with_defaults({"batch_size": batch, "compile": on_gpu}, definition("train"))
     trainer = Trainer(

@@ -25,12 +25,9 @@ localrules:
     stage,
 
 
-# Founders wait for this rule, so that a hub error appears before any job requests a GPU.
-rule stage:
+rule stage:  # `snakemake stage` downloads on a machine with a network
     input:
         staged_files(plan),
-    output:
-        touch("<results>/staged/complete"),
     message:
         "All files of run {config[run]} from the hub are staged"
 

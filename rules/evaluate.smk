@@ -22,6 +22,7 @@ from pollination.plan.measuring import (
     measured_sequences,
     measured_worlds,
     measures,
+    precision,
     quality_entry,
     quality_inputs,
     quality_sequences,
@@ -109,6 +110,7 @@ rule evaluate_member:
         runtime=minutes(120),
         gpu=1,
     params:
+        **precision(plan),
         recipe=3,  # 3: each task's own metrics; answers have scores
         evaluate=ask(measures, "place", "member"),
         sequences=ask(measured_sequences, "place", "member"),
@@ -142,6 +144,7 @@ rule measure_disagreement:
         runtime=minutes(120),
         gpu=1,
     params:
+        **precision(plan),
         recipe=2,
         disagreement=setting("evaluate/disagreement"),
         sequences=disagreement_sequences(plan),
@@ -175,6 +178,7 @@ rule measure_quality:
         runtime=minutes(120),
         gpu=1,
     params:
+        **precision(plan),
         recipe=3,
         training=ask(training, "place"),
         separator=ask(model_setting, "place", "member", key="separator"),

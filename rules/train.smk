@@ -2,19 +2,45 @@
 
 INPUTS   blueprint (configuration, tokenizer), human segment or synthetic shards, packed human
          text, the initial weights
-OUTPUTS  <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/, each a
+OUTPUTS  <logs>/preflight.json;
+         <results>/founders/{pool}/member{m}/ and <results>/{experiment}/gen{g}/member{m}/, each a
          model folder
 """
 
-from pollination.plan.inputs import child_inputs, founder_inputs, training
+from pollination.plan.inputs import child_inputs, founder_inputs, staged_files, training
 from pollination.plan.layout import blueprint_files, model_setting
+
+
+# Founders wait for this rule, so that an error of the hub appears before any job requests a GPU,
+# and an unusable GPU before many jobs wait for one. It has no params, which would repeat it.
+rule preflight:
+    input:
+        staged_files(plan),
+    output:
+        complete=touch("<results>/staged/complete"),
+        found="<logs>/preflight.json",
+    log:
+        "<logs>/preflight.log",
+    benchmark:
+        "<benchmarks>/preflight.tsv"
+    localrule: config["device"] == "cpu"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(15),
+        gpu=1,
+    message:
+        "Checking the device of run {config[run]}"
+    script:
+        "../workflow/scripts/preflight.py"
 
 
 rule train_founder:
     input:
         unpack(ask(founder_inputs, "pool", "member")),
         blueprint=ask(blueprint_files, "place", "member"),
-        # Only an order: a new benchmark must not retrain the founders.
+        # Only an order: neither a new benchmark nor a new preflight may retrain the founders.
         staged=ancient("<results>/staged/complete"),
     output:
         weights="<results>/founders/{pool}/member{member}/model.safetensors",

@@ -130,7 +130,7 @@ def hardware() -> dict[str, str]:
     return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
-def _called(hardware: dict[str, str]) -> str:
+def _called(hardware: dict) -> str:
     """Return hardware as text: the device, then its libraries."""
     others = (f", {name} {value}" for name, value in sorted(hardware.items()) if name != "device")
     return hardware["device"] + "".join(others)
@@ -189,8 +189,9 @@ class Job:
         self.code = ""  # digest
         self.lease: Lease | None = None
         self.work: Path | None = None
-        self.elsewhere: list[dict[str, str]] = []
-        self.used: dict[str, int] = {}  # what the hardware made of the settings, for the record
+        self.elsewhere: list[dict] = []
+        # What the hardware made of the settings, for the record.
+        self.used: dict[str, int | str] = {}
         self.source: dict[str, str] = {}  # of a download: its revision, for the record
         self.done = False
 
@@ -298,7 +299,7 @@ class Job:
         """
         if self.work is None:
             return
-        file, now = self.work / "hardware.json", hardware()
+        file, now = self.work / "hardware.json", hardware() | self.used
         with suppress(OSError, ValueError):
             noted = artifacts.read_json(file) if resumes else []
             self.elsewhere = [one for one in noted if one != now]

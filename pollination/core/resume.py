@@ -6,8 +6,9 @@
 
 Inside `saving`, `once` returns the saved result of an equal batch, or computes and saves it. The
 key of a batch is the digest of everything that its result depends on: the model's name within the
-job, the kind of computation, and its inputs. The work folder belongs to one job key (core/job.py),
-so settings and files are equal. Batches are those of an undisturbed run, so results are equal too.
+job, the type of its weights, the kind of computation, and its inputs. The work folder belongs to
+one job key (core/job.py), so settings and files are equal. Batches are those of an undisturbed run,
+so results are equal too.
 Outside `saving`, and for a model without a name, `once` only computes.
 """
 
@@ -27,6 +28,7 @@ from pollination.core.job import Stopped, StopRequest
 
 SAVE_S = 120.0  # the environment variable POLLINATION_SAVE_EVERY_S overrides it
 STATE = "state.npz"
+FP32 = "torch.float32"
 
 Arrays = dict[str, np.ndarray]
 
@@ -181,7 +183,9 @@ def _name_of(model: Any) -> str | None:
 def key_of(model: Any, kind: str, inputs: Iterable[Any]) -> str:
     """Return the key of a batch. Inputs are arrays, or values that JSON can hold."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (_name_of(model), kind, *inputs):
+    dtype = str(getattr(model, "dtype", FP32))
+    rounded = () if dtype == FP32 else (dtype,)
+    for part in (_name_of(model), kind, *rounded, *inputs):
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str} {part.shape}".encode())
             digest.update(np.ascontiguousarray(part).tobytes())

@@ -120,7 +120,12 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
 
 
 def selection_confidence(
-    correct: np.ndarray, chosen: list[int], k: int, seed: int, resamples: int = 2_000
+    correct: np.ndarray,
+    chosen: list[int],
+    k: int,
+    seed: int,
+    resamples: int = 2_000,
+    precision_sd: np.ndarray | None = None,
 ) -> dict:
     """Return the bootstrap confidence that the members `chosen` are the best k.
 
@@ -137,6 +142,9 @@ def selection_confidence(
     The confidences can be read as P(truly best), like a posterior with a flat prior. Questions are
     treated as a sample of the intended skill and as the only noise; the training seed is not. The
     regret is selected and measured on the same draw, so it is an upper estimate.
+
+    precision_sd: (members,), standard deviation of each accuracy by the precision of the scores
+    (None: exact scores). Each draw adds normal noise of this size.
     """
     correct = np.asarray(correct, dtype=float)
     if correct.ndim != 2 or correct.shape[1] == 0:
@@ -155,10 +163,13 @@ def selection_confidence(
             f"0 to {members - 1}"
         )
     generator, inside = np.random.default_rng(seed), np.empty((resamples, k))
+    rounding = np.random.default_rng([seed, 1])
     same, regret = np.empty(resamples), np.empty(resamples)
     for chunk in chunks(resamples, questions):
         counts = draw_counts(generator, questions, chunk.stop - chunk.start)
         right = (counts @ correct.T).round(9)  # so that ties are exact
+        if precision_sd is not None:
+            right += questions * precision_sd * rounding.standard_normal(right.shape)
         best = -np.sort(-right, axis=1)[:, :k]
         cut = best[:, -1:]
         above, tied = right > cut, right == cut

@@ -24,7 +24,7 @@ from pollination.data.tokens import TokenBlocks
 from pollination.evaluation.perplexity import document_sequences
 from pollination.models import checkpoint
 from pollination.models.contract import RAGGED, contract_of
-from pollination.models.device import prepare
+from pollination.models.inference import begin
 from pollination.models.limits import context_limit, embedding_rows, ids_without_token
 
 LOGITS_BYTES = 2**31  # limit for the logits of a micro-batch, which has at least one sequence
@@ -173,9 +173,10 @@ def measure(job: Job) -> None:
 
 
 def _measure(job: Job) -> None:
-    device, entry = prepare(job.device, job.params.cpu_threads), job.params.disagreement
-    job.note_hardware(resume.resumes())
+    entry = job.params.disagreement
     weights, tokenizers, texts = job.files("weights"), job.files("tokenizers"), job.files("text")
+    asked = job.params.get("precision", "auto")
+    inference = begin(job, "evaluate.precision", asked, [path.parent for path in weights])
     groups: dict[tuple, list[int]] = {}
     for m, (tokenizer, text) in enumerate(zip(tokenizers, texts, strict=True)):
         bos = artifacts.read_json(tokenizer.with_name("tokenizer_config.json")).get(BOS_KEY)
@@ -188,7 +189,7 @@ def _measure(job: Job) -> None:
     for group, members in enumerate(groups.values()):
         if len(members) == 1:
             continue
-        loaded = [checkpoint.load_model(weights[m].parent, device) for m in members]
+        loaded = [inference.model(weights[m].parent) for m in members]
         resume.name(loaded[0], f"group {group}")
         text, folder = texts[members[0]], weights[members[0]].parent
         shared = checkpoint.load_tokenizer(folder)

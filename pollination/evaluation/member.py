@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pollination.core import artifacts, resume
 from pollination.core.job import Job
@@ -28,7 +30,7 @@ from pollination.evaluation.perplexity import (
 )
 from pollination.models import checkpoint
 from pollination.models.completion import continue_prompts
-from pollination.models.device import prepare
+from pollination.models.inference import Inference, begin
 from pollination.models.limits import context_limit
 
 
@@ -41,20 +43,18 @@ def evaluate(job: Job, folder: Path) -> None:
 
 
 def _evaluate(job: Job, folder: Path) -> None:
-    device, settings, seed = (
-        prepare(job.device, job.params.cpu_threads),
-        job.params.evaluate,
-        job.params.seed,
-    )
-    job.note_hardware(resume.resumes())
-    model, tokenizer = checkpoint.load_member(folder, device)
+    settings, seed = job.params.evaluate, job.params.seed
+    inference = begin(job, "evaluate.precision", job.params.get("precision", "auto"), [folder])
+    model, tokenizer = inference.member(folder)
     resume.name(model, "member")
     tasks = {
         name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)
     }
     requests = dict(zip(job.params.tasks, job.files("requests"), strict=True))
     scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed, requests=requests)
-    result: dict[str, dict] = {"tasks": scores, "perplexity": {}, "truth": {}}
+    result: dict[str, Any] = {"tasks": scores, "perplexity": {}, "truth": {}}
+    if inference.precision != "fp32":
+        result["precision"] = inference.precision
     worlds = {
         name: World.from_json(artifacts.read_json(path))
         for name, path in zip(job.params.worlds, job.files("worlds"), strict=True)
@@ -99,9 +99,9 @@ def _evaluate(job: Job, folder: Path) -> None:
         )
     if settings["measures"]:
         about = Measured(
-            model=model,
+            model=model if model.dtype == torch.float32 else _in_fp32(folder, inference),
             tokenizer=tokenizer,
-            device=device,
+            device=inference.device,
             batch_size=settings["batch_size"],
             samples=samples.copy(),
             scores=deepcopy(result),
@@ -115,6 +115,11 @@ def _evaluate(job: Job, folder: Path) -> None:
     artifacts.write_table(job.output.facts, _concat(facts, FACT_COLUMNS))
     artifacts.write_table(job.output.samples, samples)
     artifacts.write_json(job.output.scores, result)
+
+
+def _in_fp32(folder: Path, inference: Inference):
+    """Return the model for the user's own measures, because numpy has no bf16."""
+    return checkpoint.load_model(folder, inference.device)
 
 
 SEQUENCE_COLUMNS = {

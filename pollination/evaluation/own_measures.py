@@ -24,7 +24,7 @@ class Measured:
     """The view of a member that a measure gets."""
 
     model: PreTrainedModel
-    """On `device`, in evaluation mode; gradients are off."""
+    """In fp32 on `device`, in evaluation mode; gradients are off."""
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     batch_size: int

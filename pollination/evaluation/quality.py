@@ -28,7 +28,7 @@ from pollination.evolution import children
 from pollination.evolution.reading import Training, training_of, training_rows
 from pollination.models import checkpoint
 from pollination.models.completion import continue_prompts
-from pollination.models.device import prepare
+from pollination.models.inference import begin
 from pollination.models.limits import context_limit
 
 PROXY_TOKENS = 16_384  # tokens per text in a proxy
@@ -46,11 +46,12 @@ def measure(job: Job) -> None:
 
 
 def _measure(job: Job, training: Training) -> None:
-    device = prepare(job.device, job.params.cpu_threads)
-    job.note_hardware(resume.resumes())
-    tokenizer = checkpoint.load_tokenizer(job.file("blueprint").parent)
-    before = resume.name(children.start(job, training.seed).to(device), "before")
-    after = resume.name(checkpoint.load_model(job.file("after").parent, device), "after")
+    blueprint, folder = job.file("blueprint").parent, job.file("after").parent
+    asked = job.params.get("precision", "auto")
+    inference = begin(job, "evaluate.precision", asked, [blueprint, folder])
+    tokenizer = checkpoint.load_tokenizer(blueprint)
+    before = resume.name(inference.placed(children.start(job, training.seed)), "before")
+    after = resume.name(inference.model(folder), "after")
     read = training_text(training, tokenizer)
     world = None
     if job.files("world"):

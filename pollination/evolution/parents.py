@@ -11,8 +11,7 @@ from pollination.data.corpora import prompts as corpus_prompts
 from pollination.data.tokens import TokenBlocks
 from pollination.evolution.mutation import write_parent
 from pollination.evolution.shards import write_shard
-from pollination.models import checkpoint
-from pollination.models.device import prepare
+from pollination.models.inference import begin
 from pollination.plan.lineage import parent_of
 
 
@@ -37,16 +36,17 @@ def write_text(job: Job, shard: Path) -> None:
     work = job.claim(f"shard{job.wildcards.shard}", key)
     if work is None:
         return
-    device, settings = prepare(job.device, job.params.cpu_threads), job.params.generate
-    model, tokenizer = checkpoint.load_member(of_holder(job, "members").parent, device)
-    resume.name(model, "parent")
+    settings, folder = job.params.generate, of_holder(job, "members").parent
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]]
     if job.files("blocks"):
         prompts = block_prompts(of_holder(job, "blocks"), of_holder(job, "numbers"))
     else:
         prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
     with resume.saving(work, job.stop, job.log):
-        job.note_hardware(resume.resumes() or any(work.glob("part*.parquet")))
+        began = any(work.glob("part*.parquet"))
+        inference = begin(job, "generate.precision", settings["precision"], [folder], began)
+        model, tokenizer = inference.member(folder)
+        resume.name(model, "parent")
         write_shard(
             model,
             tokenizer,

@@ -40,6 +40,9 @@ class Member:
     """
 
 
+# Share of the answers that a precision changes: measured for bf16 (docs/performance.md), and an
+# eighth of it for TF32, an estimate.
+CHANGED_ANSWERS = {"fp32": 0.0, "tf32": 0.0025, "bf16": 0.02}
 # Keys of a task's scores that do not depend on which questions are asked.
 SETTINGS = ("questions_available", "shots", "method", "metric", "higher_is_better")
 
@@ -60,7 +63,7 @@ def rank_members(accuracies: list[float]) -> list[int]:
 def select_parents(job: Job) -> dict:
     """Return the `selection.json` of the job's generation."""
     settings, seed = job.params.select, job.params.seed
-    return select(
+    selection = select(
         job.files("scores"),
         job.files("answers"),
         settings["task"],
@@ -71,6 +74,13 @@ def select_parents(job: Job) -> dict:
         settings.get("splits"),
         seed,
     )
+    if precision := selection.get("precision"):
+        job.log.info(
+            "scored in %s, which changes an accuracy by up to %.4f (standard deviation)",
+            ", ".join(sorted(set(precision["scored_in"]))),
+            max(precision["accuracy_sd"]),
+        )
+    return selection
 
 
 def select(
@@ -90,7 +100,8 @@ def select(
     random numbers of `rule_seed`. The ranking lists the other members by accuracy (study A,
     appendix C). The noise comes from the questions: it tells whether other questions of the same
     kind would choose the same members (statistics.selection_confidence). Noise and ties are None
-    for a rule that does not choose by accuracy.
+    for a rule that does not choose by accuracy. If members were scored in bf16 or TF32, the noise
+    includes that of the precision, and the result has it by itself.
 
     `splits`: task -> its split, for the tasks whose questions are divided with `evaluation_seed`.
     If `task` is one of them, all of the above comes from its selecting half. The result then also
@@ -105,6 +116,11 @@ def select(
     ranking = parents + [slot for slot in rank_members(accuracies) if slot not in parents]
     by_accuracy = takes_best(rule)
     correct = np.stack([member.correct for member in members])
+    precision = precision_noise(members)
+    sds = np.array(precision["accuracy_sd"]) if precision else None
+    more: dict[str, Any] = {"precision": precision} if precision else {}
+    if task in splits:
+        more |= reported([one[task] for one in read], parents, splits[task])
     return {
         "task": task,
         "k": k,
@@ -114,8 +130,32 @@ def select(
         "standard_errors": [member.scores["tasks"][task]["stderr"] for member in members],
         "questions": int(correct.shape[1]),
         "ties": ties(accuracies, ranking, k) if by_accuracy else None,
-        "confidence": selection_confidence(correct, parents, k, seed) if by_accuracy else None,
-    } | (reported([one[task] for one in read], parents, splits[task]) if task in splits else {})
+        "confidence": selection_confidence(correct, parents, k, seed, precision_sd=sds)
+        if by_accuracy
+        else None,
+    } | more
+
+
+def precision_noise(members: list[Member]) -> dict | None:
+    """Return {scored_in, accuracy_sd} of members that are not all scored in fp32, or None.
+
+    A precision changes a share of the answers, in either direction. The standard deviation of the
+    accuracy that follows is the root of this share over the number of questions.
+    ValueError: a precision is unknown.
+    """
+    scored_in = [member.scores.get("precision", "fp32") for member in members]
+    if unknown := set(scored_in) - set(CHANGED_ANSWERS):
+        raise ValueError(
+            f"scores.json: precision {unknown.pop()!r} is unknown; allowed: "
+            f"{', '.join(CHANGED_ANSWERS)}. Delete the file and run snakemake again"
+        )
+    if not any(CHANGED_ANSWERS[precision] for precision in scored_in):
+        return None
+    sds = [
+        (CHANGED_ANSWERS[precision] / len(member.correct)) ** 0.5
+        for precision, member in zip(scored_in, members, strict=True)
+    ]
+    return {"scored_in": scored_in, "accuracy_sd": sds}
 
 
 def reported(answers: list[Answers], parents: list[int], split: str) -> dict:

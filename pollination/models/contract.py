@@ -26,6 +26,7 @@ from pollination.models.decoder import Decoder, InPlaceDecoder
 from pollination.models.head import Head
 from pollination.models.limits import embedding_rows
 from pollination.models.loss import Loss, chunked_loss, unmasked, whole_loss
+from pollination.models.precision import cast
 from pollination.models.prefix_tree import continuation_logprobs
 from pollination.models.shared_prompt import SharedPromptDecoder, StaticDecoder
 from pollination.models.slow_decoder import ByLength, UncachedByLength
@@ -46,6 +47,8 @@ TREE, CHUNKED = "shared prefixes", "loss in chunks"
 RAGGED, GENERATE = "rows of different lengths", "transformers' generation"
 # largest difference of logits, in standard deviations over the vocabulary
 TOLERANCE = 2e-3
+# root mean square of the differences in bf16, in the same unit; architectures have 0.007 to 0.1
+BF16_TOLERANCE = 0.15
 LENGTHS = (2, WINDOW - 1, 2 * WINDOW + 1, WINDOW + 2)
 Check = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 ABOUT_LOGITS = ("logit", "lm_head_multiplier")  # parts of the names of constants behind the head
@@ -79,6 +82,7 @@ class Contract:
 # of this process, by configuration
 _examined: dict[str, Contract] = {}
 _masked: dict[str, str | None] = {}
+_rounded: dict[str, str | None] = {}
 
 
 def contract_of(model: PreTrainedModel) -> Contract:
@@ -154,6 +158,34 @@ def why_masked(config: AutoConfig) -> str | None:
     return _masked[key]
 
 
+def why_not_bf16(config: AutoConfig) -> str | None:
+    """Return why a path of the contract gives other logits in bf16; None if none does.
+
+    The reference has the same rounded weights and computes in fp32. In a mixture of experts, bf16
+    may send a token to another expert, which is such a difference. Only a job that writes or scores
+    in bf16 asks. So models of finished jobs keep their contracts.
+    Unsupported as in `examine`.
+    """
+    key = _key(config)
+    if key not in _rounded:
+        contract = _stored(getattr(config, "contract", None)) or examine(config)
+        with _examining():
+            try:
+                rounded = cast(small_copy(config), torch.bfloat16)
+                reference = Reference(cast(rounded, torch.float32), rounded)
+                checks = _path_checks(reference, contract.head)
+                reasons = (
+                    reason and f"{path}: {reason}"
+                    for path, check in checks.items()
+                    if contract.allows(path)
+                    for reason in [_unequal(check, _spread_difference, BF16_TOLERANCE)]
+                )
+                _rounded[key] = next(filter(None, reasons), None)
+            except Exception as error:
+                _rounded[key] = _line(error)
+    return _rounded[key]
+
+
 def _key(config: AutoConfig) -> str:
     values = {name: value for name, value in config.to_dict().items() if name != "contract"}
     return json.dumps(values, sort_keys=True, default=str)
@@ -172,11 +204,11 @@ def _examining() -> Iterator[None]:
             logging.getLogger("transformers").setLevel(before)
 
 
-def _unequal(check: Check) -> str | None:
+def _unequal(check: Check, difference=None, tolerance: float = TOLERANCE) -> str | None:
     """Return why a path does not give the pairs' second numbers, or None."""
     try:
-        different = max(float(_difference(*pair)) for pair in check())
-        return None if different <= TOLERANCE else "its logits differ"
+        different = max(float((difference or _difference)(*pair)) for pair in check())
+        return None if different <= tolerance else "its logits differ"
     except Exception as error:
         return _line(error)
 
@@ -194,6 +226,17 @@ def _examine(config: AutoConfig) -> Contract:
             f"({_line(error)}). Correct models.*.settings, or name another architecture"
         ) from None
     head = _head(model)
+    checks = _path_checks(reference, head)
+    checks[CHUNKED] = functools.partial(reference.trained_in_chunks, head)
+    reasons = {path: _unequal(check) for path, check in checks.items()}
+    slower = {path: reason for path, reason in reasons.items() if reason}
+    if (last := list(DECODERS)[-1]) in slower:
+        raise Unsupported(_refusal(config, f"decoding row by row: {slower[last]}"))
+    return Contract(transformers.__version__, slower, head)
+
+
+def _path_checks(reference: "Reference", head: Head | None) -> dict[str, Check]:
+    """Return the checks of the paths that write and score."""
     checks: dict[str, Check] = {
         name: functools.partial(reference.decoded, kind) for name, kind in DECODERS.items()
     }
@@ -202,12 +245,7 @@ def _examine(config: AutoConfig) -> Contract:
     checks[GENERATE] = functools.partial(reference.decoded, Decoder, beams=False)
     checks[RAGGED] = reference.padded
     checks[TREE] = functools.partial(reference.scored, head)
-    checks[CHUNKED] = functools.partial(reference.trained_in_chunks, head)
-    reasons = {path: _unequal(check) for path, check in checks.items()}
-    slower = {path: reason for path, reason in reasons.items() if reason}
-    if (last := list(DECODERS)[-1]) in slower:
-        raise Unsupported(_refusal(config, f"decoding row by row: {slower[last]}"))
-    return Contract(transformers.__version__, slower, head)
+    return checks
 
 
 def _refusal(config: AutoConfig, reason: str) -> str:
@@ -227,11 +265,20 @@ def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
     return (ours - theirs).abs().max() / spread
 
 
-class Reference:
-    """The logits of rows alone, and what the paths of this package make of the same rows."""
+def _spread_difference(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Return the root mean square of the differences, in the unit of `_difference`."""
+    spread = theirs.flatten(0, -2).std(-1).mean()
+    return (ours - theirs).square().mean().sqrt() / spread
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+
+class Reference:
+    """The logits of rows alone, and what the paths of this package make of the same rows.
+
+    `tried` is the model that takes these paths, if it is not `model` itself.
+    """
+
+    def __init__(self, model: PreTrainedModel, tried: PreTrainedModel | None = None) -> None:
+        self.model, self.tried = model, tried or model
         self.rows = embedding_rows(model)
         self.numbers = np.random.default_rng(0)
         self.known: dict[tuple[int, ...], torch.Tensor] = {}  # next-token logits (V,) after a text
@@ -241,9 +288,10 @@ class Reference:
         return self.numbers.integers(0, self.rows, tokens).tolist()
 
     @torch.no_grad()
-    def logits(self, *texts: list[int]) -> torch.Tensor:
+    def logits(self, *texts: list[int], of: PreTrainedModel | None = None) -> torch.Tensor:
         """Return the logits (B, T, V) of texts of equal length."""
-        return self.model(input_ids=torch.tensor(texts), use_cache=False).logits.float()
+        model = of or self.model
+        return model(input_ids=torch.tensor(texts), use_cache=False).logits.float()
 
     def next(self, text: tuple[int, ...]) -> torch.Tensor:
         """Return the logits (V,) of the token after a text."""
@@ -298,9 +346,9 @@ class Reference:
         for lengths in (LENGTHS, (LENGTHS[1],) * 3):
             texts = [self.text(length) for length in lengths]
             if not issubclass(kind, SharedPromptDecoder):
-                found += self._rows(kind(self.model, texts, 12), texts)
+                found += self._rows(kind(self.tried, texts, 12), texts)
             if beams:
-                found += self._beams(kind(self.model, texts, 8), texts)
+                found += self._beams(kind(self.tried, texts, 8), texts)
         for text in sorted({text for _, texts in found for text in texts}, key=len, reverse=True):
             self.next(text)
         return [(logits, torch.stack([self.next(t) for t in texts])) for logits, texts in found]
@@ -340,7 +388,8 @@ class Reference:
         """Yield (logits, reference) of rows padded on the right."""
         texts = [self.text(length) for length in LENGTHS]
         longest = max(map(len, texts))
-        logits_BTV = self.logits(*(text + [0] * (longest - len(text)) for text in texts))
+        padded = (text + [0] * (longest - len(text)) for text in texts)
+        logits_BTV = self.logits(*padded, of=self.tried)
         for text, logits_TV in zip(texts, logits_BTV, strict=True):
             yield logits_TV[: len(text)], self.logits(text)[0]
 
@@ -364,7 +413,7 @@ class Reference:
         ]
         for batch_tokens in (7, 1000):
             ours, _ = continuation_logprobs(
-                self.model,
+                self.tried,
                 [np.array(ids) for ids in whole],
                 [np.array(t) for t in targets],
                 batch_tokens,

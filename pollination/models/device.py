@@ -23,15 +23,54 @@ def pick_device(wanted: str) -> torch.device:
     usable = torch.cuda.is_available()
     if wanted == "cuda" and not usable:
         raise ValueError(
-            "device: 'cuda' needs a usable GPU, but torch finds none; allowed: auto, cpu, cuda. "
-            "Check nvidia-smi and that torch is a CUDA build, or set device: cpu"
+            f"device: 'cuda' needs a usable GPU, but torch finds none{why_no_gpu()}; allowed: "
+            "auto, cpu, cuda. Check nvidia-smi and that torch is a CUDA build, or set device: cpu"
         )
     if wanted == "auto" and gpus.allocated() and not usable:
         raise ValueError(
-            "device: 'auto' inside a GPU allocation needs a usable GPU, but torch finds none; "
-            "allowed: auto, cpu, cuda. Check the node's driver, or set device: cpu"
+            "device: 'auto' inside a GPU allocation needs a usable GPU, but torch finds "
+            f"none{why_no_gpu()}; allowed: auto, cpu, cuda. Check the node's driver, or set "
+            "device: cpu"
         )
     return torch.device("cuda" if usable and wanted != "cpu" else "cpu")
+
+
+def why_no_gpu() -> str:
+    """Return torch's reason why it can use no GPU, in brackets; nothing if it gives none."""
+    try:
+        torch.cuda.init()
+    except Exception as error:  # of several classes, by the build of torch
+        return f" ({' '.join(str(error).split('. ')[0].split())})"
+    return ""
+
+
+def runs_on(capability: tuple[int, int], builds: list[str]) -> bool:
+    """Return whether code built for `builds` (torch.cuda.get_arch_list) runs on a GPU.
+
+    sm_XY runs on capabilities of the same X from X.Y on, and compute_XY on all from X.Y on. A
+    letter behind it binds the code to X.Y itself.
+    """
+    for build in builds:
+        kind, _, number = build.partition("_")
+        digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
+        made = int(digits[:-1]), int(digits[-1])
+        if made == capability:
+            return True
+        forward = kind == "compute" or made[0] == capability[0]
+        if digits == number and made <= capability and forward:
+            return True
+    return False
+
+
+def check_kernels(device: torch.device) -> None:
+    """ValueError: torch has no kernels for the capability of the GPU."""
+    capability, builds = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    if torch.version.hip is None and builds and not runs_on(capability, builds):
+        raise ValueError(
+            f"device: {torch.cuda.get_device_name(device)} has capability "
+            f"{capability[0]}.{capability[1]}, but torch {torch.__version__} has kernels for "
+            f"{', '.join(builds)} alone. Install a build of torch for this GPU, or use another GPU"
+        )
 
 
 def prepare(device: str, cpu_threads: int, determinism: str | bool = "auto") -> torch.device:
@@ -46,6 +85,7 @@ def prepare(device: str, cpu_threads: int, determinism: str | bool = "auto") -> 
     by_onednn()
     if picked.type == "cuda":
         torch.cuda.init()  # so that the job can name its GPU
+        check_kernels(picked)
         seen = range(torch.cuda.device_count())
         gpus.confirm([str(torch.cuda.get_device_properties(i).uuid) for i in seen], log)
     elif gpus.taken():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 
@@ -21,8 +22,16 @@ class Head:
         return self.scale == 1.0 and self.cap is None
 
     def logits(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits (..., V) of hidden states (..., C)."""
-        return self.bound(model.get_output_embeddings()(hidden))
+        """Return the logits (..., V) of hidden states (..., C), in float32.
+
+        In bf16, logits of 16 and more would be rounded to eighths, and many choices would tie.
+        """
+        head = model.get_output_embeddings()
+        if hidden.dtype == torch.float32:
+            return self.bound(head(hidden))
+        bias = getattr(head, "bias", None)
+        bias = None if bias is None else bias.float()
+        return self.bound(functional.linear(hidden.float(), head.weight.float(), bias))
 
     def bound(self, products: torch.Tensor) -> torch.Tensor:
         """Return the logits of weight times hidden state + bias."""

@@ -32,6 +32,7 @@ from pollination.models.device import without_kernel
 from pollination.models.dropout import Dropout
 from pollination.models.limits import embedding_rows
 from pollination.models.paths import next_token_loss
+from pollination.models.precision import choose, set_products
 
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
 # Steps x parameters from which on compiling gains: 1,500 steps of 138M parameters. An estimate, not
@@ -123,7 +124,6 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             groups, lr=settings["learning_rate"], betas=betas, eps=settings["epsilon"], fused=True
         )
-        on_gpu = device.type == "cuda"
         parameters = sum(p.numel() for p in model.parameters())
         self.to_compile = compiles(settings["compile"], self.steps * parameters, device)
         self.compiled = self.to_compile
@@ -131,7 +131,9 @@ class Trainer:
         self.dropout = Dropout(self.model, dropout, seed) if dropout else None
         self.loss = next_token_loss(self.model, self.compiled)
         self.validation_loss = next_token_loss(self.model)
-        bf16 = settings["precision"] == "bf16" or (settings["precision"] == "auto" and on_gpu)
+        self.precision = choose(settings["precision"], device, "train.precision")
+        set_products(self.precision, device)
+        bf16 = self.precision == "bf16"
         self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
         self.names = dict(model.named_parameters())
         self.state = State()
@@ -144,12 +146,13 @@ class Trainer:
         return self.work / "checkpoint.safetensors"
 
     @property
-    def used(self) -> dict[str, int]:
+    def used(self) -> dict[str, int | str]:
         """What the machine made of the settings, for the record."""
         values = {"micro_batch_size": (self.asked, self.micro)}
         values["compiled"] = (self.to_compile, self.compiled)
         on_gpu = self.device.type == "cuda"
-        return {name: used for name, (asked, used) in values.items() if on_gpu or used != asked}
+        used = {name: used for name, (asked, used) in values.items() if on_gpu or used != asked}
+        return used | ({"precision": self.precision} if on_gpu else {})
 
     def save(self) -> None:
         """Save weights, both moments, step and metrics in one file. Replace it atomically."""

@@ -29,6 +29,7 @@ class JobKind:
     """Whether the rule asks for a GPU."""
 
 
+ORDER = "staged/complete"  # only sets the order of jobs, so no record names it
 MEMBER, GENERATION = "{place}/member{member}", "{experiment}/gen{gen}"
 SHARD = f"{GENERATION}/synthetic{{rank}}/shard{{shard}}"
 SURVEY = "fingerprint/{survey}"
@@ -81,6 +82,7 @@ KINDS = {
             "corpora/{corpus}/vocabulary.parquet",
             "corpora/{corpus}.vocabulary",
         ),
+        JobKind("preflight", "preflight", OTHER, ORDER, "preflight", gpu=True),
         JobKind(
             "train_founder",
             "train",

@@ -224,6 +224,8 @@ def _preparation(plan: Plan) -> Iterator[Work]:
             made[rule, (wildcard, name)] = None
     for rule, *wildcards in made:
         yield _work(plan, rule, "preparation", **dict(wildcards))
+    if plan.used_pools:
+        yield _work(plan, "preflight", "preparation")
 
 
 PREPARED = {  # folder of a run -> the rule that makes its files, and its wildcard

@@ -23,7 +23,7 @@ from pollination.plan.layout import (
 )
 from pollination.plan.plan import Plan
 
-BESIDE = ("perplexity", "disagreement", "quality", "semantics")
+BESIDE = ("perplexity", "disagreement", "quality", "semantics", "precision")
 """Keys of `evaluate` that a member's evaluation does not take over unchanged."""
 
 
@@ -58,6 +58,12 @@ def measures(plan: Plan, place: str, member: int) -> dict:
     if own := shared["measures"].values():
         shared["code"] = code_digests(userfile.split(text)[0] for text in own)
     return lean(shared | {"perplexity": kept}, definition("evaluate"))
+
+
+def precision(plan: Plan) -> dict[str, str]:
+    """Return the param of the jobs that score models; none at the default, as before the key."""
+    asked = plan.config["evaluate"]["precision"]
+    return {} if asked == "auto" else {"precision": asked}
 
 
 def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str]]:

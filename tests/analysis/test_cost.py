@@ -276,7 +276,7 @@ def test_rates_are_a_straight_line_of_flops(tmp_path):
 
 
 def test_scoring_has_a_rate_of_its_own():
-    """A GPU scores in fp32, and trains in bf16: fewer FLOP/s, not those of training."""
+    """The published rate of scoring is one for fp32: fewer FLOP/s than those of training."""
     known = published()["hardware"]
     assert all({"train", "write", "score"} <= entry.keys() for entry in known.values())
     for name in ("a100", "h100"):

@@ -43,7 +43,7 @@ def test_it_counts_the_jobs_that_snakemake_plans(configfile, tmp_path):
     config = resolve(yaml.safe_load(configfile.read_text()))
     assert (
         len(list(jobs(Plan(config, f"results/{config['run']}"))))
-        == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
+        == plan["total"] - plan["all"] - plan["write_config"]
     )
 
 

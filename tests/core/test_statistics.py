@@ -116,3 +116,17 @@ def test_the_jackknife_of_a_mean_is_its_t_interval():
         (4 - 3.182446 * stderr, 4 + 3.182446 * stderr)
     )
     assert np.isnan(statistics.jackknife_interval(1.0, [2.0])["low"])
+
+
+def test_the_noise_of_a_precision_lowers_the_confidence_by_its_size():
+    """Two members, 400 questions: the lead of 0.05 is certain but for noise of sd s each.
+
+    All questions give the same answer, so resampling changes nothing, and the leader stays best
+    with the probability Phi(lead / (s sqrt 2)).
+    """
+    correct = np.array([[0.55] * 400, [0.5] * 400])
+    assert statistics.selection_confidence(correct, [0], 1, seed=1)["same_set"] == 1.0
+    noisy = statistics.selection_confidence(
+        correct, [0], 1, seed=1, precision_sd=np.array([0.05, 0.05])
+    )
+    assert noisy["same_set"] == pytest.approx(0.7602, abs=0.03)

@@ -13,6 +13,7 @@ from snakemake.iocontainers import Wildcards
 
 from pollination.core import artifacts
 from pollination.core.artifacts import digest
+from pollination.core.job import Params
 from pollination.data.corpora import build_corpus, read_documents
 from pollination.data.microworld import World
 from pollination.data.segments import cut
@@ -90,6 +91,9 @@ class FakeJob(SimpleNamespace):
     def claim(self, name: str, key: str, at_once: bool) -> Path:
         return Path()
 
+    def note_hardware(self, resumes: bool) -> None:
+        assert not resumes
+
 
 def job(made: Path, out: Path, place: str, inputs: dict, training: dict) -> FakeJob:
     entry = {"corpus": "world", "split": "test", "max_tokens": 300}
@@ -109,7 +113,7 @@ def job(made: Path, out: Path, place: str, inputs: dict, training: dict) -> Fake
     return FakeJob(
         input=inputs | {"after": [made / "member0/model.safetensors"]},
         output=SimpleNamespace(quality=out / "quality.json"),
-        params=SimpleNamespace(**params, cpu_threads=1),
+        params=Params(**params, cpu_threads=1),
         device="cpu",
         wildcards=Wildcards(fromdict={"place": place, "member": "0"}),
     )
@@ -271,7 +275,7 @@ def test_disagreement_is_written_with_its_pairs_and_only_within_a_tokenizer(made
         input={"weights": weights, "tokenizers": tokenizers, "text": text},
         digests=digests,
         output=SimpleNamespace(table=tmp_path / "d.parquet", disagreement=tmp_path / "d.json"),
-        params=SimpleNamespace(disagreement=entry, sequences="blocks", batch_size=4, cpu_threads=1),
+        params=Params(disagreement=entry, sequences="blocks", batch_size=4, cpu_threads=1),
         device="cpu",
     )
     disagreement.measure(task)

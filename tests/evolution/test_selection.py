@@ -29,6 +29,24 @@ def files(tmp_path):
     return scores, answers
 
 
+def test_scores_in_bf16_add_the_noise_of_their_precision(files):
+    exact = chosen(files, "truncation")
+    assert "precision" not in exact
+    for path in files[0][:2]:
+        artifacts.write_json(path, artifacts.read_json(path) | {"precision": "bf16"})
+    noisy = chosen(files, "truncation")
+    sd = (selection.CHANGED_ANSWERS["bf16"] / 4) ** 0.5
+    assert noisy["precision"] == {
+        "scored_in": ["bf16", "bf16", "fp32", "fp32"],
+        "accuracy_sd": [sd, sd, 0.0, 0.0],
+    }
+    assert noisy["parents"] == exact["parents"] and noisy["accuracies"] == exact["accuracies"]
+    assert noisy["confidence"] != exact["confidence"]
+    artifacts.write_json(files[0][0], artifacts.read_json(files[0][0]) | {"precision": "fp8"})
+    with pytest.raises(ValueError, match="precision 'fp8' is unknown; allowed: fp32, tf32, bf16"):
+        chosen(files, "truncation")
+
+
 def own(tmp_path, body: str) -> str:
     path = tmp_path / "rules.py"
     path.write_text(f"import numpy as np\n\n\ndef choose(members, k, rng):\n    {body}\n")

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from pollination.cli.runs.planned import build_dag, loaded
 from pollination.plan import embedding, inputs, layout, measuring, outputs, report
 from pollination.plan.config.resolve import resolve
 from pollination.plan.embedding import embedded_groups, embedded_models
@@ -27,7 +28,7 @@ from pollination.plan.measuring import evaluation_inputs
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_inputs
 from pollination.plan.semantics import embeddings_file, encoder_files, semantics_settings
-from tests.conftest import ROOT, TOY
+from tests.conftest import ROOT, TOY, TOY_PLAN
 
 
 def plan(**experiments) -> Plan:
@@ -422,3 +423,22 @@ def test_measuring_something_else_beside_the_scores_evaluates_nobody_again():
     assert measuring.measures(sampled(), "line.s42/gen1", 0) == measuring.measures(
         sampled(semantics=None, quality=True), "line.s42/gen1", 0
     )
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_the_preflight_precedes_each_training_and_repeats_none(device, tmp_path, monkeypatch):
+    """By Snakemake's DAG: one job without params, whose order the founders take as `ancient`."""
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load(TOY.read_text()) | {"device": device}
+    config = resolve(raw)
+    with loaded(Plan(config, f"results/{config['run']}"), deep=True) as workflow:
+        dag = build_dag(workflow)
+        (job,) = (job for job in dag.jobs if job.rule.name == "preflight")
+        assert ("preflight" in workflow._localrules) == (device == "cpu") and not job.params
+        readers = {reader.rule.name: files for reader, files in dag.depending[job].items()}
+        assert readers.pop("train_founder") == {"results/toy/staged/complete"}
+        assert set(readers) <= {"all"}
+        founder = next(job for job in dag.jobs if job.rule.name == "train_founder")
+        assert founder.input.staged.is_ancient
+        # no other rule waits for it, and the inputs are those that runs before it have noted
+        assert [str(path) for path in job.input] == staged_files(TOY_PLAN)

@@ -53,7 +53,7 @@ def test_the_whole_plan_is_known_and_status_counts_it(tmp_path):
         plan["generate_shard"] == 2 * 2 * 2 + 2 and plan["deal_pool"] == 2 * (2 + 2 + 1) + 1
     )  # `again` and `reader` write nothing
     counted = len(list(jobs(Plan(resolve(yaml.safe_load(CONFIG.read_text())), "results/eco"))))
-    assert counted == plan["total"] - plan["all"] - plan["write_config"] - plan["stage"]
+    assert counted == plan["total"] - plan["all"] - plan["write_config"]
 
 
 def test_each_writer_continues_every_block_of_its_own_segment_by_as_many_tokens(run):

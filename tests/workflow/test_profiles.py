@@ -22,6 +22,7 @@ LOCAL, SLURM = (
     for name in ("local", "slurm")
 )
 GPU_RULES = {
+    "preflight",
     "train_founder",
     "train_child",
     "generate_shard",

@@ -31,6 +31,7 @@ from pollination.cli.runs.planned import (
 )
 from pollination.cli.runs.verification import read_records
 from pollination.core.settings import differing
+from pollination.plan.job_kinds import ORDER
 from pollination.plan.plan import Plan
 
 COPIES = ("write_config",)  # rules that only copy the config
@@ -191,7 +192,7 @@ def _other_causes(job: Any, reason: Any, record: dict | None) -> list[str]:
 
 def _is_no_input(path: str) -> bool:
     """Return whether records leave out this input: it sets an order, or is a folder."""
-    return path.endswith("/staged/complete") or os.path.isdir(path)
+    return path.endswith(f"/{ORDER}") or os.path.isdir(path)
 
 
 def _kind(path: str) -> str:

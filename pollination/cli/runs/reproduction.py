@@ -27,6 +27,7 @@ from pollination.plan.config.loading import read_yaml
 from pollination.plan.config.overlay import expand
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.inputs import staged_files
+from pollination.plan.job_kinds import ORDER
 from pollination.plan.outputs import generation_files
 from pollination.plan.plan import Plan
 
@@ -95,7 +96,7 @@ def prepare(
         waiting += [
             path for path in records[record]["inputs"] if path.startswith(f"{plan.results}/")
         ]
-    order = into / plan.results / "staged/complete"  # founders wait for it
+    order = into / plan.results / ORDER  # founders wait for it
     order.parent.mkdir(parents=True, exist_ok=True)
     order.touch()
     config = _absolute(expand(read_yaml(configfile)))

@@ -22,6 +22,7 @@ from pollination.core import artifacts, pin
 from pollination.core.artifacts import DamagedArtifact
 from pollination.core.holder import look
 from pollination.plan import pruning
+from pollination.plan.job_kinds import ORDER
 from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
 
@@ -199,7 +200,7 @@ def verify(
     claimed, verified.pruned = set(expected), len(pruned)
     verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
-        path not in claimed and not path.endswith("/staged/complete") for path in files
+        path not in claimed and not path.endswith(f"/{ORDER}") for path in files
     )
     if plan:
         unrecorded, verified.unmade = _unrecorded(plan, claimed, pruned)
@@ -320,6 +321,8 @@ def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[F
     findings, unmade = [], 0
     for work in jobs(plan):
         path = work.output
+        if path.endswith(f"/{ORDER}"):
+            continue
         if not os.path.exists(path):
             unmade += path not in pruned
         elif path not in claimed and not path.endswith("run.json") and not _held(path, work.lease):

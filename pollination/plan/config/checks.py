@@ -82,6 +82,22 @@ def check_corpora(corpora: dict, mistakes: list[str]) -> None:
             )
 
 
+def check_precisions(config: dict, mistakes: list[str]) -> None:
+    """Refuse TF32, which only GPUs have, in a run on the CPU."""
+    given = {f"founders.{name}.train": pool["train"] for name, pool in config["founders"].items()}
+    given |= {
+        f"experiments.{name}.{part}": experiment[part]
+        for name, experiment in config["experiments"].items()
+        for part in ("generate", "train")
+    }
+    for key, settings in (given | {"evaluate": config["evaluate"]}).items():
+        if config["device"] == "cpu" and settings["precision"] == "tf32":
+            mistakes.append(
+                f"{key}.precision: 'tf32' needs a GPU, but the config sets device: cpu; allowed "
+                f"with it: auto, fp32, bf16. Set {key}.precision: auto, or device: auto"
+            )
+
+
 def check_founders(config: dict, mistakes: list[str]) -> None:
     for name, pool in config["founders"].items():
         key = f"founders.{name}"

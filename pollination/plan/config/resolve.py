@@ -23,6 +23,7 @@ from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.checks import (
     check_kept,
     check_kinds,
+    check_precisions,
     check_semantics,
     check_splits,
     check_survey,
@@ -302,6 +303,7 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         check_size(config["experiments"], mistakes)
         check_splits(config["tasks"], mistakes)
         check_text_of(config, mistakes)
+        check_precisions(config, mistakes)
         check_synthetic(config, mistakes)
         check_kept(config, mistakes)
         check_semantics(config, merged, mistakes)
