@@ -1,6 +1,7 @@
 """One process of a training on several GPUs. Torchrun's agent starts it (launch.py)."""
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -18,11 +19,12 @@ def main() -> None:
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    from pollination.core import artifacts
+    from pollination.core.artifacts import atomic
     from pollination.models.launch import outcome_file
 
     outcome = _run(folder, rank)
-    artifacts.write_json(outcome_file(folder, rank), outcome | {"time": time.time()})
+    with atomic(outcome_file(folder, rank)) as temporary:  # the order of keys is that of train.jsonl
+        temporary.write_text(json.dumps(outcome | {"time": time.time()}))
     sys.stderr.flush()
     os._exit(0 if outcome["kind"] in ("done", "stopped") else 1)
 

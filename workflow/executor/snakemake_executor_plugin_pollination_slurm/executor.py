@@ -71,6 +71,19 @@ def _outputs(job) -> list[Path]:
     return [Path(path) for one in _jobs(job) for path in one.output]
 
 
+def one_task(job) -> str:
+    """Return the options of a job with several GPUs: one task, on one node.
+
+    Without them, Slurm may take the GPUs from several nodes, but the job is one process, which
+    starts the others itself (torchrun).
+    """
+    if int(job.resources.get("gpu") or 0) < 2:
+        return ""
+    given = job.resources.get
+    tasks = any(given(name) for name in ("tasks", "tasks_per_gpu", "tasks_per_node", "mpi"))
+    return ("" if given("nodes") else " --nodes=1") + ("" if tasks else " --ntasks=1")
+
+
 def _stamp(path: Path) -> Any:
     """Return what changes when a file is written again, by any clock; None if it is missing."""
     try:
@@ -190,7 +203,8 @@ class Executor(slurm.Executor):
         settings = self.workflow.executor_settings
         command = get_submit_command(
             job, params, settings=settings, failed_nodes=self._failed_nodes
-        ) + set_gres_string(job)
+        )
+        command += one_task(job) + set_gres_string(job)
         work = self.format_job_exec(job)
         if settings.pass_command_as_script:
             return f"{command} /dev/stdin", f"#!/bin/sh\n{work}", log
