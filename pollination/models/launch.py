@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pollination import ROOT
@@ -88,7 +89,9 @@ def train(spec: Spec, log, stop) -> tuple[list[dict], dict[str, int]]:
                 raise _cause(failures, outcomes, folder, spec, stop)
         micro = min((o["micro"] for o in again if o["micro"]), default=None)
         if micro:
-            log.warning("GPU memory is full; the ranks restart with a micro-batch size of %d", micro)
+            log.warning(
+                "GPU memory is full; the ranks restart with a micro-batch size of %d", micro
+            )
             spec = replace(spec, micro=micro)
         else:
             log.warning(
@@ -140,6 +143,11 @@ def _launch(folder: Path, ranks: int) -> dict[int, int]:
         elastic_launch(config, sys.executable)("-c", f"{code}; rank.main()", str(folder))
     except ChildFailedError as error:
         return {rank: failure.exitcode for rank, failure in error.failures.items()}
+    except RendezvousError as error:
+        raise ValueError(
+            f"train.gpus: the ranks cannot reach each other on this machine (127.0.0.1): {error}; "
+            "check its loopback network, or set gpus: 1"
+        ) from None
     return {}
 
 
@@ -152,7 +160,9 @@ def outcome_file(folder: Path, rank: int) -> Path:
     return folder / f"outcome.{rank}.json"
 
 
-def _cause(failures: dict[int, int], outcomes: dict, folder: Path, spec: Spec, stop) -> BaseException:
+def _cause(
+    failures: dict[int, int], outcomes: dict, folder: Path, spec: Spec, stop
+) -> BaseException:
     """Return the error for the first cause; other ranks then lost their connection."""
     told = [(o["time"], n) for n, o in outcomes.items() if o and o["kind"] in ("refused", "bug")]
     if told:

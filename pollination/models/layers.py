@@ -11,11 +11,13 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
     ValueError: it has no such list.
     """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and module]
+    lists: list[nn.ModuleList] = [
+        module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)
+    ]
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of layers")
-    # the first of equal ones is the outermost
-    return list(max(lists, key=lambda found: sum(p.numel() for p in found.parameters())))
+    sizes = [sum(p.numel() for p in found.parameters()) for found in lists]
+    return list(lists[sizes.index(max(sizes))])  # the first of equal ones is the outermost
 
 
 def checkpoint_activations(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Train one model in several processes (ranks), one for each GPU. The result is that of one process.
+"""Train one model in several processes (ranks), one for each GPU, as one process trains it.
 
 Each rank computes the gradients of its part of a batch. Their sum, over ranks and micro-batches, is
 the gradient of the mean over the whole batch, also if its sequences do not divide among the ranks.
@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -127,9 +128,10 @@ class ParallelTrainer(Trainer):
         values = {name: p.detach() for name, p in model.named_parameters()}
         self.mesh = init_device_mesh(self.device.type, (self.ranks,))
         # Residuals, the embedding and the head stay as in one process, under autocast.
-        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        half = torch.bfloat16 if self.bf16 else None
+        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
         for layer in layers_of(model):
-            fully_shard(layer, mesh=self.mesh, **({"mp_policy": half} if self.bf16 else {}))
+            fully_shard(layer, mesh=self.mesh, mp_policy=policy)
         fully_shard(self.whole, mesh=self.mesh)
         for module in self.whole.modules():
             if isinstance(module, FSDPModule):  # the sum of gradients, not their mean
@@ -138,8 +140,10 @@ class ParallelTrainer(Trainer):
         with torch.no_grad():
             for name, p in model.named_parameters():
                 value = values.pop(name)
-                value = value.to(self.device) if self.rank == 0 else torch.empty(
-                    p.shape, dtype=p.dtype, device=self.device
+                value = (
+                    value.to(self.device)
+                    if self.rank == 0
+                    else torch.empty(p.shape, dtype=p.dtype, device=self.device)
                 )
                 part = distribute_tensor(value, self.mesh, p.placements)
                 p.to_local().copy_(part.to_local())
@@ -155,7 +159,7 @@ class ParallelTrainer(Trainer):
             return partial(self.whole, loss)
         self.replica = DistributedDataParallel(
             self.whole,
-            broadcast_buffers=False,
+            forward_sync_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=self._has_unused(),
         )
@@ -314,7 +318,8 @@ class ParallelTrainer(Trainer):
         if self.rank == 0:  # left by a start that was killed
             shutil.rmtree(folder, ignore_errors=True)
         dist.barrier()
-        dcp.save(self.tensors(), checkpoint_id=str(folder))
+        with plain_errors():
+            dcp.save(self.tensors(), checkpoint_id=str(folder))
         if self.rank == 0:
             sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
             about = {"key": self.key, "folder": folder.name, "sizes": sizes}
@@ -348,7 +353,8 @@ class ParallelTrainer(Trainer):
                             "exp_avg": torch.zeros_like(p),
                             "exp_avg_sq": torch.zeros_like(p),
                         }
-            dcp.load(self.tensors(), storage_reader=reader)
+            with plain_errors():
+                dcp.load(self.tensors(), storage_reader=reader)
         except Exception as error:  # pickles and files fail in many ways
             if causes.of_system(error) or is_loss(error):
                 raise
@@ -381,13 +387,24 @@ class ParallelTrainer(Trainer):
         return about
 
 
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise what failed in a rank in place of CheckpointException, which is no Exception."""
+    try:
+        yield
+    except dcp.CheckpointException as error:
+        first = min(error.failures)
+        raise error.failures[first][0] from None
+
+
 def is_loss(error: BaseException) -> bool:
     """Return whether an error only says that another rank has ended or does not answer."""
     if isinstance(error, dist.DistError):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("gloo", "nccl", "timed out", "connection", "socket", "broken pipe")
+        sign in text
+        for sign in ("gloo", "nccl", "timed out", "connection", "socket", "broken pipe")
     )
 
 

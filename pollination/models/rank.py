@@ -23,7 +23,9 @@ def main() -> None:
     from pollination.models.launch import outcome_file
 
     outcome = _run(folder, rank)
-    with atomic(outcome_file(folder, rank)) as temporary:  # the order of keys is that of train.jsonl
+    with atomic(
+        outcome_file(folder, rank)
+    ) as temporary:  # the order of keys is that of train.jsonl
         temporary.write_text(json.dumps(outcome | {"time": time.time()}))
     sys.stderr.flush()
     os._exit(0 if outcome["kind"] in ("done", "stopped") else 1)

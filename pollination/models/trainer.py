@@ -37,8 +37,8 @@ from pollination.models.paths import next_token_loss
 
 BEST = "best.safetensors"
 ONE_EXCEEDS = (
-    "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower context_tokens, or use "
-    "a smaller model or a larger GPU"
+    "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower context_tokens, or "
+    "use a smaller model or a larger GPU"
 )
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
 # Steps x parameters from which on compiling gains: 1,500 steps of 138M parameters. An estimate, not

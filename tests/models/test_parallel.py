@@ -1,10 +1,11 @@
 """Two processes train the model that one process trains, and end together."""
 
+import errno
 import json
 import logging
 import math
-import os
 import pickle
+import resource
 import signal
 import threading
 import time
@@ -15,16 +16,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 
-from pollination.core import artifacts
+from pollination.core import artifacts, causes
 from pollination.core.job import Stopped
 from pollination.data.mixture import Subset
 from pollination.data.tokens import TokenBlocks
 from pollination.models import checkpoint, launch
 from pollination.models.device import prepare
 from pollination.models.layers import checkpoint_activations, layers_of
-from pollination.models.parallel import POINTER
-from pollination.models.trainer import Trainer
+from pollination.models.parallel import POINTER, ParallelTrainer, Told, from_first
 from tests.models.test_checkpoint import make_tokenizer, spec
 from tests.models.test_trainer import Array, settings, text, trainer, weights
 
@@ -138,9 +139,7 @@ def then(condition, action) -> threading.Thread:
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_a_killed_rank_ends_the_job_and_a_resume_gives_the_same(
-    blueprint, parallel, monkeypatch
-):
+def test_a_killed_rank_ends_the_job_and_a_resume_gives_the_same(blueprint, parallel, monkeypatch):
     one = trainer(blueprint, blueprint / "one", **LONG)
     one.run()
     given = start(blueprint, parallel, parallel=parallel, **LONG)
@@ -180,7 +179,8 @@ def test_a_stop_reaches_all_ranks_and_saves(blueprint, monkeypatch):
     sender.join()
     step = json.loads((given.work / POINTER).read_text())["state"]["step"]
     assert str(stopped.value) == (
-        f"stopped by SIGTERM at step {step} of 240; checkpoint saved; run the same command to resume"
+        f"stopped by SIGTERM at step {step} of 240; checkpoint saved; run the same command to "
+        "resume"
     )
     assert [p.name for p in given.work.glob("checkpoint.*") if p.is_dir()] == [f"checkpoint.{step}"]
     stop.may_save, before = False, step
@@ -261,8 +261,52 @@ def test_another_process_maps_the_text_and_its_copy(tmp_path):
                 assert len(data) < 2000
                 other, all_ = pickle.loads(data), np.arange(len(part))
                 assert np.array_equal(other.blocks(all_), part.blocks(all_))
-                assert "fd" not in str(getattr(other, "source", "")) or os.path.exists("/proc/self/fd")
 
 
-def test_one_process_has_no_ranks():
-    assert Trainer.share(None, np.arange(3)).tolist() == [0, 1, 2]
+@pytest.fixture
+def alone():
+    """A group of one rank, in this process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_checkpoint_that_is_damaged_or_cannot_be_written(
+    blueprint, alone, parallel, monkeypatch, caplog
+):
+    given = start(blueprint, parallel, parallel=parallel)
+    saved = given.work / POINTER
+
+    def rank(stop: bool = False) -> ParallelTrainer:
+        model = from_first(lambda: checkpoint.create_model(blueprint, seed=1))
+        told = Told(blueprint / ("stop.json" if stop else "none"))
+        more = given.settings, 7, torch.device("cpu"), given.work, "k"
+        return ParallelTrainer(model, text(), *more, logging.getLogger(), told)
+
+    artifacts.write_json(blueprint / "stop.json", {"reason": "SIGTERM", "may_save": True})
+    expected = rank().run()
+    with pytest.raises(Stopped, match="at step 1 of 6; checkpoint saved"):
+        rank(stop=True).run()
+    folder = given.work / json.loads(saved.read_text())["folder"]
+    (part,) = folder.glob("*.distcp")
+    whole, metadata = part.read_bytes(), (folder / ".metadata").read_bytes()
+    part.write_bytes(whole[:-1])
+    assert rank().run() == expected and "missing or truncated); training restarts" in caplog.text
+    part.write_bytes(whole)
+    (folder / ".metadata").write_bytes(bytes(len(metadata)))
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.1: not a readable checkpoint \(.*Delete the"
+    ):
+        rank().run()
+    (folder / ".metadata").write_bytes(metadata)
+    assert rank().run() == expected
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError) as error:
+            rank(stop=True).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert causes.number(error.value) == errno.EFBIG
+    assert rank().run() == expected  # the old one stays
