@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,9 @@ def passed_on(stop, file: Path) -> Iterator[None]:
     def watch() -> None:
         while not ended.wait(LOOK_S):
             if stop:
-                artifacts.write_json(file, {"reason": stop.reason, "may_save": stop.may_save})
-                return
+                with suppress(OSError):  # a full disk; the next look tries again
+                    artifacts.write_json(file, {"reason": stop.reason, "may_save": stop.may_save})
+                    return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -8,13 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-# The launcher passes a stop on to rank 0, which agrees with the others on the step.
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, signal.SIG_IGN)
-
 
 def main() -> None:
     """Train as one rank, write its outcome, and end the process."""
+    # The launcher passes a stop on to rank 0, which agrees with the others on the step.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     if sys.platform == "linux":
