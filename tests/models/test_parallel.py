@@ -272,6 +272,44 @@ def alone():
     dist.destroy_process_group()
 
 
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("qwen3", {"head_dim": 8}),  # Qwen3-1.7B
+        ("llama", {"head_dim": 8}),  # Llama-3.2-1B
+        ("olmo2", {"tie_word_embeddings": False}),  # OLMo-2-1B
+    ],
+)
+def test_large_families_train_in_bf16_with_sharded_weights_in_fp32(tmp_path, alone, family, more):
+    prepare("cpu", 1)
+    about = {"architecture": family, "settings": SIZES | more, "context_tokens": 16}
+    make_tokenizer().save_pretrained(tmp_path)
+    checkpoint.write_blueprint(about | {"pretrained": None}, make_tokenizer(), tmp_path)
+    half = {"precision": "bf16", "epochs": 3, "activation_checkpointing": True}
+    one = trainer(tmp_path, tmp_path / "one", **half)
+    expected = one.run()
+    given = start(tmp_path, "fsdp", parallel="fsdp", **half)
+    model = from_first(lambda: checkpoint.create_model(tmp_path, seed=1))
+    rest = given.settings, 7, torch.device("cpu"), given.work, "k", LOG, Told(tmp_path / "none")
+    sharded = ParallelTrainer(model, text(), *rest)
+    metrics = sharded.run()
+    assert {p.dtype for p in sharded.names.values()} == {torch.float32}
+    assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
+    for row, other in zip(metrics, expected, strict=True):
+        assert math.isclose(row["loss"], other["loss"], rel_tol=0.02)
+    sharded.write(given.target)
+    assert differ(given, weights(one)) < 0.01
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_checkpoint_that_is_damaged_or_cannot_be_written(
     blueprint, alone, parallel, monkeypatch, caplog
