@@ -7,8 +7,22 @@ OUTPUTS  <logs>/preflight.json;
          model folder
 """
 
-from pollination.plan.inputs import child_inputs, founder_inputs, staged_files, training
+from pollination.plan.inputs import (
+    child_inputs,
+    founder_inputs,
+    staged_files,
+    train_gpus,
+    training,
+)
 from pollination.plan.layout import blueprint_files, model_setting
+
+
+def by_gpus(size, grow=False):
+    """Return a resource of `size` for each GPU of a training, which may grow with each attempt."""
+    count = ask(train_gpus, "place")
+    if grow:
+        return lambda wildcards, attempt: size * count(wildcards) * attempt
+    return lambda wildcards: size * count(wildcards)
 
 
 # Founders wait for this rule, so that an error of the hub appears before any job requests a GPU,
@@ -55,11 +69,11 @@ rule train_founder:
         "<benchmarks>/founders/{pool}/member{member}/train.tsv"
     conda:
         "../envs/pollination.yaml"
-    threads: config["cpu_threads"]
+    threads: by_gpus(config["cpu_threads"])
     resources:
-        mem_mb=grows(16000),
+        mem_mb=by_gpus(16000, grow=True),
         runtime=minutes(720),
-        gpu=1,
+        gpu=by_gpus(1),
     params:
         recipe=4,
         training=ask(training, "place"),
@@ -91,11 +105,11 @@ rule train_child:
         "<benchmarks>/{experiment}/gen{gen}/member{member}/train.tsv"
     conda:
         "../envs/pollination.yaml"
-    threads: config["cpu_threads"]
+    threads: by_gpus(config["cpu_threads"])
     resources:
-        mem_mb=grows(16000),
+        mem_mb=by_gpus(16000, grow=True),
         runtime=minutes(720),
-        gpu=1,
+        gpu=by_gpus(1),
     params:
         recipe=4,
         training=ask(training, "place"),

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -317,6 +318,7 @@ class TokenBlocks:
 
     def __init__(self, path: Path, copy: BufferedRandom | None = None) -> None:
         path = Path(path)
+        self.source = copy or path.absolute()
         about = artifacts.read_json(path.with_suffix(".json"))
         self.context_tokens, self.eos_id = about["context_tokens"], about["eos_id"]
         dtype = np.dtype(about["dtype"])
@@ -330,6 +332,14 @@ class TokenBlocks:
             copy or path, dtype=dtype, mode="r", shape=(about["blocks"], self.context_tokens)
         )
 
+    def __reduce__(self) -> tuple:
+        """Let other processes of this machine map the same file, while this process lives."""
+        source = self.source
+        if not isinstance(source, Path):  # a copy without a name
+            source = Path(f"/proc/{os.getpid()}/fd/{source.fileno()}")
+        about = vars(self) | {"source": source, "tokens_NT": None}
+        return _mapped, (about, self.tokens_NT.dtype, self.tokens_NT.shape)
+
     def __len__(self) -> int:
         return len(self.tokens_NT)
 
@@ -342,3 +352,10 @@ class TokenBlocks:
         part = copy.copy(self)
         part.tokens_NT = self.tokens_NT[:count]
         return part
+
+
+def _mapped(about: dict, dtype: np.dtype, shape: tuple[int, int]) -> TokenBlocks:
+    blocks = TokenBlocks.__new__(TokenBlocks)
+    vars(blocks).update(about)
+    blocks.tokens_NT = np.memmap(about["source"], dtype=dtype, mode="r", shape=shape)
+    return blocks

@@ -324,6 +324,25 @@ def create_model(folder: str | Path, seed: int) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
+def empty_model(config: AutoConfig) -> PreTrainedModel:
+    """Create a model in fp32 on the CPU, whose weights have no values yet and are not tied.
+
+    Their memory is used only when they are written.
+    """
+    with no_init_weights():
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def start_model(folder: Path, weights: Path | None, seed: int) -> PreTrainedModel:
+    """Return the model at the start of training: with `weights`, or new ones from `seed`.
+
+    Errors as in `load_model`.
+    """
+    if weights is not None:
+        return load_model(folder, weights=weights)
+    return create_model(folder, seed)
+
+
 def load_weights(model: PreTrainedModel, state: dict[str, torch.Tensor], path: Path) -> None:
     """Copy the tensors of the safetensors file `path` into a model.
 
@@ -406,8 +425,7 @@ def load_model(
     pairs = [(state[a], state[b]) for a, b in ties.items() if a in state and b in state]
     if pairs and not any(torch.equal(a, b) for a, b in pairs):
         untie(config)
-    with no_init_weights():  # it also leaves weights untied
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = empty_model(config)
     model.tie_weights()
     load_weights(model, state, path)
     return model.to(device)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +30,17 @@ from pollination.data.mixture import Blocks
 from pollination.models.contract import CHUNKED, contract_of, why_masked
 from pollination.models.device import without_kernel
 from pollination.models.dropout import Dropout
+from pollination.models.layers import checkpoint_activations
 from pollination.models.limits import embedding_rows
+from pollination.models.loss import Loss
 from pollination.models.paths import next_token_loss
 from pollination.models.precision import choose, set_products
 
+BEST = "best.safetensors"
+ONE_EXCEEDS = (
+    "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower context_tokens, or "
+    "use a smaller model or a larger GPU"
+)
 ADVICE = "lower train.learning_rate or raise train.warmup_steps"
 # Steps x parameters from which on compiling gains: 1,500 steps of 138M parameters. An estimate, not
 # measured: compiling takes a minute, and saves 40 ms of such a step (64 x 1,024 tokens; H200).
@@ -106,7 +113,7 @@ class Trainer:
                 "the training text is shorter than one block. Raise generate.tokens or "
                 "train.tokens, or lower context_tokens"
             )
-        self.model, self.blocks, self.settings, self.seed = model.to(device), blocks, settings, seed
+        self.blocks, self.settings, self.seed = blocks, settings, seed
         self.device, self.work, self.key, self.log, self.stop = device, work, key, log, stop
         self.validation = validation
         self.batch = min(settings["batch_size"], len(blocks))
@@ -114,6 +121,11 @@ class Trainer:
         self.epoch_steps = math.ceil(len(blocks) / self.batch)
         self.steps = settings["epochs"] * self.epoch_steps
         self.context_tokens = blocks.blocks(np.array([0])).shape[1]
+        self.precision = choose(settings["precision"], device, "train.precision")
+        self.bf16 = self.precision == "bf16"
+        if settings["activation_checkpointing"]:
+            checkpoint_activations(model)
+        self.model = self.place(model)
         decayed = [p for p in model.parameters() if p.dim() >= 2]
         undecayed = [p for p in model.parameters() if p.dim() < 2]
         groups = [
@@ -129,15 +141,56 @@ class Trainer:
         self.compiled = self.to_compile
         dropout = settings["dropout"]
         self.dropout = Dropout(self.model, dropout, seed) if dropout else None
-        self.loss = next_token_loss(self.model, self.compiled)
-        self.validation_loss = next_token_loss(self.model)
-        self.precision = choose(settings["precision"], device, "train.precision")
+        self.loss, self.validation_loss = self.training_loss(), next_token_loss(self.model)
         set_products(self.precision, device)
-        bf16 = self.precision == "bf16"
-        self.autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+        self.autocast = torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
         self.names = dict(model.named_parameters())
         self.state = State()
         self.following: tuple[int, torch.Tensor] | None = None  # the next step and its tokens
+
+    # --- what several processes do otherwise (parallel.py)
+
+    def place(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Put the model on the device, before the optimizer takes its parameters."""
+        return model.to(self.device)
+
+    def training_loss(self) -> Loss:
+        return next_token_loss(self.model, self.compiled)
+
+    def share(self, indices: np.ndarray) -> np.ndarray:
+        """Return the part of a batch that this process reads."""
+        return indices
+
+    def parts(self, tokens_BT: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, float]]:
+        """Yield (number, tokens, share of the whole batch) of each micro-batch."""
+        for number, part in enumerate(tokens_BT.split(self.micro)):
+            yield number, part, len(part) / len(tokens_BT)
+
+    def clip(self) -> torch.Tensor:
+        """Clip the gradients. Return their norm before that."""
+        limit = self.settings["max_grad_norm"]
+        return torch.nn.utils.clip_grad_norm_(self.names.values(), limit)
+
+    def check_dropout(self) -> None:
+        if self.dropout:
+            self.dropout.check(self.read(0)[:1])
+
+    def put(self, parameter: torch.Tensor, whole: torch.Tensor) -> None:
+        parameter.copy_(whole)
+
+    def is_finite(self, parameter: torch.Tensor) -> bool:
+        return bool(torch.isfinite(parameter).all())
+
+    def decide(self, due: bool) -> tuple[bool, bool]:
+        """Return whether to stop, and whether to save a checkpoint, which may be `due`."""
+        return bool(self.stop), due
+
+    def save_best(self) -> None:
+        with atomic(self.work / BEST) as temporary:
+            save_file(
+                {name: p.detach().contiguous().cpu().clone() for name, p in self.names.items()},
+                str(temporary),
+            )
 
     # --- work in progress
 
@@ -181,7 +234,13 @@ class Trainer:
                     f"{self.work}: its checkpoint does not hold the weights of this model, e.g. "
                     f"{name!r}. Delete the folder to restart at step 0"
                 )
-            p.copy_(tensor)
+            self.put(p, tensor)
+
+    def other_key(self, key: str) -> str:
+        return (
+            f"{self.checkpoint}: the digest of its settings and inputs is {key[:12]}, but this job "
+            f"has {self.key[:12]}. Delete the file to restart at step 0"
+        )
 
     def resume(self) -> None:
         """Resume from the checkpoint, if there is one.
@@ -204,11 +263,7 @@ class Trainer:
         with file:
             metadata = file.metadata()
             if metadata["key"] != self.key:
-                raise ValueError(
-                    f"{self.checkpoint}: the digest of its settings and inputs is "
-                    f"{metadata['key'][:12]}, but this job has {self.key[:12]}. Delete the file to "
-                    "restart at step 0"
-                )
+                raise ValueError(self.other_key(metadata["key"]))
             self.restore(file, "weights.")
             with torch.no_grad():
                 for name, p in self.names.items():
@@ -243,7 +298,7 @@ class Trainer:
 
     def read(self, step: int) -> torch.Tensor:
         """Return the tokens (B, T) of a step on the device. A GPU computes during the copy."""
-        tokens_BT = torch.from_numpy(self.blocks.blocks(self.batch_of(step)))
+        tokens_BT = torch.from_numpy(self.blocks.blocks(self.share(self.batch_of(step))))
         return (
             tokens_BT.pin_memory().to(self.device, non_blocking=True)
             if self.device.type == "cuda"
@@ -259,11 +314,11 @@ class Trainer:
 
     def accumulate(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
-        for index, part in enumerate(tokens_BT.split(self.micro)):
-            place = self.state.step, index
+        for number, part, share in self.parts(tokens_BT):
+            place = self.state.step, number
             with self.dropout.on(*place) if self.dropout else nullcontext():
                 with self.autocast:
-                    loss = self.loss(part) * (len(part) / len(tokens_BT))
+                    loss = self.loss(part) * share
                 loss.backward()
             total += loss.detach()
         return total
@@ -298,14 +353,11 @@ class Trainer:
                     "torch.compile failed (%s); the job trains without it, which is slower", failure
                 )
                 compiled = self.compiled = False
-                self.loss = next_token_loss(self.model)
+                self.loss = self.training_loss()
                 continue
             self.micro = min(self.micro, sequences)
             if self.micro == 1:
-                raise ValueError(
-                    "train.micro_batch_size: 1: one sequence exceeds the GPU's memory. Lower "
-                    "context_tokens, or use a smaller model or a larger GPU"
-                )
+                raise ValueError(ONE_EXCEEDS)
             self.micro = math.ceil(self.micro / 2)
             self.log.warning(
                 "GPU memory is full; the job continues with a micro-batch size of %d",
@@ -322,9 +374,7 @@ class Trainer:
             loss = self.gradients(self.following[1])
         else:
             loss = self.gradients(self.read(self.state.step))
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.settings["max_grad_norm"]
-        )
+        norm = self.clip()
         self.optimizer.step()
         self.state.step += 1
         if self.state.step < self.steps:  # a GPU still computes this step
@@ -396,8 +446,7 @@ class Trainer:
         if self.compiled and (reason := why_masked(self.model.config)):
             self.log.info("attention builds a mask, which is slower on a GPU: %s", reason)
         if self.dropout:
-            dropout, tokens_1T = self.dropout, self.read(0)[:1]
-            self.fitted(lambda: dropout.check(tokens_1T), 1)
+            self.fitted(self.check_dropout, 1)
             self.log.info("dropout: %s", self.dropout)
         if self.settings["warmup_steps"] >= self.steps:
             self.log.warning(
@@ -418,11 +467,7 @@ class Trainer:
         self.log.info("step %d: validation loss %.4f", self.state.step, loss)
         if loss < self.state.best:
             self.state.best = loss
-            with atomic(self.work / "best.safetensors") as temporary:
-                save_file(
-                    {name: p.detach().contiguous().cpu().clone() for name, p in self.names.items()},
-                    str(temporary),
-                )
+            self.save_best()
 
     def run(self) -> list[dict]:
         """Train to the end. Return the metrics, one dict per logged step.
@@ -464,7 +509,10 @@ class Trainer:
                 logged = now
             if self.validation is not None and step % self.epoch_steps == 0:
                 self.end_of_epoch()
-            if self.stop:
+            every_s = float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_EVERY_S))
+            stop, save = self.decide(now - saved > every_s)
+            if stop:
+                assert self.stop is not None
                 outcome = "no checkpoint saved"
                 if self.stop.may_save:
                     self.save()
@@ -472,14 +520,14 @@ class Trainer:
                 raise Stopped(
                     f"stopped by {self.stop.reason} at step {step} of {self.steps}; {outcome}"
                 )
-            if now - saved > float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_EVERY_S)):
+            if save:
                 self.save()
                 saved = now
         if self.validation is not None:
-            with safe_open(str(self.work / "best.safetensors"), "pt") as file:
+            with safe_open(str(self.work / BEST), "pt") as file:
                 self.restore(file, "")
         for name, p in self.names.items():  # no loss has checked the last step's update
-            if not torch.isfinite(p).all():
+            if not self.is_finite(p):
                 raise ValueError(
                     f"training stopped at step {self.state.step}: weight {name!r} holds NaN or "
                     f"infinity; {ADVICE}"

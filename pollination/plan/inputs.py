@@ -480,5 +480,10 @@ def training(plan: Plan, place: str) -> dict:
     return lean(settings, definition("experiment"))
 
 
+def train_gpus(plan: Plan, place: str) -> int:
+    """Return the number of GPUs that train a member of a place."""
+    return training(plan, place)["train"].get("gpus", 1)
+
+
 def sample_corpus(plan: Plan, place: str, member: int) -> str:
     return plan.config["evaluate"]["samples"]["corpus"] or corpus_of(plan, place, member)

@@ -148,6 +148,21 @@ def test_merge_leaves_its_inputs_alone():
         ("experiments.tasks", {}, []),
         ("device", "gpu", ["device", "'gpu'", "allowed: auto, cpu, cuda"]),
         ("founders.human.train.learning_rate", "1e-3", ["'1e-3'", "1.0e-3"]),
+        (
+            "founders.human.train.gpus",
+            4096,
+            ["founders.human.train.gpus: 4096 exceeds founders.human.train.batch_size", "allowed"],
+        ),
+        (
+            "founders.human.train.parallel",
+            "fsdp",
+            ["founders.human.train.parallel: 'fsdp' has no effect with gpus: 1", "2 or more"],
+        ),
+        (
+            "experiments.line.train",
+            {"gpus": 2, "parallel": "fsdp", "compile": True},
+            ["experiments.line.train.compile: true is not possible", "allowed: auto, false, null"],
+        ),
         ("founders.human.train.tokens", None, ["founders.human.train.tokens", "missing"]),
         ("corpora.world.kind", "file", ["'file'", "did you mean 'files'"]),
         ("corpora.more", {"kind": "files"}, ["corpora.more.path", "missing"]),

@@ -1,12 +1,15 @@
 """What the executor for Slurm makes of Slurm's texts. The texts are those of Slurm 22.05."""
 
+import logging
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
+import snakemake_executor_plugin_slurm_jobstep as slurm_jobstep
 from snakemake_executor_plugin_pollination_slurm import ExecutorSettings, causes, commands, gpus
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_interface_common.exceptions import WorkflowError
 
 
@@ -129,6 +132,63 @@ def test_the_queue_is_read_as_squeue_prints_it(tmp_path, monkeypatch):
     squeue.write_text("#!/bin/sh\necho 'JOBID PARTITION'\n")
     with pytest.raises(NoAnswer, match="another form: 'JOBID PARTITION'"):
         queue("name")
+
+
+class Sized:
+    """A job with resources; of its executor, only what one job needs."""
+
+    is_group = staticmethod(lambda: False)
+    jobid, threads = 1, 4
+
+    def __init__(self, **resources):
+        self.resources = Resources(mem_mb=32000, runtime=60, **resources)
+
+
+class Resources(dict):
+    __getattr__ = dict.__getitem__
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked", "step"),
+    [
+        ({"gpu": 1}, "--cpus-per-task=4 -D /w --gpus=1", "--gpus=1"),
+        (
+            {"gpu": 4, "gpu_model": "a100"},
+            "--cpus-per-task=4 -D /w --nodes=1 --ntasks=1 --gpus=a100:4",
+            "--gpus=4",
+        ),
+        (
+            {"gpu": 2, "nodes": 1, "tasks": 1, "cpus_per_gpu": 8},
+            "--ntasks-per-gpu=1 --cpus-per-gpu=8 -D /w --gpus=2",
+            "--gpus=2",
+        ),
+    ],
+)
+def test_a_job_with_several_gpus_is_one_task_on_one_node(
+    resources, asked, step, tmp_path, monkeypatch
+):
+    """Also where Slurm allocates two tasks, srun starts the job once."""
+    job = Sized(**resources)
+    names = ("run_uuid", "slurm_logfile", "comment_str", "account", "partition")
+    params = dict.fromkeys(names, "x") | {"workdir": "/w"}
+    command = get_submit_command(job, params) + gpus.one_task(job) + gpus.arguments(job)
+    assert command.endswith(asked) and command.count("--nodes") == (resources["gpu"] > 1)
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    executor = slurm_jobstep.Executor.__new__(slurm_jobstep.Executor)
+    executor.gpu_job, executor.job_array_task = "2", False
+    executor.logger = logging.getLogger("test")
+    executor.workflow = SimpleNamespace(
+        executor_settings=SimpleNamespace(pass_command_as_script=False)
+    )
+    for name in ("report_job_submission", "report_job_success"):
+        setattr(executor, name, lambda info: None)
+    executor.format_job_exec = lambda job: "snakemake"
+    executor.run_job(job)
+    (call_of_step,) = (tmp_path / "calls").read_text().splitlines()
+    assert call_of_step.startswith("-n1 ") and f" {step} --nodes=1 snakemake" in call_of_step
 
 
 def test_settings_that_do_nothing_are_refused():

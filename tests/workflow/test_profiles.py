@@ -42,7 +42,7 @@ def test_the_rules_that_ask_for_a_gpu_name_its_type_and_no_other_does():
     rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk"))).split(
         "\nrule "
     )
-    assert {rule.split(":")[0] for rule in rules if "gpu=1" in rule} == GPU_RULES
+    assert {rule.split(":")[0] for rule in rules if " gpu=" in rule} == GPU_RULES
     assert {
         rule for rule, sizes in SLURM["set-resources"].items() if sizes["gpu_model"] == "a100"
     } == GPU_RULES

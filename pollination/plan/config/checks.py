@@ -98,6 +98,25 @@ def check_precisions(config: dict, mistakes: list[str]) -> None:
             )
 
 
+def check_training(key: str, train: dict, mistakes: list[str]) -> None:
+    """Check the keys of `train` that exclude each other."""
+    gpus, batch = train["gpus"], train["batch_size"]
+    if gpus > batch:
+        mistakes.append(
+            f"{key}.gpus: {gpus} exceeds {key}.batch_size: {batch}, so a GPU would have nothing to "
+            f"compute; allowed: 1 to {batch}. Lower it, or raise batch_size"
+        )
+    if train["parallel"] == "fsdp" and gpus == 1:
+        mistakes.append(
+            f"{key}.parallel: 'fsdp' has no effect with gpus: 1; set {key}.gpus to 2 or more, or "
+            "parallel: ddp"
+        )
+    if train["parallel"] == "fsdp" and train["compile"] is True:
+        mistakes.append(
+            f"{key}.compile: true is not possible with parallel: fsdp; allowed: auto, false, null"
+        )
+
+
 def check_founders(config: dict, mistakes: list[str]) -> None:
     for name, pool in config["founders"].items():
         key = f"founders.{name}"
@@ -106,6 +125,7 @@ def check_founders(config: dict, mistakes: list[str]) -> None:
         for kind in ("corpus", "validation"):
             for corpus in listed(pool[kind]):
                 reference(mistakes, f"{key}.{kind}", corpus, config["corpora"], "corpora")
+        check_training(f"{key}.train", pool["train"], mistakes)
         if pool["train"]["tokens"] is None and pool["num_segments"] is None:
             mistakes.append(
                 f"{key}.train.tokens: the key is missing; set the number of tokens of human text "

@@ -2,7 +2,7 @@
 
 import math
 
-from pollination.plan.config.checks import reference
+from pollination.plan.config.checks import check_training, reference
 from pollination.plan.config.userfiles import check_form
 from pollination.plan.config.values import listed
 from pollination.plan.decoding import DECODINGS
@@ -53,6 +53,7 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
             )
             mistakes.append(f"{key}.replicates: {experiment['replicates']} {why}")
             break
+    check_training(f"{key}.train", experiment["train"], mistakes)
     pool = None
     if "founders" not in experiment:
         mistakes.append(

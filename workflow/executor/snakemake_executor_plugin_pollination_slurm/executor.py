@@ -190,7 +190,8 @@ class Executor(slurm.Executor):
         settings = self.workflow.executor_settings
         command = get_submit_command(
             job, params, settings=settings, failed_nodes=self._failed_nodes
-        ) + gpus.arguments(job)
+        )
+        command += gpus.one_task(job) + gpus.arguments(job)
         work = self.format_job_exec(job)
         if settings.pass_command_as_script:
             return f"{command} /dev/stdin", f"#!/bin/sh\n{work}", log

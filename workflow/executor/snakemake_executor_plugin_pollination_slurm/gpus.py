@@ -25,3 +25,16 @@ def arguments(job) -> str:
         count = 1 if given["gpu"] is None else given["gpu"]
         return f"{text} --gpus={model}:{count}"
     return f"{text} --gpus={given['gpu']}" if given["gpu"] else text
+
+
+def one_task(job) -> str:
+    """Return the options of a job with several GPUs: one task, on one node.
+
+    Without them, Slurm may take the GPUs from several nodes, but the job is one process, which
+    starts the others itself (torchrun).
+    """
+    if int(job.resources.get("gpu") or 0) < 2:
+        return ""
+    given = job.resources.get
+    tasks = any(given(name) for name in ("tasks", "tasks_per_gpu", "tasks_per_node", "mpi"))
+    return ("" if given("nodes") else " --nodes=1") + ("" if tasks else " --ntasks=1")
