@@ -56,7 +56,7 @@ class Spec:
     timeout_s: float = TIMEOUT_S
 
 
-def train(spec: Spec, log, stop) -> tuple[list[dict], dict[str, int]]:
+def train(spec: Spec, log, stop) -> tuple[list[dict], dict[str, int | str]]:
     """Train with `train.gpus` ranks, and write the model. Return the metrics and `Trainer.used`.
 
     ValueError: there are fewer GPUs, or a rank failed; the message names the cause. Stopped: a stop
