@@ -11,7 +11,7 @@ from snakemake.shell import shell
 from pollination.core import commit, interrupts, warm
 from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
-from pollination.plan.inputs import own_code
+from pollination.plan.inputs import own_code, train_gpus
 from pollination.plan.paper import target_files
 
 # Snakemake recurses along the chain of jobs, which hundreds of generations make long.
@@ -60,6 +60,14 @@ def grows(size, most=float("inf")):
 def minutes(size):
     """Return minutes that grow per attempt, up to a day: Slurm starts no job above its limit."""
     return grows(size, most=24 * 60)
+
+
+def by_gpus(size, grow=False):
+    """Return a resource of `size` for each GPU of a training, which may grow with each attempt."""
+    count = ask(train_gpus, "place")
+    if grow:
+        return lambda wildcards, attempt: size * count(wildcards) * attempt
+    return lambda wildcards: size * count(wildcards)
 
 
 def setting(path):

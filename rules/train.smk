@@ -7,22 +7,8 @@ OUTPUTS  <logs>/preflight.json;
          model folder
 """
 
-from pollination.plan.inputs import (
-    child_inputs,
-    founder_inputs,
-    staged_files,
-    train_gpus,
-    training,
-)
+from pollination.plan.inputs import child_inputs, founder_inputs, staged_files, training
 from pollination.plan.layout import blueprint_files, model_setting
-
-
-def by_gpus(size, grow=False):
-    """Return a resource of `size` for each GPU of a training, which may grow with each attempt."""
-    count = ask(train_gpus, "place")
-    if grow:
-        return lambda wildcards, attempt: size * count(wildcards) * attempt
-    return lambda wildcards: size * count(wildcards)
 
 
 # Founders wait for this rule, so that an error of the hub appears before any job requests a GPU,
