@@ -28,7 +28,9 @@ SWITCH = "POLLINATION_WARM"  # 0: every job has a new interpreter
 # Its path is that of a job.
 WORKER = "import sys; sys.path[0] = sys.argv[1]; from pollination.core.worker import main; main()"
 SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
-PER_JOB = {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}  # variables that no library reads at its import
+# Variables that no library reads at its import: Snakemake sets the first for each job, and a job
+# sets the others.
+PER_JOB = {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}
 LATER = {"PWD", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"}
 # What Snakemake gives to the shell, with the prefixes of interrupts.py and of workflow/logger
 COMMAND = re.compile(
@@ -42,9 +44,9 @@ TITLE_BYTES = 4096  # room for the command line of a job
 PID_BYTES = 11
 START_S = 300.0  # for the worker's imports; a new interpreter needs as long
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+FATES = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 imported_with: dict[str, str] | None = None
 """In a fork, the environment in which its libraries were imported."""
-FATES = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def install(shell: Any, fresh: int = 0) -> None:
@@ -135,16 +137,14 @@ class Fork:
 
         If the worker died, its forks died with it. Then a new interpreter runs the job.
         """
-        while self.returncode is None:
+        if self.returncode is None:
             said = os.read(self.status, 16)
-            if said:
-                self.returncode = int(said)
-            else:
+            os.close(self.status)
+            if not said:
                 if self.handle is not None:
                     select.select([self.handle], [], [], 10)
                 self.again = self.fresh()
-                self.returncode = self.again.wait()
-            os.close(self.status)
+            self.returncode = self.again.wait() if self.again else int(said)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
