@@ -75,7 +75,7 @@ def trainer(folder: Path, **changes) -> Trainer:
         "{epochs: 1, batch_size: 4, micro_batch_size: null, weight_decay: 0.0, "
         "learning_rate: 1.0e-3, betas: [0.9, 0.95], epsilon: 1.0e-8,"
         " compile: null, precision: fp32, max_grad_norm: 1.0, warmup_steps: 0, schedule: constant, "
-        "dropout: 0.0, "
+        "dropout: 0.0, activation_checkpointing: false, "
         "validation_blocks: 4, min_lr_ratio: 0.0}"
     )
     model, log = checkpoint.load_model(folder), logging.getLogger("test")

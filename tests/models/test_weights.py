@@ -158,6 +158,7 @@ def trainer_of(model, work: Path) -> Trainer:
         "learning_rate": 1e-3,
         "compile": False,
         "dropout": None,
+        "activation_checkpointing": False,
         "precision": "fp32",
     }
     log = logging.getLogger("test")

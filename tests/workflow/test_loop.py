@@ -33,7 +33,8 @@ def change(tmp_path: Path, **experiment) -> Path:
 
 def test_a_finished_run_has_every_file_and_a_second_call_does_nothing(finished):
     for path in everything(TOY_PLAN):
-        assert (finished / path).stat().st_size > 0, path
+        empty = path.endswith("staged/complete")  # it only sets the order of jobs
+        assert empty or (finished / path).stat().st_size > 0, path
     assert not list(finished.rglob("*.tmp"))
     for work in finished.rglob(
         ".*.work"

@@ -14,6 +14,7 @@ import pytest
 
 from pollination.core.driver import FOLDER, hold
 from pollination.core.lease import Lease, newest
+from pollination.core.worker import TITLE as WORKER
 from tests.conftest import ROOT, TOY, command, snakemake
 from tests.slurm import until
 
@@ -86,9 +87,10 @@ def test_a_frozen_driver_that_lost_its_run_stops_and_touches_nothing_of_the_othe
 
 
 def jobs_of(driver: subprocess.Popen) -> list[psutil.Process]:
-    """The processes of a driver's jobs that have not ended."""
+    """The processes of a driver's jobs that have not ended; its worker waits for more jobs."""
     children = psutil.Process(driver.pid).children(recursive=True)
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if child.cmdline()[:1] != [WORKER]]
 
 
 def elsewhere(folder: Path) -> Lease:
