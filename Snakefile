@@ -1,6 +1,14 @@
 import re
+import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
+
+# A profile may have imported the package of another checkout.
+loaded = sys.modules.get("pollination")
+if loaded and Path(loaded.__file__).resolve().parents[1] != Path(workflow.basedir).resolve():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pollination"]:
+        del sys.modules[name]
 
 from pollination.core import code, pin
 
