@@ -83,26 +83,25 @@ def session(found: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     limits = found["published"] or found["measured"]
     kind = "published" if found["published"] else "measured"
+    commit = found["commit"][:12] + ("+" if found["commit"].endswith("+") else "")
     measured = (
-        f"Measured on {found['device']} with {versions} at commit {found['commit'][:12]}, in "
+        f"Measured on {found['device']} with {versions} at commit {commit}, in "
         f"{found['precision']}. MFU and bandwidth are shares of the {kind} limits, "
         f"{limits['flops_per_s'] / 1e12:,.0f} TFLOP/s and {limits['bytes_per_s'] / 1e9:,.0f} GB/s. "
         f"A large product reaches {found['measured']['flops_per_s'] / 1e12:,.0f} TFLOP/s, and a "
         f"copy {found['measured']['bytes_per_s'] / 1e9:,.0f} GB/s."
     )
     checks = [
-        (check["name"], VERDICTS[check["passed"]].lower(), check["said"].replace("|", "/"))
+        f"- {check['name']}: **{VERDICTS[check['passed']].lower()}**: {check['said']}"
         for check in found["checks"]
     ]
     goals = [
         (goal["path"], goal["goal"], said(goal["found"]), met(goal["met"]))
         for goal in found["goals"]
     ]
-    rows = [row for row in found["rows"] if row["unit"] != "steps"]
+    whole = [row for row in found["rows"] if "failed" not in row]
     speeds = [
-        (row["path"], row["side"], "failed: " + row["failed"].replace("|", "/"), *[""] * 4)
-        if "failed" in row
-        else (
+        (
             f"**{row['path']}**" if row["side"] == OURS else row["path"],
             row["side"],
             f"{row['rate']:,.0f} {row['unit']}/s",
@@ -111,7 +110,8 @@ def session(found: dict) -> str:
             "" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f}",
             f"{row['ratio']:.2f}" if "ratio" in row else "",
         )
-        for row in rows
+        for row in whole
+        if row["unit"] != "steps"
     ]
     profiles = [
         (
@@ -123,30 +123,25 @@ def session(found: dict) -> str:
         )
         for one in found["profiles"]
     ]
-    failed = [
-        wrapped(f"- {row['path']} failed: {row['failed']}")
+    absent = [
+        f"- Failed: {row['path']}, {row['side']}: {row['failed']}"
         for row in found["rows"]
-        if row["unit"] == "steps" and "failed" in row
+        if "failed" in row
     ]
-    left = [
-        wrapped(f"- Left out: {one['path']}, {one['side']}: {one['reason']}.")
-        for one in found["left_out"]
+    absent += [
+        f"- Left out: {one['path']}, {one['side']}: {one['reason']}" for one in found["left_out"]
     ]
     speed_head = ("path", "side", "rate", "MFU", "bandwidth", "peak MiB", "ratio")
     profile_head = ("step", "kernels", "ms", "GPU idle", "attention")
-    return "\n\n".join(
-        filter(
-            None,
-            [
-                wrapped(measured),
-                lines_of(("check", "passed", "found"), checks),
-                lines_of(("goal on one H200", "", "found", "met"), goals),
-                lines_of(speed_head, speeds),
-                profiles and lines_of(profile_head, profiles),
-                "\n".join(failed + left),
-            ],
-        )
-    )
+    parts = [
+        wrapped(measured),
+        "\n".join(map(wrapped, checks)),
+        lines_of(("path", "goal on one H200", "found", "met"), goals),
+        lines_of(speed_head, speeds),
+        lines_of(profile_head, profiles) if profiles else "",
+        "\n".join(map(wrapped, absent)),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def share(value: float | None) -> str:
@@ -193,9 +188,8 @@ def memory() -> str:
                 f"{token * ROWS * CONTEXT / 2**30:,.1f}",
             )
         )
-    head = ("model", "parameters", "training, GiB", "weights in bf16, GiB")
-    cache = ("cache, bytes per token", f"cache of {ROWS} rows of {CONTEXT:,}, GiB")
-    return lines_of((*head, *cache), rows)
+    head = ("model", "parameters", "training, GiB", "bf16, GiB", "cache, bytes per token")
+    return lines_of((*head, f"{ROWS} rows, GiB"), rows)
 
 
 def operations() -> str:

@@ -76,7 +76,8 @@ def test_the_page_is_never_written_from_a_dry_run(dry, tmp_path, capsys):
 def test_a_session_on_a_gpu_goes_into_the_page(dry, tmp_path, capsys):
     found = json.loads(dry.read_text()) | {"dry_run": False, "device": "NVIDIA H200"}
     found["checks"][1] |= {"passed": False, "said": "the losses differ by 2 nats"}
-    found["rows"][0] |= {"failed": "out of memory"}
+    found["rows"][0] |= {"failed": "CUDA error: " + "illegal memory access " * 10}
+    found["rows"][-1] |= {"rate": 123_456.7, "peak_mib": 123_456.7, "ratio": 12.345}
     file, page = tmp_path / "gpu.json", tmp_path / "page.md"
     page.write_text("\n".join(["before", *gpu_page.SESSION, "after"]))
     file.write_text(json.dumps(found))
@@ -84,8 +85,11 @@ def test_a_session_on_a_gpu_goes_into_the_page(dry, tmp_path, capsys):
     text = page.read_text()
     assert text.startswith(f"before\n{gpu_page.SESSION[0]}\nMeasured on NVIDIA H200 with torch")
     assert text.endswith(f"{gpu_page.SESSION[1]}\nafter")
-    assert "| the preflight passes | yes |" in text and "| no | the losses differ by 2" in text
-    assert "failed: out of memory" in text and "- Left out: sampling, vLLM" in text
+    assert "- the preflight passes: **yes**: " in text
+    assert "- losses equal those of the CPU: **no**: the losses differ by 2 nats" in text
+    assert "- Failed: 5 beams, pollination: CUDA error" in text
+    assert "- Left out: sampling, vLLM: it is not installed" in text
+    assert max(map(len, text.splitlines())) <= 100
     for missing in ("checks", "rows"):
         file.write_text(json.dumps(found | {missing: []}))
         with pytest.raises(SystemExit):
