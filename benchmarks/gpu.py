@@ -441,7 +441,8 @@ class Bench:
         steps = many - few
         launches = second.launches - first.launches
         busy_s = (second.busy_s - first.busy_s) / steps
-        one_s = (seconds[1] - seconds[0]) / steps
+        longer_s = seconds[1] - seconds[0]
+        one_s = longer_s / steps if longer_s > 0 else seconds[1] / many
         self.note(DECODE_STEP, Profile(launches, busy_s, second.calls), one_s, steps)
         return 1, one_s
 

@@ -72,7 +72,10 @@ class Operations(TorchDispatchMode):
 
 
 def profiled(work: Callable[[], object], device: torch.device) -> Profile:
-    """Run `work` once under the profiler. A CPU counts operations in place of kernels."""
+    """Run `work` once under the profiler. A CPU counts operations in place of kernels.
+
+    ValueError: the profiler sees no kernel of the GPU.
+    """
     if device.type != "cuda":
         with Operations() as counted:
             work()
@@ -92,6 +95,8 @@ def profiled(work: Callable[[], object], device: torch.device) -> Profile:
         and not event.is_user_annotation
         and not event.name.startswith(COPIES)
     ]
+    if not kernels:
+        raise ValueError("torch's profiler sees no kernel; check that CUPTI may count here")
     return Profile(
         Counter(event.name for event in kernels),
         covered((e.time_range.start, e.time_range.end) for e in kernels) / 1e6,
