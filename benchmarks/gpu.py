@@ -48,7 +48,7 @@ from pollination.core.commit import git_commit
 from pollination.models.inference import Inference
 from pollination.models.precision import choose, set_products
 
-RESULTS = ROOT / "results/gpu.json"
+RESULTS, DRY_RUN = ROOT / "results/gpu.json", ROOT / "results/gpu.dry-run.json"
 BUDGET_S = 450.0
 SLOWER = 3.0  # than its estimate a row may be, before it ends for the sake of the others
 GRACE_S = 15.0  # after the budget, before a call that cannot be interrupted ends the process
@@ -691,7 +691,7 @@ def measure_all(bench: Bench, budget_s: float, begun_s: float, write: Callable[[
         last.cancel()
 
 
-def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument(
         "--tiny",
@@ -716,7 +716,7 @@ def main(words: list[str] | None = None, results: Path = RESULTS) -> int:
         parser.error("no usable GPU; allowed: a machine with one, or --tiny")
     begun_s = time.monotonic()
     device = torch.device("cpu" if arguments.tiny else "cuda")
-    results = arguments.into or results
+    results = arguments.into or (DRY_RUN if arguments.tiny else RESULTS)
     before = artifacts.read_json(results) if arguments.into and results.exists() else {}
     known = before | about(device, arguments.tiny)
     with tempfile.TemporaryDirectory() as folder:

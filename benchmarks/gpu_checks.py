@@ -25,7 +25,7 @@ import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.gpu import Ended, about, limited
+from benchmarks.gpu import DRY_RUN, RESULTS, Ended, about, limited
 from benchmarks.harness import ROOT
 from pollination.core import artifacts
 from pollination.core.job import Stopped
@@ -38,7 +38,6 @@ from pollination.models.precision import choose, set_products
 from pollination.models.sampling import Decoding, draw, row_keys, sample
 from pollination.models.trainer import Trainer
 
-RESULTS = ROOT / "results/gpu.json"
 CONFIG = ROOT / "config/test/toy.yaml"
 BUDGET_S = 150.0
 CPU, END_ID, BEAMS = torch.device("cpu"), 0, 3
@@ -206,15 +205,15 @@ class Checks:
     def resumed(self) -> str:
         set_determinism("strict", self.device)
         try:
-            compiled = {"compile": self.device.type == "cuda"}
-            whole = self.train(self.device, "whole", **compiled)
+            usual = {"compile": self.device.type == "cuda", "precision": "auto"}
+            whole = self.train(self.device, "whole", **usual)
             expected = whole.run()
             stop = StopAfter(self.size.steps // 2)
             try:
-                self.train(self.device, "parts", stop, **compiled).run()
+                self.train(self.device, "parts", stop, **usual).run()
                 raise Wrong("the training did not stop")
             except Stopped:
-                rest = self.train(self.device, "parts", **compiled)
+                rest = self.train(self.device, "parts", **usual)
                 found = rest.run()
         finally:
             set_determinism("off", self.device)
@@ -409,7 +408,7 @@ def main(words: list[str] | None = None) -> int:
         "--tiny", action="store_true", help="a dry run on the CPU: it tests the code alone"
     )
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="S")
-    parser.add_argument("--into", type=Path, default=RESULTS, metavar="FILE")
+    parser.add_argument("--into", type=Path, metavar="FILE")
     arguments = parser.parse_args(words)
     if not arguments.tiny and not torch.cuda.is_available():
         parser.error("no usable GPU; allowed: a machine with one, or --tiny")
@@ -419,7 +418,8 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         checks = Checks(SIZES["tiny" if arguments.tiny else "full"], device, Path(folder))
         found = run(checks.all, arguments.budget, partial(print, flush=True))
-    artifacts.write_json(arguments.into, about(device, arguments.tiny) | {"checks": found})
+    into = arguments.into or (DRY_RUN if arguments.tiny else RESULTS)
+    artifacts.write_json(into, about(device, arguments.tiny) | {"checks": found})
     return int(not all(check["passed"] for check in found))
 
 

@@ -2,15 +2,16 @@
 # Show in one call of under 9 minutes what a GPU must show: correctness, then speed.
 #
 #   benchmarks/gpu_session.sh [FOLDER]            write FOLDER/gpu.json (default: results)
-#   benchmarks/gpu_session.sh --dry-run [FOLDER]  the same on a CPU and tiny: it tests the code
+#   benchmarks/gpu_session.sh --dry-run [FOLDER]  the same on a CPU and tiny: it tests the code,
+#                                                 and writes FOLDER/gpu.dry-run.json
 #
-# On a machine without a GPU, the run is always a dry run. The exit status is 1 if a check or a row fails.
+# A machine without a GPU makes a dry run by itself. The exit status is 1 if a check or a row fails.
 # Then `python -m benchmarks.gpu_page FOLDER/gpu.json` writes the table of docs/performance.md.
 set -uo pipefail
-TOTAL_S=525 CHECKS_S=150
+TOTAL_S=515 CHECKS_S=150
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
     exit 0
 fi
 tiny=()
@@ -31,7 +32,7 @@ folder=${folder:-$PWD/results}
 mkdir -p "$folder" || exit 2
 python=${PYTHON:-python3}
 [[ -z ${PYTHON:-} && -x .venv/bin/python ]] && python=.venv/bin/python
-file="$folder/gpu.json"
+file="$folder/gpu${tiny:+.dry-run}.json"
 rm -f "$file"  # results of an earlier session
 
 status=0

@@ -32,7 +32,7 @@ def dry(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("session")
     done = script("--dry-run", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "gpu.json"
+    return folder / "gpu.dry-run.json"
 
 
 @pytest.fixture
