@@ -202,6 +202,7 @@ class Bench:
             .tolist()
         )
         self.member = folder / "member"
+        self.scores: dict[str, list[float]] = {}  # of the scoring jobs, by side
         self.trainer = None
         self.flops_per_s, self.bytes_per_s = self.limits()
         known = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
@@ -388,6 +389,7 @@ class Bench:
             report_to="none",
             disable_tqdm=True,
         )
+        arguments._n_gpu = 1  # else a machine with several trains on all of them
         rows = [
             {"input_ids": row, "labels": row}
             for row in self.blocks((size.train_steps + 3) * size.train_sequences).tokens_NT
@@ -547,7 +549,16 @@ class Bench:
         size, begun_s = self.size, time.perf_counter()
         work = size.process_scored, size.context, TARGETS
         found = self.process(scored, self.member, side, self.device.type, *work)
+        self.scores[side] = found["result"]
         return found["amount"], time.perf_counter() - begun_s
+
+    @property
+    def scores_apart(self) -> float | None:
+        """The largest difference of a log-likelihood between the two scoring jobs, in nats."""
+        if len(self.scores) < 2:
+            return None
+        one, other = map(np.array, self.scores.values())
+        return float(np.abs(one - other).max())
 
     # --- processes of their own
 
@@ -652,6 +663,7 @@ def report(bench: Bench, seconds: float) -> dict:
         and dict(zip(("flops_per_s", "bytes_per_s"), bench.published, strict=True)),
         "seconds": seconds,
         "rows": rows,
+        "scores_apart_nats": bench.scores_apart,
         "profiles": bench.profiles,
         "left_out": bench.left_out,
         # a dry run judges none
@@ -718,7 +730,13 @@ def main(words: list[str] | None = None) -> int:
     device = torch.device("cpu" if arguments.tiny else "cuda")
     results = arguments.into or (DRY_RUN if arguments.tiny else RESULTS)
     before = artifacts.read_json(results) if arguments.into and results.exists() else {}
-    known = before | about(device, arguments.tiny)
+    here = about(device, arguments.tiny)
+    if other := [key for key, value in here.items() if before and before.get(key) != value]:
+        parser.error(
+            f"--into {results}: its {other[0]} is {before.get(other[0])!r}, but this one is "
+            f"{here[other[0]]!r}. Run benchmarks.gpu_checks here first"
+        )
+    known = before | here
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(SIZES["tiny" if arguments.tiny else "full"], device, Path(folder))
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.__main__ import PAGE, replaced, wrapped
+from benchmarks.gpu import RESULTS
 from benchmarks.gpu_checks import VERDICTS
 from benchmarks.gpu_profile import Operations
 from benchmarks.harness import OURS
@@ -91,6 +92,8 @@ def session(found: dict) -> str:
         f"A large product reaches {found['measured']['flops_per_s'] / 1e12:,.0f} TFLOP/s, and a "
         f"copy {found['measured']['bytes_per_s'] / 1e9:,.0f} GB/s."
     )
+    if (apart := found["scores_apart_nats"]) is not None:
+        measured += f" Log-likelihoods of the two scoring jobs differ by at most {apart:.2g} nats."
     checks = [
         f"- {check['name']}: **{VERDICTS[check['passed']].lower()}**: {check['said']}"
         for check in found["checks"]
@@ -247,7 +250,7 @@ def known() -> str:
 
 def main(words: list[str] | None = None, page: Path = PAGE) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_page", description=__doc__)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("results/gpu.json"))
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
     parser.add_argument("--known", action="store_true", help="write what needs no GPU alone")
     arguments = parser.parse_args(words)
     if arguments.known:

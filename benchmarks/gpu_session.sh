@@ -30,6 +30,8 @@ folder=${1:+$(realpath -m "$1")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 folder=${folder:-$PWD/results}
 mkdir -p "$folder" || exit 2
+visible=${CUDA_VISIBLE_DEVICES-0}
+export CUDA_VISIBLE_DEVICES=${visible%%,*}  # one GPU, the first that the environment allows
 python=${PYTHON:-python3}
 [[ -z ${PYTHON:-} && -x .venv/bin/python ]] && python=.venv/bin/python
 file="$folder/gpu${tiny:+.dry-run}.json"

@@ -50,6 +50,7 @@ def test_a_dry_run_of_the_session_passes_every_check_and_measures_every_row(dry)
     assert found["dry_run"] is True
     assert [check["passed"] for check in found["checks"]] == [True] * 8
     assert not [row for row in found["rows"] if "failed" in row]
+    assert found["scores_apart_nats"] < 1e-3  # in fp32
     steps = {gpu.TRAIN_STEP, gpu.DECODE_STEP}
     paths = {gpu.TRAINING, gpu.SAMPLING, gpu.SEARCH, gpu.SCORING, gpu.WHOLE_JOB}
     assert {row["path"] for row in found["rows"]} == paths | steps
@@ -87,6 +88,7 @@ def test_a_session_on_a_gpu_goes_into_the_page(dry, tmp_path, capsys):
     text = page.read_text()
     assert text.startswith(f"before\n{gpu_page.SESSION[0]}\nMeasured on NVIDIA H200 with torch")
     assert text.endswith(f"{gpu_page.SESSION[1]}\nafter")
+    assert "Log-likelihoods of the two scoring jobs differ by at most" in text
     assert "- the preflight passes: **yes**: " in text
     assert "- losses equal those of the CPU: **no**: the losses differ by 2 nats" in text
     assert "- Failed: 5 beams, pollination: CUDA error" in text
@@ -206,6 +208,15 @@ def test_rows_that_the_budget_does_not_reach_are_named(bench):
         ("late", "peer"),
     ]
     assert written == [1, 1, 1]  # after each row
+
+
+def test_checks_of_another_run_are_never_mixed_with_this_speed(tmp_path, capsys):
+    file, here = tmp_path / "gpu.json", gpu.about(CPU, True)
+    for key, value in (("dry_run", False), ("device", "NVIDIA H200"), ("commit", "abc")):
+        file.write_text(json.dumps(here | {key: value, "checks": []}))
+        with pytest.raises(SystemExit):
+            gpu.main(["--tiny", "--into", str(file)])
+        assert f"its {key} is {value!r}, but this one is" in capsys.readouterr().err
 
 
 def test_a_row_that_fails_does_not_stop_the_others(bench):
