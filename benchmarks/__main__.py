@@ -137,10 +137,15 @@ def write_page(page: Path, about: dict, text: str) -> None:
         f"Medians of {about['rounds']} rounds, {about['threads']} threads on {about['processor']}, "
         f"load {about['load_before']} before; {versions}."
     )
-    before, after = page.read_text(encoding="utf-8").split(BEGIN)
+    replaced(page, (BEGIN, END), f"{wrapped(measured)}\n\n{text}")
+
+
+def replaced(page: Path, markers: tuple[str, str], text: str) -> None:
+    """Replace what stands between two markers of a page, each on a line of its own."""
+    before, after = page.read_text(encoding="utf-8").split(markers[0])
     with artifacts.atomic(page) as temporary:
         temporary.write_text(
-            f"{before}{BEGIN}\n{wrapped(measured)}\n\n{text}\n{END}{after.split(END)[1]}",
+            f"{before}{markers[0]}\n{text}\n{markers[1]}{after.split(markers[1])[1]}",
             encoding="utf-8",
         )
 

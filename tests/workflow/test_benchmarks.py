@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from benchmarks import gpu, processor
+from benchmarks import processor
 from benchmarks.__main__ import BEGIN, END, ROWS, compared, main
 from benchmarks.data import shared
 from benchmarks.harness import OURS, ROOT, Absent, Measurement, Row, measure, run
@@ -128,27 +127,6 @@ def test_command_line_measures_skips_fails_and_writes(tmp_path, capsys):
     assert "broken: failed: exit status 1: it broke" in text
     assert "away: skipped" in capsys.readouterr().out
     assert main(["--rounds", "1", "--only", "away"], rows, results, page) == 0
-
-
-def test_the_gpu_benchmark_runs_every_path_beside_its_peer(tmp_path, capsys):
-    """Tiny and on the CPU: whether it runs at all, here and in CI."""
-    assert gpu.main(["--tiny"], tmp_path / "gpu.json") == 0
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    paths = {row["path"].split(",")[0] for row in found["rows"]}
-    assert paths == {"training", "sampling", "5 beams", "scoring"} and not any(
-        "failed" in row for row in found["rows"]
-    )
-    ours = [row for row in found["rows"] if row["side"] == OURS]
-    assert len(ours) == 4 and all(row["ratio"] > 0 for row in ours)
-    assert all(row["mfu"] > 0 for row in found["rows"] if row["path"] != "scoring")
-    assert "Extrapolated: scoring 16 models" in capsys.readouterr().out
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_gpu_benchmark_says_so(capsys):
-    with pytest.raises(SystemExit):
-        gpu.main([])
-    assert "no usable GPU; allowed: a machine with one, or --tiny" in capsys.readouterr().err
 
 
 def test_each_figure_of_the_cost_preview_is_held_against_its_measured_rate():
