@@ -1,6 +1,7 @@
 """What `benchmarks.gpu` measures in processes of their own. Each function times itself."""
 
 import time
+from importlib import import_module
 from pathlib import Path
 
 SHARED, OF_A_GROUP = 0.75, 8  # eight sequences share three quarters, as few-shot examples do
@@ -77,9 +78,10 @@ def sampled_by_vllm(folder: str, rows: str, prompt: str, new: str) -> dict:
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # it ends with this process
     import numpy as np
-    from vllm import LLM, SamplingParams
 
-    engine = LLM(
+    vllm = import_module("vllm")  # of the user, if at all
+
+    engine = vllm.LLM(
         model=folder,
         dtype="bfloat16",
         skip_tokenizer_init=True,
@@ -87,7 +89,7 @@ def sampled_by_vllm(folder: str, rows: str, prompt: str, new: str) -> dict:
         max_num_seqs=int(rows),
         gpu_memory_utilization=0.4,
     )
-    choices = SamplingParams(
+    choices = vllm.SamplingParams(
         temperature=0.7, top_p=0.9, max_tokens=int(new), ignore_eos=True, detokenize=False
     )
     ids = np.random.default_rng(0).integers(1, 200, (int(rows), int(prompt))).tolist()

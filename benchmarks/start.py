@@ -28,7 +28,8 @@ def start_jobs(kind: str) -> dict:
     begun_s = time.perf_counter()
     for _ in range(JOBS):
         env = os.environ | threads
-        if module.Popen(command, shell=True, stdout=sys.stdout, env=env).wait():
+        options = {"shell": True, "executable": "bash", "stdout": sys.stdout, "env": env}
+        if module.Popen(command, **options).wait():
             raise RuntimeError(f"{TRAIN!r} failed")
     return {"seconds": time.perf_counter() - begun_s, "amount": JOBS}
 
