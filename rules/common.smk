@@ -27,8 +27,8 @@ gc.set_threshold(100_000)
 downloads_are_local = config["downloads"] == "local"
 
 
-warm.install(shell, fresh=0 if workflow.is_main_process else 1)
 if workflow.is_main_process:
+    warm.install(shell)
     interrupts.install(shell)
     for difference in pin.upcoming(Path(plan.results), code_read):
         logger.warning(f"note: {difference}")

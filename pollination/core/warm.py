@@ -49,16 +49,13 @@ imported_with: dict[str, str] | None = None
 """In a fork, the environment in which its libraries were imported."""
 
 
-def install(shell: Any, fresh: int = 0) -> None:
-    """Let the jobs that Snakemake's `shell` starts in this process be forks of a worker.
-
-    `fresh`: so many jobs have a new interpreter first. One job alone has no gain from a worker.
-    """
+def install(shell: Any) -> None:
+    """Let the jobs that Snakemake's `shell` starts in this process be forks of a worker."""
     module: Any = sys.modules[shell.__module__]
     if sys.platform == "linux" and os.environ.get(SWITCH, "1") != "0":
         with suppress(OSError):  # Linux before 5.3 has no descriptors of processes
             os.close(os.pidfd_open(os.getpid()))
-            module.sp = Subprocess(module.STDOUT, fresh)
+            module.sp = Subprocess(module.STDOUT)
 
 
 def restart_if_other(before: dict[str, str]) -> None:
@@ -79,8 +76,8 @@ def restart_if_other(before: dict[str, str]) -> None:
 class Subprocess:
     """The module subprocess, but for the start of jobs."""
 
-    def __init__(self, stdout: Any, fresh: int = 0) -> None:
-        self.stdout, self.fresh = stdout, fresh
+    def __init__(self, stdout: Any) -> None:
+        self.stdout = stdout
         self.workers: dict[str, Worker] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -97,9 +94,6 @@ class Subprocess:
             return fresh()
         words, env = shlex.split(found["words"]), options["env"]
         if len(words) != 2 or words[0] != sys.executable or SCRIPTS not in words[1]:
-            return fresh()
-        if self.fresh:
-            self.fresh -= 1
             return fresh()
         # Libraries start with one number of threads.
         worker = self.workers.setdefault(env.get("OMP_NUM_THREADS", ""), Worker())
