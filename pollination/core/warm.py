@@ -165,6 +165,7 @@ class Worker:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
+        self.socket: socket.socket | None = None
         self.env: dict[str, str] = {}
         self.serves = True
 
@@ -203,7 +204,8 @@ class Worker:
         """Let the worker serve no further job. Its jobs go on, and it ends after them."""
         os.close(status)
         self.serves = False
-        self.socket.close()
+        if self.socket:
+            self.socket.close()
 
     def _start(self, script: str, env: dict[str, str], shared: dict[str, str]) -> None:
         self.env = shared
@@ -232,6 +234,7 @@ class Worker:
                 if signal.getsignal(number) == signal.SIG_IGN or (deaf and number == signal.SIGINT)
             ],
         }
+        assert self.socket is not None
         text = json.dumps(request).encode()
         socket.send_fds(self.socket, [len(text).to_bytes(8)], [0, 1, *ends])
         self.socket.sendall(text)

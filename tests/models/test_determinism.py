@@ -107,7 +107,7 @@ def test_an_operation_without_a_deterministic_kernel_is_one_line(
 
 
 @pytest.mark.parametrize("determinism,fixed", [("auto", False), ("strict", True)])
-def test_strict_code_depends_on_no_shape_that_came_before(determinism, fixed, graphs, tmp_path):  # noqa: F811
+def test_strict_code_ignores_earlier_shapes(determinism, fixed, graphs, tmp_path):  # noqa: F811
     """A resume may begin at the smaller last batch."""
     set_determinism(determinism, CPU)
     trained("llama", tmp_path, True)
