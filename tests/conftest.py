@@ -44,6 +44,15 @@ def shared(relative: str) -> Path:
     )
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Commands that run in this process set variables; no later test sees them."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @contextmanager
 def serving(answers: type[BaseHTTPRequestHandler], **state) -> Iterator[ThreadingHTTPServer]:
     """A local HTTP server whose handler finds `state` as attributes of the server."""

@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pollination.cli.common import Progress, add_configfile, few, read_plan
+from pollination.core import caches
 from pollination.plan import outputs
 from pollination.plan.config.catalogue import read_catalogue, slug
 from pollination.plan.config.endpoints import check_key
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pollination.cli.runs.rehearsal import Rehearsal
 
 EXAMPLE = "pollination check --configfile config/real/openstax.yaml --deep"
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -114,7 +114,7 @@ def _collects(survey: dict) -> bool:
 
 def _rehearse(plan: Plan, places: Places) -> "Rehearsal":
     """Return the rehearsal after its run. ConfigError: it found mistakes."""
-    os.environ.update(dict.fromkeys(OFFLINE, "1"))  # before the libraries are imported
+    caches.offline()  # before the libraries are imported
     progress = Progress("check --deep")
     progress.show("loading the libraries")
     with TemporaryDirectory(prefix="pollination-check-") as folder:

@@ -1,8 +1,8 @@
 """The loop of a campaign: inject faults in the seed's order, remove them, complete, compare."""
 
+import errno
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.chaos.comparison import Reference
@@ -92,8 +92,12 @@ class Campaign(Workflow):
                 continue
             kind, told = next(order), None
             self.tally.place += 1
-            with suppress(FileNotFoundError):  # the workflow has just deleted what was to break
+            try:
                 told = faults[kind](self)
+            except OSError as error:
+                # The workflow deleted what was to break, or an earlier fault fills the disk.
+                if error.errno not in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT):
+                    raise
             if told:
                 self.tally.faults[kind] += 1
                 tell(f"{kind}: {told}")

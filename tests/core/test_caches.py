@@ -12,9 +12,8 @@ from pollination.core import caches
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, caplog):
+def prepare(tmp_path):
     """Prepare the caches of a user whose home is `tmp_path`; return compiled code's folder."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", caches.COMPILED):
         os.environ.pop(name, None)
     os.environ["HOME"] = str(tmp_path)
