@@ -4,8 +4,8 @@ The noise is measured for rules that choose by accuracy.
 """
 
 import random
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from importlib import import_module
 from operator import index
 from pathlib import Path
@@ -18,46 +18,14 @@ from pollination.core.job import Job
 from pollination.core.questions import Answers, read_answers, scored
 from pollination.core.seeds import derive_seed
 from pollination.core.statistics import selection_confidence
+from pollination.evolution.rules import Member, rank_members
 from pollination.plan.operators import SELECTION, takes_best
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """A member of the generation, as a selection rule sees it.
-
-    If the questions of a task are divided (`tasks.*.split`), a rule sees the selecting half only.
-    """
-
-    slot: int
-    accuracy: float
-    """On the task of `select.task`: the mean of `correct`."""
-    scores: dict
-    """Its scores.json: tasks, perplexity, truth, and the user's own measures."""
-    correct: np.ndarray
-    """(questions,) numbers from 0 to 1: the task's metric. 1 is a right answer, 0 a wrong one.
-
-    All members have the same questions.
-    """
-
 
 # Share of the answers that a precision changes: measured for bf16 (docs/performance.md), and an
 # eighth of it for TF32, an estimate.
 CHANGED_ANSWERS = {"fp32": 0.0, "tf32": 0.0025, "bf16": 0.02}
 # Keys of a task's scores that do not depend on which questions are asked.
 SETTINGS = ("questions_available", "shots", "method", "metric", "higher_is_better")
-
-
-def truncation(members: list[Member], k: int, _rng: np.random.Generator) -> list[int]:
-    """Return the k members of highest accuracy (study A, appendix C)."""
-    return rank_members([member.accuracy for member in members])[:k]
-
-
-def rank_members(accuracies: list[float]) -> list[int]:
-    """Return the members by falling accuracy, and by slot for equal accuracies.
-
-    So a choice never depends on the order of jobs.
-    """
-    return sorted(range(len(accuracies)), key=lambda member: (-accuracies[member], member))
 
 
 def select_parents(job: Job) -> dict:
@@ -73,6 +41,7 @@ def select_parents(job: Job) -> dict:
         derive_seed(settings.get("seed", seed), "selection", int(job.wildcards.gen)),
         settings.get("splits"),
         seed,
+        int(job.wildcards.gen),
     )
     if precision := selection.get("precision"):
         job.log.info(
@@ -93,6 +62,7 @@ def select(
     rule_seed: int = 0,
     splits: dict[str, str] | None = None,
     evaluation_seed: int = 0,
+    generation: int = 0,
 ) -> dict:
     """Return the `selection.json` of one generation: ranking, parents, ties and noise.
 
@@ -110,7 +80,7 @@ def select(
     """
     splits = splits or {}
     read = [read_answers(path, splits, evaluation_seed) for path in answers]
-    members = read_members(scores, read, task, splits)
+    members = read_members(scores, read, task, splits, generation)
     accuracies = [member.accuracy for member in members]
     parents = choose(rule, members, k, np.random.default_rng(rule_seed))
     ranking = parents + [slot for slot in rank_members(accuracies) if slot not in parents]
@@ -195,7 +165,11 @@ def winners_curse(answers: list[Answers], parents: list[int]) -> dict:
 
 
 def read_members(
-    scores: list[Path], answers: list[dict[str, Answers]], task: str, splits: dict[str, str]
+    scores: list[Path],
+    answers: list[dict[str, Answers]],
+    task: str,
+    splits: dict[str, str],
+    generation: int = 0,
 ) -> list[Member]:
     """Return the members as a rule sees them: of divided tasks, the selecting half alone.
 
@@ -226,7 +200,7 @@ def read_members(
             kept = {key: entry[key] for key in SETTINGS if key in entry}
             result["tasks"][name] = kept | scored(half.score[half.selecting])
         accuracy, own = result["tasks"][task]["accuracy"], read[task]
-        members.append(Member(slot, accuracy, result, own.score[own.selecting]))
+        members.append(Member(slot, generation, accuracy, result, own.score[own.selecting]))
     return members
 
 
@@ -247,12 +221,13 @@ def choose(rule: str, members: list[Member], k: int, rng: np.random.Generator) -
         module, name = SELECTION[rule].function.split(".")
         function = getattr(import_module(f"pollination.evolution.{module}"), name)
         own = userfile.UserFunction("select.rule", rule, function)
+        call: Callable = function  # its errors name no file of the user
     else:
-        own = userfile.load("select.rule", rule)
+        call = own = userfile.load("select.rule", rule)
         seed = int(rng.integers(2**32))
         random.seed(seed)
         np.random.seed(seed)
-    returned = own(deepcopy(members), k, rng)  # a copy, so a rule cannot change the record
+    returned = call(deepcopy(members), k, rng)  # a copy, so a rule cannot change the record
     slots = _slots(returned)
     if len(slots) != k or len(set(slots)) != k or not set(slots) <= set(range(len(members))):
         raise own.refuse(returned, allowed)

@@ -37,6 +37,10 @@ def own_slot(slot: int, _k: int) -> list[int]:
     return [slot]
 
 
+def weights_parent(slot: int, k: int) -> list[int]:
+    return [first_parent(slot, k)]
+
+
 def everybody(_slot: int, k: int) -> range:
     return range(k)
 
@@ -100,6 +104,10 @@ class Selection:
 
     Then ties and the confidence of the selection are defined, and the rule draws no random numbers.
     """
+    follows_weights: bool = False
+    """Whether it follows parents to their children, so that children need `weights: parent`."""
+    reads_truth: bool = False
+    """Whether it ranks by excess nats, so that a text of a microworld is measured."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +128,35 @@ WEIGHTS = {
 }
 TEXTS = {
     "parent": Text("the text of parent j", second_parent, needs_selection=True),
+    "weights_parent": Text(
+        "the text of parent i, which also gives the weights (no crossover)",
+        weights_parent,
+        needs_selection=True,
+    ),
     "own": Text("the text of its own slot", own_slot, refuses_selection=True),
     "pool": Text("an equal share of all parents' text, pooled and shuffled", everybody, dealt=True),
     "human": Text("the human segment of its founder again", nobody),
 }
 SELECTION = {
     "truncation": Selection(
-        "the k members with the highest accuracy", function="selection.truncation", takes_best=True
-    )
+        "the k members with the highest accuracy", function="rules.truncation", takes_best=True
+    ),
+    "random": Selection(
+        "k members drawn at random, a control that has a population but no selection",
+        function="rules.draw",
+    ),
+    "once": Selection(
+        "the k founders with the highest accuracy, and then in each generation child (i, i) of "
+        "each parent i, so that the lines of these founders go on",
+        function="rules.once",
+        follows_weights=True,
+    ),
+    "oracle": Selection(
+        "the k members closest to the truth: lowest excess nats per token on the measured texts "
+        "of microworlds",
+        function="rules.oracle",
+        reads_truth=True,
+    ),
 }
 MUTATION = {
     "tensor": Mutation("the standard deviation of each tensor"),

@@ -1,6 +1,7 @@
 """Selection of parents by accuracy or by a user's own rule."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from pollination.core import artifacts
 from pollination.core.questions import read_answers
-from pollination.evolution import selection
+from pollination.evolution import rules, selection
 from pollination.plan.operators import SELECTION
 
 RIGHT = [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]]  # answers of each member
@@ -120,11 +121,42 @@ def test_a_member_without_a_score_is_named(files):
 
 def test_every_rule_of_the_table_chooses_k_different_members(files):
     read = [read_answers(path, {}, 0) for path in files[1]]
+    for path in files[0]:
+        texts = {"w/test": {"excess_nats_per_token": 0.1}}
+        artifacts.write_json(path, artifacts.read_json(path) | {"perplexity": texts})
     members = selection.read_members(files[0], read, "quiz", {})
     for rule in SELECTION:
         for k in range(1, 5):
             slots = selection.choose(rule, members, k, np.random.default_rng(k))
             assert len(set(slots)) == len(slots) == k and set(slots) <= set(range(4)), rule
+
+
+def test_random_parents_depend_on_the_seed_and_on_no_score(files):
+    drawn = [chosen(files, "random", rule_seed=seed)["parents"] for seed in range(300)]
+    assert drawn == [chosen(files, "random", rule_seed=seed)["parents"] for seed in range(300)]
+    counts = Counter(slot for parents in drawn for slot in parents)
+    assert all(abs(counts[slot] - 150) < 40 for slot in range(4)), counts  # 4.6 sd
+    assert chosen(files, "random")["confidence"] is None
+
+
+def test_the_best_founders_are_chosen_once_and_their_lines_go_on(files):
+    def at(generation: int) -> list[int]:
+        return selection.select(*files, "quiz", 2, 7, "once", generation=generation)["parents"]
+
+    assert at(0) == chosen(files, "truncation")["parents"] == [3, 1]
+    assert at(1) == at(4) == [0, 3]  # children (0, 0) and (1, 1)
+
+
+def test_the_oracle_takes_the_members_closest_to_the_truth_on_held_out_text(files):
+    for slot, path in enumerate(files[0]):
+        excess = {"world/test": 0.3 - 0.1 * (slot == 2), "world/train": 0.9 * (slot == 2)}
+        texts = {text: {"excess_nats_per_token": x} for text, x in excess.items()}
+        texts["other/test"] = {"nll_per_token": 9.0 * (slot == 2)}
+        artifacts.write_json(path, artifacts.read_json(path) | {"perplexity": texts})
+    assert chosen(files, "oracle")["parents"] == [2, 0]
+    artifacts.write_json(files[0][1], artifacts.read_json(files[0][1]) | {"perplexity": {}})
+    with pytest.raises(ValueError, match="oracle finds no excess nats of member 1; add"):
+        chosen(files, "oracle")
 
 
 def test_an_own_rule_draws_the_same_from_global_generators_too(files, tmp_path):
@@ -142,10 +174,10 @@ def test_an_own_rule_cannot_change_what_is_recorded(files, tmp_path):
 
 @pytest.mark.parametrize("returned", [[True, 2], [np.True_, 2], [0, 0], [0, 1, 2], [0, 4]])
 def test_rules_of_the_table_are_held_to_the_same(files, monkeypatch, returned):
-    monkeypatch.setattr(selection, "truncation", lambda *_: returned)
+    monkeypatch.setattr(rules, "truncation", lambda *_: returned)
     with pytest.raises(ValueError, match="select.rule: truncation returned"):
         chosen(files, "truncation")
-    monkeypatch.setattr(selection, "truncation", lambda *_: np.array([2, 0]))
+    monkeypatch.setattr(rules, "truncation", lambda *_: np.array([2, 0]))
     assert chosen(files, "truncation")["parents"] == [2, 0]
 
 

@@ -80,6 +80,43 @@ def test_only_weights_of_the_generation_before_are_mutated():
         assert any("/gen1/parent" in path for path in start) == entry.can_mutate, weights
 
 
+@pytest.mark.parametrize(
+    ("rule", "settings", "measured", "words"),
+    [
+        ("once", {"weights": "fresh"}, True, "weights: 'fresh' breaks the lines"),
+        ("once", {}, True, None),
+        ("oracle", {}, False, "measures no held-out text of a microworld in generation 0"),
+        ("oracle", {"generations": 1}, [{"generations": [0]}], None),
+        ("oracle", {}, [{"generations": [0, 2]}], "microworld in generation 1"),
+        ("oracle", {}, [{"split": "train"}], "microworld in generation 0"),
+        ("oracle", {}, True, None),
+    ],
+)
+def test_a_rule_finds_what_it_reads(rule, settings, measured, words):
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    entry = raw["evaluate"]["perplexity"][0]
+    if measured is not True:
+        raw["evaluate"]["perplexity"] = [entry | more for more in measured or []]
+    raw["defaults"]["mutate"] = {}
+    experiment = {"population": 4, "generations": 3, "weights": "parent", "text": "weights_parent"}
+    raw["experiments"] = {
+        "e": experiment | {"select": {"task": "knowledge", "rule": rule}} | settings
+    }
+    if words is None:
+        assert Plan(resolve(raw), "r").experiment("e")["select"]["k"] == 2
+        return
+    with pytest.raises(ConfigError, match=words):
+        resolve(raw)
+
+
+def test_a_child_without_crossover_reads_the_text_of_the_parent_of_its_weights():
+    p = plan("parent", "weights_parent", select={"task": "knowledge"})
+    for slot in range(4):
+        given = child_inputs(p, "e", 2, slot)
+        assert [path.split("/")[3] for path in given["weights"]] == [f"parent{slot // 2}"]
+        assert {path.split("/")[3] for path in given["text"]} == {f"synthetic{slot // 2}"}
+
+
 def test_every_operator_says_what_it_does_in_one_line():
     for table in (WEIGHTS, TEXTS, SELECTION, MUTATION):
         for name, entry in table.items():

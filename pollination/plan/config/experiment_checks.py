@@ -4,7 +4,8 @@ import math
 
 from pollination.plan.config.checks import check_training, reference
 from pollination.plan.config.userfiles import check_form
-from pollination.plan.config.values import listed
+from pollination.plan.config.values import OWN, is_held_out, listed
+from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.decoding import DECODINGS
 from pollination.plan.operators import (
     SELECTION,
@@ -189,6 +190,8 @@ def check_selection(key: str, experiment: dict, config: dict, mistakes: list[str
                 f"{key}.weights: {experiment['weights']!r} with selection cannot be mutated, "
                 "because only parents are mutated; set mutate.scale: 0, or weights: parent"
             )
+        if is_rule and rule in SELECTION:
+            check_rule(key, experiment, config, mistakes)
         by_parent = weights.needs_selection or text.needs_selection
         if select["k"] > n:
             mistakes.append(
@@ -202,6 +205,38 @@ def check_selection(key: str, experiment: dict, config: dict, mistakes: list[str
                 f"pair of the k = {select['k']} parents has one child; allowed: a square, e.g. "
                 f"{near**2} or {(near + 1) ** 2}, with select.k its root or null"
             )
+
+
+def check_rule(key: str, experiment: dict, config: dict, mistakes: list[str]) -> None:
+    """Check that a selection rule of the table finds what it reads."""
+    rule = experiment["select"]["rule"]
+    if SELECTION[rule].follows_weights and not weights_of(experiment).needs_selection:
+        mistakes.append(
+            f"{key}.weights: {experiment['weights']!r} breaks the lines that select.rule: {rule} "
+            "follows; set weights: parent, or choose another rule"
+        )
+    if not SELECTION[rule].reads_truth:
+        return
+    pool = experiment.get("founders")
+    own = listed(config["founders"][pool]["corpus"]) if pool in config["founders"] else []
+    measured = {
+        g
+        for entry in config["evaluate"]["perplexity"]
+        if is_held_out(entry)
+        and (entry["founders"] is None or pool in entry["founders"])
+        and all(
+            CORPUS_KINDS[config["corpora"][corpus]["kind"]].world
+            for corpus in (own if entry["corpus"] == OWN else [entry["corpus"]])
+            if corpus in config["corpora"]
+        )
+        for g in entry["generations"] or range(experiment["generations"])
+    }
+    if missing := sorted(set(range(experiment["generations"])) - measured):
+        mistakes.append(
+            f"{key}.select.rule: {rule!r} ranks by excess nats, but evaluate.perplexity measures "
+            f"no held-out text of a microworld in generation {missing[0]}; add {{corpus: "
+            "MICROWORLD, split: test}, or choose another rule"
+        )
 
 
 def check_size(experiments: dict, mistakes: list[str]) -> None:
