@@ -54,6 +54,13 @@ class Run:
         """Return the last generation that every role has."""
         return min(self.generations(role) for role in ROLES if self.roles[role]) - 1
 
+    @property
+    def line_name(self) -> str:
+        """Return in words what the figures call the line: one model, or the mean of several."""
+        names = self.roles["line"]
+        several = names and self.plan.experiment(names[0])["population"] > 1
+        return "mean of the single lines" if several else "single line"
+
     def members(self, role: str, generation: int | None = None) -> pd.DataFrame:
         """Return rows role, experiment, generation, member, folder.
 

@@ -124,8 +124,9 @@ def draw_selecting(axis: Axes, rows: pd.DataFrame) -> None:
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
     """Draw each replicate as a thin line that starts at its founder, shared or its own."""
     founders = rows[rows.generation == 0]
-    for name, part in rows.groupby("experiment"):
-        part = part if name in set(founders.experiment) else pd.concat([founders[:1], part])
+    for (name, member), part in rows.groupby(["experiment", "member"]):
+        if name not in set(founders.experiment):
+            part = pd.concat([founders[founders.member == member][:1], part])
         axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=0.6)
 
 
@@ -151,7 +152,7 @@ def keys(run: Run, chance: bool, what: str) -> list:
             }
             handles.append(Line2D([], [], label="selected as parent", **look))
     if run.roles["line"]:
-        many = len(run.roles["line"])
+        many = len(run.members("line", run.generations("line") - 1))
         label = f"single line, mean of {many}" if many > 1 else "single line"
         # perplexity of one replicate has no interval
         band = " (band: 95 %)" if many > 1 or what == "accuracy" else ""

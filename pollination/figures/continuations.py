@@ -113,7 +113,13 @@ def introduce(run: Run) -> str:
             f"({page.text(run.champion_rule(name))})."
         )
     if run.roles["line"]:
-        sides.append(f"The single line is {page.text(run.roles['line'][0])}.")
+        name = run.roles["line"][0]
+        sides.append(
+            f"Of the single lines ({page.text(name)}) it shows the best of each generation "
+            f"({page.text(run.champion_rule(name))})."
+            if run.plan.experiment(name)["population"] > 1
+            else f"The single line is {page.text(name)}."
+        )
     return " ".join(sides)
 
 

@@ -75,7 +75,7 @@ def draw(run: Run, out: Path) -> None:
         axis.set_title(
             f"change, generation {run.last} minus generation 0"
             if kinds is CHANGES
-            else f"population minus single line, generation {run.last}"
+            else f"population minus {run.line_name}, generation {run.last}"
         )
     present = {
         role for kinds in columns for name, role in kinds.items() if (rows.comparison == name).any()
@@ -83,7 +83,7 @@ def draw(run: Run, out: Path) -> None:
     labels = {
         "population": "population, all members",
         "champion": f"champion ({run.champion_rule()})",
-        "line": "single line",
+        "line": run.line_name,
     }
     handles = [style.key(role, labels[role], line=False) for role in labels if role in present]
     if (rows.variance_between_runs == UNKNOWN).any():
@@ -235,7 +235,7 @@ def comparisons(run: Run) -> list[dict]:
                 reached = limit(each.tolist(), values.asked, chance.get(benchmark))
             row |= {"limit": reached.kind if reached else ""}
             row |= {"verdict": verdict(name, row, reached)}
-            rows.append(row | {"sentence": sentence(row, last, reached)})
+            rows.append(row | {"sentence": sentence(row, last, reached, run.line_name)})
     return rows
 
 
@@ -263,10 +263,15 @@ def verdict(name: str, result: dict, reached: Limit | None = None) -> str:
     return "line higher" if result["high"] < 0 else "not significant"
 
 
-def sentence(row: dict, last: int, reached: Limit | None = None) -> str:
-    """Return the result in plain words. The size of a significant result has no sign."""
+def sentence(
+    row: dict, last: int, reached: Limit | None = None, line: str = style.NAME["line"]
+) -> str:
+    """Return the result in plain words. The size of a significant result has no sign.
+
+    `line`: what the line is called.
+    """
     name, digits, unit = row["comparison"], *((1, "points") if row["unit"] == POINTS else (3, NATS))
-    who = style.NAME[name.split(" minus ")[0].removeprefix("change of ")]
+    who = (style.NAME | {"line": line})[name.split(" minus ")[0].removeprefix("change of ")]
     when = f"in generation {last}" if name in ENDS else f"from generation 0 to {last}"
     start = f"{row['measure']}: {when}"
     mean, low, high = (row[key] for key in ("mean", "low", "high"))
@@ -278,13 +283,13 @@ def sentence(row: dict, last: int, reached: Limit | None = None) -> str:
         why = why if reached.level else f"no model {answer}s any {what}"
         state = f"the {who} is unchanged"
         if name not in CHANGES:
-            state = f"{who} and single line are {'equal' if name in ENDS else 'unchanged'}"
+            state = f"{who} and {line} are {'equal' if name in ENDS else 'unchanged'}"
         return f"{start} {state} at {reached.level:.2f} (saturated: {why})."
-    subject = f"the difference between {who} and single line is"
+    subject = f"the difference between {who} and {line} is"
     if name in CHANGES:
         subject = f"the change of the {who} is"
     elif name not in ENDS:
-        subject = "the difference between the changes of population and single line is"
+        subject = f"the difference between the changes of population and {line} is"
     if reached and reached.saturated:
         return f"{start} {subject} {numbers} ({reached.says})."
     also = f" The benchmark is {reached.says}." if reached else ""
@@ -299,5 +304,5 @@ def sentence(row: dict, last: int, reached: Limit | None = None) -> str:
         return f"{start} the {who} {'rises' if low > 0 else 'falls'} by {size}.{also}"
     side = "exceeds" if low > 0 else "is below"
     if name in ENDS:
-        return f"{start} the {who} {side} the single line by {size}.{also}"
-    return f"{start} the change of the population {side} that of the single line by {size}.{also}"
+        return f"{start} the {who} {side} the {line} by {size}.{also}"
+    return f"{start} the change of the population {side} that of the {line} by {size}.{also}"

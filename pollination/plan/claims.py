@@ -49,6 +49,7 @@ class Claim:
         return {"a": "A", "b": "B"}[self.target.split("_")[1][0]]
 
 
+CONTROLLED = "figure_a6"  # the target whose claims compare the population with its controls
 POINTS, LOG, DOUBLED = "percentage points", "log perplexity", "doublings of D"
 CHANGE = "final minus first accuracy"
 MU = "log of aggregated perplexity, lowest diversity minus highest"
@@ -86,6 +87,22 @@ CLAIMS = (
         "A population ends with a higher accuracy than a single line.",
         "populations.population_over_line",
         "accuracy of the last generation, population minus single line",
+        POINTS,
+    ),
+    Claim(
+        "population_over_control",
+        "figure_a6",
+        "A population ends with a higher accuracy than its control.",
+        "populations.population_over_control",
+        "accuracy of the last generation, population minus control",
+        POINTS,
+    ),
+    Claim(
+        "control_over_line",
+        "figure_a6",
+        "A control ends with a higher accuracy than a single line.",
+        "populations.control_over_line",
+        "accuracy of the last generation, control minus single line",
         POINTS,
     ),
     Claim(
@@ -366,7 +383,11 @@ def claim_players(plan: Plan) -> dict[str, list[str]]:
         for target, why in claim_lacks(plan).items()
         if not why and TARGETS[target].needs in ("populations", "ecosystems")
     ]
-    return {target: players_of(plan, target) for target in has}
+    players = {target: players_of(plan, target) for target in has}
+    if CONTROLLED in players:
+        controls = [name for names in plan.config["figures"]["controls"].values() for name in names]
+        players[CONTROLLED] = list(dict.fromkeys(players[CONTROLLED] + controls))
+    return players
 
 
 def claim_inputs(plan: Plan) -> dict[str, list[str]]:

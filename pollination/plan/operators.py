@@ -192,6 +192,12 @@ def selects(experiment: dict) -> bool:
     return experiment["select"]["task"] != "none"
 
 
+def are_lines(experiment: dict) -> bool:
+    """Return whether each member goes on alone: weights and text of its own slot, no selection."""
+    alone = experiment["weights"] == "own" == experiment["text"]
+    return alone and not selects(experiment) and not experiment["text_of"]
+
+
 def is_mutated(experiment: dict) -> bool:
     """Return whether children start from mutated weights."""
     return weights_of(experiment).can_mutate and experiment["mutate"]["scale"] > 0

@@ -4,6 +4,7 @@ has no data says so.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,9 @@ def invent(
     folder: Path, population: float, line: float, seeds=(1, 2, 3), spread=1.0, draw=0, **change
 ) -> Plan:
     """Accuracies in percent: all begin at 80, and end where they are told, each run a normal
-    `spread` off; members of a run share that.
+    `spread` off; members of a run share that. `controls`: name -> (experiment, its end).
     """
+    controls = change.pop("controls", {})
     raw = settings(
         seeds=seeds,
         line_seeds=change.pop("line_seeds", (1, 2, 3)),
@@ -55,6 +57,8 @@ def invent(
         generations=2,
         **change,
     )
+    raw["experiments"] |= {name: experiment for name, (experiment, _) in controls.items()}
+    raw["figures"] = {"controls": list(controls)}
     plan = Plan(resolve(raw), str(folder / "results" / "invented"))
     rng, Q = np.random.default_rng(draw), 1000
     hard = rng.permutation(
@@ -66,7 +70,8 @@ def invent(
     for name, experiment in plan.config["experiments"].items():
         off = spread * rng.standard_normal()
         for g in range(2):
-            end = (population if experiment["population"] > 1 else line) + off
+            own = population if experiment["population"] > 1 else line
+            end = (controls[name][1] if name in controls else own) + off
             for m in range(experiment["population"]):
                 correct_ = hard < Q * (80 + 0.2 * (m % 2) if g == 0 else end) / 100
                 table = pd.DataFrame({"task": "knowledge", "doc_id": range(Q), "score": correct_})
@@ -107,6 +112,17 @@ def test_verdicts_that_were_built_in_come_out(tmp_path):
         and "config/paper/epistemic_diversity.yaml" in html
         and "✗ contradicted" in html
     )
+
+
+def test_a_control_is_compared_with_the_population_and_with_the_line(tmp_path):
+    once = {"population": 4, "select": {"task": "knowledge", "rule": "once"}, "weights": "parent"}
+    controls = {"once": (once | {"text": "weights_parent"}, 60.0)}
+    found = judged(invent(tmp_path, population=75, line=40, controls=controls))
+    (over,), (ahead,) = found["population_over_control"], found["control_over_line"]
+    assert over["estimate"] == pytest.approx(15, abs=4) and over["verdict"] == "supported"
+    assert ahead["estimate"] == pytest.approx(20, abs=4) and ahead["verdict"] == "supported"
+    assert (over["tested_on"], ahead["tested_on"]) == ("knowledge over once", "once: knowledge")
+    assert over["variance_between_runs"].startswith("borrowed")
 
 
 def test_the_other_side_wins(tmp_path):
@@ -227,6 +243,26 @@ def test_a_run_alone_with_a_borrowed_variance_by_hand():
     drawn = noise.draw([one, three], lambda x: x, seed=1, draws=200_000)
     low, high = verdicts.ends(drawn.full[:, 0, 0] - drawn.full[:, 1, 0])
     assert (low, high) == (pytest.approx(-1.968, abs=0.15), pytest.approx(7.968, abs=0.15))
+
+
+def test_matched_replicates_have_the_interval_of_the_paired_t_test():
+    """Differences 1, 1.5, 2, 1.5 of runs that are far apart: 1.5 +- t(3) * 0.408 / 2 = +- 0.650."""
+
+    def side(label: str, means: list[float], *pools: str, floor: float = 0.0) -> Side:
+        runs = np.repeat(means, 5).reshape(len(means), 1, 5)
+        return Side(label, 4, [(1.0, runs)], floor, pools=pools)
+
+    def interval(*sides: Side) -> tuple[float, float]:
+        drawn = noise.draw(list(sides), lambda x: x, seed=1, draws=200_000)
+        return verdicts.ends(drawn.full[:, 0, 0] - drawn.full[:, 1, 0])
+
+    levels = np.array([10.0, 20.0, 30.0, 40.0])
+    low = side("low", levels, "p1", "p2", "p3", "p4")
+    high = side("high", levels + [1, 1.5, 2, 1.5], "p1", "p2", "p3", "p4")
+    assert interval(high, low) == pytest.approx((0.850, 2.150), abs=0.03)
+    other = side("low", levels, "p2", "p1", "p3", "p4")  # other founders run by run
+    for unmatched in (other, replace(low, pools=()), replace(low, floor=0.5)):
+        assert interval(high, unmatched)[0] < -10, unmatched
 
 
 def test_only_sides_of_one_pool_share_the_error_of_its_founders():

@@ -137,13 +137,14 @@ def test_the_examples_do_what_the_pages_say(checkout):
     code = """
 import numpy as np, torch
 from pollination.evolution.mutation import mutate
-from pollination.evolution.selection import Member, choose
+from pollination.evolution.rules import Member
+from pollination.evolution.selection import choose
 state = {"w": torch.randn(3, 5000) * torch.tensor([[0.1], [1.0], [10.0]]), "b": torch.ones(1)}
 noise = mutate(state, 1.0, "row", 7)["w"] - state["w"]
 spread = noise.std(dim=-1) * 12**0.5 / state["w"].std(dim=-1)
 assert torch.allclose(spread, torch.ones(3), rtol=0.05), spread
 assert torch.equal(mutate(state, 1.0, "row", 7)["w"] - state["w"], noise)
-members = [Member(slot, slot / 10, {}, np.arange(10) < slot) for slot in range(10)]
+members = [Member(slot, 0, slot / 10, {}, np.arange(10) < slot) for slot in range(10)]
 drawn = [choose("roulette", members, 1, np.random.default_rng(i))[0] for i in range(900)]
 counts = np.bincount(drawn, minlength=10)
 assert counts[0] == 0 and abs(counts[9] / 900 - 0.2) < 0.05, counts

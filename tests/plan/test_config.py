@@ -46,7 +46,25 @@ def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo
     assert config["experiments"]["population"]["select"] == chosen
     roles = {"population": ["population"], "line": ["line.s42", "line.s123", "line.s456"]}
     texts = {"text": "world/test", "distribution_text": "world/test"}
-    assert config["figures"] == roles | texts | {"ecosystems": {}, "comparisons": {}, "paper": {}}
+    empty = {"controls": {}, "ecosystems": {}, "comparisons": {}, "paper": {}}
+    assert config["figures"] == roles | texts | empty
+
+
+def test_single_lines_of_all_founders_are_the_line_whatever_comes_first(demo):
+    alone = {"population": 4, "weights": "own", "text": "own", "mutate": {"scale": 0}}
+    given = {"lines": alone} | {"population": demo["experiments"]["population"]}
+    given["once"] = given["population"] | {"select": {"task": "knowledge", "rule": "once"}}
+    demo["experiments"] = given
+    demo["figures"] = {"controls": {"chosen once": "once"}}
+    figures = resolve(demo)["figures"]
+    assert (figures["population"], figures["line"]) == (["population"], ["lines"])
+    assert figures["controls"] == {"chosen once": ["once"]}
+    demo["experiments"]["lines"] = alone | {"text": "pool"}  # members read each other's text
+    figures = resolve(demo)["figures"]
+    assert (figures["population"], figures["line"]) == (["lines"], [])
+    demo["figures"] = {"controls": ["onec"]}
+    with pytest.raises(ConfigError, match="figures.controls: 'onec' is not in experiments .did you"):
+        resolve(demo)
 
 
 def test_further_runs_have_founders_and_seeds_of_their_own(demo):

@@ -6,7 +6,9 @@ many members it has, because members share ancestors and text. A side's deviatio
 replicates are drawn with normal weights and divided by the root of a chi-square over its degrees of
 freedom. So each side alone has Student's t-interval, and a difference has the Behrens-Fisher
 interval. A side with a single run borrows the variance, and the chi-square, of a side that averages
-no more models. If there is no such side, the variance between runs is unknown.
+no more models. If there is no such side, the variance between runs is unknown. Two sides whose
+replicates are matched (run by run, both start from the founders of one pool) get the same weights
+and the same chi-square. Their difference then has the interval of the paired t-test.
 
 Shapes: S draws, n sides, R replicates, T rounds, Q questions, K statistics.
 """
@@ -35,6 +37,8 @@ class Side:
     """() or (K,): minimum standard deviation between runs; three runs at 100 % may still differ."""
     founders: int = 0
     """Number of founders that all replicates share; 0: each replicate has its own founders."""
+    pools: tuple[str, ...] = ()
+    """The founder pool of each replicate, if no two replicates share one."""
     founder_pool: str = ""
     """The pool of these founders. Sides of one pool share the error of `founder_sd`."""
     founder_sd: float | np.ndarray = 0.0
@@ -112,6 +116,8 @@ def draw(
             chi[kind, name] = np.sqrt(generator.chisquare(degrees, draws) / degrees)
         return chi[kind, name][:, None]
 
+    paired = _matched(sides, each)
+    weights = np.empty(0)
     for place, side in enumerate(sides):
         source = _source(side, replicated, point.shape[1])
         if source is None:
@@ -121,10 +127,12 @@ def draw(
             sources.append(donor.label)
         deviations = _deviations(donor, values)
         known &= deviations.any(axis=0)
-        weights = generator.standard_normal((draws, len(values))) / np.sqrt(
-            (len(values) - 1) * side.replicates
-        )
-        full[:, place] += weights @ deviations / root("runs", donor.label, len(values) - 1)
+        if not (paired and place):
+            weights = generator.standard_normal((draws, len(values))) / np.sqrt(
+                (len(values) - 1) * side.replicates
+            )
+        error = root("runs", sides[0].label if paired else donor.label, len(values) - 1)
+        full[:, place] += weights @ deviations / error
         if side.founders:
             spread = side.founder_sd / np.sqrt(side.founders)
             error = root("founders", side.founder_pool, side.founder_df)
@@ -141,6 +149,15 @@ def _resampled(rows: np.ndarray, generator: np.random.Generator, draws: int) -> 
     for chunk in chunks(draws, size):
         means[chunk] = draw_counts(generator, size, chunk.stop - chunk.start) @ rows.T / size
     return means
+
+
+def _matched(sides: list[Side], each: list[np.ndarray]) -> bool:
+    """Return whether two sides are matched, and their differences vary at least as `floor` says."""
+    if len(sides) != 2 or len(sides[0].pools) < 2 or sides[0].pools != sides[1].pools:
+        return False
+    low = np.maximum(sides[0].floor, sides[1].floor)
+    ok = [(values.std(axis=0, ddof=1) >= low).all() for values in (*each, each[0] - each[1])]
+    return all(ok)
 
 
 def _source(

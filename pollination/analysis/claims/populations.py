@@ -21,6 +21,7 @@ from pollination.plan import layout
 from pollination.plan.claims import Claim
 from pollination.plan.layout import place_of
 
+NO_CONTROL = "figures.controls names no experiment"
 FIRST, LAST = 0, 1  # the columns of a side: accuracy of generation 0 and of the last, in percent
 
 
@@ -71,9 +72,11 @@ class Accuracies:
         floor = later * self.floor(task, values.shape[2])
         size = self.plan.experiment(names[0])["population"]
         side = Side(label, size, [(1.0, values)], floor)
-        pools = {place_of(self.plan, name, 0) for name in names}
+        pools = tuple(place_of(self.plan, name, 0) for name in names)
         spread = self.founder_spread(names[0], task)
-        if (len(names) > 1 and len(pools) == len(names)) or spread is None:
+        if len(names) > 1 and len(set(pools)) == len(names):
+            return replace(side, pools=pools)
+        if spread is None:
             return side
         sd, degrees = spread
         return replace(
@@ -223,6 +226,44 @@ def population_over_line(
     return [
         _above(accuracies, instance, task, ("population", names), ("line", line), {}, selects)
         for instance, task, names, selects in _about(claim, run, accuracies.benchmarks(role))
+    ]
+
+
+def population_over_control(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    """Compare each population with each control, on the population's own benchmark."""
+    if not run.roles["controls"]:
+        return NO_CONTROL
+    return [
+        _above(
+            accuracies,
+            f"{task} over {title}",
+            task,
+            ("population", names),
+            (f"control {title}", control),
+            _line(run),
+        )
+        for _, task, names, selects in accuracies.benchmarks(role)
+        if selects
+        for title, control in run.roles["controls"].items()
+    ]
+
+
+def control_over_line(
+    claim: Claim, run: Run, role: dict, accuracies: Accuracies
+) -> list[Finding] | str:
+    controls, line = run.roles["controls"], run.roles["line"]
+    if not controls or not line:
+        return "figures.line names no experiment" if controls else NO_CONTROL
+    return [
+        _above(
+            accuracies, f"{title}: {task}", task, (f"control {title}", control), ("line", line), {}
+        )
+        for task in dict.fromkeys(
+            task for _, task, _, selects in accuracies.benchmarks(role) if selects
+        )
+        for title, control in controls.items()
     ]
 
 

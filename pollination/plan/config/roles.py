@@ -7,12 +7,14 @@ from pollination.plan.config.checks import reference
 from pollination.plan.config.targets import TARGETS
 from pollination.plan.config.values import OWN, SEGMENT, listed
 from pollination.plan.corpora import joined_corpora
+from pollination.plan.operators import are_lines
 
 
 def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     """Return the roles with their experiments.
 
     - population, line: [replicate, ...]
+    - controls: {label: [replicate, ...]}
     - ecosystems, comparisons: {title: {label: [replicate, ...]}}
     - paper: {target: the same, or prompts, or a survey}
     - text, distribution_text: with their defaults filled in
@@ -27,10 +29,16 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     sizes = {
         name: config["experiments"][names[0]]["population"] for name, names in replicates.items()
     }
-    first = {
-        "population": next((name for name, size in sizes.items() if size > 1), None),
-        "line": next((name for name, size in sizes.items() if size == 1), None),
-    }
+    lines = [
+        name for name, names in replicates.items() if are_lines(config["experiments"][names[0]])
+    ]
+    several = sorted((name for name, size in sizes.items() if size > 1), key=lines.__contains__)
+    first = {"population": next(iter(several), None)}
+    shown = config["figures"]["population"] or first["population"]
+    first["line"] = next(
+        (name for name, size in sizes.items() if name != shown and (size == 1 or name in lines)),
+        None,
+    )
     given = config["figures"]
     roles: dict[str, Any] = {}
 
@@ -64,6 +72,7 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     for role in ("population", "line"):
         chosen = given[role] or first[role]
         roles[role] = players(f"figures.{role}", chosen, alone=False) if chosen else []
+    roles["controls"] = entry("figures.controls", given["controls"], "control", alone=False)
     for role in ("ecosystems", "comparisons"):
         roles[role] = {
             title: entry(f"figures.{role}.{title}", chosen, title, alone=role == "comparisons")
