@@ -86,7 +86,7 @@ for figure, entry in REPORT.items():
             mem_mb=grows(4000),
             runtime=minutes(30),
         params:
-            recipe=1,
+            recipe=2,  # 2: matched replicates are compared in pairs
             config=figure_config(plan, figure),
         message:
             "Drawing {wildcards.figure}"
@@ -131,7 +131,7 @@ for figure, entry in REPORT.items():
             mem_mb=grows(4000),
             runtime=minutes(30),
         params:
-            recipe=2,  # 2: claims: each pool of founders has its own error
+            recipe=3,  # 3: claims: matched replicates are compared in pairs
             config=figure_config(plan, figure),
         message:
             "Drawing {wildcards.figure}"
