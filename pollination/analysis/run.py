@@ -263,11 +263,14 @@ class Run:
             table = table.drop(asked.index[half])
         return table.dropna(subset="chance").groupby("task").chance.mean().to_dict()
 
-    def measures(self, folder: str) -> dict[tuple[str, bool], np.ndarray]:
+    def measures(
+        self, folder: str, bands: dict[int, str] | None = None
+    ) -> dict[tuple[str, bool], np.ndarray]:
         """Return (measure, is it in nats?) -> one value per question; their mean is the measure.
 
         The measures are correct answers and known facts (in %), and nats per token. Of a task with
         a split, the reporting half is one measure and the selecting half (study A's way) another.
+        `bands`: name of each band of popularity whose facts are a measure of their own.
         """
         values = {}
         for task in self.answers(folder) if self.plan.config["tasks"] else ():
@@ -275,9 +278,13 @@ class Run:
             if task in self.splits:
                 selecting = 100.0 * self.part(folder, task, SELECTING)
                 values[f"{task}, accuracy on the selecting half", False] = selecting
-        facts = self.table(folder, "facts.parquet", ["corpus", "known"])
+        facts = self.table(folder, "facts.parquet", ["corpus", "band", "known"])
         for corpus, part in facts.groupby("corpus", sort=False):
             values[f"{corpus}, facts known", False] = 100.0 * part.known.to_numpy(float)
+            for band, name in (bands or {}).items():
+                known = 100.0 * part[part.band == band].known.to_numpy(float)
+                if len(known):
+                    values[f"{corpus}, facts known, {name}", False] = known
         columns = ["corpus", "split", "sequence", "tokens", "nll", "truth_nll"]
         sequences = self.table(folder, "sequences.parquet", columns)
         for (corpus, split), part in sequences.groupby(["corpus", "split"], sort=False):

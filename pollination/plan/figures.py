@@ -56,6 +56,15 @@ def _study(title: str, module: str, reads: tuple[str, ...], page: bool = False) 
 
 
 REPORT = {
+    "answer": Figure(
+        "The answer of this run",
+        "answer",
+        OUTCOME,
+        ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
+        "compared",
+        generations="ends",
+        page=True,
+    ),
     "difference": Figure(
         "Change from the first to the last generation, population and single line",
         "difference",

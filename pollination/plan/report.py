@@ -16,6 +16,10 @@ def _both(plan: Plan) -> list[str]:
     return plan.config["figures"]["population"] + plan.config["figures"]["line"]
 
 
+def _controls(plan: Plan) -> list[str]:
+    return [name for names in plan.config["figures"]["controls"].values() for name in names]
+
+
 def _players(plan: Plan, role: str) -> list[str]:
     entries = plan.config["figures"][role].values()
     return [name.split(":")[0] for entry in entries for names in entry.values() for name in names]
@@ -35,6 +39,7 @@ def _of_known_quality(plan: Plan) -> list[str]:
 
 SHOWS: dict[str, Callable[[Plan], list[str]]] = {  # the experiments that a figure shows
     "both": _both,
+    "compared": lambda plan: _both(plan) + _controls(plan),
     "population": lambda plan: plan.config["figures"]["population"],
     "first of each": lambda plan: [
         name for role in ("population", "line") for name in plan.config["figures"][role][:1]
@@ -84,7 +89,9 @@ def _figure_config(plan: Plan, figure: str) -> dict:
     if entry.config == "claims":
         return claim_config(plan)
     roles = plan.config["figures"]
-    needed = part_config(plan, shown_in(plan, figure) if entry.optional else _both(plan))
+    needed = part_config(
+        plan, shown_in(plan, figure) if entry.optional or entry.shows == "compared" else _both(plan)
+    )
     is_embedded = entry.shows == "embedded"
     if is_embedded:
         needed["evaluate"] = {"semantics": semantics_settings(plan)}

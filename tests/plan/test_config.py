@@ -63,7 +63,9 @@ def test_single_lines_of_all_founders_are_the_line_whatever_comes_first(demo):
     figures = resolve(demo)["figures"]
     assert (figures["population"], figures["line"]) == (["lines"], [])
     demo["figures"] = {"controls": ["onec"]}
-    with pytest.raises(ConfigError, match="figures.controls: 'onec' is not in experiments .did you"):
+    with pytest.raises(
+        ConfigError, match="figures.controls: 'onec' is not in experiments .did you"
+    ):
         resolve(demo)
 
 

@@ -1,0 +1,283 @@
+"""The answer of a run in a minute: a sentence that its data decide, what was lost, the controls.
+
+The comparisons and intervals are those of the claims (docs/claims.md).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import t as student
+
+from pollination.analysis.claims.populations import LAST, lead, rise
+from pollination.analysis.claims.verdicts import LEVEL, POWER, ends
+from pollination.analysis.claims.verdicts import measure as tested
+from pollination.analysis.run import Run
+from pollination.analysis.saturation import limit
+from pollination.figures import page, style
+from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured
+from pollination.figures.truth import BANDS
+from pollination.plan import layout
+
+COLUMNS = (
+    "part",
+    "measure",
+    "unit",
+    "comparison",
+    "first",
+    "last",
+    "mean",
+    "low",
+    "high",
+    "replicates",
+    "variance_between_runs",
+    "decided",
+    "limit",
+    "sentence",
+)
+PARTS = {
+    "lost": "What changed from the first generation to the last",
+    "control": "What the controls say",
+}
+SHOWN = (10, 5, 2.5)  # points: the page says how many replicates would show these differences
+MOST = 1000  # replicates
+WIDTH, HEIGHT, PAD = 240, 22, 8
+ACCURACY, EXCESS = ", accuracy", "excess nats"
+Key = tuple[str, bool]  # a measure, and whether it is in nats
+
+
+def draw(run: Run, out: Path) -> None:
+    rows = Answer(run).rows()
+    style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
+    said = next((row["sentence"] for row in rows if row["part"] == "answer"), NO_ANSWER)
+    parts = [f'<p class="prompt"><b>{page.text(said)}</b></p>\n']
+    for part, heading in PARTS.items():
+        for unit in (POINTS, NATS):
+            shown = [row for row in rows if (row["part"], row["unit"]) == (part, unit)]
+            if shown:
+                cells = [[page.text(row["sentence"]), bar(row, shown)] for row in shown]
+                parts.append(
+                    f"<h2>{heading}, {unit}</h2>\n"
+                    + page.table(["", f"{LEVEL:.0%} interval".replace("%", " %")], cells)
+                )
+    parts.append(f"<p><small>{page.text(READING)}</small></p>\n")
+    page.save("The answer of this run", parts, out)
+
+
+NO_ANSWER = (
+    "This run does not compare a population with a single line over generations. Name both in "
+    "figures.population and figures.line, and measure a benchmark or held-out text."
+)
+READING = (
+    "Questions that select parents are left out. The unit is the run: an interval covers other "
+    "seeds, founders and questions. docs/claims.md says how. The claims page has all tests, and "
+    "corrects for their number."
+)
+
+
+class Answer:
+    """The comparisons of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.read = cache(lambda folder: run.measures(folder, BANDS))
+        self.roles = {role: run.roles[role] for role in ("population", "line") if run.roles[role]}
+        self.names = {"population": "population", "line": run.line_name}
+        compared = [*self.roles.values(), *run.roles["controls"].values()]
+        every = [run.plan.experiment(name)["generations"] for names in compared for name in names]
+        self.last = min(every, default=1) - 1
+
+    def rows(self) -> list[dict]:
+        """Return the rows of the CSV: the answer, what changed, and each control."""
+        if not self.roles or not self.measured or self.last < 1:
+            return []
+        return [*self.answer(), *self.lost(), *self.controls()]
+
+    @cached_property
+    def measured(self) -> list[Key]:
+        """The measures of a founder."""
+        first = next(iter(self.roles.values()))[0]
+        return list(self.read(layout.member_folder(self.run.plan, first, 0, 0)))
+
+    @property
+    def main(self) -> Key:
+        """The reporting half of the task that selects; without selection the first measure."""
+        task = self.run.task()
+        mine = [key for key in self.measured if task and key[0] == task + ACCURACY]
+        return (mine or self.measured)[0]
+
+    def answer(self) -> Iterator[dict]:
+        if len(self.roles) == 2:
+            row = self.compare(
+                "answer", self.main, self.roles, lead, " minus ".join(self.names.values())
+            )
+            yield row | {"sentence": self.headline(row)}
+
+    def lost(self) -> Iterator[dict]:
+        """Facts known, those of the least mentioned people first, and excess nats."""
+        facts = [key for key in self.measured if key[0].endswith(tuple(BANDS.values()))]
+        for key in facts[::-1] + [key for key in self.measured if key[0].endswith(EXCESS)]:
+            for role, names in self.roles.items():
+                row = self.compare("lost", key, {role: names}, rise, self.names[role])
+                yield row | {"sentence": change(row)}
+
+    def controls(self) -> Iterator[dict]:
+        for title, control in self.run.roles["controls"].items():
+            named = f"control {title}"
+            for role, names in self.roles.items():
+                sides = {role: names, named: control}
+                if role == "line":
+                    sides = dict(reversed(sides.items()))
+                words = [self.names.get(side, f"the control {title}") for side in sides]
+                row = self.compare("control", self.main, sides, lead, " minus ".join(words))
+                yield row | {"sentence": difference(row, *words)}
+
+    def compare(
+        self, part: str, key: Key, sides: dict[str, list[str]], function: Callable, what: str
+    ) -> dict:
+        """Return one row of the CSV, without its sentence. `first` and `last`: the first side's."""
+        plan, ends_ = self.run.plan, dict.fromkeys((0, self.last))
+        folders = [
+            layout.member_folder(plan, name, g, m)
+            for names in sides.values()
+            for name in names
+            for g in ends_
+            for m in range(plan.experiment(name)["population"])
+        ]
+        values = Measured(self.run, key, folders, self.read)
+        line = self.roles.get("line")
+        donors = {"line": line} if line and "line" not in sides else {}
+        drawn = values.draw(key[0], sides, donors, tuple(ends_), "answer")
+        finding = tested(drawn, function, what, [LAST])
+        used = finding.questions if finding.draws is None else finding.draws
+        assert used is not None, "every finding has draws of its runs or of its questions"
+        low, high = ends(used)
+        return {
+            "part": part,
+            "measure": key[0],
+            "unit": NATS if key[1] else POINTS,
+            "comparison": what,
+            "first": float(drawn.point[0, 0]),
+            "last": float(drawn.point[0, LAST]),
+            "mean": finding.estimate,
+            "low": low,
+            "high": high,
+            "replicates": finding.replicates,
+            "variance_between_runs": finding.variance,
+            "decided": finding.variance != UNKNOWN and not low <= 0 <= high,
+            "limit": self.limit(key, drawn.point[:, LAST].tolist(), values.asked),
+        }
+
+    def limit(self, key: Key, percent: list[float], asked: int) -> str:
+        """Return in words the end of the scale that all sides have reached."""
+        task = key[0].removesuffix(ACCURACY)
+        if key[1] or task not in self.run.plan.config["tasks"]:
+            return ""
+        reached = limit(percent, asked, self.run.chance().get(task))
+        return reached.says if reached else ""
+
+    def headline(self, row: dict) -> str:
+        """Return the answer in one sentence; where the data do not decide, how many runs would."""
+        measure, line = row["measure"], self.names["line"]
+        what = f"held-out {measure.removesuffix(ACCURACY)} questions"
+        asked = f"answers {abs(row['mean']):.1f} percentage points {{}} {what} correctly"
+        if row["unit"] == NATS:
+            asked = f"has {abs(row['mean']):.3f} nats per token {{}} on {measure}"
+        if row["decided"]:
+            more = "more" if row["mean"] > 0 else "fewer" if row["unit"] == POINTS else "less"
+            of = " of the" if row["unit"] == POINTS else ""
+            return (
+                f"In generation {self.last}, the population {asked.format(more + of)} than the "
+                f"{line} ({interval(row)}; replicates: {row['replicates']})."
+            )
+        start = (
+            f"This run does not decide whether the population or the {line} ends higher on "
+            f"{what if row['unit'] == POINTS else measure}: {interval(row)}"
+        )
+        if row["variance_between_runs"] == UNKNOWN:
+            return (
+                f"{start} over other questions alone. The experiments ran once, so nobody knows "
+                "how much runs differ; set replicates."
+            )
+        said = f" The benchmark is {row['limit']}." if row["limit"] else enough(row)
+        return f"{start} with {row['replicates']} replicates.{said}"
+
+
+def interval(row: dict) -> str:
+    digits = 1 if row["unit"] == POINTS else 3
+    low, high = (f"{row[end]:+.{digits}f}" for end in ("low", "high"))
+    return f"95 % confidence interval {low} to {high}"
+
+
+def change(row: dict) -> str:
+    """Return the change of one side in words."""
+    if row["unit"] == NATS:
+        levels = f"{row['first']:.3f} to {row['last']:.3f}"
+        return f"{row['measure']}: {row['comparison']} from {levels} ({interval(row)})"
+    levels = f"{row['first']:.0f} % to {row['last']:.0f} %"
+    return f"{row['measure']}: {row['comparison']} from {levels} ({interval(row)})"
+
+
+def difference(row: dict, upper: str, lower: str) -> str:
+    """Return a difference in words."""
+    digits = 1 if row["unit"] == POINTS else 3
+    if not row["decided"]:
+        return (
+            f"{upper} and {lower} are not told apart ({row['mean']:+.{digits}f}; {interval(row)})"
+        )
+    side = "above" if row["mean"] > 0 else "below"
+    return f"{upper} is {abs(row['mean']):.{digits}f} {side} {lower} ({interval(row)})"
+
+
+def enough(row: dict) -> str:
+    """Return in words how many replicates would show a difference, from the spread of this run."""
+    counts = row["replicates"].split(" and ")
+    runs = min(int(count) for count in counts)
+    if row["unit"] == NATS or runs < 2:
+        return ""
+    half = (row["high"] - row["low"]) / 2
+    spread = half * math.sqrt(runs) / student.ppf((1 + LEVEL) / 2, runs - 1)
+    said = [
+        f"{points:g} points with {count if count < MOST else f'over {MOST:,}'}"
+        for points in SHOWN
+        if (count := replicates(spread, points)) > runs
+    ]
+    if not said:
+        return ""
+    return (
+        f" With such a spread, {POWER:.0%} of runs would show a difference of "
+        f"{', '.join(said)} replicates."
+    ).replace("%", " %")
+
+
+def replicates(spread: float, wanted: float) -> int:
+    """Return how many pairs of runs show a difference with the power POWER (paired t-test).
+
+    `spread`: standard deviation of the difference between replicates.
+    """
+    for runs in range(2, MOST):
+        t = student.ppf((1 + LEVEL) / 2, runs - 1) + student.ppf(POWER, runs - 1)
+        if t * spread / math.sqrt(runs) <= wanted:
+            return runs
+    return MOST
+
+
+def bar(row: dict, shown: list[dict]) -> str:
+    """Return an inline picture of an interval; all of `shown` have one scale with zero in it."""
+    low = min(0.0, *(one["low"] for one in shown))
+    high = max(0.0, *(one["high"] for one in shown), low + 1e-9)
+
+    def x(value: float) -> float:
+        return PAD + (WIDTH - 2 * PAD) * (value - low) / (high - low)
+
+    middle, colour = HEIGHT / 2, style.BLUE if row["decided"] else style.GREY
+    dash = ' stroke-dasharray="3 3"' if row["variance_between_runs"] == UNKNOWN else ""
+    return (
+        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{interval(row)}">'
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{HEIGHT}" stroke="black"/>'
+        f'<line x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}" y1="{middle}" y2="{middle}" '
+        f'stroke="{colour}" stroke-width="3"{dash}/>'
+        f'<circle cx="{x(row["mean"]):.1f}" cy="{middle}" r="4.5" fill="{colour}"/></svg>'
+    )
