@@ -3,158 +3,35 @@
 A document is a sequence of independent sentences. After each sentence, the document ends with
 probability 1 / mean_sentences. The grammar has finitely many sentences, so it is a table of
 (sentence, probability). A trie over the table gives the exact log-probability of every token.
-There are four kinds of sentence:
+There are four kinds of sentence (sentences.py), each with a benchmark:
 
     knowledge     anna lives in paris .     people by Zipf's law, four attributes each
     arithmetic    three plus four is seven .
     coreference   the ball does not fit in the box because it is too big : the ball .
     social        the friend helped the guest so the guest feels grateful .
+
+Coreference and social follow a rule that has exceptions. They keep a benchmark from being all or
+nothing: a model learns the rule at once, and the exceptions one by one.
 """
-# ruff: noqa: SIM905 (word lists are easier to read as text)
 
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 
-SHARES = {"knowledge": 0.55, "arithmetic": 0.2, "coreference": 0.1, "social": 0.15}
+from pollination.core.settings import definition, with_defaults
+from pollination.data.sentences import ATTRIBUTES, arithmetic, coreference, knowledge, social
+
+NUMERIC = "people zipf_exponent numbers objects roles exceptions mean_sentences"
 DEV_QUESTIONS = 8
 BANDS = 4
 SENTENCES = 10_000  # default length of the text in which distinct facts are counted
 
-NAMES = (
-    "anna ben clara david emma felix greta hugo iris jonas karla leo mia noah olga paul rosa simon "
-    "tara victor wanda xaver yara zoe adam bella carl dora erik fanny georg helga igor julia kurt "
-    "lena max nina oscar petra quentin rita sven tina ulf vera walter yvonne"
-).split()
-ATTRIBUTES = {  # attribute -> (phrase between person and value, values)
-    "city": (
-        "lives in",
-        "paris london rome berlin madrid vienna oslo athens dublin lisbon prague warsaw "
-        "cairo tokyo delhi lima".split(),
-    ),
-    "job": (
-        "works as a",
-        "baker pilot doctor farmer lawyer painter singer teacher miner barber judge "
-        "waiter driver nurse tailor plumber".split(),
-    ),
-    "pet": (
-        "owns a",
-        "cat dog horse rabbit parrot snake turtle hamster goat duck pony lizard".split(),
-    ),
-    "colour": ("likes", "red blue green yellow black white pink purple brown grey".split()),
-}
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
-)
-THINGS, HOLDERS = "ball book lamp violin kettle".split(), "box bag drawer basket trunk".split()
-# adjective -> whether it describes the object (0) or its holder (1)
-SIZES = {"big": 0, "wide": 0, "small": 1, "narrow": 1}
-GIVERS, TAKERS = "friend boss uncle".split(), "guest child neighbour".split()
-EVENTS = {  # verb -> (feeling of the giver, feeling of the taker)
-    "helped": ("useful", "grateful"),
-    "praised": ("generous", "proud"),
-    "insulted": ("guilty", "hurt"),
-    "robbed": ("greedy", "angry"),
-    "scared": ("amused", "afraid"),
-    "visited": ("welcome", "happy"),
-    "missed": ("lonely", "loved"),
-    "beat": ("strong", "weak"),
-}
-
 Score = Callable[[list[list[str]]], list[np.ndarray]]
-
-
-def _names(count: int, taken: set[str]) -> list[str]:
-    """Return the first `count` free names of a fixed list, then names made of syllables."""
-    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")]
-    made = (first + second for first in syllables for second in syllables)
-    more = (
-        first + second + third for first in syllables for second in syllables for third in syllables
-    )
-    fresh = (name for name in itertools.chain(NAMES, made, more) if name not in taken)
-    return list(itertools.islice(dict.fromkeys(fresh), count))
-
-
-def _question(
-    question: str, right: str, wrong: list[str], rng: np.random.Generator, **more
-) -> dict:
-    choices = [right, *wrong]
-    order = rng.permutation(len(choices))
-    return {
-        "question": question,
-        "choices": [choices[i] for i in order],
-        "answer": int(np.argmin(order)),
-        **more,
-    }
-
-
-def _draw(values: list[str], right: str, count: int, rng: np.random.Generator) -> list[str]:
-    """Draw `count` of the wrong values without replacement."""
-    wrong = [value for value in values if value != right]
-    return [wrong[i] for i in rng.choice(len(wrong), count, replace=False)]
-
-
-def _arithmetic(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
-    sentences, questions = [], []
-    for a, b in itertools.product(range(len(NUMBERS) // 2 + 1), repeat=2):
-        question, right = f"{NUMBERS[a]} plus {NUMBERS[b]} is", NUMBERS[a + b]
-        near = NUMBERS[max(0, a + b - 4) : a + b + 5]
-        sentences.append(f"{question} {right} .")
-        questions.append(_question(question, right, _draw(near, right, 3, rng), rng))
-    return sentences, questions
-
-
-def _coreference(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
-    sentences, questions = [], []
-    for *pair, size in itertools.product(THINGS, HOLDERS, SIZES):
-        right, wrong = pair[SIZES[size]], pair[1 - SIZES[size]]
-        question = f"the {pair[0]} does not fit in the {pair[1]} because it is too {size} : the"
-        sentences.append(f"{question} {right} .")
-        questions.append(_question(question, right, [wrong], rng))
-    return sentences, questions
-
-
-def _social(rng: np.random.Generator) -> tuple[list[str], list[dict]]:
-    sentences, questions = [], []
-    feelings = [feeling for pair in EVENTS.values() for feeling in pair]
-    for *pair, verb, side in itertools.product(GIVERS, TAKERS, EVENTS, (0, 1)):
-        # the main distractor is the other person's feeling
-        right, distractor = EVENTS[verb][side], EVENTS[verb][1 - side]
-        question = f"the {pair[0]} {verb} the {pair[1]} so the {pair[side]} feels"
-        unrelated = [feeling for feeling in feelings if feeling != distractor]
-        wrong = [distractor, *_draw(unrelated, right, 2, rng)]
-        sentences.append(f"{question} {right} .")
-        questions.append(_question(question, right, wrong, rng))
-    return sentences, questions
-
-
-def _knowledge(
-    people: int, zipf_exponent: float, taken: set[str], rng: np.random.Generator
-) -> tuple[pd.DataFrame, list[dict]]:
-    """Return facts with their share of the knowledge sentences, and a question about each fact.
-
-    The person of rank 1 comes first. `taken` are the words of the other sentences; no name is one.
-    """
-    names = _names(
-        people, taken.union(*(values + phrase.split() for phrase, values in ATTRIBUTES.values()))
-    )
-    names = [names[i] for i in rng.permutation(people)]
-    weights = np.arange(1, people + 1, dtype=float) ** -zipf_exponent
-    facts, questions = [], []
-    for (index, person), (attribute, (phrase, values)) in itertools.product(
-        enumerate(names), ATTRIBUTES.items()
-    ):
-        value, prefix = values[rng.integers(len(values))], f"{person} {phrase}"
-        about = {"person": person, "attribute": attribute, "rank": index + 1}
-        probability = weights[index] / weights.sum() / len(ATTRIBUTES)
-        facts.append(about | {"value": value, "prefix": prefix, "probability": probability})
-        questions.append(_question(prefix, value, _draw(values, value, 3, rng), rng, **about))
-    return pd.DataFrame(facts), questions
 
 
 @dataclass(frozen=True)
@@ -175,36 +52,29 @@ class World:
 
     @classmethod
     def create(cls, settings: dict, seed: int) -> "World":
-        """Create a world with the config's people, zipf_exponent and mean_sentences.
+        """Create a world from a config's entry of `corpora`; missing keys have their defaults.
 
         ValueError: a setting is out of range.
         """
-        settings = {"people": 48, "zipf_exponent": 1.0, "mean_sentences": 6} | settings
-        people, zipf_exponent, mean = (
-            settings[key] for key in ("people", "zipf_exponent", "mean_sentences")
-        )
-        for key, least, most in (
-            ("people", 1, 100_000),
-            ("zipf_exponent", 0, math.inf),
-            ("mean_sentences", 1, math.inf),
-        ):
-            if not least <= settings[key] <= most:
-                raise ValueError(
-                    f"{key}: {settings[key]!r} is out of range; allowed: {least} to {most}"
-                )
+        given = with_defaults(settings, definition("corpus"))
+        _check(given)
+        total = math.fsum(given["shares"].values())
+        shares = {name: share / total for name, share in given["shares"].items()}
         rng = np.random.default_rng(seed)
         sentences, probabilities, questions = [], [], {}
         for name, template in (
-            ("arithmetic", _arithmetic),
-            ("coreference", _coreference),
-            ("social", _social),
+            ("arithmetic", partial(arithmetic, given["numbers"])),
+            ("coreference", partial(coreference, given["objects"], given["exceptions"])),
+            ("social", partial(social, given["roles"], given["exceptions"])),
         ):
             made, questions[name] = template(rng)
             sentences += made
-            probabilities += [SHARES[name] / len(made)] * len(made)
+            probabilities += [shares[name] / len(made)] * len(made)
         taken = {word for sentence in sentences for word in sentence.split()}
-        facts, questions["knowledge"] = _knowledge(people, zipf_exponent, taken, rng)
-        facts["probability"] *= SHARES["knowledge"]
+        facts, questions["knowledge"] = knowledge(
+            given["people"], given["zipf_exponent"], taken, rng
+        )
+        facts["probability"] *= shares["knowledge"]
         sentences += (facts.prefix + " " + facts.value + " .").tolist()
         probabilities += facts.probability.tolist()
         for asked in questions.values():
@@ -212,8 +82,8 @@ class World:
             for index, question in enumerate(asked):
                 question["split"] = "dev" if index in dev else "test"
         values = {attribute: values for attribute, (_, values) in ATTRIBUTES.items()}
-        shares = np.array(probabilities) / math.fsum(probabilities)
-        return cls(mean, sentences, shares, facts, values, questions)
+        p = np.array(probabilities) / math.fsum(probabilities)
+        return cls(given["mean_sentences"], sentences, p, facts, values, questions)
 
     def to_json(self) -> dict:
         """Return the world as plain values for `from_json`."""
@@ -305,6 +175,17 @@ class World:
         if ended:
             logprobs[-1] = -math.log(self.mean_sentences)
         return logprobs
+
+
+def _check(settings: dict) -> None:
+    """Refuse a setting outside the schema's range."""
+    keys, kinds = definition("corpus")["properties"], definition("shares")["properties"]
+    nodes = {key: (settings[key], keys[key]) for key in NUMERIC.split()}
+    nodes |= {f"shares.{kind}": (settings["shares"][kind], kinds[kind]) for kind in kinds}
+    for key, (value, node) in nodes.items():
+        least, most = node["minimum"], node.get("maximum", math.inf)
+        if not least <= value <= most:
+            raise ValueError(f"{key}: {value!r} is out of range; allowed: {least} to {most}")
 
 
 def expected_distinct_facts(probabilities: np.ndarray, sentences: int) -> float:

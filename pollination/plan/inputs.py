@@ -172,16 +172,19 @@ def removed_questions(plan: Plan, corpus: str) -> list[str]:
 def corpus_settings(plan: Plan, corpus: str, is_download: bool = False) -> dict:
     """Return an entry of `corpora` without later keys that the job does not read.
 
-    A download reads neither of them, and no kind that cuts no document reads `passages`. Only the
-    search for benchmark questions reads `max_overlap`, so another value rebuilds no corpus.
+    A download reads neither of `passages` and `on_overlap`, no kind that cuts no document reads
+    `passages`, and only a microworld reads the keys of its grammar. Keys that earlier versions
+    recorded, and that the job does not read, keep their recorded value.
     """
-    kind = kind_of(plan, corpus)
+    kind, node = kind_of(plan, corpus), definition("corpus")
     unread = ["passages"] if is_download or kind.joined or kind.world else []
     unread += ["on_overlap"] if is_download else []
+    recorded = {"max_overlap": node["properties"]["max_overlap"]["default"]}
+    if not kind.world:
+        unread += ["numbers", "objects", "roles", "exceptions", "shares"]
+        recorded["people"] = 48
     spec = plan.config["corpora"][corpus]
-    kept = {key: value for key, value in spec.items() if key not in unread}
-    node = definition("corpus")
-    return lean(kept | {"max_overlap": node["properties"]["max_overlap"]["default"]}, node)
+    return lean({key: value for key, value in spec.items() if key not in unread} | recorded, node)
 
 
 def read_corpora(plan: Plan, place: str, member: int) -> list[str]:

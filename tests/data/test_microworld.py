@@ -1,15 +1,25 @@
 """The microworld: exact probabilities, questions that agree with its sentences, truth measures."""
 # ruff: noqa: SIM905 (word lists are easier to read as text)
 
+import hashlib
 import json
 import math
 
 import numpy as np
 import pytest
 
+from pollination.core.questions import selecting_half
+from pollination.core.settings import definition, whole
 from pollination.data.microworld import World, expected_distinct_facts, fact_distribution
+from pollination.data.sentences import EVENTS, GIVERS, HOLDERS, NUMBERS, SIZES, TAKERS, THINGS
 
-WORLD = World.create({"people": 12, "zipf_exponent": 1.0, "mean_sentences": 4}, seed=3)
+CORPUS = definition("corpus")
+
+SMALL = {"people": 12, "numbers": 8, "objects": 5, "roles": 3, "mean_sentences": 4}
+WORLD = World.create(SMALL, seed=3)
+# the grammar before it had these keys
+OLD_SHARES = {"knowledge": 0.55, "arithmetic": 0.2, "coreference": 0.1, "social": 0.15}
+OLD = SMALL | {"exceptions": 0, "shares": OLD_SHARES}
 
 
 def truth(sequences: list[list[str]]) -> list[np.ndarray]:
@@ -65,7 +75,7 @@ def test_a_document_of_one_sentence_always_ends_there():
 def test_people_are_spoken_of_by_zipfs_law():
     shares = WORLD.facts.groupby("rank").probability.sum()
     assert shares[1] / shares[4] == pytest.approx(4)
-    assert WORLD.facts.probability.sum() == pytest.approx(0.55)
+    assert WORLD.facts.probability.sum() == pytest.approx(0.4)
     flat = World.create({"people": 12, "zipf_exponent": 0}, seed=3).facts.probability
     assert flat.to_numpy() == pytest.approx(flat[0])
 
@@ -125,7 +135,7 @@ def test_sums_are_right():
 
 def test_a_world_comes_back_from_json_bit_for_bit_and_a_seed_makes_the_same_one():
     back = World.from_json(json.loads(json.dumps(WORLD.to_json())))
-    again = World.create({"people": 12, "zipf_exponent": 1.0, "mean_sentences": 4}, seed=3)
+    again = World.create(SMALL | {"zipf_exponent": 1.0}, seed=3)
     for other in (back, again):
         assert other.to_json() == WORLD.to_json()
         assert np.array_equal(
@@ -139,7 +149,7 @@ def test_the_truth_as_a_model_states_every_fact_as_often_as_it_should():
     table, summary = fact_distribution(WORLD, truth, sentences=500)
     assert table.model_probability.to_numpy() == pytest.approx(WORLD.facts.probability.to_numpy())
     assert table.known.all() and summary["known"] == 1 and summary["false_mass"] == 0
-    assert summary["true_mass"] == pytest.approx(0.55) == summary["true_mass_truth"]
+    assert summary["true_mass"] == pytest.approx(0.4) == summary["true_mass_truth"]
     assert summary["distinct_facts"] == pytest.approx(summary["distinct_facts_truth"])
     stated = [band["distinct_facts_truth"] for band in summary["bands"]]
     assert [band["facts"] for band in summary["bands"]] == [12] * 4 and stated == sorted(
@@ -189,6 +199,121 @@ def test_rarefaction_agrees_with_drawing():
     assert expected_distinct_facts(np.array([1e-12]), 10) == pytest.approx(1e-11)
 
 
-def test_settings_out_of_range_are_named():
-    with pytest.raises(ValueError, match="mean_sentences: 0.5 is out of range"):
-        World.create({"mean_sentences": 0.5}, seed=0)
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"mean_sentences": 0.5}, "mean_sentences: 0.5 is out of range; allowed: 1 to inf"),
+        ({"objects": 17}, "objects: 17 is out of range; allowed: 2 to 16"),
+        ({"exceptions": 0.6}, "exceptions: 0.6 is out of range; allowed: 0 to 0.5"),
+        ({"shares": {"social": 0}}, "shares.social: 0 is out of range; allowed: 0.001 to inf"),
+    ],
+)
+def test_settings_out_of_range_are_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        World.create(setting, seed=0)
+
+
+def test_the_likelihood_of_every_prefix_is_the_mass_of_the_sentences_that_begin_with_it():
+    rng = np.random.default_rng(0)
+    split = [sentence.split() for sentence in WORLD.sentences]
+    mass = WORLD.probabilities.tolist()
+    for index in rng.choice(len(split), 25, replace=False).tolist():
+        logprobs = WORLD.token_logprobs(split[index])
+        for length in range(1, len(split[index]) + 1):
+            begins = math.fsum(
+                p
+                for words, p in zip(split, mass, strict=True)
+                if words[:length] == split[index][:length]
+            )
+            assert logprobs[:length].sum() == pytest.approx(math.log(begins), abs=1e-9)
+
+
+def test_the_largest_world_has_distinct_sentences_and_each_word_in_one_part_of_speech():
+    world = World.create(
+        {"people": 500, "numbers": 50, "objects": 16, "roles": 10, "exceptions": 0.5}, seed=2
+    )
+    assert len(set(world.sentences)) == len(world.sentences) == 2000 + 2500 + 1024 + 1600
+    assert math.fsum(world.probabilities) == pytest.approx(1, abs=1e-12)
+    parts = [
+        world.facts.person.unique().tolist(),
+        *world.values.values(),
+        *(THINGS, HOLDERS, GIVERS, TAKERS, list(EVENTS), list(SIZES), NUMBERS),
+        [feeling for pair in EVENTS.values() for feeling in pair],
+    ]
+    words = [word for part in parts for word in part]
+    assert len(set(words)) == len(words) and all(word.isalpha() for word in words)
+
+
+def test_every_benchmark_has_hundreds_of_questions_on_each_half_by_default():
+    for name, questions in World.create({}, seed=1).benchmarks().items():
+        asked = sum(question["split"] == "test" for question in questions)
+        half = selecting_half(100, name, np.arange(asked))
+        assert min(half.sum(), (~half).sum()) >= 200, name
+
+
+def answers(world: World, benchmark: str) -> dict[str, str]:
+    return {
+        question["question"]: question["choices"][question["answer"]]
+        for question in world.benchmarks()[benchmark]
+    }
+
+
+@pytest.mark.parametrize("benchmark", ["coreference", "social"])
+def test_exceptions_break_the_rule_for_a_share_of_the_pairs_and_change_nothing_else(benchmark):
+    settings = SMALL | {"shares": OLD_SHARES}
+    rule, broken = (
+        answers(World.create(settings | {"exceptions": share}, seed=3), benchmark)
+        for share in (0, 0.25)
+    )
+    assert rule.keys() == broken.keys()
+
+    def pair(question: str) -> tuple[str, str]:
+        words = question.split()
+        return (words[1], words[-3]) if benchmark == "coreference" else (words[-2], words[2])
+
+    cells = {pair(question) for question in rule}
+    breaking = {pair(question) for question in rule if rule[question] != broken[question]}
+    assert len(breaking) == round(0.25 * len(cells))
+    changed = {question for question in rule if rule[question] != broken[question]}
+    assert changed == {question for question in rule if pair(question) in breaking}
+    for question in changed:  # the exception is the other of the rule's two candidates
+        words = question.split()
+        candidates = (words[1], words[7]) if benchmark == "coreference" else EVENTS[words[2]]
+        assert {rule[question], broken[question]} == set(candidates)
+
+
+def test_exceptions_and_shares_leave_facts_and_sums_as_they_are():
+    worlds = [World.create(OLD | change, seed=3) for change in ({}, {"exceptions": 0.5})]
+    assert worlds[0].facts.equals(worlds[1].facts)
+    assert answers(worlds[0], "arithmetic") == answers(worlds[1], "arithmetic")
+    assert len(worlds[0].sentences) == len(worlds[1].sentences)
+
+
+def test_a_kinds_share_of_the_sentences_is_its_weight_over_all_weights():
+    shares = {"knowledge": 1, "arithmetic": 1, "coreference": 4, "social": 2}
+    world = World.create(SMALL | {"shares": shares}, seed=0)
+    mass = {
+        name: math.fsum(
+            p
+            for sentence, p in zip(world.sentences, world.probabilities, strict=True)
+            if any(sentence.startswith(question["question"]) for question in questions)
+        )
+        for name, questions in world.benchmarks().items()
+    }
+    assert mass == pytest.approx({name: share / 8 for name, share in shares.items()})
+    assert world.facts.probability.sum() == pytest.approx(1 / 8)
+
+
+def test_the_absent_values_of_the_keys_give_the_world_of_earlier_versions_bit_for_bit():
+    for settings, seed, digest in (
+        ({"people": 12}, 3, "4fe08a958036092442dfdf28421bb6cc00570751683628ad3e2b29616b395bd5"),
+        (
+            {"people": 48, "mean_sentences": 6},
+            7,
+            "3f70e1fdfa60f0245000281c5d23fb9c3154cee83265bd6b061c0ecb3bc55bf9",
+        ),
+    ):
+        spec = whole({"kind": "microworld", "zipf_exponent": 1.0, "mean_sentences": 4}, CORPUS)
+        world = World.create(spec | settings, seed).to_json()
+        text = json.dumps(world, sort_keys=True).encode()
+        assert hashlib.sha256(text).hexdigest() == digest

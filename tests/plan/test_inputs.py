@@ -241,6 +241,14 @@ def test_downloads_and_microworlds_of_earlier_versions_do_not_run_again():
     assert not later & set(corpus_settings(plan, "world"))
     assert not later & set(corpus_settings(plan, "text", is_download=True))
     assert corpus_settings(plan, "text")["passages"] == "auto"
+    grammar = {"numbers": 8, "objects": 5, "roles": 3, "exceptions": 0}
+    shares = {"knowledge": 0.55, "arithmetic": 0.2, "coreference": 0.1, "social": 0.15}
+    assert {*grammar, "shares"} <= set(corpus_settings(plan, "world"))
+    assert not {*grammar, "shares"} & set(corpus_settings(plan, "text"))
+    assert corpus_settings(plan, "text")["people"] == 48  # as these versions recorded it
+    before = {f"corpora__world__{key}": value for key, value in grammar.items()}
+    earlier = with_text(corpora__world__shares=shares, **before)
+    assert not {*grammar, "shares"} & set(corpus_settings(earlier, "world"))
 
 
 def test_text_of_human_again_of_all_rounds_and_of_another_experiment():

@@ -12,6 +12,7 @@ PAGE = ROOT / "config" / "README.md"
 HEADINGS = {  # heading of a section -> definition of the schema
     "Top level": "",
     "corpora.{name}": "corpus",
+    "corpora.{name}.shares": "shares",
     "corpora.{name}.held_out": "held_out",
     "models.{name}": "model",
     "models.{name}.tokenizer": "tokenizer",
