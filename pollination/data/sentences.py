@@ -81,12 +81,12 @@ def arithmetic(numbers: int, rng: np.random.Generator) -> Made:
 def coreference(objects: int, exceptions: float, rng: np.random.Generator) -> Made:
     """Return who is too big, for each of `objects` things, as many holders and four adjectives.
 
-    The adjective decides between thing and holder. For a share `exceptions` of the pairs of thing
-    and adjective, it is the other one.
+    The adjective decides between thing and holder. With each adjective, a share `exceptions` of the
+    things break this rule.
     """
     sentences, questions = [], []
     things, holders = THINGS[:objects], HOLDERS[:objects]
-    broken = _broken(itertools.product(things, SIZES), exceptions, rng)
+    broken = _broken(things, SIZES, exceptions, rng)
     for *pair, size in itertools.product(things, holders, SIZES):
         right = SIZES[size] ^ ((pair[0], size) in broken)
         question = f"the {pair[0]} does not fit in the {pair[1]} because it is too {size} : the"
@@ -98,13 +98,13 @@ def coreference(objects: int, exceptions: float, rng: np.random.Generator) -> Ma
 def social(roles: int, exceptions: float, rng: np.random.Generator) -> Made:
     """Return how both people feel after an event between one of `roles` givers and of takers.
 
-    The event and the side decide the feeling. For a share `exceptions` of the pairs of person and
-    event, it is the feeling of the other side.
+    The event and the side decide the feeling. After each event, a share `exceptions` of the people
+    break this rule and feel as the other side.
     """
     sentences, questions = [], []
     feelings = [feeling for pair in EVENTS.values() for feeling in pair]
     givers, takers = GIVERS[:roles], TAKERS[:roles]
-    broken = _broken(itertools.product(givers + takers, EVENTS), exceptions, rng)
+    broken = _broken(givers + takers, EVENTS, exceptions, rng)
     for *pair, verb, side in itertools.product(givers, takers, EVENTS, (0, 1)):
         other = 1 - side if (pair[side], verb) in broken else side
         # the main distractor is the other feeling of this event
@@ -157,14 +157,15 @@ def _names(taken: set[str]) -> Iterator[str]:
     return (name for name in itertools.chain(names, more) if name not in taken)
 
 
-def _broken(pairs: Iterable[tuple], share: float, rng: np.random.Generator) -> set[tuple]:
-    """Draw round(share * number) of the pairs that break a rule.
+def _broken(
+    words: list[str], kinds: Iterable[str], share: float, rng: np.random.Generator
+) -> set[tuple[str, str]]:
+    """Draw round(share * number) of the words for each kind: the pairs that break a rule.
 
     The generator's own stream stays as it is, so the rest of the world does not depend on `share`.
     """
-    listed = list(pairs)
-    chosen = rng.spawn(1)[0].permutation(len(listed))[: round(share * len(listed))]
-    return {listed[i] for i in chosen}
+    own, count = rng.spawn(1)[0], round(share * len(words))
+    return {(words[i], kind) for kind in kinds for i in own.permutation(len(words))[:count]}
 
 
 def _question(

@@ -37,7 +37,8 @@ CONTEXT = 32
 def made(tmp_path_factory) -> Path:
     """A world, its tokens, a blueprint, and two untrained members."""
     folder = tmp_path_factory.mktemp("made")
-    build_corpus({"kind": "microworld", "people": 6, "documents": 300}, 1, folder / "corpus")
+    sizes = {"people": 6, "numbers": 8, "objects": 5, "roles": 3, "documents": 300}
+    build_corpus({"kind": "microworld"} | sizes, 1, folder / "corpus")
     make_tokenizer({"kind": "word"}, folder / "corpus", folder / "model", 1)
     tokenizer = load_tokenizer(folder / "model")
     settings = {

@@ -15,7 +15,7 @@ EOS = "<eos>"
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World.create({"people": 8}, derive_seed(1))
+    return World.create({"people": 8, "numbers": 8, "objects": 5, "roles": 3}, derive_seed(1))
 
 
 @pytest.fixture(scope="module")
