@@ -229,7 +229,11 @@ def test_merge_leaves_its_inputs_alone():
         ),
         (
             "evaluate",
-            {"perplexity": [{"corpus": "own", "split": "segment"}], "quality": True},
+            {
+                "perplexity": [{"corpus": "own", "split": "segment"}],
+                "samples": {"max_new_tokens": 8},
+                "quality": True,
+            },
             ["evaluate.quality", "held-out text of 'world'", "split: test"],
         ),
         ("defaults.train.dropout", 1.0, ["defaults.train.dropout: 1.0", "allowed: < 1"]),
