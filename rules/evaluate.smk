@@ -23,6 +23,7 @@ from pollination.plan.measuring import (
     measured_worlds,
     measures,
     precision,
+    preflight_before,
     quality_entry,
     quality_inputs,
     quality_sequences,
@@ -91,6 +92,8 @@ rule evaluate_member:
     input:
         unpack(ask(evaluation_inputs, "place", "member")),
         unpack(ask(evaluated_model, "place", "member")),
+        # Only an order, and only for pretrained models: a trained one has waited for preflight.
+        staged=ancient(ask(preflight_before, "place")),
     output:
         scores="<results>/{place}/member{member}/scores.json",
         answers="<results>/{place}/member{member}/answers.parquet",

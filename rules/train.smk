@@ -11,8 +11,9 @@ from pollination.plan.inputs import child_inputs, founder_inputs, staged_files, 
 from pollination.plan.layout import blueprint_files, model_setting
 
 
-# Founders wait for this rule, so that an error of the hub appears before any job requests a GPU,
-# and an unusable GPU before many jobs wait for one. It has no params, which would repeat it.
+# Founders and evaluations of pretrained models wait for this rule, so that an error of the hub
+# appears before any job requests a GPU, and an unusable GPU before many jobs wait for one. It has
+# no params, which would repeat it.
 rule preflight:
     input:
         staged_files(plan),

@@ -13,6 +13,7 @@ from pollination.plan.inputs import (
     read_corpora,
     sample_corpus,
 )
+from pollination.plan.job_kinds import ORDER
 from pollination.plan.layout import (
     corpus_of,
     member_files,
@@ -92,6 +93,11 @@ def evaluation_inputs(plan: Plan, place: str, member: int) -> dict[str, list[str
 def evaluated_model(plan: Plan, place: str, member: int) -> dict[str, str | list[str]]:
     weights, *others = model_files(plan, place, member)
     return {"weights": weights, "model": others}
+
+
+def preflight_before(plan: Plan, place: str) -> str | list[str]:
+    """Return the file that sets the order of jobs, for a model that no job of the run trains."""
+    return f"{plan.results}/{ORDER}" if place.startswith("base/") else []
 
 
 def test_corpora(

@@ -451,3 +451,17 @@ def test_the_preflight_precedes_each_training_and_repeats_none(device, tmp_path,
         assert founder.input.staged.is_ancient
         # no other rule waits for it, and the inputs are those that runs before it have noted
         assert [str(path) for path in job.input] == staged_files(TOY_PLAN)
+
+
+def test_the_evaluation_of_a_pretrained_model_waits_for_the_preflight(tmp_path, monkeypatch):
+    """By Snakemake's DAG. A trained model has waited already, and its inputs stay as they were."""
+    monkeypatch.chdir(tmp_path)
+    config = resolve(yaml.safe_load((ROOT / "config/test/ecosystem.yaml").read_text()))
+    results = f"results/{config['run']}"
+    with loaded(Plan(config, results), deep=True) as workflow:
+        evaluations = [j for j in build_dag(workflow).jobs if j.rule.name == "evaluate_member"]
+    waits = {job.output.scores.removeprefix(f"{results}/"): job.input.staged for job in evaluations}
+    base = {name: staged for name, staged in waits.items() if name.startswith("base/")}
+    assert base and all(one == f"{results}/staged/complete" for one in base.values())
+    assert all(one.is_ancient for one in base.values())
+    assert len(waits) > len(base) and not any(waits[name] for name in waits if name not in base)
