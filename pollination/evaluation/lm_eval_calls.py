@@ -1,9 +1,14 @@
-"""Call lm-eval without its warnings, its progress bars, its worker processes and a network."""
+"""Call lm-eval without its warnings, its progress bars, its worker processes and a network.
+
+Its templates are compiled once, and not once per question.
+"""
 
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 from unittest.mock import patch
 
 
@@ -11,10 +16,12 @@ from unittest.mock import patch
 def quiet() -> Iterator[None]:
     """Silence lm-eval's warnings, and its progress bars, which have no option.
 
-    Its bootstrap then runs in this process, with the draws of its worker processes.
+    Its bootstrap then runs in this process, with the draws of its worker processes. Its templates
+    are compiled once.
     """
     import lm_eval.api.metrics
     import lm_eval.api.task
+    import lm_eval.utils
 
     logger = logging.getLogger("lm_eval")
     level = logger.level
@@ -22,11 +29,24 @@ def quiet() -> Iterator[None]:
     try:
         with (
             patch.object(lm_eval.api.task, "tqdm", lambda items, **_: items),
+            patch.object(lm_eval.utils, "apply_template", _apply_template),
             patch.object(lm_eval.api.metrics, "bootstrap_stderr", _bootstrap_stderr),
         ):
             yield
     finally:
         logger.setLevel(level)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(template: str) -> Any:
+    from lm_eval.utils import env
+
+    return env.from_string(template)
+
+
+def _apply_template(template: str, doc: dict) -> str:
+    """Fill in a template of lm-eval as `lm_eval.utils.apply_template` does."""
+    return _compiled(template).render(**doc)
 
 
 def _bootstrap_stderr(function: Callable, items: list, iters: int) -> float:
