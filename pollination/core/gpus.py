@@ -27,6 +27,7 @@ LISTED = re.compile(r"^(?:GPU \d+|\s+MIG ).*\(UUID: ([^)\s]+)\)", re.M)
 
 _locks: list[socket.socket] = []
 _keys: list[str] = []  # UUIDs of the GPUs that this process holds
+_names: list[str] = []  # and their names in CUDA_VISIBLE_DEVICES
 _found = False  # whether this process found its GPUs without the user's CUDA_VISIBLE_DEVICES
 
 
@@ -142,6 +143,10 @@ def take(count: int, log) -> None:
     ValueError: there are fewer GPUs, or as in `visible`.
     """
     global _found
+    if _names:  # from an earlier job of this process; CUDA would see no other GPU now
+        os.environ[VISIBLE] = ",".join(_names)
+        log.info("this job keeps GPU %s", os.environ[VISIBLE])
+        return
     gpus, share = visible(), jobs_per_gpu()
     if not gpus or sys.platform != "linux":
         return
@@ -163,7 +168,8 @@ def take(count: int, log) -> None:
         time.sleep(PAUSE_S)
     _found = VISIBLE not in os.environ
     _keys[:] = [gpu.key for gpu in mine]
-    os.environ[VISIBLE] = ",".join(gpu.name for gpu in mine)
+    _names[:] = [gpu.name for gpu in mine]
+    os.environ[VISIBLE] = ",".join(_names)
     log.info("this job has GPU %s", os.environ[VISIBLE])
 
 

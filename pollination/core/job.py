@@ -194,6 +194,7 @@ class Job:
         self.used: dict[str, int | str] = {}
         self.source: dict[str, str] = {}  # of a download: its revision, for the record
         self.done = False
+        self.stays = False
 
     def __enter__(self) -> "Job":
         # Scripts start with SIGINT ignored (core/interrupts.py).
@@ -238,6 +239,13 @@ class Job:
     def stop(self) -> StopRequest:
         """The stop request of jobs that save and resume."""
         return StopRequest()
+
+    def stay(self) -> None:
+        """Let this process run the next job of its script after this one, if it is a fork.
+
+        What it has loaded then serves that job too (warm.py).
+        """
+        self.stays = warm.imported_with is not None
 
     def files(self, name: str) -> list[Path]:
         """Return the input files of one name; Snakemake gives a single file as a string."""
@@ -340,7 +348,11 @@ class Job:
             if self.lease:
                 self.lease.release()
         if error is None and getattr(sys.modules["__main__"], "snakemake", None) is not None:
-            _leave()
+            if not self.stays:
+                _leave()
+            for handler in self.log.handlers:
+                handler.close()
+            warm.stays = True
 
     def _finish(self, kind, error) -> None:
         if isinstance(error, (ValueError, OSError, Stopped)) or causes.explain(error):

@@ -1,6 +1,10 @@
 """The process that warm.py starts: it imports what the jobs of a run import, and forks for each.
 
 It has one thread, and nothing has used a GPU in it. If an import changes that, it serves no more.
+
+A fork whose job allows it stays and runs the next job of the same script, with what it has loaded:
+CUDA, a model, benchmark requests. A fork that waits ends after `stay_s`, and before any other job
+starts, because it holds a GPU.
 """
 
 import ast
@@ -18,6 +22,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import types
 import weakref
 from contextlib import suppress
@@ -44,6 +49,9 @@ LEARNED = {
 NOT_LEARNED = ("torch._inductor", "torch.utils.tensorboard")
 TITLE = "pollination worker"  # in the output of ps
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+STAY = "POLLINATION_STAY_S"  # environment variable: seconds for which a fork waits; 0: it ends
+STAY_S = 10.0  # Snakemake starts the next job within a second, if one is ready
+END_S = 10.0  # for the end of a fork that has waited
 
 
 class Worker:
@@ -52,6 +60,9 @@ class Worker:
     def __init__(self, driver: socket.socket) -> None:
         self.driver: socket.socket | None = driver
         self.jobs: dict[int, int] = {}  # process -> pipe for its exit status
+        self.lines: dict[int, socket.socket] = {}  # process -> socket for its next job
+        self.kinds: dict[int, str] = {}  # process -> its script
+        self.idle: dict[int, float] = {}  # process that has no job -> when it must end
         self.wake, self.waker = os.pipe()
         os.set_blocking(self.waker, False)
         # A job sends the names of the modules that it imported.
@@ -66,9 +77,14 @@ class Worker:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
-        while self.driver or self.jobs:
+        while self.driver or self.jobs or self.idle:
             sources: list = [self.wake, self.names, *([self.driver] if self.driver else [])]
-            ready, _, _ = select.select(sources, [], [])
+            now_s, until_s = time.monotonic(), min(self.idle.values(), default=None)
+            patience_s = None if until_s is None else max(0.0, until_s - now_s)
+            ready, _, _ = select.select([*sources, *self.lines.values()], [], [], patience_s)
+            for process, line in list(self.lines.items()):
+                if line in ready:
+                    self.hear(process)
             if self.wake in ready:
                 os.read(self.wake, 4096)
                 self.reap()
@@ -76,53 +92,111 @@ class Worker:
                 self.serve()
             elif self.names in ready:  # while no job waits
                 self.learn(json.loads(self.names.recv(1 << 20)))
+            now_s = time.monotonic()
+            self.dismiss([one for one, end_s in self.idle.items() if end_s <= now_s])
+
+    def hear(self, process: int) -> None:
+        """Note that a fork has finished a job and stays, or that it can run no further one."""
+        said = b""
+        with suppress(OSError):
+            said = self.lines[process].recv(1)
+        if not said:
+            self.lines.pop(process).close()
+        elif process in self.jobs:
+            self.tell_driver(process, 0)
+            self.idle[process] = time.monotonic() + stay_s()
+
+    def tell_driver(self, process: int, status: int) -> None:
+        pipe = self.jobs.pop(process)
+        with suppress(BrokenPipeError):  # the driver has ended
+            os.write(pipe, b"%d" % status)
+        os.close(pipe)
 
     def reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                with suppress(KeyError, BrokenPipeError):  # the driver has ended
-                    pipe = self.jobs.pop(ended[0])
-                    os.write(pipe, b"%d" % os.waitstatus_to_exitcode(ended[1]))
-                    os.close(pipe)
+                self.forget(*ended)
+
+    def forget(self, process: int, status: int) -> None:
+        """Forget a fork that has ended, and tell the driver if it had a job."""
+        if process in self.jobs:
+            self.tell_driver(process, os.waitstatus_to_exitcode(status))
+        if line := self.lines.pop(process, None):
+            line.close()
+        self.idle.pop(process, None)
+        self.kinds.pop(process, None)
+
+    def dismiss(self, waiting: list[int]) -> None:
+        """End forks that wait, and return once they have freed their GPUs."""
+        for process in waiting:
+            if line := self.lines.pop(process, None):
+                line.close()
+        for process in waiting:
+            end_s, ended = time.monotonic() + END_S, (0, 0)
+            with suppress(ChildProcessError):
+                while not ended[0] and time.monotonic() < end_s:
+                    ended = os.waitpid(process, os.WNOHANG)
+                    time.sleep(0 if ended[0] else 0.01)
+                if not ended[0]:
+                    os.kill(process, signal.SIGKILL)
+                    ended = os.waitpid(process, 0)
+            self.forget(process, ended[1])
+
+    def hand_over(self, text: bytes, kind: str, streams: list[int]) -> int | None:
+        """Give a job to a fork that waits for one of its kind. Return the process, or None."""
+        for process in [one for one in self.idle if self.kinds[one] == kind]:
+            line = self.lines.get(process)
+            try:
+                if line is not None:
+                    socket.send_fds(line, [len(text).to_bytes(8)], streams)
+                    line.sendall(text)
+                    del self.idle[process]
+                    return process
+            except OSError:
+                os.kill(process, signal.SIGKILL)  # it might start the job later
+            self.dismiss([process])
+        return None
 
     def serve(self) -> None:
         assert self.driver is not None
-        try:
-            head, streams, _, _ = socket.recv_fds(self.driver, 8, 4)
-            text = self._read(int.from_bytes(head)) if len(head) == 8 else b""
-        except OSError:
-            head = text = b""
+        text, streams = received(self.driver)
         if not text:
             self.driver.close()
             self.driver = None
+            self.dismiss(list(self.idle))
             return
         request = json.loads(text)
+        kind = os.path.basename(request["script"]).partition(".")[2]  # Snakemake's is tmp*.NAME.py
+        self.dismiss([one for one in self.idle if self.kinds[one] != kind])
         if self.serves:
             self.prepare(request["script"])
         if not self.serves:
+            self.dismiss(list(self.idle))
             for stream in streams:
                 os.close(stream)
             return
+        *streams, pipe = streams
+        child = self.hand_over(text, kind, streams) or self.fork(request, streams, pipe)
+        with suppress(BrokenPipeError):
+            os.write(pipe, b"%*d" % (warm.PID_BYTES, child))
+        self.jobs[child], self.kinds[child] = pipe, kind
+        for stream in streams:
+            os.close(stream)
+
+    def fork(self, request: dict, streams: list[int], pipe: int) -> int:
+        """Return the process of a new fork, which runs the job."""
         gc.collect()
         gc.freeze()
         parent = os.getpid()
+        line, far = socket.socketpair()
         if child := os.fork():
-            *_, pipe = streams
-            with suppress(BrokenPipeError):
-                os.write(pipe, b"%*d" % (warm.PID_BYTES, child))
-            self.jobs[child] = pipe
-            for stream in streams[:3]:
-                os.close(stream)
-        else:
-            os._exit(self.job(request, streams, parent))
-
-    def _read(self, size: int) -> bytes:
-        assert self.driver is not None
-        parts = []
-        while size and (part := self.driver.recv(size)):
-            parts.append(part)
-            size -= len(part)
-        return b"" if size else b"".join(parts)
+            far.close()
+            line.settimeout(END_S)
+            self.lines[child] = line
+            return child
+        line.close()
+        os.close(pipe)
+        os._exit(self.jobs_of(request, streams, parent, far))
 
     def prepare(self, script: str) -> None:
         """Import the modules that a script names, as the script would."""
@@ -148,25 +222,47 @@ class Worker:
                     importlib.import_module(name)
                 self.serves = is_sound()
 
-    def job(self, request: dict, streams: list[int], parent: int) -> int:
-        """Become the job, and return its exit status."""
+    def jobs_of(self, request: dict, streams: list[int], parent: int, line: socket.socket) -> int:
+        """Become the job, and each further one that comes. Return the last exit status."""
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
         if os.getppid() != parent:
             return 1
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in warm.FATES:
-            signal.signal(number, signal.SIG_DFL)
+        for pipe in (*self.jobs.values(), self.wake, self.waker):
+            os.close(pipe)
+        for other in (*self.lines.values(), self.names, *([self.driver] if self.driver else [])):
+            other.close()
+        forget_ends()
+        known = set(sys.modules)
+        atexit.register(self.tell, known)
+        while True:
+            status = self.job(request, streams)
+            text = b""
+            if warm.stays and not status and stay_s() > 0:
+                flush()
+                reset_signals()
+                rename([TITLE])
+                self.tell(known)
+                known.update(sys.modules)
+                with suppress(OSError):
+                    line.sendall(b"0")
+                    gc.collect()
+                    text, streams = received(line)
+            if not text:
+                end()
+                return status
+            request = json.loads(text)
+
+    def job(self, request: dict, streams: list[int]) -> int:
+        """Run a job as a new process would, and return its exit status."""
+        reset_signals()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for ignored in request["ignored"]:
             signal.signal(ignored, signal.SIG_IGN)
-        for place, stream in enumerate(streams[:3]):
+        for place, stream in enumerate(streams):
             os.dup2(stream, place)
-        for stream in (*streams, *self.jobs.values(), self.wake, self.waker):
             os.close(stream)
-        self.names.close()
-        if self.driver:
-            self.driver.close()
         for kind, values in request["limits"].items():
             with suppress(OSError, ValueError):
                 resource.setrlimit(int(kind), values)
@@ -174,18 +270,15 @@ class Worker:
         os.umask(request["umask"])
         os.environ.clear()
         os.environ.update(request["env"], PWD=request["folder"])  # as the shell sets it
-        warm.imported_with = self.env
+        warm.imported_with, warm.stays = self.env, False
         script = request["script"]
         rename([sys.executable, script])
-        forget_ends()
         tempfile.tempdir = None
         if (threads := request["env"].get("OPENBLAS_NUM_THREADS", "1")) != "1":
             from threadpoolctl import threadpool_limits
 
             threadpool_limits(int(threads), "blas")
         sys.argv, sys.path[:] = [script], self.path
-        known = set(sys.modules)
-        atexit.register(self.tell, known)
         return execute(script)
 
     def tell(self, known: set[str]) -> None:
@@ -254,12 +347,46 @@ def execute(script: str) -> int:
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+    return status & 0xFF
+
+
+def stay_s() -> float:
+    try:
+        return float(os.environ.get(STAY) or STAY_S)
+    except ValueError:
+        return STAY_S
+
+
+def reset_signals() -> None:
+    for number in warm.FATES:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    return status & 0xFF
+
+
+def end() -> None:
+    """Do what an interpreter does at its end."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    flush()
+
+
+def received(far: socket.socket) -> tuple[bytes, list[int]]:
+    """Return the text of a request and its descriptors; no text if the other end has closed."""
+    try:
+        head, streams, _, _ = socket.recv_fds(far, 8, 4)
+        size = int.from_bytes(head) if len(head) == 8 else 0
+        parts = []
+        while size and (part := far.recv(size)):
+            parts.append(part)
+            size -= len(part)
+    except OSError:
+        return b"", []
+    return b"" if size else b"".join(parts), list(streams)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,10 +50,10 @@ def start(tmp_path, monkeypatch):
     module = Subprocess(sys.__stdout__)
     count = 0
 
-    def begin(text: str, errors: Path | None = None, **env: str):
+    def begin(text: str, errors: Path | None = None, kind: str = "py", **env: str):
         nonlocal count
         count += 1
-        script = scripts / f"job{count}.py"
+        script = scripts / f"job{count}.{kind}"
         script.write_text(text)
         path = f'"{errors}/${{BASH_EXECUTION_STRING##*/}}"'
         redirect = f"{{ : 2>>{path}; }} 2>/dev/null && exec 2>>{path}; " if errors else ""
@@ -72,18 +73,75 @@ def start(tmp_path, monkeypatch):
 
 
 def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
-    about = {}
-    for name, fork in (("warm", True), ("fresh", False)):
+    """Also one that stayed after a job that has changed what a process can change."""
+    about, spoils = {}, "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.chdir('/')\n"
+    spoils += "from pollination.core import warm\nwarm.stays = True\nos.environ['X'] = '1'\n"
+    spoils += "tempfile.tempdir = '/'\nsys.path.insert(0, 'x')\nsys.argv.append('x')\n"
+    spoils += "sys.stderr.flush(), os.dup2(os.open(os.devnull, os.O_RDWR), 2), os.umask(0o777)\n"
+    processes = {}
+    for name, after, fork in (("warm", spoils, 1), ("again", "", 1), ("fresh", "", 0)):
         for worker in start.workers.values():
-            worker.serves = fork
-        job = start(ABOUT.replace("NAME", name), TMPDIR=str(tmp_path))
-        assert isinstance(job, Fork) == fork and job.wait() == 0
+            worker.serves = bool(fork)
+        job = start(ABOUT.replace("NAME", name) + f"\n{after}", TMPDIR=str(tmp_path))
+        assert isinstance(job, Fork) == bool(fork) and job.wait() == 0
+        processes[name] = job.pid
         about[name] = json.loads(Path(name).read_text())
         for key in ("argv", "file", "command"):
-            about[name][key] = str(about[name][key]).replace("job2", "job1")
+            about[name][key] = re.sub(r"job\d", "job", str(about[name][key]))
         for key in ("_", "SHLVL"):  # bash's own
             about[name]["env"].pop(key, None)
-    assert about["warm"] == about["fresh"]
+    assert processes["warm"] == processes["again"] != processes["fresh"]
+    assert about["warm"] == about["fresh"] and about["again"] == about["fresh"]
+
+
+STAYS = "import os\nfrom pollination.core import warm\nwarm.stays = True\n"
+
+
+def test_a_process_that_stays_runs_the_next_job_of_its_script(start):
+    say = "import sys\nopen('said', 'w').write(str(getattr(os, 'kept', 0)))\nos.kept = {}\n"
+    first = start(STAYS + say.format(1))
+    assert first.wait() == 0 and Path("said").read_text() == "0"
+    second = start(STAYS + say.format(2))
+    assert second.wait() == 0 and second.pid == first.pid and Path("said").read_text() == "1"
+    first.kill()  # of a job that has ended: nothing, although the process lives
+    third = start(STAYS + "import sys; sys.exit(3)")
+    assert third.wait() == 3 and third.pid == first.pid
+    fourth = start("import os\n" + say.format(4))  # no process stays after a failure
+    assert fourth.wait() == 0 and fourth.pid != first.pid and Path("said").read_text() == "0"
+
+
+@pytest.mark.parametrize("end", ["another script", "killed", "time", "driver"])
+def test_a_process_that_waits_ends(start, end):
+    """A job of another script needs its GPU. A killed one takes no job along."""
+    limit = {"POLLINATION_STAY_S": "0.2"} if end == "time" else {}
+    job = start(STAYS, **limit)
+    waiting = psutil.Process(job.pid)
+    assert job.wait() == 0
+    (worker,) = start.workers.values()
+    if end == "another script":
+        other = start(
+            "import os, sys\nsys.exit(os.path.exists('/proc/PID'))".replace("PID", str(job.pid)),
+            kind="other.py",
+        )
+        assert other.wait() == 0 and other.pid != job.pid
+    elif end == "killed":
+        waiting.kill()
+        ended(waiting, 60)
+        again = start(STAYS)
+        assert again.wait() == 0 and again.pid != job.pid
+    elif end == "driver":
+        worker.socket.close()
+        assert worker.process.wait(60) == 0
+    assert ended(waiting, 60)
+
+
+def test_a_process_killed_in_a_later_job_ends_this_job_alone(start):
+    first = start(STAYS)
+    assert first.wait() == 0
+    second = start(STAYS + "import signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert second.wait() == -signal.SIGKILL and first.wait() == 0 and second.pid == first.pid
+    third = start(STAYS)
+    assert third.wait() == 0 and third.pid != first.pid
 
 
 @pytest.mark.parametrize(
