@@ -7,6 +7,7 @@ import os
 import random
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pollination.core.questions import scored
 from pollination.evaluation.harness import HarnessModel
 from pollination.evaluation.lm_eval_calls import quiet
 from pollination.evaluation.metrics import BOOTSTRAP, Ranking, ranking, reported
-from pollination.evaluation.requests import restore_requests
+from pollination.evaluation.requests import Kept
 from pollination.evaluation.tasks import gold, load_tasks
 
 # metrics of lm-eval that are 1 for a right answer and 0 for a wrong one
@@ -38,6 +39,8 @@ def evaluate_tasks(
     evaluation_seed: int,
     lm=None,
     requests: dict[str, Path] | None = None,
+    kept: Kept | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, dict], pd.DataFrame]:
     """Score a model on staged tasks {name: folder}.
 
@@ -45,8 +48,9 @@ def evaluate_tasks(
     bits on a CPU. Each task runs alone, so that its scores do not depend on the other tasks.
 
     `evaluate["batch_size"]` is fixed, because it changes the last digits. `requests` names the
-    tables of `write_requests`; lm-eval builds the requests of a task without a table. `lm` replaces
-    HarnessModel by another lm-eval model.
+    tables of `write_requests`; lm-eval builds the requests of a task without a table. `kept` holds
+    the benchmarks of earlier calls; `digests` are those of the files. `lm` replaces HarnessModel by
+    another lm-eval model.
 
     Of each task, `metrics` holds all values as lm-eval computes them, with their standard errors
     and directions; those of the tasks of a group are under "TASK/METRIC,FILTER". `metric` names the
@@ -66,7 +70,13 @@ def evaluate_tasks(
         try:
             parts = {
                 name: _evaluate_task(
-                    lm, name, Path(folder), evaluation_seed, (requests or {}).get(name)
+                    lm,
+                    name,
+                    Path(folder),
+                    evaluation_seed,
+                    (requests or {}).get(name),
+                    kept or Kept(),
+                    digests or {},
                 )
                 for name, folder in tasks.items()
             }
@@ -78,17 +88,25 @@ def evaluate_tasks(
 
 
 def _evaluate_task(
-    lm, name: str, folder: Path, seed: int, requests: Path | None
+    lm,
+    name: str,
+    folder: Path,
+    seed: int,
+    requests: Path | None,
+    kept: Kept,
+    digests: Mapping[str, str],
 ) -> tuple[dict, pd.DataFrame]:
     entry = artifacts.read_json(folder / "task.json")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    loaded = load_tasks({name: folder}, seed)  # seeds the few-shot sampler too
-    if requests is not None:
-        encoded = restore_requests(requests, loaded)
+    if requests is None:
+        loaded = load_tasks({name: folder}, seed)  # seeds the few-shot sampler too
+    else:
+        ready = kept.load(name, folder, requests, seed, digests)
+        loaded = ready.tasks
         if isinstance(lm, HarnessModel):
-            lm.encoded = encoded
+            lm.encoded = ready.encoded
     if entry["method"] == "generate":
         rows = _by_generation(lm, loaded, entry)
         own = {"metric": "acc", "higher_is_better": True}

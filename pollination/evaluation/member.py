@@ -28,14 +28,26 @@ from pollination.evaluation.perplexity import (
     sequence_logprobs,
     summarize,
 )
+from pollination.evaluation.requests import Kept
+from pollination.evaluation.tasks import has_own_code
 from pollination.models import checkpoint
 from pollination.models.completion import continue_prompts
-from pollination.models.inference import Inference, begin
+from pollination.models.inference import Inference, Instance, begin
 from pollination.models.limits import context_limit
+
+# for the next member that this process scores
+_benchmarks, _instance = Kept(), Instance()
 
 
 def evaluate(job: Job, folder: Path) -> None:
-    """Write a member's scores.json and its tables."""
+    """Write a member's scores.json and its tables.
+
+    If the process is a fork of a worker, it may score the next member too. What users' functions
+    change in a process must not reach another member, so a process that called one scores no more.
+    """
+    tasks = [path.parent for path in job.files("tasks")]
+    if not job.params.evaluate["measures"] and not any(map(has_own_code, tasks)):
+        job.stay()
     work = job.claim("evaluate", job.key(job.params.seed), at_once=True)
     if work is not None:
         with resume.saving(work, job.stop, job.log):
@@ -45,13 +57,30 @@ def evaluate(job: Job, folder: Path) -> None:
 def _evaluate(job: Job, folder: Path) -> None:
     settings, seed = job.params.evaluate, job.params.seed
     inference = begin(job, "evaluate.precision", job.params.get("precision", "auto"), [folder])
-    model, tokenizer = inference.member(folder)
+    model, tokenizer = inference.member(folder, _instance if job.stays else None)
     resume.name(model, "member")
     tasks = {
         name: path.parent for name, path in zip(job.params.tasks, job.files("tasks"), strict=True)
     }
     requests = dict(zip(job.params.tasks, job.files("requests"), strict=True))
-    scores, answers = evaluate_tasks(model, tokenizer, tasks, settings, seed, requests=requests)
+    scores, answers = evaluate_tasks(
+        model,
+        tokenizer,
+        tasks,
+        settings,
+        seed,
+        requests=requests,
+        kept=_benchmarks if job.stays else None,
+        digests=job.digests,
+    )
+    if job.stays and (_benchmarks.reused or _instance.reused):
+        job.log.info(
+            "kept from the member before: %d of %d benchmarks%s",
+            _benchmarks.reused,
+            len(tasks),
+            ", the model" if _instance.reused else "",
+        )
+    _benchmarks.reused = 0
     result: dict[str, Any] = {"tasks": scores, "perplexity": {}, "truth": {}}
     if inference.precision != "fp32":
         result["precision"] = inference.precision

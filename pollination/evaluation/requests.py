@@ -4,12 +4,19 @@ lm-eval builds the requests. Each task has a table with one row per request, in 
 leaf (index of the leaf task), doc_id, idx (index among the question's requests), context,
 continuation and their token ids. A context that equals the one before it, tokens included, is null.
 The evaluation itself builds requests for generated text and for whole texts.
+
+A process that scores several members reads tasks and requests once (`Kept`).
 """
 
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from pollination.core import artifacts
 from pollination.data.special import special_tokens
@@ -104,6 +111,51 @@ def restore_requests(path: Path, loaded: dict) -> dict[tuple[str, str], Encoded]
         task._instances = restored
         task.build_all_requests = _keep_requests
     return encoded
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The tasks of a benchmark, the tokens of their requests, and the random numbers after both."""
+
+    tasks: dict
+    encoded: dict[tuple[str, str], Encoded]
+    random: tuple
+
+
+class Kept:
+    """The benchmarks that this process has read, for the next member.
+
+    `digests` names the bytes of each input file. Only tasks whose requests are all restored are
+    kept: scores of others may depend on the state of a task.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: dict[tuple, Loaded] = {}
+        self.reused = 0  # calls of `load` that read nothing
+
+    def load(
+        self, name: str, folder: Path, requests: Path, seed: int, digests: Mapping[str, str]
+    ) -> Loaded:
+        """Return a benchmark as new, with its restored requests. Errors as those of both."""
+        files = digests.get(str(folder / "task.json")), digests.get(str(requests))
+        key = name, seed, *files
+        if found := self.loaded.get(key):
+            for task in found.tasks["tasks"].values():
+                for instance in task._instances:
+                    instance.resps, instance.filtered_resps = [], {}
+            random.setstate(found.random[0])
+            np.random.set_state(found.random[1])
+            torch.set_rng_state(found.random[2])
+            self.reused += 1
+            return found
+        tasks = load_tasks({name: folder}, seed)
+        encoded = restore_requests(requests, tasks)
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        loaded = Loaded(tasks, encoded, states)
+        leaves: list[Any] = list(tasks["tasks"].values())
+        if None not in files and all(leaf.OUTPUT_TYPE in PAIRS for leaf in leaves):
+            self.loaded[key] = loaded
+        return loaded
 
 
 def _keep_requests(**_) -> None:

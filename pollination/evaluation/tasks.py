@@ -231,6 +231,11 @@ def load_tasks(folders: dict[str, Path], evaluation_seed: int) -> dict:
     return {"tasks": tasks, "groups": groups}
 
 
+def has_own_code(folder: Path) -> bool:
+    """Return whether a staged task is a user's own benchmark, which may name functions."""
+    return "include_path" in artifacts.read_json(folder / "task.json")
+
+
 def leaf_names(name: str, entry: dict) -> list[str]:
     """Return the leaves' names in lm-eval's task dict; `entry` is the task.json of task `name`."""
     return (

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -395,13 +396,15 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def load_member(
-    folder: str | Path, device: torch.device | str = "cpu"
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    build: Callable[[AutoConfig], PreTrainedModel] = empty_model,
 ) -> tuple[PreTrainedModel, Any]:
-    """Load (model, tokenizer) of a member's folder.
+    """Load (model, tokenizer) of a member's folder. `build` as in `load_model`.
 
     DamagedArtifact: a loader raises it, or the tokenizer has ids without an embedding.
     """
-    tokenizer, model = load_tokenizer(folder), load_model(folder, device)
+    tokenizer, model = load_tokenizer(folder), load_model(folder, device, build=build)
     rows = embedding_rows(model)
     if not fits(tokenizer, rows):
         raise DamagedArtifact(
@@ -412,11 +415,15 @@ def load_member(
 
 
 def load_model(
-    folder: str | Path, device: torch.device | str = "cpu", weights: str | Path | None = None
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    weights: str | Path | None = None,
+    build: Callable[[AutoConfig], PreTrainedModel] = empty_model,
 ) -> PreTrainedModel:
     """Load the model of a member's folder, or of a blueprint and `weights`.
 
-    It is in fp32 and in evaluation mode.
+    It is in fp32 and in evaluation mode. `build` returns the model of a configuration, on the CPU;
+    the weights replace those that it has.
     DamagedArtifact as in `load_weights`, ValueError as in `load_config` and `outline`.
     """
     config, path = load_config(folder), Path(weights or Path(folder) / "model.safetensors")
@@ -425,7 +432,7 @@ def load_model(
     pairs = [(state[a], state[b]) for a, b in ties.items() if a in state and b in state]
     if pairs and not any(torch.equal(a, b) for a, b in pairs):
         untie(config)
-    model = empty_model(config)
+    model = build(config)
     model.tie_weights()
     load_weights(model, state, path)
     return model.to(device)

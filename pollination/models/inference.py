@@ -1,12 +1,13 @@
 """Load models to write text or to be scored, in the precision that the config asks for."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from pollination.core import resume
 from pollination.core.job import Job
@@ -32,10 +33,69 @@ class Inference:
         """Load the model of a member's folder. Errors as in `checkpoint.load_model`."""
         return self.placed(checkpoint.load_model(folder))
 
-    def member(self, folder: str | Path) -> tuple[PreTrainedModel, Any]:
-        """Load (model, tokenizer) of a member's folder. Errors as in `checkpoint.load_member`."""
-        model, tokenizer = checkpoint.load_member(folder)
-        return self.placed(model), tokenizer
+    def member(
+        self, folder: str | Path, instance: "Instance | None" = None
+    ) -> tuple[PreTrainedModel, Any]:
+        """Load (model, tokenizer) of a member's folder, into an instance if there is one.
+
+        Errors as in `checkpoint.load_member`.
+        """
+        if instance is None:
+            model, tokenizer = checkpoint.load_member(folder)
+            return self.placed(model), tokenizer
+        model, tokenizer = checkpoint.load_member(folder, build=instance.build)
+        return instance.place(model, self), tokenizer
+
+
+class Instance:
+    """A model that takes the weights of one member after another.
+
+    A member of another configuration, device or precision gets a model of its own. So does any
+    member after a computation that changed buffers that no file holds, such as the frequencies of
+    some rotary positions.
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict = {}
+        self.inference: Inference | None = None
+        self.loaded: PreTrainedModel | None = None  # fp32, on the CPU
+        self.placed: PreTrainedModel | None = None  # the same, unless device or type differ
+        self.buffers: dict[str, torch.Tensor] = {}
+        self.reused = False  # by the last `build`
+
+    def build(self, config: AutoConfig) -> PreTrainedModel:
+        """Return the model that the weights replace, or an empty one of the configuration."""
+        settings = copy.deepcopy(config.to_dict()) | {"_name_or_path": None}  # the folder's
+        self.reused = settings == self.settings and self._is_unchanged()
+        if self.loaded is None or not self.reused:
+            self.settings, self.placed = settings, None
+            self.loaded = checkpoint.empty_model(config)
+        return self.loaded
+
+    def place(self, model: PreTrainedModel, inference: Inference) -> PreTrainedModel:
+        """Return the model on the device, in the precision."""
+        if self.placed is None or inference != self.inference:
+            on_cpu = inference.device.type == "cpu"
+            own = model if on_cpu or inference.precision == "bf16" else copy.deepcopy(model)
+            self.inference, self.placed = inference, inference.placed(own)
+            self.buffers = _unsaved_buffers(self.placed)
+        elif self.placed is not model:
+            self.placed.load_state_dict(model.state_dict())
+        return self.placed
+
+    def _is_unchanged(self) -> bool:
+        if self.placed is None:
+            return False
+        now = _unsaved_buffers(self.placed)
+        return now.keys() == self.buffers.keys() and all(
+            torch.equal(one, self.buffers[name]) for name, one in now.items()
+        )
+
+
+def _unsaved_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return copies of the buffers that no state dict holds."""
+    saved = model.state_dict().keys()
+    return {name: one.clone() for name, one in model.named_buffers() if name not in saved}
 
 
 def begin(
