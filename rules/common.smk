@@ -27,8 +27,10 @@ gc.set_threshold(100_000)
 downloads_are_local = config["downloads"] == "local"
 
 
-if workflow.is_main_process:
+# One job in a process of its own has no gain from a worker, but a group has (workflow/executor).
+if workflow.is_main_process or os.environ.get("POLLINATION_GROUP"):
     warm.install(shell)
+if workflow.is_main_process:
     interrupts.install(shell)
     for difference in pin.upcoming(Path(plan.results), code_read):
         logger.warning(f"note: {difference}")

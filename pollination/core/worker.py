@@ -247,7 +247,7 @@ class Worker:
                 known.update(sys.modules)
                 with suppress(OSError):
                     line.sendall(b"0")
-                    gc.collect()
+                    free_memory()
                     text, streams = received(line)
             if not text:
                 end()
@@ -360,6 +360,13 @@ def stay_s() -> float:
 def reset_signals() -> None:
     for number in warm.FATES:
         signal.signal(number, signal.SIG_DFL)
+
+
+def free_memory() -> None:
+    """Free what the last job no longer needs, also on a GPU: some jobs measure its free memory."""
+    gc.collect()
+    if (cuda := sys.modules.get("torch.cuda")) and cuda.is_initialized():
+        cuda.empty_cache()
 
 
 def flush() -> None:

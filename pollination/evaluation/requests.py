@@ -126,11 +126,12 @@ class Kept:
     """The benchmarks that this process has read, for the next member.
 
     `digests` names the bytes of each input file. Only tasks whose requests are all restored are
-    kept: scores of others may depend on the state of a task.
+    kept: scores of others may depend on the state of a task. One benchmark of a name is kept, so
+    members with several tokenizers take no more memory.
     """
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple, Loaded] = {}
+        self.loaded: dict[str, tuple[tuple, Loaded]] = {}
         self.reused = 0  # calls of `load` that read nothing
 
     def load(
@@ -138,8 +139,10 @@ class Kept:
     ) -> Loaded:
         """Return a benchmark as new, with its restored requests. Errors as those of both."""
         files = digests.get(str(folder / "task.json")), digests.get(str(requests))
-        key = name, seed, *files
-        if found := self.loaded.get(key):
+        key = seed, *files
+        before, found = self.loaded.pop(name, (None, None))
+        if found and before == key:
+            self.loaded[name] = key, found
             for task in found.tasks["tasks"].values():
                 for instance in task._instances:
                     instance.resps, instance.filtered_resps = [], {}
@@ -154,7 +157,7 @@ class Kept:
         loaded = Loaded(tasks, encoded, states)
         leaves: list[Any] = list(tasks["tasks"].values())
         if None not in files and all(leaf.OUTPUT_TYPE in PAIRS for leaf in leaves):
-            self.loaded[key] = loaded
+            self.loaded[name] = key, loaded
         return loaded
 
 

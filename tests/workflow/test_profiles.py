@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -222,3 +223,21 @@ def test_downloads_are_local_rules_and_members_jobs_of_their_own_by_default(tmp_
     found = submitted(tmp_path, ROOT / "config/test/ecosystem.yaml", "profiles/slurm")
     assert not [one for one in found if one["group"] or NETWORK & set(one["jobs"])]
     assert sum("train_child" in one["jobs"] for one in found) > 10
+
+
+def test_one_slurm_job_scores_as_many_members_as_the_profile_says(tmp_path):
+    profile = tmp_path / "slurm"
+    shutil.copytree(ROOT / "profiles/slurm", profile)
+    text = (profile / "config.yaml").read_text()
+    (profile / "config.yaml").write_text(
+        text.replace("members_per_job = 1\n", "members_per_job = 3\n")
+    )
+    found = submitted(tmp_path / "run", TOY, str(profile))
+    groups = [one for one in found if one["group"]]
+    assert all(set(one["jobs"]) == {"evaluate_member"} for one in groups)
+    sizes = Counter((one["group"], one["jobs"]["evaluate_member"]) for one in groups)
+    # four members of a generation: three and one
+    for name in ("founders/human", "population/gen1", "population/gen2"):
+        assert sizes[f"score.{name}", 3] == sizes[f"score.{name}", 1] == 1, sizes
+    asks = {"gpu": 1, "gpu_model": "a100", "mem_mb": 16000, "runtime": 45, "_cores": 1}
+    assert next(one["asks"] for one in groups if sum(one["jobs"].values()) == 3) == asks
