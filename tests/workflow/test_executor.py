@@ -7,10 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake_executor_plugin_slurm_jobstep as slurm_jobstep
-from snakemake_executor_plugin_pollination_slurm import ExecutorSettings, causes, commands, gpus
+from snakemake_executor_plugin_pollination_slurm import (
+    ExecutorSettings,
+    causes,
+    commands,
+    gpus,
+    groups,
+)
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_interface_common.exceptions import WorkflowError
+
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -189,6 +197,25 @@ def test_a_job_with_several_gpus_is_one_task_on_one_node(
     executor.run_job(job)
     (call_of_step,) = (tmp_path / "calls").read_text().splitlines()
     assert call_of_step.startswith("-n1 ") and f" {step} --nodes=1 snakemake" in call_of_step
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"gpu": 1}, ["-n1", "--nodes=1", "--cpus-per-task=4", "gpu=1 mem_mb=32000"]),
+        ({"gpu": 1, "cpus_per_gpu": 8}, ["--cpus-per-gpu=8", "gpu=1 mem_mb=32000"]),
+        ({}, ["--cpus-per-task=4", "--resources mem_mb=32000"]),
+    ],
+)
+def test_a_group_is_one_step_with_one_snakemake_that_runs_all_its_jobs(resources, words):
+    """The step tells rules/common.smk that its jobs may be forks of one process."""
+    group = Sized(**resources)
+    command = f"{groups.step(group)} python -m snakemake {groups.arguments(group)}"
+    assert command.startswith("srun ") and "POLLINATION_GROUP" in command
+    assert "POLLINATION_GROUP" in (ROOT / "rules/common.smk").read_text()
+    for word in [*words, "--cores 4", "--keep-going"]:
+        assert word in command
+    assert "slurm-jobstep" not in command
 
 
 def test_settings_that_do_nothing_are_refused():

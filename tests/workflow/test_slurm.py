@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from pollination.core.artifacts import digest
 from pollination.core.driver import FOLDER
-from pollination.core.lease import newest
+from pollination.core.lease import kept_copies, newest
 from pollination.core.slurm import parse_duration
 from tests.conftest import ROOT, snakemake
 from tests.slurm import Cluster, call, missing, until
@@ -216,7 +216,7 @@ def run_over_four_nodes(run: Run) -> None:
 
 @scenario
 def rounds(run: Run) -> None:
-    """All jobs of a round share a Slurm job with one GPU."""
+    """All jobs of a round share a Slurm job with one GPU; one process scores its members."""
     scores = [f"results/slurm/lines/gen1/member{m}/scores.json" for m in (0, 1)]
     run.ends_well(run.start(targets=[*CHILDREN, *scores], profile="slurm-rounds"))
     assert all((run.folder / path).exists() for path in scores)
@@ -226,6 +226,14 @@ def rounds(run: Run) -> None:
     assert all(job["TresPerJob"] == "gres:gpu:a100:1" for job in rounds), rounds
     others = [job["rule"] for job in own if job not in rounds]
     assert not [name for name in others if any(rule in name for rule in GPU_RULES)], others
+    before = [digest(run.folder / path) for path in scores]
+    for path in scores:
+        for one in (path, *kept_copies(str(run.folder / path))):
+            (run.folder / one).unlink()
+    run.ends_well(run.start(targets=scores, profile="slurm-rounds"))
+    assert [digest(run.folder / path) for path in scores] == before
+    logs = [run.folder / f"results/slurm/logs/lines/gen1/member{m}/evaluate.log" for m in (0, 1)]
+    assert sum("kept from the member before" in path.read_text() for path in logs) == 1
 
 
 @scenario
