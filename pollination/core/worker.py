@@ -21,13 +21,10 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
-import types
-import weakref
 from contextlib import suppress
 
-from pollination.core import caches, code, warm
+from pollination.core import caches, code, fork, warm
 
 # What jobs import beyond their first lines is imported for later jobs, but not torch's compiler:
 # it starts processes.
@@ -93,7 +90,9 @@ class Worker:
             elif self.names in ready:  # while no job waits
                 self.learn(json.loads(self.names.recv(1 << 20)))
             now_s = time.monotonic()
-            self.dismiss([one for one, end_s in self.idle.items() if end_s <= now_s])
+            self.dismiss(
+                [one for one, end_s in self.idle.items() if end_s <= now_s or not self.driver]
+            )
 
     def hear(self, process: int) -> None:
         """Note that a fork has finished a job and stays, or that it can run no further one."""
@@ -159,7 +158,7 @@ class Worker:
 
     def serve(self) -> None:
         assert self.driver is not None
-        text, streams = received(self.driver)
+        text, streams = fork.received(self.driver)
         if not text:
             self.driver.close()
             self.driver = None
@@ -233,30 +232,30 @@ class Worker:
             os.close(pipe)
         for other in (*self.lines.values(), self.names, *([self.driver] if self.driver else [])):
             other.close()
-        forget_ends()
+        fork.forget_ends()
         known = set(sys.modules)
         atexit.register(self.tell, known)
         while True:
             status = self.job(request, streams)
             text = b""
             if warm.stays and not status and stay_s() > 0:
-                flush()
-                reset_signals()
-                rename([TITLE])
+                fork.flush()
+                fork.reset_signals()
+                fork.rename([TITLE])
                 self.tell(known)
                 known.update(sys.modules)
                 with suppress(OSError):
                     line.sendall(b"0")
-                    free_memory()
-                    text, streams = received(line)
+                    fork.free_memory()
+                    text, streams = fork.received(line)
             if not text:
-                end()
+                fork.end()
                 return status
             request = json.loads(text)
 
     def job(self, request: dict, streams: list[int]) -> int:
         """Run a job as a new process would, and return its exit status."""
-        reset_signals()
+        fork.reset_signals()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for ignored in request["ignored"]:
             signal.signal(ignored, signal.SIG_IGN)
@@ -272,14 +271,14 @@ class Worker:
         os.environ.update(request["env"], PWD=request["folder"])  # as the shell sets it
         warm.imported_with, warm.stays = self.env, False
         script = request["script"]
-        rename([sys.executable, script])
+        fork.rename([sys.executable, script])
         tempfile.tempdir = None
         if (threads := request["env"].get("OPENBLAS_NUM_THREADS", "1")) != "1":
             from threadpoolctl import threadpool_limits
 
             threadpool_limits(int(threads), "blas")
         sys.argv, sys.path[:] = [script], self.path
-        return execute(script)
+        return fork.execute(script)
 
     def tell(self, known: set[str]) -> None:
         """Send the modules that this job imported; a worker that is busy may miss them."""
@@ -306,50 +305,6 @@ def is_sound() -> bool:
     return threads == 1 and not started and not any("/dev/nvidia" in one for one in open_files)
 
 
-def rename(words: list[str]) -> None:
-    """Let `ps` show the command of the job. Its room is that of this process's own arguments."""
-    with suppress(OSError, ValueError, IndexError):
-        with open("/proc/self/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        start, end = int(fields[45]), int(fields[46])
-        text = b"".join(os.fsencode(word) + b"\0" for word in words)
-        if len(text) <= end - start:
-            ctypes.memset(start, 0, end - start)
-            ctypes.memmove(start, text, len(text))
-
-
-def forget_ends() -> None:
-    """Forget what the worker would do at its own end, such as deleting temporary folders."""
-    atexit._clear()
-    atexit.register(logging.shutdown)
-    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
-    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
-
-
-def execute(script: str) -> int:
-    """Run a script as `python SCRIPT` does, and return its exit status."""
-    main = types.ModuleType("__main__")
-    main.__dict__.update(__file__=script, __builtins__=__builtins__)
-    sys.modules["__main__"] = main
-    status = 0
-    try:
-        with open(script, "rb") as file:
-            source = file.read()
-        exec(compile(source, script, "exec"), main.__dict__)
-    except SystemExit as end:
-        if end.code is not None and not isinstance(end.code, int):
-            print(end.code, file=sys.stderr)
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException as error:
-        trace = error.__traceback__
-        sys.excepthook(type(error), error, trace and trace.tb_next)
-        status = 1
-        if isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-    return status & 0xFF
-
-
 def stay_s() -> float:
     try:
         return float(os.environ.get(STAY) or STAY_S)
@@ -357,49 +312,10 @@ def stay_s() -> float:
         return STAY_S
 
 
-def reset_signals() -> None:
-    for number in warm.FATES:
-        signal.signal(number, signal.SIG_DFL)
-
-
-def free_memory() -> None:
-    """Free what the last job no longer needs, also on a GPU: some jobs measure its free memory."""
-    gc.collect()
-    if (cuda := sys.modules.get("torch.cuda")) and cuda.is_initialized():
-        cuda.empty_cache()
-
-
-def flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-
-
-def end() -> None:
-    """Do what an interpreter does at its end."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    flush()
-
-
-def received(far: socket.socket) -> tuple[bytes, list[int]]:
-    """Return the text of a request and its descriptors; no text if the other end has closed."""
-    try:
-        head, streams, _, _ = socket.recv_fds(far, 8, 4)
-        size = int.from_bytes(head) if len(head) == 8 else 0
-        parts = []
-        while size and (part := far.recv(size)):
-            parts.append(part)
-            size -= len(part)
-    except OSError:
-        return b"", []
-    return b"" if size else b"".join(parts), list(streams)
-
-
 def main() -> None:
     """Serve the driver at the other end of the socket whose descriptor is the second argument."""
     worker = Worker(socket.socket(fileno=int(sys.argv[2])))
-    rename([TITLE])
+    fork.rename([TITLE])
     said = logging.getLogger("pollination.worker")
     said.addHandler(logging.NullHandler())
     said.propagate = False
