@@ -1,6 +1,7 @@
 """A process that scores several members: what it keeps changes no bit of the next one's scores."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pollination.core import artifacts, resume
 from pollination.core.job import Stopped
 from pollination.evaluation.answers import evaluate_tasks
+from pollination.evaluation.member import evaluate
 from pollination.evaluation.requests import Kept, write_requests
 from pollination.models.checkpoint import save_model
 from pollination.models.inference import Inference, Instance
@@ -128,3 +130,21 @@ def test_other_questions_are_read_anew(members, benchmarks):
     changed = {name: "0" + digest[1:] for name, digest in digests.items()}
     assert score(members["first"], (tasks, requests, changed), kept=kept) == before
     assert kept.reused == 0 and len(kept.loaded) == 2  # the former questions are forgotten
+
+
+@pytest.mark.parametrize(
+    ("measures", "task", "stays"),
+    [({}, {}, True), ({"own": "x.py:f"}, {}, False), ({}, {"include_path": "x"}, False)],
+)
+def test_a_process_with_functions_of_the_user_scores_one_member(tmp_path, measures, task, stays):
+    artifacts.write_json(tmp_path / "task.json", task)
+    said = []
+    job = SimpleNamespace(
+        params=SimpleNamespace(evaluate={"measures": measures}, seed=1),
+        files=lambda _: [tmp_path / "task.json"],
+        key=str,
+        claim=lambda *_, **__: None,  # it is done already
+        stay=lambda: said.append(True),
+    )
+    evaluate(job, tmp_path)
+    assert bool(said) == stays

@@ -6,7 +6,7 @@ forks of one process (pollination/core/warm.py), and members are scored by a pro
 
 import shlex
 
-from snakemake_executor_plugin_slurm_jobstep import get_cpu_setting
+from snakemake_executor_plugin_slurm.submit_string import get_cpu_setting
 
 
 def step(job) -> str:
