@@ -34,8 +34,9 @@ from pollination.core.warm import SCRIPTS, Fork, Subprocess
 from pollination.models import paths
 from pollination.models.beam import beam_search
 from pollination.models.device import DETERMINISTIC_CUBLAS, set_determinism
+from pollination.models.drawing import Decoding, draw, row_keys
 from pollination.models.precision import choose, set_products
-from pollination.models.sampling import Decoding, draw, row_keys, sample
+from pollination.models.sampling import sample
 from pollination.models.trainer import Trainer
 
 CONFIG = ROOT / "config/test/toy.yaml"

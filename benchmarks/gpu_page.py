@@ -204,7 +204,7 @@ def operations() -> str:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pollination.models.sampling import Decoding, draw
+    from pollination.models.drawing import Decoding, draw
     from pollination.models.shared_prompt import StaticDecoder
 
     totals = []

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 from pollination.core import resume
 from pollination.core.job import Stopped
 from pollination.data.special import end_ids
+from pollination.models.drawing import Decoding, forbid, penalise
 from pollination.models.paths import decoder_of
-from pollination.models.sampling import KEPT_SHARE, Decoding, cut_after, forbid, penalise, sample
+from pollination.models.sampling import KEPT_SHARE, cut_after, sample
 
 NEVER = -1e9  # score of a forbidden choice, as in transformers, so that edge cases rank alike
 

@@ -9,8 +9,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from pollination.models import paths, sampling, shared_prompt
-from pollination.models.sampling import Decoding, draw, nucleus_probabilities, row_keys, sample
+from pollination.models import drawing, paths, shared_prompt
+from pollination.models.drawing import Decoding, draw, nucleus_probabilities, row_keys
+from pollination.models.sampling import sample
 from tests.conftest import shared
 
 torch.set_num_threads(1)  # in models this small, threads only wait for each other
@@ -114,10 +115,28 @@ def test_looking_at_few_tokens_first_draws_what_a_full_sort_draws(decoding, spre
     logits[::3] = logits[::3].round()
     keys = row_keys(list(range(60)), 1)[:, 0]
     few, sound = draw(logits.clone(), keys, decoding)
-    monkeypatch.setattr(sampling, "WIDTHS", ())
+    monkeypatch.setattr(drawing, "WIDTHS", ())
     every, _ = draw(logits.clone(), keys, decoding)
     assert sound.all() and torch.equal(few, every)
     assert (nucleus_probabilities(logits, decoding).gather(1, few[:, None]) > 0).all()
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 40, 700, 9000])
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.9999, 1.0])
+def test_a_threshold_allows_the_tokens_of_a_full_sort(top_k, top_p):
+    """With ties too, and with weights that are 0. Ties go to low token ids."""
+    generator = torch.Generator().manual_seed(top_k)
+    logits = torch.randn(24, 9001, generator=generator) * torch.logspace(-3, 2, 24)[:, None]
+    logits[::3] = logits[::3].round()
+    logits[1::6] = 0
+    logits[2::6, ::2] = -torch.inf
+    decoding = Decoding("nucleus", temperature=1.0, top_k=top_k, top_p=top_p)
+    found = nucleus_probabilities(logits, decoding) > 0
+    weights = drawing._weights(logits.clone(), 1.0)
+    by_weight, ids = weights.sort(dim=-1, descending=True, stable=True)
+    kept, _ = drawing._support(by_weight, drawing._total(weights), decoding)
+    expected = torch.zeros_like(found).scatter(1, ids, torch.arange(9001) < kept[:, None])
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
