@@ -205,7 +205,7 @@ def operations() -> str:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from pollination.models.drawing import Decoding, draw
-    from pollination.models.shared_prompt import StaticDecoder
+    from pollination.models.static_decoder import StaticDecoder
 
     totals = []
     for layers in DEPTHS:

@@ -22,6 +22,7 @@ from pollination.data.tokens import vocabulary_id
 from pollination.models.completion import _decode, _encode, complete, prompt_limit
 from pollination.models.limits import ids_without_token
 from pollination.models.paths import slower_decoding
+from pollination.models.refill import rows_of_a_batch
 from pollination.plan.decoding import DECODINGS
 
 SCHEMA = pa.schema(
@@ -91,13 +92,13 @@ def _texts(
     return {"prompt": opening, "completion": _decode(tokenizer, new, special)}
 
 
-def window(settings: dict, budget: int | None, count: int | None, counts: dict) -> int:
+def window(settings: dict, batch: int, budget: int | None, count: int | None, counts: dict) -> int:
     """Return the number of rows to draw next: a few batches, or fewer if the budget needs fewer.
 
     The need is estimated from the tokens per row so far, plus 5 % and one row. It follows from the
     counts alone, so an interrupted shard resumes with the same batches.
     """
-    rows = WINDOW_BATCHES * settings["batch_size"]
+    rows = WINDOW_BATCHES * batch
     if count is not None:
         rows = min(rows, count - counts["rows_drawn"])
     if budget is not None:
@@ -239,7 +240,9 @@ def write_shard(
             "max_new_tokens"
         )
 
-    if reason := slower_decoding(model, bool(DECODINGS[settings["decoding"]].width)):
+    beams = bool(DECODINGS[settings["decoding"]].width)
+    batch = settings["batch_size"] if beams else rows_of_a_batch(model, settings["batch_size"])
+    if reason := slower_decoding(model, beams):
         log.info("shard %d: decoding is slower: %s", shard, reason)
     never = ids_without_token(model, tokenizer)
     vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
@@ -256,7 +259,7 @@ def write_shard(
         rows.count is None or counts["rows_drawn"] < rows.count
     ):
         first = counts["rows_drawn"]
-        numbers = range(first, first + window(settings, budget, rows.count, counts))
+        numbers = range(first, first + window(settings, batch, budget, rows.count, counts))
         chosen = [prompts[rows.prompt(n)] for n in numbers]
         prompts_ids = _encode(tokenizer, [text for _, text in chosen], limit)
         seeds = [rows.row_seed(n) for n in numbers]

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pollination.core.seeds import derive_seed
 from pollination.data.encoding import encode
 from pollination.data.special import SpecialTokens, end_ids, special_tokens
+from pollination.models.drawing import Decoding
 from pollination.models.limits import context_limit, ids_without_token
-from pollination.models.sampling import Decoding
+from pollination.models.static_decoder import release
 from pollination.plan.decoding import DECODINGS
 
 
@@ -121,7 +122,8 @@ def continue_prompts(
         derive_seed(seed, "sample", name if by_name else n) for n, (name, _) in enumerate(prompts)
     ]
     never = ids_without_token(model, tokenizer)
-    texts = complete(model, ids, seeds, settings, special.eos_id, never=never)
+    texts = list(complete(model, ids, seeds, settings, special.eos_id, never=never))
+    release()  # the model is scored next
     return pd.DataFrame(
         {
             "prompt_id": [name for name, _ in prompts],

@@ -4,6 +4,7 @@ Shapes: B rows of the batch, T tokens, V vocabulary.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,6 +65,19 @@ class PreallocatedLayer(DynamicLayer):
         tokens = self.get_seq_length()
         for room in self.room:
             room[moved, :, start:tokens] = room[rows, :, start:tokens]
+
+
+def cache_of(model: PreTrainedModel, layer: Callable[[], DynamicLayer]) -> DynamicCache:
+    """Return a cache with layers of another kind.
+
+    TypeError: the model's cache holds more than keys and values.
+    """
+    cache = DynamicCache(config=model.config)
+    for own in cache.layers:
+        if type(own) not in KEYS_AND_VALUES:
+            raise TypeError(f"its cache has a {type(own).__name__}")
+    cache.layers = [layer() for _ in cache.layers]
+    return cache
 
 
 class Rows:
@@ -176,12 +190,7 @@ class InPlaceDecoder(Decoder):
     layer = PreallocatedLayer
 
     def new_cache(self) -> DynamicCache:
-        cache = DynamicCache(config=self.model.config)
-        for layer in cache.layers:
-            if type(layer) not in KEYS_AND_VALUES:
-                raise TypeError(f"its cache has a {type(layer).__name__}")
-        cache.layers = [self.layer(self.longest + self.new_tokens) for _ in cache.layers]
-        return cache
+        return cache_of(self.model, lambda: self.layer(self.longest + self.new_tokens))
 
     def select_cache(self, rows: torch.Tensor) -> None:
         self.cache.batch_select_indices(rows)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 # The search tries this many likeliest tokens. Rows with a wider nucleus look at all weights.
 WIDTHS = (64, 512, 4096)
+NARROW_ON = ("cpu",)  # only there, it costs little to learn which rows need all tokens
 COLUMNS = 16  # tokens per group in the search for the likeliest
 SORTED = 4096  # tokens that one block of a GPU sorts in its own memory
 DIGIT_BITS = 6  # of a threshold, found per round
@@ -224,6 +225,11 @@ def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor)
     return (-uniforms_BK.log() / weights_BK).argmin(-1)
 
 
+def fixed(device: torch.device) -> bool:
+    """Return whether the operations of a draw are the same for all numbers."""
+    return device.type not in NARROW_ON
+
+
 def draw(
     logits_BV: torch.Tensor, keys_B: torch.Tensor, decoding: Decoding
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -245,8 +251,7 @@ def draw(
     tokens_B = torch.empty_like(keys_B)
     rows_R = torch.arange(len(keys_B), device=keys_B.device)  # rows that have no token yet
     least = 1.0  # no open row has a nucleus of fewer tokens
-    # on a GPU, looking at everything costs less than waiting to learn which rows need it
-    for width in WIDTHS if weights_BV.device.type == "cpu" else ():
+    for width in WIDTHS if weights_BV.device.type in NARROW_ON else ():
         if not max(decoding.top_k, least) < width < vocabulary:
             continue
         weights_RV = weights_BV if len(rows_R) == len(keys_B) else weights_BV[rows_R]
@@ -273,6 +278,11 @@ def row_keys(row_seeds: list[int], count: int) -> torch.Tensor:
     """Return each row's keys (B, count), int64, one per step, from its own Philox stream."""
     streams = [np.random.Philox(key=seed).random_raw(count) for seed in row_seeds]
     return torch.from_numpy(np.stack(streams).view(np.int64))
+
+
+def cut_after(ids: list[int], eos_id: int) -> list[int]:
+    """Return the ids up to and including the first end-of-text token."""
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
 def forbid(logits_BV: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:

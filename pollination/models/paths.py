@@ -12,8 +12,9 @@ from pollination.models.contract import (
 )
 from pollination.models.decoder import Decoder
 from pollination.models.loss import Loss, chunked_loss, unmasked, whole_loss
-from pollination.models.shared_prompt import SharedPromptDecoder, StaticDecoder
+from pollination.models.shared_prompt import SharedPromptDecoder
 from pollination.models.slow_decoder import ByLength
+from pollination.models.static_decoder import StaticDecoder
 
 STATIC_DEVICES = ("cuda",)  # on a CPU a graph gains nothing, and hidden slots cost time
 
@@ -28,10 +29,15 @@ def decoder_of(
     contract = contract_of(model)
     if beams and contract.allows(SHARED):
         return SharedPromptDecoder(model, prompts, new_tokens)
-    if not beams and model.device.type in STATIC_DEVICES and contract.allows(STATIC):
+    if not beams and steps_are_fixed(model):
         return StaticDecoder(model, prompts, new_tokens)
     kind = next(kind for name, kind in DECODERS.items() if contract.allows(name))
     return kind(model, prompts, new_tokens)
+
+
+def steps_are_fixed(model: PreTrainedModel) -> bool:
+    """Return whether texts are written in steps of fixed shapes, which a GPU captures."""
+    return model.device.type in STATIC_DEVICES and contract_of(model).allows(STATIC)
 
 
 def slower_decoding(model: PreTrainedModel, beams: bool) -> str | None:

@@ -15,17 +15,11 @@ from transformers import PreTrainedModel
 from pollination.core import resume
 from pollination.core.job import Stopped
 from pollination.data.special import end_ids
-from pollination.models.drawing import Decoding, draw, forbid, penalise, row_keys
-from pollination.models.paths import decoder_of
+from pollination.models.drawing import Decoding, cut_after, draw, forbid, penalise, row_keys
+from pollination.models.paths import decoder_of, steps_are_fixed
+from pollination.models.refill import CHECK_STEPS, QUEUE, rows_at_once, write_refilled
 
-# Steps between checks for finished rows. On a GPU each check waits for the device.
-CHECK_STEPS = {"cpu": 1, "cuda": 16}
 KEPT_SHARE = 0.75  # finished rows leave the batch if at most this share is unfinished
-
-
-def cut_after(ids: list[int], eos_id: int) -> list[int]:
-    """Return the ids up to and including the first end-of-text token."""
-    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
 @torch.inference_mode()
@@ -33,7 +27,8 @@ def _sample_batch(
     model, prompts, row_seeds, decoding: Decoding, eos_id: int, stop, draw, never
 ) -> list[list[int]]:
     device, count = model.device, decoding.max_new_tokens
-    decoder, ends = decoder_of(model, prompts, count), end_ids(model, eos_id)
+    decoder = decoder_of(model, prompts, count)
+    ends_E = torch.tensor(end_ids(model, eos_id), device=device)
     keys_BT = row_keys(row_seeds, count).to(device)
     written_BT = torch.full_like(keys_BT, eos_id)
     rows_B = torch.arange(len(prompts), device=device)  # rows of `written_BT` in the decoder
@@ -44,7 +39,7 @@ def _sample_batch(
         logits_BV = forbid(logits_BV, never)
         logits_BV = penalise(logits_BV, decoder.tokens_BT, decoding.repetition_penalty)
         if t < decoding.min_new_tokens:
-            logits_BV[:, ends] = -torch.inf
+            logits_BV = forbid(logits_BV, ends_E)
         tokens_B, sound_B = draw(logits_BV, keys_BT[rows_B, t], decoding)
         written_BT[rows_B, t] = tokens_B
         ended_B |= tokens_B == eos_id
@@ -87,17 +82,23 @@ def sample(
 ) -> Iterator[list[int]]:
     """Yield completions (token ids, with `eos_id` at the end if drawn) in the order of the prompts.
 
-    `prompts` are token ids, none empty. `row_seeds` holds one seed in [0, 2**128) per prompt. If
-    `stop` becomes truthy during sampling, Stopped is raised. `draw` chooses the tokens of one step.
-    No id of `never` is drawn (`limits.ids_without_token`).
+    `prompts` are token ids, none empty. `row_seeds` holds one seed in [0, 2**128) per prompt.
+    `batch_size` rows are written side by side, on a GPU as many as its free memory holds. If `stop`
+    becomes truthy during sampling, Stopped is raised. `draw` chooses the tokens of one step. No id
+    of `never` is drawn (`limits.ids_without_token`).
     ValueError: logits are not finite, or a prompt is too long for the context.
     """
     done: dict = {}
     following = 0
     unused = [] if never is None else never.tolist()
+    write = _sample_batch
+    if prompts and steps_are_fixed(model):
+        tokens = max(map(len, prompts)) + decoding.max_new_tokens
+        write = partial(write_refilled, rows=rows_at_once(model, tokens, batch_size))
+        batch_size = QUEUE
     for rows in batches(prompts, batch_size):
         chosen, seeds = [prompts[r] for r in rows], [row_seeds[r] for r in rows]
-        batch = partial(_sample_batch, model, chosen, seeds, decoding, eos_id, stop, draw, never)
+        batch = partial(write, model, chosen, seeds, decoding, eos_id, stop, draw, never)
         drawn = getattr(draw, "__qualname__", str(draw))
         inputs = [chosen, seeds, asdict(decoding), eos_id, unused, drawn]
         texts = resume.texts(model, "sample", inputs, batch)

@@ -4,10 +4,6 @@ All tokens of a prompt's beams lie in one row of the cache, behind the prompt, s
 assigns slots to beams. When beams change places, only the mask changes. The module replaces
 attention (transformers' attention interface): a prompt's beams are the queries of one call.
 
-On a GPU, `StaticDecoder` uses the same attention with one row per prompt. Its steps have fixed
-shapes and run as one CUDA graph, so no layer is launched or awaited on its own. Attention then
-reads whole buckets of the cache. The mask hides the slots that are not written yet.
-
 Shapes: P prompts, N beams of each, R = P N rows, H heads, K heads of keys, G = H / K heads that
 share a head of keys, D head width, S slots of the cache, V vocabulary.
 """
@@ -21,20 +17,18 @@ from pollination.models.attention import attend, attention
 from pollination.models.decoder import InPlaceDecoder, PreallocatedLayer, Rows
 
 ATTENTION = "pollination_shared_prompt"
-# A step reads a multiple of this. Larger buckets waste reads, smaller ones need more captures.
-BUCKET_TOKENS = 256
 
 
 @dataclass
 class Seen:
     """What the new token of each row sees.
 
-    `mask_PNS` is added to the scores. `ages_S` is the number of tokens from a slot to the new
-    token, for sliding windows.
+    `mask_PNS` is added to the scores. `ages` (S) or (P, 1, S) is the number of tokens from a slot
+    to the new token, for sliding windows.
     """
 
     mask_PNS: torch.Tensor
-    ages_S: torch.Tensor
+    ages: torch.Tensor
 
 
 class SharedLayer(PreallocatedLayer):
@@ -102,100 +96,6 @@ class SharedPromptDecoder(InPlaceDecoder):
             return super().step(tokens_B)
 
 
-class StaticLayer(PreallocatedLayer):
-    """One layer's keys and values. Each step reads them up to `visible` and writes at `slot_1`.
-
-    `slot_1` (1,) lies on the device, so that a captured graph can read it.
-    """
-
-    def __init__(self, capacity_tokens: int) -> None:
-        super().__init__(-(-capacity_tokens // BUCKET_TOKENS) * BUCKET_TOKENS)
-        self.slot_1: torch.Tensor | None = None  # None while the prompts are read
-        self.visible = 0
-
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, *_, **__
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.slot_1 is None:
-            return super().update(keys, values)
-        for room, new in zip(self.room, (keys, values), strict=True):
-            room.index_copy_(2, self.slot_1, new)
-        self._hold(self.room, self.visible)
-        return self.keys, self.values
-
-
-class StaticDecoder(InPlaceDecoder):
-    """A Decoder of fixed shapes. A GPU captures the step once per bucket, and when rows leave."""
-
-    layer = StaticLayer
-
-    def read(self) -> torch.Tensor:
-        logits_BV = super().read()
-        capacity = self.cache.layers[0].capacity_tokens
-        self.slots_S = torch.arange(capacity, device=logits_BV.device)
-        self.slot_1 = torch.zeros(1, dtype=torch.long, device=logits_BV.device)
-        self._renew()
-        return logits_BV
-
-    def _renew(self) -> None:
-        self.input_B1 = torch.zeros_like(self.pads_B1)
-        self.captured: tuple[int, torch.cuda.CUDAGraph, torch.Tensor] | None = None
-
-    def select(self, rows: torch.Tensor) -> None:
-        super().select(rows)
-        self._renew()
-
-    def step(self, tokens_B: torch.Tensor) -> torch.Tensor:
-        self.tokens_BT = torch.cat([self.tokens_BT, tokens_B[:, None]], 1)
-        tokens = self.tokens_BT.shape[1]
-        visible = -(-tokens // BUCKET_TOKENS) * BUCKET_TOKENS
-        self.slot_1.fill_(tokens - 1)
-        self.input_B1.copy_(tokens_B[:, None])
-        if tokens_B.device.type != "cuda":
-            return self._static_forward(visible)
-        if self.captured is None or self.captured[0] != visible:
-            self.captured = visible, *self._capture(visible)
-        _, graph, logits_BV = self.captured
-        graph.replay()
-        return logits_BV
-
-    def _static_forward(self, visible: int) -> torch.Tensor:
-        for layer in self.cache.layers:
-            layer.slot_1, layer.visible = self.slot_1, visible
-        slots_S = self.slots_S[:visible]
-        hidden_BS = (slots_S < self.pads_B1) | (slots_S > self.slot_1)
-        mask_BS = torch.zeros(
-            hidden_BS.shape, dtype=self.model.dtype, device=hidden_BS.device
-        ).masked_fill_(hidden_BS, -torch.inf)
-        positions = {"position_ids": self.slot_1 - self.pads_B1} if self.takes_positions else {}
-        with attention(self.model, ATTENTION):
-            logits = self.model(
-                input_ids=self.input_B1,
-                past_key_values=self.cache,
-                use_cache=True,
-                seen=Seen(mask_BS[:, None], self.slot_1 - slots_S),
-                **positions,
-                **self.last_only,
-            ).logits
-        return logits[:, -1].float()
-
-    def _capture(self, visible: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-        """Capture a step. Return its graph and logits (B, V).
-
-        A repeated step writes the same slot.
-        """
-        self.captured = None  # frees its memory for the new graph
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # sets up libraries, which no graph may hold
-            self._static_forward(visible)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits_BV = self._static_forward(visible)
-        return graph, logits_BV
-
-
 def _attend(
     module,
     query,
@@ -222,8 +122,9 @@ def _attend(
     )
     mask_PNS = seen.mask_PNS
     if sliding_window is not None:
-        mask_PNS = mask_PNS.masked_fill(seen.ages_S >= sliding_window, -torch.inf)
-    added_P1NS = mask_PNS.repeat_interleave(readers, 1)[:, None]
+        mask_PNS = mask_PNS.masked_fill(seen.ages >= sliding_window, -torch.inf)
+    # a view, unless there are both beams and shared heads
+    added_P1NS = mask_PNS[:, :, None].expand(-1, -1, readers, -1).flatten(1, 2)[:, None]
     result = attend(query_PKND, key, value, added_P1NS, scaling, softcap)
     width = result.shape[-1]
     result = result.view(prompts, heads, beams, readers, width).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 import logging
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pollination.core.job import Stopped
 from pollination.core.seeds import derive_seed
 from pollination.evolution import shards
 from pollination.evolution.shards import shard_budget, write_shard
+from pollination.models import paths, refill, static_decoder
 from pollination.models.completion import continue_prompts, prompt_limit
 from pollination.models.sampling import Decoding, sample
 from tests.conftest import shared
@@ -104,6 +106,23 @@ def test_any_row_can_be_written_again_from_its_prompt_and_seed(model, tokenizer,
         next(sample(model, [prompt], [row["seed"]], Decoding.from_settings(SETTINGS), EOS, 1))
         == new
     )
+
+
+def test_steps_of_fixed_shapes_write_the_same_shard_and_samples(
+    model, tokenizer, tmp_path, monkeypatch
+):
+    """They ask for more rows at once. Before a model is scored, its room is released."""
+    counts, _, out = write(model, tokenizer, tmp_path)
+    samples = continue_prompts(model, tokenizer, PROMPTS[:5], SETTINGS, 1)
+    monkeypatch.setattr(paths, "STATIC_DEVICES", ("cpu",))
+    monkeypatch.setattr(refill, "ROWS", 16)
+    found = write(model, tokenizer, tmp_path, name="fixed.parquet")
+    assert found[0] == counts and digest(found[2]) == digest(out)
+    assert static_decoder._rooms[model].rows == SETTINGS["batch_size"]
+    pd.testing.assert_frame_equal(
+        continue_prompts(model, tokenizer, PROMPTS[:5], SETTINGS, 1), samples
+    )
+    assert not static_decoder._rooms
 
 
 def test_a_shard_repeats_bit_for_bit_and_does_not_depend_on_batches(model, tokenizer, tmp_path):
