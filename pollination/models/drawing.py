@@ -143,9 +143,14 @@ def _support(
     return kept_B, mass_B
 
 
+def fixed(device: torch.device) -> bool:
+    """Return whether the operations of a draw are the same for all numbers."""
+    return device.type not in NARROW_ON
+
+
 def _ascending(values: torch.Tensor) -> torch.Tensor:
     """Sort the last dimension. On a CPU, numpy sorts values much faster."""
-    if values.device.type != "cpu":
+    if fixed(values.device):
         return values.sort(dim=-1).values
     return torch.from_numpy(np.sort(values.numpy(), axis=-1))
 
@@ -225,11 +230,6 @@ def _first(weights_BK: torch.Tensor, ids_BK: torch.Tensor, keys_B: torch.Tensor)
     return (-uniforms_BK.log() / weights_BK).argmin(-1)
 
 
-def fixed(device: torch.device) -> bool:
-    """Return whether the operations of a draw are the same for all numbers."""
-    return device.type not in NARROW_ON
-
-
 def draw(
     logits_BV: torch.Tensor, keys_B: torch.Tensor, decoding: Decoding
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -251,7 +251,7 @@ def draw(
     tokens_B = torch.empty_like(keys_B)
     rows_R = torch.arange(len(keys_B), device=keys_B.device)  # rows that have no token yet
     least = 1.0  # no open row has a nucleus of fewer tokens
-    for width in WIDTHS if weights_BV.device.type in NARROW_ON else ():
+    for width in () if fixed(weights_BV.device) else WIDTHS:
         if not max(decoding.top_k, least) < width < vocabulary:
             continue
         weights_RV = weights_BV if len(rows_R) == len(keys_B) else weights_BV[rows_R]

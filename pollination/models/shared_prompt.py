@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 from pollination.models.attention import attend, attention
 from pollination.models.decoder import InPlaceDecoder, PreallocatedLayer, Rows
+from pollination.models.written import Written, can_read, read
 
 ATTENTION = "pollination_shared_prompt"
 
@@ -29,6 +30,7 @@ class Seen:
 
     mask_PNS: torch.Tensor
     ages: torch.Tensor
+    written: Written | None = None  # of rows without beams
 
 
 class SharedLayer(PreallocatedLayer):
@@ -113,6 +115,11 @@ def _attend(
 
     query is (R, H, 1, D), key and value are (P, K, S, D). The result is (R, 1, H, D).
     """
+    written = seen.written if softcap is None else None
+    if written is not None and can_read(query, key, scaling, sliding_window):
+        return read(query, key, value, written, scaling, sliding_window).transpose(1, 2), None
+    slots = seen.mask_PNS.shape[2]
+    key, value = key[:, :, :slots], value[:, :, :slots]
     prompts, heads, _, width = key.shape
     beams, readers = len(query) // prompts, query.shape[1] // heads
     query_PKND = (

@@ -19,6 +19,7 @@ from pollination.models.attention import attention
 from pollination.models.decoder import Decoder, cache_of
 from pollination.models.graphs import Graphs
 from pollination.models.shared_prompt import ATTENTION, Seen
+from pollination.models.written import Written
 
 # A step reads a multiple of this. Larger buckets waste reads, smaller ones need more captures.
 BUCKET_TOKENS = 256
@@ -28,14 +29,17 @@ READ_TOKENS = 16_384  # of prompts, in one forward pass
 
 
 class StaticLayer(DynamicLayer):
-    """Keys and values of one layer, (rows, heads, capacity, head width)."""
+    """Keys and values of one layer, (rows, capacity, heads, head width).
+
+    Attention gets them as (rows, heads, capacity, head width), and reads `visible` slots at most.
+    """
 
     def __init__(self, rows: int, capacity_tokens: int) -> None:
         super().__init__()
         self.shape = rows, capacity_tokens
         self.places_B: torch.Tensor | None = None  # rows that read prompts; None in a step
         self.lengths_B1: torch.Tensor | None = None  # slots that the rows of a step write
-        self.visible = 0  # slots that a step reads
+        self.visible = 0
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, *_, **__
@@ -44,18 +48,18 @@ class StaticLayer(DynamicLayer):
             self.lazy_initialization(keys, values)
             rows, capacity = self.shape
             self.room = [
-                x.new_zeros(rows, x.shape[1], capacity, x.shape[3]) for x in (keys, values)
+                x.new_zeros(rows, capacity, x.shape[1], x.shape[3]) for x in (keys, values)
             ]
         if self.places_B is not None:
             for room, new in zip(self.room, (keys, values), strict=True):
-                room[self.places_B, :, : new.shape[2]] = new
+                room[self.places_B, : new.shape[2]] = new.transpose(1, 2)
             return keys, values
         assert self.lengths_B1 is not None
-        slots_B111 = self.lengths_B1[:, :, None, None]
-        seen = []
+        slots_B111, seen = self.lengths_B1[:, :, None, None], []
         for room, new in zip(self.room, (keys, values), strict=True):
-            room[: len(new)].scatter_(2, slots_B111.expand_as(new), new)
-            seen.append(room[: len(new), :, : self.visible])
+            new_B1KD, room = new.transpose(1, 2), room[: len(new)]
+            room.scatter_(1, slots_B111.expand_as(new_B1KD), new_B1KD)
+            seen.append(room.transpose(1, 2))
         return seen[0], seen[1]
 
     def get_seq_length(self) -> int:
@@ -64,7 +68,7 @@ class StaticLayer(DynamicLayer):
     def keep(self, places_B: torch.Tensor, tokens: int) -> None:
         """Move the first `tokens` tokens of these rows to the first rows."""
         for room in self.room if self.is_initialized else ():
-            room[: len(places_B), :, :tokens] = room[places_B, :, :tokens]
+            room[: len(places_B), :tokens] = room[places_B, :tokens]
 
 
 class Room:
@@ -76,6 +80,8 @@ class Room:
         self.cache = cache_of(model, lambda: StaticLayer(rows, self.capacity_tokens))
         self.graphs = Graphs(model.device)
         self.slots_S = torch.arange(self.capacity_tokens, device=model.device)
+        self.queries = torch.arange(rows + 1, dtype=torch.int32, device=model.device)
+        self.starts = self.queries * self.capacity_tokens  # of rows in the cache
         # of each row: the number of tokens in the cache, and the token that the next step reads
         self.lengths_B1 = torch.zeros((rows, 1), dtype=torch.long, device=model.device)
         self.input_B1 = torch.zeros_like(self.lengths_B1)
@@ -222,7 +228,9 @@ class StaticDecoder(Decoder):
         ages_BS = lengths_B1 - room.slots_S[:visible]
         mask_BS = torch.zeros_like(ages_BS, dtype=self.model.dtype)
         mask_BS.masked_fill_(ages_BS < 0, -torch.inf)
-        seen = Seen(mask_BS[:, None], ages_BS[:, None])
+        used_B = lengths_B1[:, 0].int() + 1
+        written = Written(used_B, room.queries[: size + 1], room.starts[: size + 1], visible)
+        seen = Seen(mask_BS[:, None], ages_BS[:, None], written)
         with attention(self.model, ATTENTION):
             logits_BV = self._model(room.input_B1[:size], lengths_B1, seen=seen)[:, -1]
         if room.logits_BV is None:
