@@ -94,6 +94,7 @@ class Room:
 
 
 _rooms: WeakKeyDictionary[PreTrainedModel, Room] = WeakKeyDictionary()
+_fitting: WeakKeyDictionary[PreTrainedModel, tuple[int, int]] = WeakKeyDictionary()
 
 
 def addresses(model: PreTrainedModel) -> list[int]:
@@ -106,8 +107,9 @@ def room_of(model: PreTrainedModel, rows: int, capacity_tokens: int) -> Room:
     room = _rooms.get(model)
     if (
         room is None
-        or (room.rows, room.capacity_tokens) < (rows, 0)
-        or (room.capacity_tokens < capacity_tokens or room.addresses != addresses(model))
+        or room.rows < rows
+        or room.capacity_tokens < capacity_tokens
+        or room.addresses != addresses(model)
     ):
         room = None
         _rooms.clear()  # frees its memory first
@@ -133,15 +135,15 @@ def fitting_rows(
 ) -> int | None:
     """Return how many rows of `tokens` tokens fit into free memory, up to `most`; None on a CPU.
 
-    A row takes its keys and values, and `other_bytes`. The room that the process keeps is free.
+    A row takes its keys and values, and `other_bytes`. Longer rows of the model are counted anew.
     """
-    available, room = free(model.device), _rooms.get(model)
-    if available is None:
+    known_tokens, rows = _fitting.get(model, (0, 0))
+    if known_tokens >= tokens:
+        return rows
+    if free(model.device) is None:
         return None
-    if room is not None and room.capacity_tokens >= tokens:
-        return room.rows
     _rooms.clear()
-    available = free(model.device)
+    available = free(model.device) or 0
     cache = cache_of(model, DynamicLayer)
     one_token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
     model(input_ids=one_token, past_key_values=cache, use_cache=True)
@@ -149,7 +151,9 @@ def fitting_rows(
     slots = -(-tokens // BUCKET_TOKENS) * BUCKET_TOKENS
     row_bytes = other_bytes + slots * sum(x.numel() * x.itemsize for x in held)
     rows = int(ROOM_SHARE * available // row_bytes)
-    return max(1, min(most, rows if rows < ROUND else rows // ROUND * ROUND))
+    rows = max(1, min(most, rows if rows < ROUND else rows // ROUND * ROUND))
+    _fitting[model] = slots, rows
+    return rows
 
 
 class StaticDecoder(Decoder):
@@ -182,21 +186,28 @@ class StaticDecoder(Decoder):
         """Return whether a smaller step holds so many rows."""
         return any(rows <= size < self.size for size in self.room.sizes())
 
-    def place(self, places: list[int], prompts: list[list[int]]) -> None:
-        """Let rows begin with prompts. The next step reads the last token of each."""
-        device = self.room.input_B1.device
-        longest = max(map(len, prompts)) - 1
-        at_once = max(1, READ_TOKENS // max(longest, 1))
-        for start in range(0, len(prompts) if longest else 0, at_once):
-            chosen = prompts[start : start + at_once]
-            width = max(map(len, chosen)) - 1
+    def _read(self, places: list[int], prompts: list[list[int]]) -> None:
+        """Write keys and values of prompts, without their last tokens, into rows."""
+        device = self.model.device
+        read = [(place, ids[:-1]) for place, ids in zip(places, prompts, strict=True) if ids[1:]]
+        at_once = max(1, READ_TOKENS // max(map(len, prompts)))
+        for start in range(0, len(read), at_once):
+            chosen = read[start : start + at_once]
+            width = max(len(ids) for _, ids in chosen)
             # later tokens change nothing, and the row overwrites their slots before it sees them
-            read = [prompt[:-1] + [0] * (width + 1 - len(prompt)) for prompt in chosen]
+            padded = [ids + [0] * (width - len(ids)) for _, ids in chosen]
             for layer in self.cache.layers:
-                layer.places_B = torch.tensor(places[start : start + at_once], device=device)
-            self._model(torch.tensor(read, device=device), torch.arange(width, device=device)[None])
+                layer.places_B = torch.tensor([place for place, _ in chosen], device=device)
+            self._model(
+                torch.tensor(padded, device=device), torch.arange(width, device=device)[None]
+            )
         for layer in self.cache.layers:
             layer.places_B = None
+
+    def place(self, places: list[int], prompts: list[list[int]]) -> None:
+        """Let rows begin with prompts. The next step reads the last token of each."""
+        self._read(places, prompts)
+        device = self.model.device
         lengths = [len(prompt) - 1 for prompt in prompts]
         where_B = torch.tensor(places, device=device)
         self.lengths[places] = lengths

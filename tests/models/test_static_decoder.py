@@ -99,15 +99,17 @@ def test_rows_are_chosen_by_free_memory():
     model, slot_bytes = tiny_model("llama"), 2 * 2 * 2 * 8 * 4
     row_bytes = 256 * slot_bytes + 1000
 
-    def rows(free: float | None) -> int | None:
-        return fitting_rows(model, 200, 1000, 1024, free=lambda _: free)
+    def rows(free: float | None, tokens: int = 200) -> int | None:
+        if tokens == 200:
+            static_decoder._fitting.clear()
+        return fitting_rows(model, tokens, 1000, 1024, free=lambda _: free)
 
     assert rows(None) is None  # a CPU
     assert rows(row_bytes * 700 / 0.8) == 672  # a multiple of 32
     assert rows(row_bytes * 7.5 / 0.8) == 7
     assert rows(1) == 1 and rows(1e15) == 1024
-    kept = room_of(model, 40, 200)
-    assert rows(1) == kept.rows  # it is taken again
+    assert rows(row_bytes, 100) == 1024  # the process keeps the room that it has
+    assert rows(row_bytes * 700 / 0.8, 257) == 352
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
