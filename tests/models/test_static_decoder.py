@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.gpu_profile import Operations
 from pollination.models import drawing, paths, refill, static_decoder
-from pollination.models.contract import STATIC, examine
+from pollination.models.contract import STATIC, contract_of, examine
 from pollination.models.drawing import Decoding
 from pollination.models.graphs import Graphs, host_reads_refused
 from pollination.models.sampling import sample
@@ -56,12 +56,11 @@ def test_refilled_rows_write_the_texts_of_other_steps(family, decoding, like_a_g
 
 
 def test_a_room_and_its_graphs_are_kept(like_a_gpu, monkeypatch):
-    keys = []
-    run = Graphs.run
+    model, keys, run = tiny_model("llama"), [], Graphs.run
+    contract_of(model)  # it takes steps, too
     monkeypatch.setattr(
         Graphs, "run", lambda self, key, step: (keys.append((id(self), key)), run(self, key, step))
     )
-    model = tiny_model("llama")
     write(model, DECODINGS[0], 8)
     assert {size for _, (size, _) in (k for k in keys if isinstance(k[1], tuple))} <= {1, 2, 4, 8}
     first, room = set(keys), room_of(model, 8, CONTEXT)
