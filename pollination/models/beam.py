@@ -25,6 +25,135 @@ from pollination.models.sampling import KEPT_SHARE, cut_after, sample
 NEVER = -1e9  # score of a forbidden choice, as in transformers, so that edge cases rank alike
 
 
+class Search:
+    """The state of a beam search, and the update of all prompts by one token.
+
+    All tensors stay where they are, and no number is read on the host: a GPU captures the update.
+    """
+
+    def __init__(
+        self,
+        prompts: int,
+        beams: int,
+        ends: list[int],
+        max_new_tokens: int,
+        min_new_tokens: int = 0,
+        length_penalty: float = 1.0,
+        early_stopping: bool | str = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.beams, self.max_new_tokens, self.min_new_tokens = beams, max_new_tokens, min_new_tokens
+        self.early_stopping, self.eos_id = early_stopping, ends[0]
+        self.ends_E = torch.tensor(ends, device=device)
+        self.candidates = max(2, 1 + len(ends)) * beams  # at least `beams` of them do not end
+        # only the N best candidates may end
+        self.ranked_C = torch.arange(self.candidates, device=device) < beams
+        self.norms_T = torch.tensor(
+            [length**length_penalty for length in range(1, max_new_tokens + 1)], device=device
+        )
+        self.reaches_end = early_stopping == "never" and length_penalty > 0
+        self.index_1 = torch.zeros(1, dtype=torch.long, device=device)  # tokens of each text so far
+        self.sound = torch.ones((), dtype=torch.bool, device=device)
+        self.scores_PN = torch.zeros((prompts, beams), device=device)
+        self.ended_scores_PN = torch.zeros_like(self.scores_PN)
+        self.ended_PN = torch.zeros_like(self.scores_PN, dtype=torch.bool)
+        self.written_PNT = torch.zeros(
+            (prompts, beams, max_new_tokens), dtype=torch.long, device=device
+        )
+        self.ended_ids_PNT = torch.zeros_like(self.written_PNT)
+        self.improvable_P = torch.ones(prompts, dtype=torch.bool, device=device)
+        self.of_prompts = [self.scores_PN, self.ended_scores_PN, self.ended_PN]
+        self.of_prompts += [self.written_PNT, self.ended_ids_PNT, self.improvable_P]
+        self.begin(prompts)
+
+    def begin(self, prompts: int) -> None:
+        """Begin with so many prompts. Their beams are equal, and the first one alone counts."""
+        self.index_1.zero_()
+        self.sound.fill_(True)
+        self.scores_PN.fill_(NEVER)
+        self.scores_PN[:, 0] = 0
+        self.ended_scores_PN.fill_(NEVER)
+        self.ended_PN.fill_(False)
+        for ids_PNT in (self.written_PNT, self.ended_ids_PNT):
+            ids_PNT.fill_(self.eos_id)
+        self.improvable_P.fill_(True)
+        self.improvable_P[prompts:] = False
+
+    def keep(self, places_P: torch.Tensor) -> None:
+        """Move these prompts to the first places. The others have ended."""
+        for held in self.of_prompts:
+            held[: len(places_P)] = held[places_P]
+        self.improvable_P[len(places_P) :] = False
+
+    def advance(self, scores_BV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Extend the beams of the first prompts by one token, given its log-probabilities.
+
+        Return which beam each row continues (B), and its token (B). This overwrites the scores.
+        """
+        beams, ends_E, index_1 = self.beams, self.ends_E, self.index_1
+        prompts, vocabulary = len(scores_BV) // beams, scores_BV.shape[1]
+        scores_PN, ended_scores_PN, ended_PN, written_PNT, ended_ids_PNT, improvable_P = (
+            held[:prompts] for held in self.of_prompts
+        )
+        if self.min_new_tokens:
+            early_1 = index_1 < self.min_new_tokens
+            ending_BE = scores_BV.index_select(1, ends_E).masked_fill(early_1, -torch.inf)
+            scores_BV.index_copy_(1, ends_E, ending_BE)
+        totals_PV = scores_BV.view(prompts, beams, vocabulary) + scores_PN[:, :, None]
+        scores_PC, flat_PC = totals_PV.flatten(1).topk(self.candidates)
+        self.sound &= ~(scores_PC.isnan() | scores_PC.isposinf()).any()
+        beam_PC, token_PC = flat_PC // vocabulary, flat_PC % vocabulary
+        last_1 = index_1 == self.max_new_tokens - 1
+        ends_PC = (token_PC[:, :, None] == ends_E).any(-1) | last_1
+
+        # the beams that continue: the best candidates that did not end
+        best_PN, place_PN = (scores_PC + ends_PC * NEVER).topk(beams)
+        scores_PN.copy_(best_PN)
+        beam_PN, token_PN = beam_PC.gather(1, place_PN), token_PC.gather(1, place_PN)
+        from_PCT = beam_PC[:, :, None].expand(-1, -1, self.max_new_tokens)
+        candidates_PCT = written_PNT.gather(1, from_PCT)
+        candidates_PCT.index_copy_(2, index_1, token_PC[:, :, None])
+        from_PNT = place_PN[:, :, None].expand(-1, -1, self.max_new_tokens)
+        written_PNT.copy_(candidates_PCT.gather(1, from_PNT))
+
+        # the best candidates that ended, now or before
+        norm_1 = self.norms_T.index_select(0, index_1)
+        may_end_PC = ends_PC & self.ranked_C & improvable_P[:, None]
+        merged_PM = torch.cat([ended_scores_PN, scores_PC / norm_1 + ~may_end_PC * NEVER], 1)
+        best_PN, place_PN = merged_PM.topk(beams)
+        ended_scores_PN.copy_(best_PN)
+        ended_PN.copy_(torch.cat([ended_PN, ends_PC & self.ranked_C], 1).gather(1, place_PN))
+        merged_PMT = torch.cat([ended_ids_PNT, candidates_PCT], 1)
+        from_PNT = place_PN[:, :, None].expand(-1, -1, self.max_new_tokens)
+        ended_ids_PNT.copy_(merged_PMT.gather(1, from_PNT))
+
+        # a prompt is done when its best running beam cannot exceed the worst ended beam
+        reach_1 = self.norms_T[-1:] if self.reaches_end else norm_1
+        worst_PN = torch.where(ended_PN, ended_scores_PN.amin(1, keepdim=True), NEVER)
+        improvable_P &= (scores_PN[:, :1] / reach_1 > worst_PN).any(1)
+        if self.early_stopping is True:
+            improvable_P &= ~ended_PN.all(1)
+        improvable_P &= ~last_1
+        index_1 += 1
+        first_P1 = torch.arange(0, len(scores_BV), beams, device=scores_BV.device)[:, None]
+        return (first_P1 + beam_PN).flatten(), token_PN.flatten()
+
+    def check(self, stop) -> None:
+        """Raise ValueError if logits were not finite, and Stopped if `stop` is truthy."""
+        if not self.sound:
+            raise ValueError(
+                "the model produced non-finite logits (NaN or infinity) within "
+                f"{int(self.index_1)} new tokens. Its weights are broken, or its training "
+                "diverged. Lower train.learning_rate"
+            )
+        if stop:
+            raise Stopped("stopped while searching beams")
+
+    def best(self, places: list[int]) -> list[list[int]]:
+        """Return the best text of prompts."""
+        return [cut_after(ids, self.eos_id) for ids in self.ended_ids_PNT[places, 0].tolist()]
+
+
 @torch.inference_mode()
 def beam_search(
     model: PreTrainedModel,
@@ -52,97 +181,46 @@ def beam_search(
         greedy = Decoding("greedy", repetition_penalty, min_new_tokens, max_new_tokens)
         seeds, size = [0] * len(prompts), len(prompts)
         return list(sample(model, prompts, seeds, greedy, eos_id, size, stop, never=never))
-    device, end_list = model.device, end_ids(model, eos_id)
-    ends = torch.tensor(end_list, device=device)
-    candidates = max(2, 1 + len(end_list)) * beams  # at least `beams` of them do not end
+    device = model.device
     decoder = decoder_of(model, prompts, max_new_tokens, beams=True)
-    prompt_tokens = decoder.longest
+    search = Search(
+        len(prompts),
+        beams,
+        end_ids(model, eos_id),
+        max_new_tokens,
+        min_new_tokens,
+        length_penalty,
+        early_stopping,
+        device,
+    )
     results: list[list[int]] = [[] for _ in prompts]
-    index_P = torch.arange(len(prompts), device=device)  # the prompts whose search continues
-    scores_PN = torch.tensor([0.0] + [NEVER] * (beams - 1), device=device).repeat(len(prompts), 1)
-    ended_scores_PN = torch.full_like(scores_PN, NEVER)
-    ended_PN = torch.zeros_like(scores_PN, dtype=torch.bool)
-    ended_ids_PNT = torch.full((len(prompts), beams, max_new_tokens), eos_id, device=device)
-    improvable_P = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    ranked_C = torch.arange(candidates, device=device) < beams  # only the N best candidates may end
-
+    index = list(range(len(prompts)))  # the prompts whose search continues
     logits = decoder.read()
-    for length in range(1, max_new_tokens + 1):
+    while True:
         # the other ids share the probability of these, as in a draw
         logits = forbid(logits, never)
         scores_BV = penalise(logits.log_softmax(-1), decoder.tokens_BT, repetition_penalty)
-        if length <= min_new_tokens:
-            scores_BV[:, ends] = -torch.inf
-        if length == 1:  # the beams share the prompt and separate here
+        if decoder.tokens_BT.shape[1] == decoder.longest:  # the beams share the prompt until here
             decoder.spread(beams)
             scores_BV = scores_BV.repeat_interleave(beams, 0)
-        searched, vocabulary = len(index_P), scores_BV.shape[1]
-        totals_PV = scores_BV.view(searched, beams, vocabulary) + scores_PN[:, :, None]
-        scores_PC, flat_PC = totals_PV.flatten(1).topk(candidates)
-        if (scores_PC.isnan() | scores_PC.isposinf()).any():
-            raise ValueError(
-                f"the model produced non-finite logits (NaN or infinity) at new token {length}. "
-                "Its weights are broken, or its training diverged. Lower train.learning_rate"
-            )
-        if stop:
-            raise Stopped("stopped while searching beams")
-        beam_PC, token_PC = flat_PC // vocabulary, flat_PC % vocabulary
-        ends_PC = torch.isin(token_PC, ends) | (length == max_new_tokens)
-
-        # the beams that continue: the best candidates that did not end
-        scores_PN, place_PN = (scores_PC + ends_PC * NEVER).topk(beams)
-        beam_PN, token_PN = beam_PC.gather(1, place_PN), token_PC.gather(1, place_PN)
-
-        # the best candidates that ended, now or before
-        may_end_PC = ends_PC & ranked_C & improvable_P[:, None]
-        merged_PM = torch.cat(
-            [ended_scores_PN, scores_PC / length**length_penalty + ~may_end_PC * NEVER], 1
-        )
-        ended_scores_PN, place_PN = merged_PM.topk(beams)
-        ended_PN = torch.cat([ended_PN, ends_PC & ranked_C], 1).gather(1, place_PN)
-        written_PNT = decoder.tokens_BT[:, prompt_tokens:].view(searched, beams, length - 1)
-        candidates_PCT = ended_ids_PNT.new_full((searched, candidates, max_new_tokens), eos_id)
-        candidates_PCT[:, :, : length - 1] = written_PNT.gather(
-            1, beam_PC[:, :, None].expand(-1, -1, length - 1)
-        )
-        candidates_PCT[:, :, length - 1] = token_PC
-        merged_PMT = torch.cat([ended_ids_PNT, candidates_PCT], 1)
-        ended_ids_PNT = merged_PMT.gather(1, place_PN[:, :, None].expand(-1, -1, max_new_tokens))
-
-        # a prompt is done when its best running beam cannot exceed the worst ended beam
-        reach = max_new_tokens if early_stopping == "never" and length_penalty > 0 else length
-        best_P1 = scores_PN[:, :1] / reach**length_penalty
-        worst_PN = torch.where(ended_PN, ended_scores_PN.amin(1, keepdim=True), NEVER)
-        improvable_P &= (best_P1 > worst_PN).any(1)
-        if early_stopping is True:
-            improvable_P &= ~ended_PN.all(1)
-        going = int(improvable_P.sum()) if length < max_new_tokens else 0
-        leaving_P = ~improvable_P if going else torch.ones_like(improvable_P)
-        if going <= KEPT_SHARE * searched:
-            for prompt, ids in zip(
-                index_P[leaving_P].tolist(), ended_ids_PNT[leaving_P, 0].tolist(), strict=True
-            ):
-                results[prompt] = cut_after(ids, eos_id)
-        if not going:
-            break
-        rows_PN = torch.arange(searched, device=device)[:, None] * beams + beam_PN
-        decoder.swap(rows_PN.flatten())
-        if going <= KEPT_SHARE * searched:
-            keep = improvable_P.nonzero().squeeze(1)
-            index_P, scores_PN, token_PN, improvable_P = (
-                index_P[keep],
-                scores_PN[keep],
-                token_PN[keep],
-                improvable_P[keep],
-            )
-            ended_scores_PN, ended_PN, ended_ids_PNT = (
-                ended_scores_PN[keep],
-                ended_PN[keep],
-                ended_ids_PNT[keep],
-            )
+        rows_B, tokens_B = search.advance(scores_BV)
+        search.check(stop)
+        going = search.improvable_P[: len(index)].tolist()
+        if sum(going) <= KEPT_SHARE * len(index):
+            leaving = [place for place, goes in enumerate(going) if not goes]
+            for place, ids in zip(leaving, search.best(leaving), strict=True):
+                results[index[place]] = ids
+        if not any(going):
+            return results
+        decoder.swap(rows_B)
+        if sum(going) <= KEPT_SHARE * len(index):
+            kept = [place for place, goes in enumerate(going) if goes]
+            keep = torch.tensor(kept, device=device)
+            index = [index[place] for place in kept]
+            tokens_B = tokens_B.view(-1, beams)[keep].flatten()
+            search.keep(keep)
             decoder.select_prompts(keep)
-        logits = decoder.step(token_PN.flatten())
-    return results
+        logits = decoder.step(tokens_B)
 
 
 def decode(
