@@ -31,12 +31,13 @@ from pollination.core import artifacts
 from pollination.core.job import Stopped
 from pollination.core.settings import definition, with_defaults
 from pollination.core.warm import SCRIPTS, Fork, Subprocess
-from pollination.models import paths
+from pollination.models import paths, refill
 from pollination.models.beam import beam_search
 from pollination.models.device import DETERMINISTIC_CUBLAS, set_determinism
 from pollination.models.drawing import Decoding, draw, row_keys
 from pollination.models.precision import choose, set_products
 from pollination.models.sampling import sample
+from pollination.models.static_decoder import release
 from pollination.models.trainer import Trainer
 
 CONFIG = ROOT / "config/test/toy.yaml"
@@ -230,7 +231,7 @@ class Checks:
     def texts(self, decoding: Decoding, device: torch.device) -> list[list[int]]:
         model = copy.deepcopy(self.model).to(device)
         set_products("fp32", device)
-        rows = len(self.prompts)
+        rows = min(len(self.prompts), refill.ROWS)
         return list(sample(model, self.prompts, self.seeds, decoding, END_ID, rows))
 
     def decoding(self, name: str) -> Decoding:
@@ -244,11 +245,14 @@ class Checks:
         return self.same(self.decoding("greedy"), CPU, self.device)
 
     def graphs(self) -> str:
-        """Compare steps of fixed shapes (on a GPU: CUDA graphs) with other steps."""
+        """Compare steps of fixed shapes (on a GPU: CUDA graphs) with other steps.
+
+        Half of the texts wait for a row whose text has ended.
+        """
         decoding = self.decoding("nucleus")
         with static_devices():
             expected = self.texts(decoding, self.device)
-        with static_devices(self.device.type):
+        with static_devices(self.device.type), at_once(max(1, len(self.prompts) // 2)):
             found = self.texts(decoding, self.device)
         return self.compared(decoding, expected, found)
 
@@ -350,6 +354,18 @@ def job(kind: str, layers: int, path: str) -> None:
     texts = list(sample(model, tokens_BT.tolist(), [0, 1], decoding, END_ID, 2))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     artifacts.write_json(path, {"device": name, "loss": loss, "texts": texts})
+
+
+@contextmanager
+def at_once(rows: int) -> Iterator[None]:
+    """Let at most so many texts be written side by side in steps of fixed shapes."""
+    before, refill.ROWS = refill.ROWS, rows
+    release()
+    try:
+        yield
+    finally:
+        refill.ROWS = before
+        release()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from pollination.models.prefix_tree import continuation_logprobs
 from pollination.models.shared_prompt import SharedPromptDecoder
 from pollination.models.slow_decoder import ByLength, UncachedByLength
 from pollination.models.small_copy import WINDOW, small_copy
+from pollination.models.static_beams import StaticBeams
 from pollination.models.static_decoder import StaticDecoder
 
 log = logging.getLogger("pollination")
@@ -44,6 +45,7 @@ DECODERS: dict[str, type[Decoder] | type[ByLength]] = {
     "no cache": UncachedByLength,
 }
 SHARED, STATIC = "beams that share a prompt", "steps of fixed shapes"
+STATIC_BEAMS = "beams of fixed shapes"
 TREE, CHUNKED = "shared prefixes", "loss in chunks"
 RAGGED, GENERATE = "rows of different lengths", "transformers' generation"
 # largest difference of logits, in standard deviations over the vocabulary
@@ -241,8 +243,9 @@ def _path_checks(reference: "Reference", head: Head | None) -> dict[str, Check]:
     checks: dict[str, Check] = {
         name: functools.partial(reference.decoded, kind) for name, kind in DECODERS.items()
     }
-    checks[SHARED] = functools.partial(reference.decoded, SharedPromptDecoder)
+    checks[SHARED] = functools.partial(reference.decoded, SharedPromptDecoder, rows=False)
     checks[STATIC] = functools.partial(reference.decoded, StaticDecoder, beams=False)
+    checks[STATIC_BEAMS] = functools.partial(reference.decoded, StaticBeams, rows=False)
     checks[GENERATE] = functools.partial(reference.decoded, Decoder, beams=False)
     checks[RAGGED] = reference.padded
     checks[TREE] = functools.partial(reference.scored, head)
@@ -337,7 +340,7 @@ class Reference:
             raise Unsupported(_refusal(self.model.config, "its gradients are not finite"))
 
     @torch.no_grad()
-    def decoded(self, kind: type[Decoder] | type[ByLength], beams: bool = True):
+    def decoded(self, kind: type[Decoder] | type[ByLength], rows: bool = True, beams: bool = True):
         """Return (logits, reference) of decoding: rows of different and of equal lengths.
 
         Rows leave and change their order, or beams change places and prompts leave.
@@ -346,7 +349,7 @@ class Reference:
         found: list[tuple[torch.Tensor, list[tuple[int, ...]]]] = []
         for lengths in (LENGTHS, (LENGTHS[1],) * 3):
             texts = [self.text(length) for length in lengths]
-            if not issubclass(kind, SharedPromptDecoder):
+            if rows:
                 found += self._rows(kind(self.tried, texts, 12), texts)
             if beams:
                 found += self._beams(kind(self.tried, texts, 8), texts)

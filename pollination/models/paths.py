@@ -7,6 +7,7 @@ from pollination.models.contract import (
     DECODERS,
     SHARED,
     STATIC,
+    STATIC_BEAMS,
     contract_of,
     why_masked,
 )
@@ -35,15 +36,18 @@ def decoder_of(
     return kind(model, prompts, new_tokens)
 
 
-def steps_are_fixed(model: PreTrainedModel) -> bool:
+def steps_are_fixed(model: PreTrainedModel, beams: bool = False) -> bool:
     """Return whether texts are written in steps of fixed shapes, which a GPU captures."""
-    return model.device.type in STATIC_DEVICES and contract_of(model).allows(STATIC)
+    path = STATIC_BEAMS if beams else STATIC
+    return model.device.type in STATIC_DEVICES and contract_of(model).allows(path)
 
 
 def slower_decoding(model: PreTrainedModel, beams: bool) -> str | None:
     """Return why decoding does not take the fastest path, or None."""
     faster = [next(iter(DECODERS))]
-    faster += [SHARED] if beams else [STATIC] * (model.device.type in STATIC_DEVICES)
+    faster += [SHARED] * beams
+    if model.device.type in STATIC_DEVICES:
+        faster += [STATIC_BEAMS if beams else STATIC]
     return contract_of(model).why(*faster)
 
 

@@ -8,6 +8,7 @@ they are: a `Room` holds them, and the process keeps the room of its model, with
 Shapes: B rows, T tokens, S slots that a step reads, V vocabulary.
 """
 
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -54,13 +55,16 @@ class StaticLayer(DynamicLayer):
             for room, new in zip(self.room, (keys, values), strict=True):
                 room[self.places_B, : new.shape[2]] = new.transpose(1, 2)
             return keys, values
+        written = map(self.write, self.room, (keys, values))
+        seen_keys, seen_values = (room.transpose(1, 2) for room in written)
+        return seen_keys, seen_values
+
+    def write(self, room: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """Write new keys or values (B, heads, 1, head width). Return the rows of the room."""
         assert self.lengths_B1 is not None
-        slots_B111, seen = self.lengths_B1[:, :, None, None], []
-        for room, new in zip(self.room, (keys, values), strict=True):
-            new_B1KD, room = new.transpose(1, 2), room[: len(new)]
-            room.scatter_(1, slots_B111.expand_as(new_B1KD), new_B1KD)
-            seen.append(room.transpose(1, 2))
-        return seen[0], seen[1]
+        new_B1KD, room = new.transpose(1, 2), room[: len(new)]
+        room.scatter_(1, self.lengths_B1[:, :, None, None].expand_as(new_B1KD), new_B1KD)
+        return room
 
     def get_seq_length(self) -> int:
         return 0 if self.places_B is not None else self.visible
@@ -74,10 +78,12 @@ class StaticLayer(DynamicLayer):
 class Room:
     """All tensors of a model's steps, and their graphs."""
 
+    layer = StaticLayer
+
     def __init__(self, model: PreTrainedModel, rows: int, capacity_tokens: int) -> None:
         self.rows, self.addresses = rows, addresses(model)
         self.capacity_tokens = -(-capacity_tokens // BUCKET_TOKENS) * BUCKET_TOKENS
-        self.cache = cache_of(model, lambda: StaticLayer(rows, self.capacity_tokens))
+        self.cache = cache_of(model, lambda: self.layer(rows, self.capacity_tokens))
         self.graphs = Graphs(model.device)
         self.slots_S = torch.arange(self.capacity_tokens, device=model.device)
         self.queries = torch.arange(rows + 1, dtype=torch.int32, device=model.device)
@@ -86,7 +92,15 @@ class Room:
         self.lengths_B1 = torch.zeros((rows, 1), dtype=torch.long, device=model.device)
         self.input_B1 = torch.zeros_like(self.lengths_B1)
         self.logits_BV: torch.Tensor | None = None  # float32; the result of a step
+        self.key: tuple = ()
         self.kept: dict = {}  # what belongs to a way to choose tokens
+
+    def write_logits(self, logits_BV: torch.Tensor, rows: int) -> None:
+        """Write the first of `rows` rows of logits."""
+        if self.logits_BV is None:
+            shape = rows, logits_BV.shape[1]
+            self.logits_BV = logits_BV.new_empty(shape, dtype=torch.float32)
+        self.logits_BV[: len(logits_BV)].copy_(logits_BV)
 
     def sizes(self) -> list[int]:
         """Return the numbers of rows that a step may have, in descending order: halves."""
@@ -94,7 +108,7 @@ class Room:
 
 
 _rooms: WeakKeyDictionary[PreTrainedModel, Room] = WeakKeyDictionary()
-_fitting: WeakKeyDictionary[PreTrainedModel, tuple[int, int]] = WeakKeyDictionary()
+_fitting: WeakKeyDictionary[PreTrainedModel, tuple[int, int, int]] = WeakKeyDictionary()
 
 
 def addresses(model: PreTrainedModel) -> list[int]:
@@ -104,22 +118,31 @@ def addresses(model: PreTrainedModel) -> list[int]:
 
 def room_of(model: PreTrainedModel, rows: int, capacity_tokens: int) -> Room:
     """Return a room of `rows` rows at least. The process keeps that of one model."""
+    return kept_room(
+        model,
+        lambda room: (
+            type(room) is Room and room.rows >= rows and room.capacity_tokens >= capacity_tokens
+        ),
+        lambda: Room(model, rows, capacity_tokens),
+    )
+
+
+def kept_room(
+    model: PreTrainedModel, fits: Callable[[Room], bool], new: Callable[[], Room]
+) -> Room:
+    """Return the model's room if it fits, else a new one. The process keeps one room."""
     room = _rooms.get(model)
-    if (
-        room is None
-        or room.rows < rows
-        or room.capacity_tokens < capacity_tokens
-        or room.addresses != addresses(model)
-    ):
+    if room is None or room.addresses != addresses(model) or not fits(room):
         room = None
         _rooms.clear()  # frees its memory first
-        room = _rooms[model] = Room(model, rows, capacity_tokens)
+        room = _rooms[model] = new()
     return room
 
 
 def release() -> None:
-    """Free the room that the process keeps, and its graphs."""
+    """Free the room that the process keeps, and its graphs. Count anew what fits."""
     _rooms.clear()
+    _fitting.clear()
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -137,8 +160,8 @@ def fitting_rows(
 
     A row takes its keys and values, and `other_bytes`. Longer rows of the model are counted anew.
     """
-    known_tokens, rows = _fitting.get(model, (0, 0))
-    if known_tokens >= tokens:
+    known_tokens, known_bytes, rows = _fitting.get(model, (0, 0, 0))
+    if known_tokens >= tokens and known_bytes == other_bytes:
         return rows
     if free(model.device) is None:
         return None
@@ -152,7 +175,7 @@ def fitting_rows(
     row_bytes = other_bytes + slots * sum(x.numel() * x.itemsize for x in held)
     rows = int(ROOM_SHARE * available // row_bytes)
     rows = max(1, min(most, rows if rows < ROUND else rows // ROUND * ROUND))
-    _fitting[model] = slots, rows
+    _fitting[model] = slots, other_bytes, rows
     return rows
 
 
@@ -244,11 +267,7 @@ class StaticDecoder(Decoder):
         seen = Seen(mask_BS[:, None], ages_BS[:, None], written)
         with attention(self.model, ATTENTION):
             logits_BV = self._model(room.input_B1[:size], lengths_B1, seen=seen)[:, -1]
-        if room.logits_BV is None:
-            room.logits_BV = logits_BV.new_empty(
-                (room.rows, logits_BV.shape[1]), dtype=torch.float32
-            )
-        room.logits_BV[:size].copy_(logits_BV)
+        room.write_logits(logits_BV, room.rows)
 
     def logits(self) -> torch.Tensor:
         self.forward()
