@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from pollination.models.drawing import forbid, penalise
 from pollination.models.graphs import Graphs
+from pollination.models.limits import logit_rows
 from pollination.models.refill import CHECK_STEPS, CHOICE_BYTES, ROWS
 from pollination.models.search import Search
 from pollination.models.static_beams import StaticBeams, base_of
@@ -23,9 +24,9 @@ def prompts_at_once(
     model: PreTrainedModel, longest: int, beams: int, new_tokens: int
 ) -> int | None:
     """Return how many prompts are searched side by side; None on a CPU."""
-    vocabulary = model.get_output_embeddings().weight.shape[0]
+    choice_bytes = beams * logit_rows(model) * CHOICE_BYTES
     slots = base_of(longest) + beams * new_tokens
-    return fitting_rows(model, slots, beams * vocabulary * CHOICE_BYTES, max(1, ROWS // beams))
+    return fitting_rows(model, slots, choice_bytes, max(1, ROWS // beams))
 
 
 class FixedSearch(StaticBeams):

@@ -30,6 +30,12 @@ def embedding_rows(model: PreTrainedModel) -> int:
     return model.get_input_embeddings().num_embeddings
 
 
+def logit_rows(model: PreTrainedModel) -> int:
+    """Return the number of a model's logits: it writes the ids below this number."""
+    head = model.get_output_embeddings()
+    return embedding_rows(model) if head is None else head.weight.shape[0]
+
+
 def fits(tokenizer, rows: int) -> bool:
     """Return whether a model with `rows` embeddings can read what a tokenizer writes.
 
@@ -46,8 +52,7 @@ def ids_without_token(model: PreTrainedModel, tokenizer) -> torch.Tensor | None:
     None if there are none. Text must never hold them: they have no text, and no tokenizer reads
     them.
     """
-    head = model.get_output_embeddings()
-    rows = embedding_rows(model) if head is None else head.weight.shape[0]
+    rows = logit_rows(model)
     without = torch.ones(rows, dtype=torch.bool)
     ids = torch.tensor(list(tokenizer.get_vocab().values()), dtype=torch.long)
     without[ids[ids < rows]] = False

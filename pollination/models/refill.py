@@ -16,6 +16,7 @@ from pollination.core.job import Stopped
 from pollination.data.special import end_ids
 from pollination.models.drawing import Decoding, cut_after, draw, fixed, forbid, penalise, row_keys
 from pollination.models.graphs import Graphs
+from pollination.models.limits import logit_rows
 from pollination.models.paths import steps_are_fixed
 from pollination.models.static_decoder import Room, StaticDecoder, fitting_rows
 
@@ -140,8 +141,7 @@ def rows_at_once(model: PreTrainedModel, tokens: int, batch_size: int) -> int:
 
     On a CPU it is `batch_size`, on a GPU what its free memory holds.
     """
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    return fitting_rows(model, tokens, vocabulary * CHOICE_BYTES, ROWS) or batch_size
+    return fitting_rows(model, tokens, logit_rows(model) * CHOICE_BYTES, ROWS) or batch_size
 
 
 @torch.inference_mode()
