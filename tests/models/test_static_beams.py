@@ -29,14 +29,13 @@ def like_a_gpu(monkeypatch):
     return on
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "least,longest,penalty,more",
+    "family,least,longest,penalty,more",
     [
-        (0, 20, 1.3, {}),
-        (16, 16, 1.0, {}),
-        (0, 24, 1.0, {"length_penalty": 0.5, "early_stopping": True}),
-        (2, 24, 1.0, {"length_penalty": 2.0, "early_stopping": "never"}),
+        *((family, 0, 20, 1.3, {}) for family in FAMILIES),
+        ("llama", 16, 16, 1.0, {}),
+        ("gpt2", 0, 24, 1.0, {"length_penalty": 0.5, "early_stopping": True}),
+        ("opt", 2, 24, 1.0, {"length_penalty": 2.0, "early_stopping": "never"}),
     ],
 )
 def test_fixed_steps_find_the_same_texts(family, least, longest, penalty, more, like_a_gpu):
