@@ -17,7 +17,7 @@ from pollination.analysis.claims.verdicts import measure as tested
 from pollination.analysis.run import Run
 from pollination.analysis.saturation import limit
 from pollination.figures import page, style
-from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured
+from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured, numbers
 from pollination.figures.truth import BANDS
 from pollination.plan import layout
 
@@ -38,13 +38,14 @@ COLUMNS = (
     "sentence",
 )
 PARTS = {
-    "lost": "What changed from the first generation to the last",
-    "control": "What the controls say",
+    "lost": ("What was lost, from the first generation to the last", "change"),
+    "control": ("What the controls say", "difference"),
 }
 SHOWN = (10, 5, 2.5)  # points: the page says how many replicates would show these differences
 MOST = 1000  # replicates
 WIDTH, HEIGHT, PAD = 240, 22, 8
 ACCURACY, EXCESS = ", accuracy", "excess nats"
+LINES = ("single line", "single lines")  # how a name of the line ends
 Key = tuple[str, bool]  # a measure, and whether it is in nats
 
 
@@ -53,15 +54,13 @@ def draw(run: Run, out: Path) -> None:
     style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
     said = next((row["sentence"] for row in rows if row["part"] == "answer"), NO_ANSWER)
     parts = [f'<p class="prompt"><b>{page.text(said)}</b></p>\n']
-    for part, heading in PARTS.items():
-        for unit in (POINTS, NATS):
-            shown = [row for row in rows if (row["part"], row["unit"]) == (part, unit)]
-            if shown:
-                cells = [[page.text(row["sentence"]), bar(row, shown)] for row in shown]
-                parts.append(
-                    f"<h2>{heading}, {unit}</h2>\n"
-                    + page.table(["", f"{LEVEL:.0%} interval".replace("%", " %")], cells)
-                )
+    for part, (heading, column) in PARTS.items():
+        mine = [row for row in rows if row["part"] == part]
+        parts += [f"<h2>{heading}</h2>\n"] if mine else []
+        for unit in dict.fromkeys(row["unit"] for row in mine):
+            shown = [row for row in mine if row["unit"] == unit]
+            cells = [[page.text(row["sentence"]), picture(row, shown)] for row in shown]
+            parts.append(page.table(["", f"{column} and 95 % interval, {unit}"], cells))
     parts.append(f"<p><small>{page.text(READING)}</small></p>\n")
     page.save("The answer of this run", parts, out)
 
@@ -194,7 +193,8 @@ class Answer:
             )
         start = (
             f"This run does not decide whether the population or the {line} ends higher on "
-            f"{what if row['unit'] == POINTS else measure}: {interval(row)}"
+            f"{what if row['unit'] == POINTS else measure}: the difference is {numbers(row)} "
+            f"{row['unit']}"
         )
         if row["variance_between_runs"] == UNKNOWN:
             return (
@@ -212,23 +212,20 @@ def interval(row: dict) -> str:
 
 
 def change(row: dict) -> str:
-    """Return the change of one side in words."""
-    if row["unit"] == NATS:
-        levels = f"{row['first']:.3f} to {row['last']:.3f}"
-        return f"{row['measure']}: {row['comparison']} from {levels} ({interval(row)})"
-    levels = f"{row['first']:.0f} % to {row['last']:.0f} %"
-    return f"{row['measure']}: {row['comparison']} from {levels} ({interval(row)})"
+    """Return the change of one side in words, without its interval."""
+    first, last = row["first"], row["last"]
+    levels = (
+        f"{first:.3f} to {last:.3f}" if row["unit"] == NATS else f"{first:.0f} % to {last:.0f} %"
+    )
+    return f"{row['measure']}: {row['comparison']} from {levels}"
 
 
 def difference(row: dict, upper: str, lower: str) -> str:
-    """Return a difference in words."""
-    digits = 1 if row["unit"] == POINTS else 3
+    """Return a difference in words, without its interval."""
     if not row["decided"]:
-        return (
-            f"{upper} and {lower} are not told apart ({row['mean']:+.{digits}f}; {interval(row)})"
-        )
-    side = "above" if row["mean"] > 0 else "below"
-    return f"{upper} is {abs(row['mean']):.{digits}f} {side} {lower} ({interval(row)})"
+        return f"{upper} and {lower} are not told apart"
+    size = f"{abs(row['mean']):.3f}" if row["unit"] == NATS else f"{abs(row['mean']):.1f} points"
+    return f"{upper} is {size} {'above' if row['mean'] > 0 else 'below'} {lower}"
 
 
 def enough(row: dict) -> str:
@@ -264,20 +261,23 @@ def replicates(spread: float, wanted: float) -> int:
     return MOST
 
 
-def bar(row: dict, shown: list[dict]) -> str:
-    """Return an inline picture of an interval; all of `shown` have one scale with zero in it."""
+def picture(row: dict, shown: list[dict]) -> str:
+    """Return an inline picture of an interval and its numbers; `shown` share a scale."""
     low = min(0.0, *(one["low"] for one in shown))
     high = max(0.0, *(one["high"] for one in shown), low + 1e-9)
 
     def x(value: float) -> float:
         return PAD + (WIDTH - 2 * PAD) * (value - low) / (high - low)
 
-    middle, colour = HEIGHT / 2, style.BLUE if row["decided"] else style.GREY
+    role = "line" if row["comparison"].endswith(LINES) and row["part"] == "lost" else "population"
+    middle, colour = HEIGHT / 2, style.COLOUR[role]
+    faint = "" if row["decided"] else ' opacity="0.45"'
     dash = ' stroke-dasharray="3 3"' if row["variance_between_runs"] == UNKNOWN else ""
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{interval(row)}">'
-        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{HEIGHT}" stroke="black"/>'
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{HEIGHT}" stroke="black"/><g{faint}>'
         f'<line x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}" y1="{middle}" y2="{middle}" '
         f'stroke="{colour}" stroke-width="3"{dash}/>'
-        f'<circle cx="{x(row["mean"]):.1f}" cy="{middle}" r="4.5" fill="{colour}"/></svg>'
+        f'<circle cx="{x(row["mean"]):.1f}" cy="{middle}" r="4.5" fill="{colour}"/></g></svg>'
+        f"<small> {page.text(numbers(row))}</small>"
     )
