@@ -4,6 +4,8 @@ planning.
 
 import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,12 +18,20 @@ from tests.conftest import ROOT, TOY, planned, snakemake
 PAPER = ROOT / "config/paper"
 
 
-def dry(tmp_path, configfile) -> dict[str, int]:
-    return planned(snakemake(tmp_path, "-n", "--quiet", "rules", configfile=configfile))
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory):
+    """A function: config file -> {rule: number of jobs}."""
+
+    @cache
+    def counted(configfile: Path) -> dict[str, int]:
+        folder = tmp_path_factory.mktemp("dry")
+        return planned(snakemake(folder, "-n", "--quiet", "rules", configfile=configfile))
+
+    return counted
 
 
-def test_study_a_is_320_models_with_founders_of_their_own(tmp_path):
-    plan = dry(tmp_path, PAPER / "data_pollination.yaml")
+def test_study_a_is_320_models_with_founders_of_their_own(dry):
+    plan = dry(PAPER / "data_pollination.yaml")
     assert (
         plan["train_founder"] == 64
     )  # shared by what stands beside the 320: lines of three seeds, N = 4 and 9, text only
@@ -48,22 +58,24 @@ def test_study_a_is_320_models_with_founders_of_their_own(tmp_path):
     "config",
     [
         ROOT / "config/config.yaml",
-        *(PAPER / f"{name}.yaml" for name in ("data_pollination", "epistemic_diversity", "theory")),
+        *(PAPER / f"{name}.yaml" for name in ("data_pollination", "theory")),
+        # the preset has 17 times as many jobs, of the same kinds
+        ROOT / "config/laptop/epistemic_diversity.yaml",
     ],
     ids=lambda path: path.stem,
 )
-def test_status_lists_every_job_of_the_full_plans(tmp_path, config):
-    plan = dry(tmp_path, config)
+def test_status_lists_every_job_of_the_plans(dry, config):
+    plan = dry(config)
     listed = len(list(jobs(Plan(resolve(yaml.safe_load(config.read_text())), "results/any"))))
     assert listed == plan["total"] - plan["all"] - plan["write_config"]
 
 
-def test_two_hundred_generations_plan(tmp_path):
+def test_two_hundred_generations_plan(tmp_path, dry):
     raw = yaml.safe_load(TOY.read_text())
     raw["experiments"] = {"line": raw["experiments"]["line"] | {"generations": 200}}
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump(raw))
-    assert dry(tmp_path, path)["train_child"] == 199
+    assert dry(path)["train_child"] == 199
 
 
 def test_planning_imports_nothing_heavy(tmp_path):
