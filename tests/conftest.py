@@ -24,7 +24,24 @@ from pollination.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 TOY = ROOT / "config/test/toy.yaml"
+SHAPE = ("population", "replicates", "weights", "text", "select", "mutate")  # of an experiment
 TOY_PLAN = Plan(resolve(yaml.safe_load(TOY.read_text())), "results/toy")
+
+
+def study_a() -> dict:
+    """The demo's config with other experiments: a population, and three lines of one founder."""
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw.pop("figures", None)
+    raw["fingerprint"]["members"].pop("experiments", None)
+    raw["defaults"] = {k: v for k, v in raw["defaults"].items() if k not in SHAPE} | {
+        "generations": 5
+    }
+    raw["experiments"] = {
+        "population": {"population": 4, "select": {"task": "knowledge"}, "mutate": {"scale": 0.01}},
+        "line": {"population": 1, "seeds": [42, 123, 456], "weights": "own", "text": "own"},
+    }
+    return raw
+
 
 # A shell's background job ignores SIGINT, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

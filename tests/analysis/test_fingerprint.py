@@ -30,7 +30,7 @@ from pollination.plan.config.catalogue import match, read_catalogue, slug
 from pollination.plan.config.resolve import ConfigError, check_files, resolve
 from pollination.plan.plan import Plan
 from pollination.plan.standalone import fingerprint_files
-from tests.conftest import ROOT, planned, shared, snakemake
+from tests.conftest import ROOT, planned, shared, snakemake, study_a
 
 LOG = logging.getLogger("test")
 DEFINITION = with_defaults({}, definition("count"))
@@ -840,7 +840,7 @@ def test_real_outputs_through_the_toolkits_shape(tmp_path):
 
 
 def test_a_survey_of_the_runs_own_members_is_planned():
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     plan = Plan(resolve(raw), "results/demo")
     models = standalone.surveyed(plan, "members")
     assert len(models) == 4 + 4 * 4 + 3 * 4 and models["founders/human/member0"] == {

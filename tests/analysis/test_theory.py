@@ -23,7 +23,7 @@ from pollination.plan.claims import CLAIMS
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.figures import THEORY
 from pollination.plan.plan import Plan
-from tests.conftest import ROOT, planned, snakemake
+from tests.conftest import planned, snakemake, study_a
 
 SMALL = {
     "n": 20,
@@ -241,7 +241,7 @@ def test_theory_runs_alone_and_only_where_it_is_asked_for(tmp_path):
         "simulate_recursion",
         "check_bound",
     }
-    demo = yaml.safe_load((ROOT / "config/config.yaml").read_text()) | {"theory": None}
+    demo = study_a() | {"theory": None}
     assert resolve(demo)["theory"] == {}
 
 

@@ -14,12 +14,12 @@ from pollination.plan.config.resolve import ConfigError, check_files, resolve
 from pollination.plan.config.schema import merge, schema
 from pollination.plan.measuring import measures
 from pollination.plan.plan import Plan
-from tests.conftest import ROOT
+from tests.conftest import ROOT, study_a
 
 
 @pytest.fixture
 def demo() -> dict:
-    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    return study_a()
 
 
 def mistake(raw: dict) -> str:

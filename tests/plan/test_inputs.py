@@ -28,11 +28,11 @@ from pollination.plan.measuring import evaluation_inputs
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_inputs
 from pollination.plan.semantics import embeddings_file, encoder_files, semantics_settings
-from tests.conftest import ROOT, TOY, TOY_PLAN
+from tests.conftest import ROOT, TOY, TOY_PLAN, study_a
 
 
 def plan(**experiments) -> Plan:
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     raw["experiments"] = experiments
     return Plan(resolve(raw), "r")
 
@@ -146,7 +146,7 @@ def ecosystems(
     """Experiments on a pool `pair` of segments; "student" starts from the demo's founder 0 of pool
     "human".
     """
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     raw["models"] |= {"student": {"pretrained": {"founders": "human"}, "context_tokens": 64}} | (
         models or {}
     )
@@ -303,7 +303,7 @@ def test_a_writer_is_prompted_by_its_own_segment():
 
 
 def test_texts_are_measured_in_the_generations_that_they_name():
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     raw["evaluate"]["perplexity"] = [
         {"corpus": "world"},
         {"corpus": "world", "split": "train", "generations": [0, 4]},
@@ -349,7 +349,7 @@ def test_no_founder_reads_a_packed_corpus():
 
 
 def test_own_is_each_members_own_corpus():
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     raw["corpora"]["other"] = {"kind": "microworld", "people": 8}
     raw["founders"]["human"]["corpus"] = ["world", "other", "other", "world"]
     raw["evaluate"]["perplexity"] = [{"corpus": "own"}]
@@ -393,7 +393,7 @@ def test_what_an_experiment_wrote_is_a_corpus_for_the_untouched_model():
 
 
 def sampled(**change) -> Plan:
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     raw["evaluate"] |= change
     return Plan(resolve(raw), "r")
 

@@ -3,7 +3,6 @@ together.
 """
 
 import pytest
-import yaml
 
 from pollination.plan import lineage
 from pollination.plan.config.resolve import ConfigError, resolve
@@ -11,12 +10,12 @@ from pollination.plan.inputs import child_inputs
 from pollination.plan.jobs import jobs
 from pollination.plan.operators import MUTATION, SELECTION, TEXTS, WEIGHTS, hands_on_weights
 from pollination.plan.plan import Plan
-from tests.conftest import ROOT
+from tests.conftest import study_a
 
 
 def plan(weights: str, text: str, **settings) -> Plan | None:
     """An experiment of four members and three generations, or None where it is refused."""
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     if weights == "base":
         raw["models"]["tiny"] = {"pretrained": "somewhere"}
     experiment = {"population": 4, "generations": 3, "weights": weights, "text": text} | settings
@@ -93,7 +92,7 @@ def test_only_weights_of_the_generation_before_are_mutated():
     ],
 )
 def test_a_rule_finds_what_it_reads(rule, settings, measured, words):
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = study_a()
     entry = raw["evaluate"]["perplexity"][0]
     if measured is not True:
         raw["evaluate"]["perplexity"] = [entry | more for more in measured or []]
