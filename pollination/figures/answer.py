@@ -4,7 +4,7 @@ The comparisons and intervals are those of the claims (docs/claims.md).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pollination.figures import page, style
 from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured, numbers
 from pollination.figures.truth import BANDS
 from pollination.plan import layout
+from pollination.plan.layout import place_of
 
 COLUMNS = (
     "part",
@@ -45,6 +46,7 @@ SHOWN = (10, 5, 2.5)  # points: the page says how many replicates would show the
 MOST = 1000  # replicates
 WIDTH, HEIGHT, PAD = 240, 22, 8
 ACCURACY, EXCESS = ", accuracy", "excess nats"
+CHOSEN = "mean of the single lines of its chosen founders"
 LINES = ("single line", "single lines")  # how a name of the line ends
 Key = tuple[str, bool]  # a measure, and whether it is in nats
 
@@ -92,7 +94,7 @@ class Answer:
         """Return the rows of the CSV: the answer, what changed, and each control."""
         if not self.roles or not self.measured or self.last < 1:
             return []
-        return [*self.answer(), *self.lost(), *self.controls()]
+        return [*self.answer(), *self.lost(), *self.chosen(), *self.controls()]
 
     @cached_property
     def measured(self) -> list[Key]:
@@ -122,6 +124,31 @@ class Answer:
                 row = self.compare("lost", key, {role: names}, rise, self.names[role])
                 yield row | {"sentence": change(row)}
 
+    def chosen(self) -> Iterator[dict]:
+        """The lines of the founders that the population selected: what their choice does alone."""
+        starts = {
+            place_of(self.run.plan, name, 0): name for name in self.roles.get("population", [])
+        }
+        lines, plan = self.roles.get("line", []), self.run.plan
+        matched = [starts.get(place_of(plan, name, 0)) for name in lines]
+        if None in matched or not matched:
+            return
+        chosen = {
+            name: sorted(self.run.parents(population, 0))
+            for name, population in zip(lines, matched, strict=True)
+        }
+        size = plan.experiment(lines[0])["population"]
+        if not all(0 < len(slots) < size and max(slots) < size for slots in chosen.values()):
+            return
+        for sides in (
+            {"population": self.roles["population"], CHOSEN: lines},
+            {CHOSEN: lines, "line": lines},
+        ):
+            words = [self.names.get(side, CHOSEN) for side in sides]
+            what = " minus ".join(words)
+            row = self.compare("control", self.main, sides, lead, what, chosen)
+            yield row | {"sentence": difference(row, *words)}
+
     def controls(self) -> Iterator[dict]:
         for title, control in self.run.roles["controls"].items():
             named = f"control {title}"
@@ -134,9 +161,18 @@ class Answer:
                 yield row | {"sentence": difference(row, *words)}
 
     def compare(
-        self, part: str, key: Key, sides: dict[str, list[str]], function: Callable, what: str
+        self,
+        part: str,
+        key: Key,
+        sides: dict[str, list[str]],
+        function: Callable,
+        what: str,
+        chosen: dict[str, list[int]] | None = None,
     ) -> dict:
-        """Return one row of the CSV, without its sentence. `first` and `last`: the first side's."""
+        """Return one row of the CSV, without its sentence. `first` and `last`: the first side's.
+
+        `chosen`: the members that the side CHOSEN averages.
+        """
         plan, ends_ = self.run.plan, dict.fromkeys((0, self.last))
         folders = [
             layout.member_folder(plan, name, g, m)
@@ -145,7 +181,7 @@ class Answer:
             for g in ends_
             for m in range(plan.experiment(name)["population"])
         ]
-        values = Measured(self.run, key, folders, self.read)
+        values = Subset(self.run, key, folders, self.read, chosen or {})
         line = self.roles.get("line")
         donors = {"line": line} if line and "line" not in sides else {}
         drawn = values.draw(key[0], sides, donors, tuple(ends_), "answer")
@@ -203,6 +239,17 @@ class Answer:
             )
         said = f" The benchmark is {row['limit']}." if row["limit"] else enough(row)
         return f"{start} with {row['replicates']} replicates.{said}"
+
+
+class Subset(Measured):
+    """Values of one measure, where the side CHOSEN has only some members."""
+
+    def __init__(self, run, key, folders, read, chosen: dict[str, list[int]]) -> None:
+        super().__init__(run, key, folders, read)
+        self.chosen = chosen
+
+    def slots(self, label: str, name: str, generation: int) -> Sequence[int]:
+        return self.chosen[name] if label == CHOSEN else super().slots(label, name, generation)
 
 
 def interval(row: dict) -> str:

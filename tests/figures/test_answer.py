@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from pollination.analysis.run import Run
 from pollination.figures import answer
+from pollination.figures.answer import Answer
+from pollination.plan import layout
 from tests.figures.test_report import draw, invent
 
 
@@ -27,6 +30,34 @@ def test_the_first_sentence_is_what_the_data_decide(tmp_path):
     facts = [one for one in sentences(rows, "lost") if "facts known, " in one]
     assert "least mentioned quarter: population from" in facts[0]
     assert any("excess nats: single line from" in one for one in sentences(rows, "lost"))
+
+
+def test_lines_of_the_chosen_founders_say_what_their_choice_does_alone(tmp_path):
+    plan = invent(tmp_path, replicates=[1, 2])
+    run, measures = Run(plan), Run(plan).measures
+    above, gained = list(Answer(run).chosen())
+    assert above["comparison"].startswith("population minus mean of the single lines of its chosen")
+    last = run.last
+    by_hand = []
+    for name in run.roles["line"]:
+        population = name.replace("lines", "population")
+        values = [
+            measures(layout.member_folder(plan, name, last, m))["knowledge, accuracy", False].mean()
+            for m in range(4)
+        ]
+        chosen = [values[m] for m in run.parents(population, 0)]
+        assert len(chosen) == 2
+        by_hand.append(np.mean(chosen) - np.mean(values))
+    assert gained["mean"] == pytest.approx(np.mean(by_hand), abs=1e-6)
+    assert gained["replicates"] == "3" and gained["variance_between_runs"] == "own"
+    _, rows = answered(plan)
+    assert len(sentences(rows, "control")) == 2
+
+
+def test_lines_that_do_not_start_from_the_populations_founders_say_nothing_about_the_choice(
+    tmp_path,
+):
+    assert not list(Answer(Run(invent(tmp_path))).chosen())
 
 
 def test_a_run_without_replicates_asks_for_them(tmp_path):

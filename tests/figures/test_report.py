@@ -30,6 +30,7 @@ from pollination.plan.figures import FIGURES
 from pollination.plan.job_kinds import activity_of
 from pollination.plan.layout import member_files
 from pollination.plan.lineage import ancestry, format_ancestry
+from pollination.plan.operators import are_lines
 from pollination.plan.plan import Plan
 from pollination.plan.report import (
     figure_config,
@@ -62,7 +63,13 @@ def settings(
             "mutate": {"scale": 0.01},
             "seeds": list(change.get("seeds", ())),
         }
-    if line_seeds:
+    if replicates := change.get("replicates"):  # matched: a line from each founder of each pool
+        alone = {"population": population, "weights": "own", "text": "own"}
+        experiments["lines"] = alone | {"replicates": replicates}
+        experiments["population"] = {
+            key: value for key, value in experiments["population"].items() if key != "seeds"
+        } | {"replicates": replicates}
+    elif line_seeds:
         experiments["line"] = {
             "population": 1,
             "seeds": list(line_seeds),
@@ -103,7 +110,7 @@ def invent(folder: Path, microworld: bool = True, method: str = "loglikelihood",
             for m in range(experiment["population"]):
                 member = Path(layout.member_folder(plan, name, g, m))
                 if not (member / "scores.json").exists():
-                    decay = g * (0.13 if experiment["population"] == 1 else 0.05)
+                    decay = g * (0.13 if are_lines(experiment) else 0.05)
                     invent_member(
                         member,
                         plan,
