@@ -8,7 +8,12 @@ OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet,
          <results>/{experiment}/gen{g}/deal{m}/text.parquet
 """
 
-from pollination.plan.inputs import parent_inputs, pooled, prompt_inputs
+from pollination.plan.inputs import (
+    parent_inputs,
+    pooled,
+    prompt_inputs,
+    writing_environment,
+)
 
 
 rule generate_shard:
@@ -23,7 +28,7 @@ rule generate_shard:
     benchmark:
         "<benchmarks>/{experiment}/gen{gen}/synthetic{rank}/shard{shard}.tsv"
     conda:
-        "../envs/pollination.yaml"
+        ask(writing_environment, "experiment")
     threads: config["cpu_threads"]
     resources:
         mem_mb=grows(16000),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from pollination.core import artifacts, resume
 from pollination.core.job import Job
@@ -12,6 +13,7 @@ from pollination.data.tokens import TokenBlocks
 from pollination.evolution.mutation import write_parent
 from pollination.evolution.shards import write_shard
 from pollination.models.inference import begin
+from pollination.models.vllm_engine import VllmModel, about
 from pollination.plan.lineage import parent_of
 
 
@@ -44,8 +46,15 @@ def write_text(job: Job, shard: Path) -> None:
         prompts = corpus_prompts(of_holder(job, "prompts").parent, settings["max_sentences"])
     with resume.saving(work, job.stop, job.log):
         began = any(work.glob("part*.parquet"))
-        inference = begin(job, "generate.precision", settings["precision"], [folder], began)
-        model, tokenizer = inference.member(folder)
+        engine = about() if settings["engine"] == "vllm" else None
+        inference = begin(job, "generate.precision", settings["precision"], [folder], began, engine)
+        model: PreTrainedModel | VllmModel
+        if engine:
+            model = VllmModel(folder, inference.precision, settings)
+            tokenizer = model.tokenizer
+            job.log.info("engine %s", engine["engine"])
+        else:
+            model, tokenizer = inference.member(folder)
         resume.name(model, "parent")
         write_shard(
             model,

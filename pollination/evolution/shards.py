@@ -23,6 +23,7 @@ from pollination.models.completion import _decode, _encode, complete, prompt_lim
 from pollination.models.limits import ids_without_token
 from pollination.models.paths import slower_decoding
 from pollination.models.refill import rows_of_a_batch
+from pollination.models.vllm_engine import ROWS, VllmModel
 from pollination.plan.decoding import DECODINGS
 
 SCHEMA = pa.schema(
@@ -199,7 +200,7 @@ class Progress:
 
 
 def write_shard(
-    model: PreTrainedModel,
+    model: PreTrainedModel | VllmModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[tuple[str, str]] | list[tuple[str, list[int]]],
     settings: dict,
@@ -240,10 +241,14 @@ def write_shard(
             "max_new_tokens"
         )
 
-    beams = bool(DECODINGS[settings["decoding"]].width)
-    batch = settings["batch_size"] if beams else rows_of_a_batch(model, settings["batch_size"])
-    if reason := slower_decoding(model, beams):
-        log.info("shard %d: decoding is slower: %s", shard, reason)
+    batch = settings["batch_size"]
+    if isinstance(model, VllmModel):
+        batch = max(batch, ROWS)
+    else:
+        beams = bool(DECODINGS[settings["decoding"]].width)
+        batch = batch if beams else rows_of_a_batch(model, batch)
+        if reason := slower_decoding(model, beams):
+            log.info("shard %d: decoding is slower: %s", shard, reason)
     never = ids_without_token(model, tokenizer)
     vocabulary, progress = vocabulary_id(tokenizer), Progress(work, key)
     counts = progress.counts

@@ -405,13 +405,18 @@ def load_member(
     DamagedArtifact: a loader raises it, or the tokenizer has ids without an embedding.
     """
     tokenizer, model = load_tokenizer(folder), load_model(folder, device, build=build)
+    check_vocabulary(folder, model, tokenizer)
+    return model, tokenizer
+
+
+def check_vocabulary(folder: str | Path, model: PreTrainedModel, tokenizer) -> None:
+    """DamagedArtifact: the tokenizer of a member's folder has ids without an embedding."""
     rows = embedding_rows(model)
     if not fits(tokenizer, rows):
         raise DamagedArtifact(
             f"{folder}: its tokenizer has ids up to {largest_id(tokenizer)}, but its model has "
             f"embeddings for {rows} tokens. Delete the folder's files and run snakemake again"
         )
-    return model, tokenizer
 
 
 def load_model(

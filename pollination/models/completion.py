@@ -1,6 +1,7 @@
 """Continue prompts: encode them, run a decoding method and decode the completions."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from inspect import signature
 
@@ -54,16 +55,21 @@ def complete(
 ) -> Iterator[list[int]]:
     """Yield one completion (token ids) per prompt, in order.
 
+    `model` is one of transformers, or of another engine (`vllm_engine.VllmModel`).
+
     An empty prompt is continued from the end-of-text token. A completion ends at the first token
     that ends a text of the model (`end_ids`), but not before `min_new_tokens`. If this is another
     token than `eos_id`, `eos_id` replaces it, because a text of a training ends with `eos_id`. No
     completion holds an id of `never`, the model's ids without a token (`limits.ids_without_token`).
     """
     method = DECODINGS[Decoding.from_settings(settings).decoding]
-    module, function = method.function.split(".")
-    decode = getattr(import_module(f"pollination.models.{module}"), function)
+    if isinstance(model, PreTrainedModel):
+        module, function = method.function.split(".")
+        decode = partial(getattr(import_module(f"pollination.models.{module}"), function), model)
+    else:
+        decode = model.decode  # of another engine
     prompts_ids = [ids or [eos_id] for ids in prompts_ids]
-    arguments = model, prompts_ids, seeds, settings, eos_id, stop
+    arguments = prompts_ids, seeds, settings, eos_id, stop
     if never is None:
         completions = decode(*arguments)
     elif "never" in signature(decode).parameters:

@@ -99,11 +99,17 @@ def _unsaved_buffers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def begin(
-    job: Job, key: str, setting: str, folders: Iterable[str | Path], resumes: bool = False
+    job: Job,
+    key: str,
+    setting: str,
+    folders: Iterable[str | Path],
+    resumes: bool = False,
+    engine: dict[str, str] | None = None,
 ) -> Inference:
     """Prepare the device and the precision for the models of `folders`, and note them.
 
     `setting` is the config's value of `key`. `resumes`: the job has saved work besides batches.
+    `engine` is what the record says about another engine than this package.
     With `auto`, an architecture that bf16 would change is computed in fp32.
     ValueError: a GPU is unusable or lacks the precision, or bf16 would change the architecture.
     """
@@ -119,8 +125,8 @@ def begin(
         job.log.info("%s: fp32, because bf16 changes this architecture: %s", key, reason)
         precision = "fp32"
     set_products(precision, device)
-    if device.type == "cuda" or precision != "fp32":
-        job.used = {"precision": precision}
+    if device.type == "cuda" or precision != "fp32" or engine:
+        job.used = {"precision": precision, **(engine or {})}
         job.log.info("precision %s", precision)
     job.note_hardware(resumes or resume.resumes())
     return Inference(device, precision)

@@ -28,6 +28,8 @@ class Method:
 
     The sequences share one copy of the prompt.
     """
+    vllm: bool = False
+    """Whether vLLM chooses tokens in the same way, for `generate.engine: vllm`."""
 
     def sequences(self, generate: dict) -> int:
         """Return the number of parallel sequences per prompt."""
@@ -38,10 +40,17 @@ DECODINGS = {
     "nucleus": Method(
         "sample from the most likely tokens, whose probabilities add up to top_p",
         function="sampling.decode",
+        vllm=True,
     ),
-    "sample": Method("sample with temperature and top_k only", function="sampling.decode"),
+    "sample": Method(
+        "sample with temperature and top_k only", function="sampling.decode", vllm=True
+    ),
     "greedy": Method(
-        "take the most likely token", function="sampling.decode", repeats=True, temperature=False
+        "take the most likely token",
+        function="sampling.decode",
+        repeats=True,
+        temperature=False,
+        vllm=True,
     ),
     "beam": Method(
         "search for the most likely completion with num_beams beams",

@@ -488,5 +488,11 @@ def train_gpus(plan: Plan, place: str) -> int:
     return training(plan, place)["train"].get("gpus", 1)
 
 
+def writing_environment(plan: Plan, name: str) -> str:
+    """Return the conda environment of the jobs that write an experiment's text."""
+    engine = plan.experiment(name)["generate"]["engine"]
+    return f"../envs/{'vllm' if engine == 'vllm' else 'pollination'}.yaml"
+
+
 def sample_corpus(plan: Plan, place: str, member: int) -> str:
     return plan.config["evaluate"]["samples"]["corpus"] or corpus_of(plan, place, member)

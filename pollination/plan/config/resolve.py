@@ -30,6 +30,7 @@ from pollination.plan.config.checks import (
     check_synthetic,
     check_theory,
 )
+from pollination.plan.config.engine import check_engines
 from pollination.plan.config.experiment_checks import (
     check_experiment,
     check_size,
@@ -304,6 +305,7 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         check_splits(config["tasks"], mistakes)
         check_text_of(config, mistakes)
         check_precisions(config, mistakes)
+        check_engines(config, mistakes)
         check_synthetic(config, mistakes)
         check_kept(config, mistakes)
         check_semantics(config, merged, mistakes)

@@ -1,0 +1,167 @@
+"""Let vLLM choose the tokens of completions (`generate.engine: vllm`).
+
+vLLM runs in this process. It would start its own from this script, which a job's script does not
+allow; and so it sees the job's GPU, and the job can stop between two steps. API: vLLM 0.33 (`LLM`,
+`SamplingParams`), which envs/vllm.yaml pins.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pollination.core import resume
+from pollination.core.job import Stopped
+from pollination.data.special import end_ids
+from pollination.models.checkpoint import check_vocabulary, load_config, load_tokenizer, outline
+from pollination.models.completion import prompt_limit
+from pollination.models.drawing import Decoding
+
+ROWS = 1024  # texts that are written, and saved for a resume, together
+MOST_BARRED = 1024  # ids that vLLM can bar in one text
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # see above; the order of rows is then fixed, too
+    "VLLM_NO_USAGE_STATS": "1",  # it would be sent to vLLM's authors
+}
+
+
+def load_vllm() -> Any:
+    """Import vLLM. ValueError: it is not installed, or cannot be imported."""
+    os.environ |= ENVIRONMENT
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    try:
+        return import_module("vllm")
+    except ImportError as error:
+        raise ValueError(
+            f"generate.engine: 'vllm' needs the package vllm ({_reason(error)}); type snakemake "
+            "--sdm conda with your other options, which installs envs/vllm.yaml, or set "
+            "generate.engine: native"
+        ) from error
+
+
+def about() -> dict[str, str]:
+    """Return what the record says about the engine. ValueError as in `load_vllm`."""
+    engine = {"engine": f"vllm {load_vllm().__version__}"}
+    is_invariant = os.environ.get(BATCH_INVARIANT, "0") not in ("", "0")
+    return engine | ({"batch_invariant": "yes"} if is_invariant else {})
+
+
+class VllmModel:
+    """A member's model in vLLM. It takes the place of a model of transformers in `complete`.
+
+    `config` is the configuration. The embeddings have shapes and no values.
+    ValueError: vLLM is not installed, or cannot load the model. DamagedArtifact: the tokenizer is
+    unreadable, or has ids without an embedding.
+    """
+
+    device = torch.device("cpu")  # of what this package computes itself
+
+    def __init__(self, folder: Path, precision: str, settings: dict) -> None:
+        self.config = load_config(folder)
+        shape, self.tokenizer = outline(self.config, folder), load_tokenizer(folder)
+        check_vocabulary(folder, shape, self.tokenizer)
+        self.get_input_embeddings = shape.get_input_embeddings
+        self.get_output_embeddings = shape.get_output_embeddings
+        self.dtype = DTYPES[precision]
+        limit = prompt_limit(self, settings)
+        self.vllm = load_vllm()
+        try:
+            self.llm = self.vllm.LLM(
+                model=str(folder),
+                skip_tokenizer_init=True,
+                dtype=self.dtype,
+                # a prompt computed in part by an earlier row would be rounded in another way
+                enable_prefix_caching=False,
+                generation_config="vllm",  # no defaults of the model's authors
+                max_model_len=None if limit is None else limit + settings["max_new_tokens"],
+            )
+        except Exception as error:  # of many classes, by the architecture and the GPU
+            raise ValueError(
+                f"generate.engine: vllm cannot load the model of {folder} ({_reason(error)}); "
+                "allowed: native, vllm. Correct this, or set generate.engine: native"
+            ) from error
+
+    def decode(
+        self,
+        prompts: list[list[int]],
+        row_seeds: list[int],
+        settings: dict,
+        eos_id: int,
+        stop=None,
+        never: torch.Tensor | None = None,
+    ) -> Iterator[list[int]]:
+        """Yield completions as `sampling.sample` does, with other random numbers.
+
+        A row's numbers follow from its seed alone, its logits up to rounding from its prompt.
+        ValueError: logits are not finite, or vLLM cannot bar as many ids as `never` holds.
+        """
+        barred = [] if never is None else never.tolist()
+        if len(barred) > MOST_BARRED:
+            raise ValueError(
+                f"generate.engine: 'vllm' can bar at most {MOST_BARRED:,} ids, but the model has "
+                f"{len(barred):,} ids without a token; allowed for it: native. Set "
+                "generate.engine: native"
+            )
+        ends = end_ids(self, eos_id)
+        common = {
+            **_chosen(Decoding.from_settings(settings)),
+            "stop_token_ids": ends,
+            "ignore_eos": True,  # the ends are those of this package
+            "detokenize": False,
+            "logprobs": 0,  # of the chosen tokens, to find logits that are not finite
+        }
+        if barred:
+            common["logit_bias"] = dict.fromkeys(barred, -math.inf)
+        for start in range(0, len(prompts), ROWS):
+            rows = slice(start, start + ROWS)
+            chosen, seeds = prompts[rows], row_seeds[rows]
+
+            def batch(chosen=chosen, seeds=seeds) -> list[list[int]]:
+                return self._write(chosen, seeds, common, stop)
+
+            yield from resume.texts(self, "vllm", [chosen, seeds, repr(common)], batch)
+
+    def _write(
+        self, prompts: list[list[int]], seeds: list[int], common: dict, stop
+    ) -> list[list[int]]:
+        params = [self.vllm.SamplingParams(seed=seed, **common) for seed in seeds]
+        self.llm.enqueue([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+        engine = self.llm.llm_engine
+        done: dict[int, Any] = {}
+        while engine.has_unfinished_requests():
+            done |= {int(one.request_id): one.outputs[0] for one in engine.step() if one.finished}
+            if stop:
+                raise Stopped("stopped while sampling")
+        if any(not math.isfinite(one.cumulative_logprob) for one in done.values()):
+            raise ValueError(
+                "the model produced non-finite logits (NaN or infinity). Its weights are broken, "
+                "or its training diverged. Lower train.learning_rate"
+            )
+        return [list(done[number].token_ids) for number in sorted(done)]
+
+
+def _chosen(decoding: Decoding) -> dict:
+    """Return a decoding as parameters of vLLM. `check_engines` has refused all others."""
+    if decoding.decoding == "greedy":
+        drawn = {"temperature": 0.0}
+    else:
+        drawn = {
+            "temperature": decoding.temperature,
+            "top_k": decoding.top_k,
+            "top_p": decoding.nucleus_mass,
+        }
+    return drawn | {
+        "repetition_penalty": decoding.repetition_penalty,
+        "min_tokens": min(decoding.min_new_tokens, decoding.max_new_tokens),
+        "max_tokens": decoding.max_new_tokens,
+    }
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,39 @@
+"""Check that another engine writes text with the meaning that the keys have."""
+
+from pollination.plan.decoding import DECODINGS
+
+LEAST_TEMPERATURE = 0.01  # vLLM raises a lower one to this value
+PRECISIONS = ("auto", "bf16")  # in fp32, vLLM's kernels for attention may round products to TF32
+
+
+def check_engines(config: dict, mistakes: list[str]) -> None:
+    """Refuse what `generate.engine: vllm` would do with another meaning, or not at all."""
+    for name, experiment in config["experiments"].items():
+        generate = experiment["generate"]
+        if generate["engine"] != "vllm":
+            continue
+        key = f"experiments.{name}.generate"
+        decoding, method = generate["decoding"], DECODINGS[generate["decoding"]]
+        if not method.vllm:
+            allowed = ", ".join(name for name, one in DECODINGS.items() if one.vllm)
+            mistakes.append(
+                f"{key}.decoding: {decoding!r} has no equal in vLLM (engine: vllm); allowed with "
+                f"it: {allowed}. Choose one, or set {key}.engine: native"
+            )
+        elif method.temperature and generate["temperature"] < LEAST_TEMPERATURE:
+            mistakes.append(
+                f"{key}.temperature: vLLM (engine: vllm) would raise {generate['temperature']} to "
+                f"{LEAST_TEMPERATURE}; allowed with it: {LEAST_TEMPERATURE} or more. Raise it, set "
+                f"decoding: greedy, or set {key}.engine: native"
+            )
+        if generate["precision"] not in PRECISIONS:
+            mistakes.append(
+                f"{key}.precision: {generate['precision']!r} cannot be kept by vLLM (engine: "
+                f"vllm); allowed with it: {', '.join(PRECISIONS)}. Choose one, or set "
+                f"{key}.engine: native"
+            )
+        if config["device"] == "cpu":
+            mistakes.append(
+                f"{key}.engine: 'vllm' needs a GPU, but the config sets device: cpu; allowed with "
+                f"it: native. Set {key}.engine: native, or device: auto"
+            )
