@@ -80,7 +80,8 @@ def main(*options: str) -> None:
         source, for_vllm = Path(folder, "vllm.in"), Path(folder, "vllm.txt")
         write(source, with_vllm())
         write(for_vllm, for_run)
-        write_environment(ENVS / "vllm.yaml", resolve(for_vllm, *options, source=str(source)))
+        resolve(for_vllm, *options, source=str(source))
+        write_environment(ENVS / "vllm.yaml", pins(for_vllm))  # CUDA too: vLLM needs it
     write(run, for_run)
     write(dev, ["-r requirements.txt", *(pin for pin in for_dev if pin not in for_run)])
     write_environment(ENVS / "pollination.yaml", for_run)

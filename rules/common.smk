@@ -11,6 +11,7 @@ from snakemake.shell import shell
 from pollination.core import commit, interrupts, warm
 from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
+from pollination.plan.config import engine
 from pollination.plan.inputs import own_code, train_gpus
 from pollination.plan.paper import target_files
 
@@ -40,6 +41,7 @@ if workflow.is_main_process:
 
 
 onstart:
+    engine.confirm(workflow, config)
     hold(plan.results)
     commit.warn(Path(workflow.basedir))
     pin.start(workflow, code_read, plan.config, plan.results, own_code(plan), places.base)

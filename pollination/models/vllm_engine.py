@@ -39,8 +39,8 @@ def load_vllm() -> Any:
         return import_module("vllm")
     except ImportError as error:
         raise ValueError(
-            f"generate.engine: 'vllm' needs the package vllm ({_reason(error)}); type snakemake "
-            "--sdm conda with your other options, which installs envs/vllm.yaml, or set "
+            f"generate.engine: 'vllm' needs the package vllm ({_reason(error)}); allowed without "
+            "it: native. Add --sdm conda to the command, which installs envs/vllm.yaml, or set "
             "generate.engine: native"
         ) from error
 

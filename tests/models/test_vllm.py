@@ -8,6 +8,8 @@ import inspect
 import logging
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -155,7 +157,7 @@ def test_one_line_says_why_vllm_is_not_there_or_cannot_load(
         "set generate.engine: native"
     )
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ValueError, match="needs the package vllm .* type snakemake --sdm conda"):
+    with pytest.raises(ValueError, match="needs the package vllm .* Add --sdm conda"):
         VllmModel(member, "fp32", SETTINGS)
 
 
@@ -230,6 +232,17 @@ def test_jobs_of_a_native_run_keep_their_params_and_their_environment(tmp_path):
     assert environments == ["../envs/pollination.yaml", "../envs/vllm.yaml"]
 
 
+def test_a_run_without_vllm_ends_before_its_first_job(tmp_path):
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed")
+    raw = yaml.safe_load(TOY.read_text())
+    raw["experiments"]["line"]["generate"] = VLLM
+    (tmp_path / "line.yaml").write_text(yaml.safe_dump(raw))
+    told = snakemake(tmp_path, configfile=tmp_path / "line.yaml", ok=False)
+    assert "error: experiments.line.generate.engine: 'vllm' is not installed here; all" in told
+    assert not (tmp_path / "results").exists()
+
+
 def test_snakemake_installs_the_environment_of_vllm(tmp_path):
     conda, config = tmp_path / "conda", tmp_path / "line.yaml"
     conda.write_text(CONDA)
@@ -255,11 +268,10 @@ esac
 
 def test_the_real_vllm_has_this_interface_and_keeps_seeds(tmp_path, tokenizer):  # noqa: F811
     real = pytest.importorskip("vllm", reason="vLLM is not installed; envs/vllm.yaml has it")
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.platforms import current_platform
-
+    arguments = import_module("vllm.engine.arg_utils").EngineArgs
+    current_platform = import_module("vllm.platforms").current_platform
     assert set(vllm_stand_in.CONSTRUCTOR) < set(inspect.signature(real.LLM).parameters)
-    assert set(vllm_stand_in.ENGINE) < set(EngineArgs.__dataclass_fields__)
+    assert set(vllm_stand_in.ENGINE) < set(arguments.__dataclass_fields__)
     fields = set(vllm_stand_in.SamplingParams.__dataclass_fields__)
     assert fields < set(real.SamplingParams.__struct_fields__)
     if not (torch.cuda.is_available() or current_platform.is_cpu()):

@@ -85,7 +85,7 @@ def test_the_lock_holds_what_packages_need_and_nothing_of_this_machine():
     assert {"huggingface-hub", "typing-extensions", "jinja2"} < set(pins)
     assert not [name for name in pins if name.startswith(("nvidia-", "cuda-", "triton"))]
     assert f" torch=={pin(pins['torch'])} " in (ROOT / "Makefile").read_text()
-    for name in ("requirements.txt", "requirements-dev.txt", "pollination.yaml"):
+    for name in ("requirements.txt", "requirements-dev.txt", "pollination.yaml", "vllm.yaml"):
         text = (ROOT / "envs" / name).read_text()
         assert not re.search(r"://|--hash|--index|--find-links|\+cpu|file:| @ ", text), name
 
@@ -94,6 +94,21 @@ def test_conda_and_pip_pin_the_same_versions():
     dependencies = yaml.safe_load((ROOT / "envs/pollination.yaml").read_text())["dependencies"]
     conda = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
     assert conda == lines("requirements.txt")
+
+
+def test_the_environment_of_vllm_differs_only_where_vllm_demands_it():
+    environment = yaml.safe_load((ROOT / "envs/vllm.yaml").read_text())["dependencies"]
+    assert environment[:2] == [f"python={PROJECT['requires-python'].removeprefix('>=')}", "pip"]
+    found = {canonicalize_name(one.name): one for one in map(Requirement, environment[2]["pip"])}
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert declared - set(found) == {"snakemake-executor-plugin-slurm"}
+    assert {"vllm", "nvidia-cudnn-frontend"} < set(found)
+    others = {
+        name
+        for name in declared & set(found)
+        if pin(found[name]) != pin(locked("requirements.txt")[name])
+    }
+    assert others <= {"torch", "transformers", "numpy"}, "run make lock"
 
 
 def test_what_is_locked_is_installed():

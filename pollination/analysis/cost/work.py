@@ -132,6 +132,11 @@ class Loads:
             tokens / generate["shards"] for tokens in self.texts.written(name, generation, rank)
         )
         shape, prompt = self.shape(load.model), self.texts.prompt(name, rank)
+        if generate["engine"] != "native":
+            self.texts.notes[f"{name}.engine"] = (
+                f"{name}: its text is timed with the rates of native, because those of "
+                f"{generate['engine']} are unknown"
+            )
         passes = DECODINGS[generate["decoding"]].sequences(generate)
         load.add("write", written, passes * shape.forward(prompt + self.texts.completion(name) / 2))
         load.add("score", read, shape.forward(prompt))

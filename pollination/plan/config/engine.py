@@ -1,4 +1,7 @@
-"""Check that another engine writes text with the meaning that the keys have."""
+"""Check that another engine writes text with the meaning that the keys have, and that it exists."""
+
+import sys
+from importlib.util import find_spec
 
 from pollination.plan.decoding import DECODINGS
 
@@ -37,3 +40,20 @@ def check_engines(config: dict, mistakes: list[str]) -> None:
                 f"{key}.engine: 'vllm' needs a GPU, but the config sets device: cpu; allowed with "
                 f"it: native. Set {key}.engine: native, or device: auto"
             )
+
+
+def confirm(workflow, config: dict) -> None:
+    """Exit if a job of Snakemake's plan needs vLLM, which no environment of the job has."""
+    from snakemake.settings.types import DeploymentMethod  # loads slowly
+
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+        return
+    writing = (job for job in workflow.dag.needrun_jobs() if job.rule.name == "generate_shard")
+    names = {job.wildcards.experiment for job in writing}
+    needed = [n for n in sorted(names) if config["experiments"][n]["generate"]["engine"] == "vllm"]
+    if needed and find_spec("vllm") is None:
+        sys.exit(
+            f"error: experiments.{needed[0]}.generate.engine: 'vllm' is not installed here; "
+            "allowed without it: native. Add --sdm conda to the command (docs/howto/gpus.md says "
+            "what this recomputes), or set engine: native"
+        )
