@@ -1,8 +1,8 @@
 """Let vLLM choose the tokens of completions (`generate.engine: vllm`).
 
-vLLM runs in this process. It would start its own from this script, which a job's script does not
-allow; and so it sees the job's GPU, and the job can stop between two steps. API: vLLM 0.33 (`LLM`,
-`SamplingParams`), which envs/vllm.yaml pins.
+vLLM runs in this process, so that the job can stop between two steps. A process of its own would
+import the job's script, and run it again. The calls are those of vLLM 0.33, which envs/vllm.yaml
+pins.
 """
 
 import math
@@ -26,7 +26,7 @@ MOST_BARRED = 1024  # ids that vLLM can bar in one text
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # see above; the order of rows is then fixed, too
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this also fixes the order of the rows
     "VLLM_NO_USAGE_STATS": "1",  # it would be sent to vLLM's authors
 }
 
@@ -34,7 +34,7 @@ ENVIRONMENT = {
 def load_vllm() -> Any:
     """Import vLLM. ValueError: it is not installed, or cannot be imported."""
     os.environ |= ENVIRONMENT
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of settings that are meant
     try:
         return import_module("vllm")
     except ImportError as error:
@@ -75,6 +75,7 @@ class VllmModel:
             self.llm = self.vllm.LLM(
                 model=str(folder),
                 skip_tokenizer_init=True,
+                use_tqdm_on_load=False,
                 dtype=self.dtype,
                 # a prompt computed in part by an earlier row would be rounded in another way
                 enable_prefix_caching=False,

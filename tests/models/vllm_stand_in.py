@@ -44,7 +44,13 @@ CONSTRUCTOR = (
     "compilation_config",
     "logits_processors",
 )
-ENGINE = ("max_model_len", "max_num_seqs", "enable_prefix_caching", "generation_config")
+ENGINE = (
+    "max_model_len",
+    "max_num_seqs",
+    "enable_prefix_caching",
+    "generation_config",
+    "use_tqdm_on_load",
+)
 
 
 @dataclass(kw_only=True)
