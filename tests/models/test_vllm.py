@@ -20,6 +20,8 @@ import yaml
 from snakemake.iocontainers import Namedlist
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pollination.analysis.cost import estimate
+from pollination.analysis.cost.rates import read_rates
 from pollination.core import artifacts, resume
 from pollination.core.artifacts import digest
 from pollination.core.job import Job, Stopped
@@ -221,7 +223,7 @@ def test_check_refuses_what_vllm_does_in_another_way(changes, line):
     assert f"experiments.population.generate.{line}" in str(refused.value)
 
 
-def test_jobs_of_a_native_run_keep_their_params_and_their_environment(tmp_path):
+def test_jobs_of_a_native_run_keep_their_params_and_their_environment():
     node = definition("generate")
     assert "engine" not in lean(with_defaults({}, node), node)
     assert lean(with_defaults(VLLM, node), node)["engine"] == "vllm"
@@ -230,6 +232,9 @@ def test_jobs_of_a_native_run_keep_their_params_and_their_environment(tmp_path):
     plan = Plan(resolve(raw), "results/toy")
     environments = [writing_environment(plan, name) for name in ("population", "line")]
     assert environments == ["../envs/pollination.yaml", "../envs/vllm.yaml"]
+    notes = estimate(plan, read_rates("a100")).notes
+    assert [note for note in notes if "line: its text is timed with the rates of native" in note]
+    assert not any("population: its text" in note for note in notes)
 
 
 def test_a_run_without_vllm_ends_before_its_first_job(tmp_path):
