@@ -107,6 +107,11 @@ def test_further_runs_need_seeds_of_their_own(demo, change, said):
     assert f"experiments.population.replicates: {said}" in mistake(demo)
 
 
+def test_a_mistake_that_replicates_share_is_named_once(demo):
+    demo["experiments"]["population"] |= {"replicates": [7, 8], "population": 5}
+    assert "experiments.population.population: 5 must equal k*k" in mistake(demo)
+
+
 def test_another_order_of_keys_is_no_other_setting(demo):
     def reverse(value):
         return (

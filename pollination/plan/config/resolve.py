@@ -5,6 +5,7 @@ meaning.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,26 @@ from pollination.plan.config.weights import read_config, tensors
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
 
+REPLICATE = re.compile(r"(?<=\w)\.s\d+(?=[.:\s,])")  # in the name of an experiment or pool
 LOOP = ("corpora", "models", "founders", "experiments")  # sections that the loop needs
 SIDE = ("theory", "fingerprint")  # sections that run alone, and only if they are not empty
 
 
 class ConfigError(ValueError):
-    """The mistakes of a config, one line each: place, key, value, what is allowed, the fix."""
+    """The mistakes of a config, one line each: place, key, value, what is allowed, the fix.
+
+    A mistake that replicates share is named once.
+    """
 
     def __init__(self, mistakes: list[str], source: str | Places) -> None:
         def place(mistake: str) -> str:
             return source.of(mistake) if isinstance(source, Places) else source
 
-        super().__init__("\n".join(line(f"{place(one)}: {one}") for one in mistakes))
+        shown: dict[str, str] = {}
+        for one in mistakes:
+            same = REPLICATE.sub("", one)
+            shown[same] = min(one, shown.get(same, one), key=len)
+        super().__init__("\n".join(line(f"{place(one)}: {one}") for one in shown.values()))
 
 
 def _placed(value: Any, data: str) -> Any:
