@@ -278,7 +278,8 @@ class Run:
             if task in self.splits:
                 selecting = 100.0 * self.part(folder, task, SELECTING)
                 values[f"{task}, accuracy on the selecting half", False] = selecting
-        facts = self.table(folder, "facts.parquet", ["corpus", "band", "known"])
+        wanted = ["corpus", "known", *(["band"] if bands else [])]
+        facts = self.table(folder, "facts.parquet", wanted)
         for corpus, part in facts.groupby("corpus", sort=False):
             values[f"{corpus}, facts known", False] = 100.0 * part.known.to_numpy(float)
             for band, name in (bands or {}).items():

@@ -153,7 +153,7 @@ def test_band_of_the_line():
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=EXACT)
     stderr = (0.3 * 0.7 / (QUESTIONS - 1)) ** 0.5  # of answers that are right or wrong
     rows = pd.DataFrame(
-        {"generation": 0, "experiment": "line", "accuracy": [0.3], "stderr": stderr}
+        {"generation": 0, "experiment": "line", "member": 0, "accuracy": [0.3], "stderr": stderr}
     )
     axis = style.Figure().subplots()
     accuracy.draw_line(axis, rows.assign(questions=QUESTIONS))
