@@ -31,7 +31,7 @@ demo: setup  ## run the demo and write report.html
 	@echo "The report is report.html; its figures and numbers lie in results/demo/report/."
 
 test: setup  ## run all tests
-	$(BIN)/python -m pytest tests --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## run ruff, mypy, snakefmt, snakemake --lint, codespell and the link check
 	$(BIN)/ruff check .

@@ -334,9 +334,13 @@ def frozen_driver(run: Run) -> None:
     held = run.folder / "results/slurm" / FOLDER
     number = newest(held)[0]
     first.send_signal(signal.SIGSTOP)
+    # On a slow machine the job would end before the second driver has planned.
+    trainer = newest(run.folder / MEMBER / ".train.work")[1]["pid"]
+    os.kill(trainer, signal.SIGSTOP)
     snakemake(run.folder, "--unlock", configfile=CONFIG)
     second = run.start(under=("unshare", "--pid", "--fork", "--kill-child"))
     until(lambda: newest(held)[0] > number, LIMIT_S, "the second driver holds the run")
+    os.kill(trainer, signal.SIGCONT)
     locks = list((run.folder / ".snakemake/locks").iterdir())
     first.send_signal(signal.SIGCONT)
     assert first.wait(30) == 1
