@@ -104,10 +104,10 @@ class Answer:
 
     @property
     def main(self) -> Key:
-        """The reporting half of the task that selects; without selection the first measure."""
+        """The reporting half of the task that selects; else a text in nats, else any measure."""
         task = self.run.task()
         mine = [key for key in self.measured if task and key[0] == task + ACCURACY]
-        return (mine or self.measured)[0]
+        return (mine or [key for key in self.measured if key[1]] or self.measured)[0]
 
     def answer(self) -> Iterator[dict]:
         if len(self.roles) == 2:

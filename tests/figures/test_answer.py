@@ -1,5 +1,7 @@
 """The page that answers in a sentence: what its data decide, what they do not, and the controls."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,14 @@ def test_lines_that_do_not_start_from_the_populations_founders_say_nothing_about
     tmp_path,
 ):
     assert not list(Answer(Run(invent(tmp_path))).chosen())
+
+
+def test_without_benchmarks_the_answer_is_in_nats(tmp_path):
+    _, rows = answered(invent(tmp_path, tasks=(), seeds=(1, 2, 3), generations=2))
+    (said,) = sentences(rows, "answer")
+    assert re.match(
+        r"In generation 1, the population has 0\.\d+ nats per token less on world", said
+    )
 
 
 def test_a_run_without_replicates_asks_for_them(tmp_path):

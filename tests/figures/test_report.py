@@ -30,7 +30,6 @@ from pollination.plan.figures import FIGURES
 from pollination.plan.job_kinds import activity_of
 from pollination.plan.layout import member_files
 from pollination.plan.lineage import ancestry, format_ancestry
-from pollination.plan.operators import are_lines
 from pollination.plan.plan import Plan
 from pollination.plan.report import (
     figure_config,
@@ -110,7 +109,9 @@ def invent(folder: Path, microworld: bool = True, method: str = "loglikelihood",
             for m in range(experiment["population"]):
                 member = Path(layout.member_folder(plan, name, g, m))
                 if not (member / "scores.json").exists():
-                    decay = g * (0.13 if are_lines(experiment) else 0.05)
+                    decay = g * (
+                        0.13 if experiment["population"] == 1 or name.startswith("lines") else 0.05
+                    )
                     invent_member(
                         member,
                         plan,
