@@ -72,9 +72,9 @@ NO_ANSWER = (
     "figures.population and figures.line, and measure a benchmark or held-out text."
 )
 READING = (
-    "Questions that select parents are left out. The unit is the run: an interval covers other "
-    "seeds, founders and questions. docs/claims.md says how. The claims page has all tests, and "
-    "corrects for their number."
+    "Of a benchmark that selects parents, only the half that does not select counts, unless its "
+    "split is none. The unit is the run: an interval covers other seeds, founders and questions. "
+    "docs/claims.md says how. The claims page has all tests, and corrects for their number."
 )
 
 
@@ -92,15 +92,26 @@ class Answer:
 
     def rows(self) -> list[dict]:
         """Return the rows of the CSV: the answer, what changed, and each control."""
-        if not self.roles or not self.measured or self.last < 1:
+        if not self.roles or self.last < 1 or not self.measured:
             return []
         return [*self.answer(), *self.lost(), *self.chosen(), *self.controls()]
 
     @cached_property
     def measured(self) -> list[Key]:
-        """The measures of a founder."""
-        first = next(iter(self.roles.values()))[0]
-        return list(self.read(layout.member_folder(self.run.plan, first, 0, 0)))
+        """The measures that all members have; some texts are measured in one generation only."""
+        compared = [*self.roles.values(), *self.run.roles["controls"].values()]
+        each = [self.read(folder) for names in compared for folder in self.folders(names)]
+        return [key for key in each[0] if all(key in one for one in each)]
+
+    def folders(self, names: list[str]) -> list[str]:
+        """Return the members of both ends of experiments."""
+        plan = self.run.plan
+        return [
+            layout.member_folder(plan, name, g, m)
+            for name in names
+            for g in dict.fromkeys((0, self.last))
+            for m in range(plan.experiment(name)["population"])
+        ]
 
     @property
     def main(self) -> Key:
@@ -126,17 +137,14 @@ class Answer:
 
     def chosen(self) -> Iterator[dict]:
         """The lines of the founders that the population selected: what their choice does alone."""
-        starts = {
-            place_of(self.run.plan, name, 0): name for name in self.roles.get("population", [])
-        }
         lines, plan = self.roles.get("line", []), self.run.plan
-        matched = [starts.get(place_of(plan, name, 0)) for name in lines]
-        if None in matched or not matched:
+        parents: dict[str, set[frozenset[int]]] = {}  # pool -> what its populations chose
+        for name in self.roles.get("population", []):
+            parents.setdefault(place_of(plan, name, 0), set()).add(self.run.parents(name, 0))
+        found = {name: parents.get(place_of(plan, name, 0), set()) for name in lines}
+        if not lines or any(len(sets) != 1 for sets in found.values()):
             return
-        chosen = {
-            name: sorted(self.run.parents(population, 0))
-            for name, population in zip(lines, matched, strict=True)
-        }
+        chosen = {name: sorted(*sets) for name, sets in found.items()}
         size = plan.experiment(lines[0])["population"]
         if not all(0 < len(slots) < size and max(slots) < size for slots in chosen.values()):
             return
@@ -173,18 +181,11 @@ class Answer:
 
         `chosen`: the members that the side CHOSEN averages.
         """
-        plan, ends_ = self.run.plan, dict.fromkeys((0, self.last))
-        folders = [
-            layout.member_folder(plan, name, g, m)
-            for names in sides.values()
-            for name in names
-            for g in ends_
-            for m in range(plan.experiment(name)["population"])
-        ]
+        folders = [folder for names in sides.values() for folder in self.folders(names)]
         values = Subset(self.run, key, folders, self.read, chosen or {})
         line = self.roles.get("line")
         donors = {"line": line} if line and "line" not in sides else {}
-        drawn = values.draw(key[0], sides, donors, tuple(ends_), "answer")
+        drawn = values.draw(key[0], sides, donors, (0, self.last), "answer")
         finding = tested(drawn, function, what, [LAST])
         used = finding.questions if finding.draws is None else finding.draws
         assert used is not None, "every finding has draws of its runs or of its questions"
@@ -216,7 +217,9 @@ class Answer:
     def headline(self, row: dict) -> str:
         """Return the answer in one sentence; where the data do not decide, how many runs would."""
         measure, line = row["measure"], self.names["line"]
-        what = f"held-out {measure.removesuffix(ACCURACY)} questions"
+        what = f"{measure.removesuffix(ACCURACY)} questions"
+        if self.run.task() is None or self.run.task() in self.run.splits:
+            what = f"held-out {what}"
         asked = f"answers {abs(row['mean']):.1f} percentage points {{}} {what} correctly"
         if row["unit"] == NATS:
             asked = f"has {abs(row['mean']):.3f} nats per token {{}} on {measure}"

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from pollination.analysis.run import Run
+from pollination.core import artifacts
 from pollination.figures import answer
 from pollination.figures.answer import Answer
 from pollination.plan import layout
-from tests.figures.test_report import draw, invent
+from pollination.plan.config.resolve import resolve
+from pollination.plan.plan import Plan
+from tests.figures.test_report import draw, invent, settings
 
 
 def answered(plan) -> tuple[str, list[dict]]:
@@ -60,6 +63,27 @@ def test_lines_that_do_not_start_from_the_populations_founders_say_nothing_about
     tmp_path,
 ):
     assert not list(Answer(Run(invent(tmp_path))).chosen())
+
+
+def test_a_text_that_is_not_measured_at_the_end_is_left_out(tmp_path):
+    plan = invent(tmp_path, generations=2)
+    for name in ("population", "line.s42"):
+        folder = layout.member_folder(plan, name, 1, 0)
+        path = f"{folder}/sequences.parquet"
+        artifacts.write_table(path, artifacts.read_table(path).to_pandas().iloc[:0])
+    _, rows = answered(plan)
+    assert rows[0]["part"] == "answer" and not any("nats" in row["measure"] for row in rows)
+
+
+def test_questions_that_select_are_not_called_held_out(tmp_path):
+    raw = settings(generations=2)
+    plan = invent(tmp_path, generations=2)
+    raw["tasks"]["knowledge"]["split"] = "none"
+    run = Run(Plan(resolve(raw), plan.results))
+    row = {"measure": "knowledge, accuracy", "mean": 3.0, "low": 1.0, "high": 5.0}
+    row |= {"unit": answer.POINTS, "decided": True, "replicates": "3"}
+    assert "more of the knowledge questions" in Answer(run).headline(row)
+    assert "more of the held-out knowledge questions" in Answer(Run(plan)).headline(row)
 
 
 def test_without_benchmarks_the_answer_is_in_nats(tmp_path):
