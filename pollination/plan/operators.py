@@ -106,6 +106,8 @@ class Selection:
     """
     follows_weights: bool = False
     """Whether it follows parents to their children, so that children need `weights: parent`."""
+    reads_all: bool = False
+    """Whether it reads the accuracy on every benchmark, not only on `select.task`."""
     reads_truth: bool = False
     """Whether it ranks by excess nats, so that a text of a microworld is measured."""
 
@@ -144,6 +146,25 @@ SELECTION = {
     "random": Selection(
         "k members drawn at random, a control that has a population but no selection",
         function="rules.draw",
+    ),
+    "tournament": Selection(
+        "the winners of k tournaments; each draws two members, and the more accurate one wins",
+        function="rules.tournament",
+    ),
+    "roulette": Selection(
+        "k members drawn with probabilities proportional to accuracy",
+        function="rules.roulette",
+    ),
+    "mean_rank": Selection(
+        "the k members with the lowest mean rank over all benchmarks",
+        function="rules.mean_rank",
+        reads_all=True,
+    ),
+    "pareto": Selection(
+        "the k members that the fewest Pareto fronts of all benchmarks precede, and within a front "
+        "those with the lowest mean rank",
+        function="rules.pareto",
+        reads_all=True,
     ),
     "once": Selection(
         "the k founders with the highest accuracy, and then in each generation child (i, i) of "
@@ -185,6 +206,13 @@ def reads_segment(experiment: dict) -> bool:
 def takes_best(rule: str) -> bool:
     """Return whether a rule takes the members with the highest scores; False for a user's rule."""
     return rule in SELECTION and SELECTION[rule].takes_best
+
+
+def ranks_by(experiment: dict, task: str) -> bool:
+    """Return whether an experiment needs the accuracy on a task to rank its members."""
+    rule = SELECTION.get(experiment["select"]["rule"])
+    every = selects(experiment) and rule is not None and rule.reads_all
+    return every or experiment["select"]["task"] == task
 
 
 def selects(experiment: dict) -> bool:

@@ -139,6 +139,66 @@ def test_random_parents_depend_on_the_seed_and_on_no_score(files):
     assert chosen(files, "random")["confidence"] is None
 
 
+def made(*accuracies: tuple[float, ...]) -> list[rules.Member]:
+    """Members with these accuracies on the benchmarks a, b, ...; selection is by a."""
+    return [
+        rules.Member(
+            slot,
+            0,
+            row[0],
+            {"tasks": {n: {"accuracy": x} for n, x in zip("abc", row, strict=False)}},
+            np.ones(1),
+        )
+        for slot, row in enumerate(accuracies)
+    ]
+
+
+def frequencies(rule: str, members: list[rules.Member], k: int, place: int) -> np.ndarray:
+    """How often a rule chooses each member at a place of its list, of 4,000 seeds."""
+    drawn = [
+        selection.choose(rule, members, k, np.random.default_rng(seed))[place]
+        for seed in range(4000)
+    ]
+    return np.bincount(drawn, minlength=len(members)) / 4000
+
+
+def test_a_tournament_of_two_favours_the_better_half(files):
+    members = made((0.1,), (0.4,), (0.4,), (0.9,))
+    # of the six pairs, the best member wins three; of equal members, the lower slot wins
+    assert np.allclose(
+        frequencies("tournament", members, 2, 0), [0, 2 / 6, 1 / 6, 3 / 6], atol=0.03
+    )
+    # the first winner is out, so three pairs are left
+    then = [0, 3 / 6 * 2 / 3 + 1 / 6 / 3, 3 / 6 / 3 + 2 / 6 / 3, 2 / 6 * 2 / 3 + 1 / 6 * 2 / 3]
+    assert np.allclose(frequencies("tournament", members, 2, 1), then, atol=0.03)
+
+
+def test_roulette_draws_in_proportion_to_accuracy(files):
+    members = made((0.0,), (0.2,), (0.6,), (0.0,))
+    assert np.allclose(frequencies("roulette", members, 2, 0), [0, 0.25, 0.75, 0], atol=0.03)
+    last = [0.5, 0, 0, 0.5]  # accuracies of 0 come last, each with the same probability
+    assert np.allclose(frequencies("roulette", members, 3, 2), last, atol=0.03)
+    nobody = made((0.0,), (0.0,), (0.0,))
+    assert np.allclose(frequencies("roulette", nobody, 1, 0), [1 / 3] * 3, atol=0.03)
+
+
+def test_rules_of_all_benchmarks_weigh_them_equally(files):
+    members = made((0.9, 0.1, 0.2), (0.8, 0.8, 0.3), (0.1, 0.9, 0.9), (0.1, 0.1, 0.1))
+    rng = np.random.default_rng(0)
+    # mean ranks 7.5/3, 6/3, 5.5/3 and 11/3
+    assert selection.choose("mean_rank", members, 4, rng) == [2, 1, 0, 3]
+    # three members are on the first front; the last is behind each of them
+    assert selection.choose("pareto", members, 4, rng) == [2, 1, 0, 3]
+    ahead = made((0.5, 0.5), (0.4, 0.9), (0.4, 0.8), (0.6, 0.0), (0.3, 0.85))
+    assert selection.choose("mean_rank", ahead, 5, rng)[-1] != 2
+    # fronts {0, 1, 3} and {2, 4}
+    assert set(selection.choose("pareto", ahead, 3, rng)) == {0, 1, 3}
+    del members[0].scores["tasks"]["b"]["accuracy"]
+    for rule in ("mean_rank", "pareto"):
+        with pytest.raises(ValueError, match="the metric of 'b' has no value for each question"):
+            selection.choose(rule, members, 1, rng)
+
+
 def test_the_best_founders_are_chosen_once_and_their_lines_go_on(files):
     def at(generation: int) -> list[int]:
         return selection.select(*files, "quiz", 2, 7, "once", generation=generation)["parents"]

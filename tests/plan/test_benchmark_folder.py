@@ -210,6 +210,11 @@ def test_check_names_the_experiment_that_selects_by_an_unfit_metric(raw, tmp_pat
         "my.yaml: experiments.population.select.task: 'quiz': task 'quiz': "
         f"{said}{STATISTIC}; select on another task"
     )
+    raw["experiments"]["population"]["select"] = {"task": "knowledge", "rule": "truncation"}
+    check_files(resolve(raw))
+    raw["experiments"]["population"]["select"]["rule"] = "pareto"  # which reads all benchmarks
+    with pytest.raises(ConfigError, match=f"population.select.rule: 'quiz': task 'quiz': {said}"):
+        check_files(resolve(raw))
     raw["tasks"]["quiz"]["method"] = "generate"  # written answers are right or wrong
     check_files(resolve(raw))
 

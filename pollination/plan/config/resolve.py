@@ -50,6 +50,7 @@ from pollination.plan.config.values import listed
 from pollination.plan.config.weights import read_config, tensors
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
+from pollination.plan.operators import ranks_by
 
 REPLICATE = re.compile(r"(?<=\w)\.s\d+(?=[.:\s,])")  # in the name of an experiment or pool
 LOOP = ("corpora", "models", "founders", "experiments")  # sections that the loop needs
@@ -148,10 +149,13 @@ def check_files(config: dict, source: str | Places = "config") -> None:
                 continue
         if task["kind"] == "lm_eval":
             chooses = next(
-                (one for one, e in config["experiments"].items() if e["select"]["task"] == name),
+                (one for one, e in config["experiments"].items() if ranks_by(e, name)),
                 None,
             )
-            key = f"tasks.{name}" if chooses is None else f"experiments.{chooses}.select.task"
+            key = f"tasks.{name}"
+            if chooses is not None:
+                by = config["experiments"][chooses]["select"]["task"] == name
+                key = f"experiments.{chooses}.select.{'task' if by else 'rule'}"
             try:
                 found = metric_mistakes(task, chooses is not None)
             except ValueError:  # a template of lm-eval that staging refuses by name
