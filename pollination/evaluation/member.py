@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +189,12 @@ def score_text(
     frame = perplexity(model, sequences, batch_size, special.eos_id, special.bos_id)
     truth: float | list[float] = np.nan
     if kind == "documents" and world is not None:
+        documents = list(islice(_documents(entry, path), len(frame)))
         truth = [
-            _truth_nll(world, text, count, tokenizer)
-            for text, count in zip(_documents(entry, path), frame["tokens"], strict=False)
+            _truth_nll(world, text, len(ids), count)
+            for text, ids, count in zip(
+                documents, encode(documents, tokenizer), frame["tokens"], strict=True
+            )
         ]
     return frame.assign(truth_nll=truth)
 
@@ -211,12 +215,13 @@ def _documents(entry: dict, path: Path) -> Iterator[str]:
     return (text for _, text in read_documents(path.parent, entry["split"]))
 
 
-def _truth_nll(world: World, text: str, count: int, tokenizer) -> float:
-    """Return the truth's NLL in nats of the tokens that the model was scored on.
+def _truth_nll(world: World, text: str, tokens: int, count: int) -> float:
+    """Return the truth's NLL in nats of the first `count` of a text's tokens, on which a model was
+    scored; count - 1 of them if it was scored on eos too.
 
     It is NaN if these tokens end inside a word.
     """
-    words, tokens = text.split(), len(next(encode([text], tokenizer)))
+    words = text.split()
     logprobs = world.token_logprobs(words)
     if tokens == len(words):  # one token per word, so a cut ends after a whole word
         return -logprobs[:count].sum()

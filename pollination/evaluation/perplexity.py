@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pollination.models.limits import context_limit, embedding_rows
 
 LOGITS_BYTES = 2**30  # upper bound for the float32 logits of one batch
 POSITIONS = 1024  # positions per call of log-softmax
+DOCUMENTS = 64  # read ahead at most
 
 
 def perplexity(
@@ -106,12 +108,13 @@ def document_sequences(
     """
     stop = None if context_tokens is None else context_tokens - 1
     sequences, left = [], math.inf if max_tokens is None else max_tokens
-    for text in texts:
-        if left <= 0:
-            break
-        ids = next(encode([text], tokenizer))[:stop]
-        sequences.append(ids.astype(np.int64))
-        left -= len(ids) + 1
+    unread = iter(texts)
+    while left > 0 and (some := list(islice(unread, DOCUMENTS))):
+        for ids in encode(some, tokenizer):
+            if left <= 0:
+                break
+            sequences.append(ids[:stop].astype(np.int64))
+            left -= len(sequences[-1]) + 1
     return sequences
 
 
