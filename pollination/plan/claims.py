@@ -316,6 +316,15 @@ CLAIMS = (
         margin=DOUBLINGS,
     ),
     Claim(
+        "second_better",
+        "figure_b15",
+        "Over all rounds, the second ecosystem of a comparison has a lower perplexity than the "
+        "first.",
+        "rounds.second_better",
+        "log of aggregated perplexity, first minus second",
+        LOG,
+    ),
+    Claim(
         "two_families",
         "figure_b16",
         "A model has a lower perplexity beside a model of another family than beside its twin.",

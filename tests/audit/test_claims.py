@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pollination.analysis.claims import verdicts
+from pollination.analysis.claims import rounds, verdicts
 from pollination.analysis.claims.judge import judge
 from pollination.analysis.run import Run
 from pollination.plan.claims import CLAIMS, claim_config
@@ -316,6 +316,21 @@ def test_families_expansion_twins_and_human_text(study_b, claims_b):
         ("own_text_collapses", "figure_b21", at_last),
     ):
         check(claims_b[claim], {title: values[title] for title in entries(study_b, target)})
+
+
+def test_second_of_a_comparison(study_b):
+    """Log of mu_T, first minus second label; other claims test twins, families and communities."""
+    claim = next(claim for claim in CLAIMS if claim.id == "second_better")
+    run = Run(Plan(as_read(claim_config(study_b)), study_b.results))
+    role, every = entries(study_b, "figure_b15"), rounds.Rounds(run)
+    every.limit(role)
+    assert "claims test all" in rounds.second_better(claim, run, role, every)
+    one, *_, most = entries(study_b, "figure_b3")["OPT-125m"].values()
+    both = {"many, then one": {"many": most, "one": one}}
+    (found,) = rounds.second_better(claim, run, role | both, every)
+    a, b = (log_mu(study_b, names, ROUNDS) for names in (most, one))
+    assert found.instance == "many, then one"
+    assert found.estimate == pytest.approx(a[-1] - b[-1], rel=EXACT)
 
 
 # --- verdicts

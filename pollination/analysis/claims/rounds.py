@@ -21,6 +21,8 @@ from pollination.plan.operators import text_of
 
 # independent runs of one model, which lend their variance to ecosystems without replicates
 RUNS = "figure_b9"
+# targets whose claims test comparisons by name
+COMPARED = ("figure_b16", "figure_b17", "figure_b20", "figure_b21")
 
 
 def scale(means: np.ndarray) -> np.ndarray:
@@ -423,6 +425,22 @@ def diverse_better(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[F
 
 def diverse_from_start(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
     return _each(rounds, role, lambda title, _, drawn: _first_minus_last(title, drawn, 0))
+
+
+def second_better(claim: Claim, run: Run, role: dict, rounds: Rounds) -> list[Finding] | str:
+    """Test each comparison of two ecosystems that no other claim tests, in the order of its labels.
+
+    The statistic is log mu_T of the first minus that of the second, over all rounds.
+    """
+    roles = run.plan.config["claims"]["roles"]
+    tested = {title for target in COMPARED for title in roles.get(target) or {}}
+    findings = []
+    for title, entry in role.items():
+        if title not in tested and len(entry) == 2:
+            by_label = {ecosystem.label: ecosystem for ecosystem in rounds.read(entry)}
+            drawn = rounds.draws([by_label[label] for label in entry], title)
+            findings.append(_first_minus_last(title, drawn, _last(drawn)))
+    return findings or "other claims test all its comparisons, or none has two ecosystems"
 
 
 def _first_minus_last(title: str, drawn: Draws, column: int) -> Finding:
