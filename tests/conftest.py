@@ -144,8 +144,11 @@ def pytest_xdist_make_scheduler(config, log) -> Scheduling:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a Slurm come first, because they mostly wait."""
-    items.sort(key=lambda item: "slurm" not in item.path.stem)
+    """Tests on a Slurm come first, because they mostly wait. Then come files with slow tests, so
+    that the processes end together.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: ("slurm" not in item.path.stem, item.path not in slow))
 
 
 @pytest.fixture(scope="session")

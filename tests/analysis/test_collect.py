@@ -435,6 +435,7 @@ def config_of(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_survey_is_resumed_and_a_new_model_asks_only_itself(survey, server, tmp_path):
     bad = as_json({"error": {"message": f"no, {KEY}"}}, 400)
     server.reply = lambda asked: bad if prompt_of(asked) == "story 2" else story(asked)

@@ -780,6 +780,7 @@ def draw_all(fingerprints: dict, catalogue: dict, folder: Path, **settings) -> d
     return statistics
 
 
+@pytest.mark.slow
 def test_the_smallest_survey_and_odd_fingerprints_are_drawn(tmp_path):
     """Three models of two families, all of one month; one with words alone, one with nothing in
     common with the others.
@@ -806,6 +807,7 @@ def test_the_smallest_survey_and_odd_fingerprints_are_drawn(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_real_outputs_through_the_toolkits_shape(tmp_path):
     """Real outputs of 16 models as 32: each model's prompts are split in two, written as the
     toolkit writes, read and drawn.

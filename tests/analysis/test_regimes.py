@@ -45,6 +45,7 @@ def found(effect: float, shared: bool, trials: int) -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True], ids=["independent", "shared text"])
 def test_without_an_effect_both_tests_reject_in_one_trial_of_twenty(shared):
     tests = found(0.0, shared, TRIALS)

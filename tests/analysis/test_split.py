@@ -87,6 +87,7 @@ def evolve(folder: Path, split: str, runs: int) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["half", "none"])
 def test_selection_without_differences_in_skill_shows_no_rise(split, tmp_path):
     """The questions that select rise by about two points; the reported ones only if they select."""

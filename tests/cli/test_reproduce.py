@@ -41,6 +41,7 @@ def change_record(path: str, **changes) -> None:
     artifacts.write_json(path, artifacts.seal(record))
 
 
+@pytest.mark.slow
 def test_a_generation_is_made_again_elsewhere_bit_for_bit_and_the_run_is_left_alone(copy, capsys):
     before = stamps(copy / RUN)
     assert main(["reproduce", "line", "1", "--configfile", str(TOY), "--cores", "2"]) == 0

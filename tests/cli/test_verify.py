@@ -74,6 +74,7 @@ def test_a_whole_run_is_as_it_was_written(copy, capsys):
     assert "no record names" not in out  # every artifact has a record
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_a_cut_and_an_emptied_file_of_every_kind_are_found(copy):
     kinds = every_kind()
     assert len(kinds) > 60
@@ -223,6 +224,7 @@ def type_what_it_says(copy: Path, capsys) -> dict[str, int]:
     return planned(dry)
 
 
+@pytest.mark.slow
 def test_what_it_says_to_type_makes_exactly_that_again(copy, capsys):
     path = f"{MEMBER}/model.safetensors"
     whole = artifacts.digest(path)

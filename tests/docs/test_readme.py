@@ -4,9 +4,12 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 from tests.conftest import ROOT, snakemake
 
 
+@pytest.mark.slow
 def test_the_config_of_the_readme_runs_as_it_stands(tmp_path):
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     section = page.split("## Your own text, your own model")[1].split("\n## ")[0]

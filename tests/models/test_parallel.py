@@ -139,6 +139,7 @@ def then(condition, action) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_killed_rank_ends_the_job_and_a_resume_gives_the_same(blueprint, parallel, monkeypatch):
     one = trainer(blueprint, blueprint / "one", **LONG)
@@ -190,6 +191,7 @@ def test_a_stop_reaches_all_ranks_and_saves(blueprint, monkeypatch):
     assert json.loads((given.work / POINTER).read_text())["state"]["step"] == before
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_answer_ends_the_job(blueprint, monkeypatch):
     given = replace(start(blueprint, "ddp", **LONG), timeout_s=8.0)
     monkeypatch.setenv("POLLINATION_SAVE_EVERY_S", "0")
@@ -209,6 +211,7 @@ def test_a_mistake_of_the_settings_is_the_line_of_one_process(blueprint):
     assert "lower train.learning_rate" in str(expected.value)
 
 
+@pytest.mark.slow
 def test_a_full_gpu_restarts_all_ranks_with_half_the_micro_batch(blueprint, caplog):
     narrow = OneByOne(text(6).tokens)
     given = start(blueprint, "ddp", narrow, batch_size=6, checkpoint="best")

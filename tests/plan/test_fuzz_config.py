@@ -204,6 +204,7 @@ def clear(mistakes: str) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_mutated_configs_are_accepted_or_refused_in_clear_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     before = sorted(ROOT.glob("*"))

@@ -72,6 +72,7 @@ def plan(copy, monkeypatch) -> Plan:
     return Plan(resolve(yaml.safe_load(config(copy, "last").read_text())), "results/toy")
 
 
+@pytest.mark.slow
 def test_only_the_last_generation_stays_and_nothing_misses_the_others(copy, plan, tmp_path):
     before, last = weights(copy), config(tmp_path, "last")
     pool, line = "population/gen1", "line/gen1/member0"
@@ -129,6 +130,7 @@ def test_a_pruning_waits_for_all_that_reads_the_weights(plan):
             }, (name, generation, path)
 
 
+@pytest.mark.slow
 def test_parents_stay(copy, plan, tmp_path):
     before = weights(copy)
     parents = yaml.safe_load((copy / "results/toy/population/gen1/selection.json").read_text())[
@@ -145,6 +147,7 @@ def test_parents_stay(copy, plan, tmp_path):
     assert "Nothing to be done" in snakemake(copy, "-n", configfile=config(tmp_path, "parents"))
 
 
+@pytest.mark.slow
 def test_a_pruning_that_was_cut_off_is_finished(copy, plan, tmp_path):
     victim = copy / "results/toy/population/gen1/member0/model.safetensors"
     was = digest(victim)
@@ -168,6 +171,7 @@ def test_a_run_from_before_the_key_keeps_all():
     )
 
 
+@pytest.mark.slow
 def test_text_goes_and_nothing_misses_it(copy, plan, tmp_path, capsys):
     before, weighed, none = texts(copy), weights(copy), config(tmp_path, "all", "none")
     jobs_left = planned(snakemake(copy, "-n", configfile=none))

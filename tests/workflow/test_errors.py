@@ -116,6 +116,7 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(finished, tmp_path):
     assert not [name for name in left_behind(folder) if name.startswith("results/toy/models/")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "target", "damage", "words"),
     [

@@ -45,6 +45,7 @@ def bench(tmp_path) -> gpu.Bench:
     return gpu.Bench(gpu.SIZES["tiny"], CPU, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_session_passes_every_check_and_measures_every_row(dry):
     found = json.loads(dry.read_text())
     assert found["dry_run"] is True

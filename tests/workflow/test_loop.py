@@ -106,6 +106,7 @@ def test_a_new_key_reruns_a_finished_run_only_where_it_changes_something(finishe
         path.write_text(text)
 
 
+@pytest.mark.slow
 def test_one_generation_rebuilds_bit_for_bit_and_nothing_later_is_scheduled(copy):
     before = digests(copy / "results/toy")
     files = generation_files(TOY_PLAN, "population", 1)

@@ -43,6 +43,7 @@ def driver(tmp_path):
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_in_the_same_folder_and_in_any_other(driver, tmp_path):
     assert "Directory cannot be locked" in snakemake(driver, ok=False)
     other = tmp_path / "two"

@@ -108,6 +108,7 @@ def stop(folder: Path, sign: signal.Signals, group: bool, *started: str, experim
     return out.splitlines()
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_a_table_and_one_line_of_reasons(folder):
     lines = run(folder, "-n", experiments="quick, second")
     assert planned("\n".join(lines)) == {"train_child": 4, "all": 1, "total": 5}

@@ -54,6 +54,7 @@ def plan(folder: Path, changed: str) -> dict[str, int]:
     return planned(snakemake(folder, "-n", configfile=config(folder)))
 
 
+@pytest.mark.slow
 def test_a_run_with_an_own_rule_and_an_own_measure_is_complete(finished):
     assert "Nothing to be done" in snakemake(finished, configfile=config(finished))
     for place in ("founders/human", "population/gen1"):

@@ -64,6 +64,7 @@ def check_line(line: str) -> None:
     assert line.endswith("let snakemake end, then type the same command again")
 
 
+@pytest.mark.slow
 def test_a_job_whose_code_changed_stops_and_leaves_nothing(folder):
     """The driver looks for changes too rarely to notice this one."""
     output = edited_while_running(folder, beat_s="600")

@@ -33,6 +33,7 @@ def unscored(copy) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_one_process_scores_a_generation_with_the_bytes_of_separate_ones(unscored, finished):
     plan = planned(snakemake(unscored, "-n", "--", *SCORES))
     assert plan == {"evaluate_member": 4, "total": 4}
@@ -51,6 +52,7 @@ def test_one_process_scores_a_generation_with_the_bytes_of_separate_ones(unscore
     assert "Nothing to be done" in snakemake(unscored, "-n")
 
 
+@pytest.mark.slow
 def test_a_member_that_cannot_be_scored_costs_no_other_one(unscored, finished):
     weights = unscored / "results/toy/population/gen1/member1/model.safetensors"
     whole = weights.read_bytes()
