@@ -19,8 +19,9 @@ import re
 from collections import Counter
 from typing import Any
 
-from pollination.cli.common import read_run, table
+from pollination.cli.common import table
 from pollination.cli.runs.comparison import compare
+from pollination.plan.saved import read_run
 
 EXAMPLE = "pollination diff results/demo /scratch/other/results/demo"
 SHOWN = 20

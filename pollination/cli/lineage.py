@@ -16,10 +16,11 @@ import os
 import re
 from pathlib import Path
 
-from pollination.cli.common import add_configfile, find_experiment, read_plan, read_run
+from pollination.cli.common import add_configfile, find_experiment, read_plan
 from pollination.plan import pruning
 from pollination.plan.lineage import ancestry, format_ancestry
 from pollination.plan.plan import Plan
+from pollination.plan.saved import read_run
 
 EXAMPLE = "pollination lineage population/gen4/member0"
 FORM = re.compile(

@@ -25,10 +25,11 @@ Exit status:
 import json
 import math
 
-from pollination.cli.common import add_configfile, read_plan, read_run
+from pollination.cli.common import add_configfile, read_plan
 from pollination.cli.runs.states import take
 from pollination.cli.runs.status import document, text
 from pollination.cli.runs.watching import watch
+from pollination.plan.saved import read_run
 
 EXAMPLE = "pollination status --configfile config/paper/data_pollination.yaml"
 WATCH_S = 10.0

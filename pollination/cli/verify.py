@@ -33,11 +33,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, read_run, table
+from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, table
 from pollination.cli.runs.drivers import find_driver
 from pollination.cli.runs.planned import planned
 from pollination.cli.runs.verification import names, remedy, verify
 from pollination.core import sanitize
+from pollination.plan.saved import read_run
 
 EXAMPLE = "pollination verify --run results/demo"
 

@@ -18,7 +18,6 @@ from typing import Any
 from pollination.analysis.cost import known, seconds
 from pollination.analysis.cost.rates import Rates
 from pollination.analysis.cost.work import Loads
-from pollination.cli.common import read_run
 from pollination.cli.runs.planned import (
     Params,
     as_recorded,
@@ -33,6 +32,7 @@ from pollination.cli.runs.verification import read_records
 from pollination.core.settings import differing
 from pollination.plan.job_kinds import ORDER
 from pollination.plan.plan import Plan
+from pollination.plan.saved import read_run
 
 COPIES = ("write_config",)  # rules that only copy the config
 

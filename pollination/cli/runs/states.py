@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from pollination.cli.common import saved_config, span
+from pollination.cli.common import span
 from pollination.cli.runs.differences import Difference, differences, outdated
 from pollination.cli.runs.drivers import Driver, Queued, find_driver
 from pollination.cli.runs.remaining import remaining_s, timings
@@ -23,6 +23,7 @@ from pollination.core.holder import describe, look
 from pollination.plan import pruning
 from pollination.plan.jobs import Work, jobs
 from pollination.plan.plan import Plan
+from pollination.plan.saved import saved_config
 
 YOUNG_S = 600.0  # a job without a lease has ended if its log is older than this
 SKEW_S = 60.0  # by which the clocks of a file system and of a driver may differ
