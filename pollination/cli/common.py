@@ -5,6 +5,7 @@ entry in `pollination --help`. `EXAMPLE` is the example of the help text. `add_a
 declares the options; `run(arguments)` runs the command and returns the exit status.
 """
 
+import re
 import sys
 import time
 from argparse import ArgumentParser
@@ -29,6 +30,33 @@ def add_configfile(parser: ArgumentParser) -> None:
         "config/paper/theory.yaml, are found from any folder",
     )
     completed_by(config_files, option)
+
+
+def add_parameters(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--parameters",
+        action="append",
+        default=[],
+        metavar="MODEL=COUNT",
+        help="number of parameters of a model of the config whose size is unknown, e.g. "
+        "large=1.7B (default: none); give the option once per model",
+    )
+
+
+def parameter_counts(words: list[str], models: dict) -> dict[str, int]:
+    """Return the counts of --parameters by model. ValueError: a word is not MODEL=COUNT."""
+    counts = {}
+    for word in words:
+        name, _, count = word.partition("=")
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", count.replace("_", ""), re.I)
+        unit = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}[found[2].lower()] if found else 0
+        if name not in models or not found or float(found[1]) * unit < 1:
+            raise ValueError(
+                f"--parameters: {word!r} is not MODEL=COUNT with a count of 1 or more, such as "
+                f"1_700_000_000 or 1.7B; models: {', '.join(models)}"
+            )
+        counts[name] = round(float(found[1]) * unit)
+    return counts
 
 
 def add_experiment(parser: ArgumentParser) -> None:

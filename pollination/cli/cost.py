@@ -24,7 +24,15 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pollination.cli.common import add_configfile, bytes_, few, read_plan, table
+from pollination.cli.common import (
+    add_configfile,
+    add_parameters,
+    bytes_,
+    few,
+    parameter_counts,
+    read_plan,
+    table,
+)
 from pollination.core import artifacts
 from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, check_files
@@ -58,14 +66,7 @@ def add_arguments(parser) -> None:
         help="hardware to assume: a100, h100 or cpu (default: your own if it was measured, else "
         "a100, or cpu if the config sets device: cpu)",
     )
-    parser.add_argument(
-        "--parameters",
-        action="append",
-        default=[],
-        metavar="MODEL=COUNT",
-        help="number of parameters of a model of the config whose size is unknown (default: "
-        "none); give the option once per model",
-    )
+    add_parameters(parser)
     parser.add_argument(
         "--json", metavar="FILE", help="also write every number to FILE (default: no file)"
     )
@@ -77,7 +78,7 @@ def run(arguments) -> int:
     from pollination.analysis.cost.rates import read_rates
 
     plan = read_plan(arguments.configfile)
-    counts = _parameter_counts(arguments.parameters, plan.config["models"])
+    counts = parameter_counts(arguments.parameters, plan.config["models"])
     rates = read_rates(arguments.hardware, device=plan.config["device"])
     slots = _slots(arguments.gpus, arguments.cores, rates, plan.config["cpu_threads"])
     preview = estimate(plan, rates, slots, counts)
@@ -105,19 +106,6 @@ def _slots(gpus: int | None, cores: int | None, rates: "Rates", threads: int) ->
     if not is_cpu:
         return gpus or GPUS
     return max(1, (cores or os.cpu_count() or 1) // threads)
-
-
-def _parameter_counts(words: list[str], models: dict) -> dict[str, int]:
-    counts = {}
-    for word in words:
-        name, _, count = word.partition("=")
-        if name not in models or not count.replace("_", "").isdigit() or int(count) < 1:
-            raise ValueError(
-                f"--parameters: {word!r} is not MODEL=COUNT with a count of 1 or more; models: "
-                f"{', '.join(models)}"
-            )
-        counts[name] = int(count)
-    return counts
 
 
 def _assumed_hardware(preview: "Estimate", hardware: str | None, plan: Plan) -> list[str]:

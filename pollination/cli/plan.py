@@ -25,8 +25,16 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, table
-from pollination.cli.runs.planned import short
+from pollination.cli.common import (
+    Progress,
+    add_configfile,
+    add_parameters,
+    bytes_,
+    parameter_counts,
+    read_plan,
+    table,
+)
+from pollination.cli.runs.planned import inside, short
 from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import check_files
 
@@ -42,6 +50,7 @@ def add_arguments(parser) -> None:
         help="hardware to assume for jobs that this run has not measured: a100, h100 or cpu "
         "(default: your own if it was measured, else a100)",
     )
+    add_parameters(parser)
     parser.add_argument(
         "--json", action="store_true", help="print every job as JSON (default: a summary)"
     )
@@ -54,6 +63,7 @@ def run(arguments) -> int:
     places = Places([arguments.configfile])
     plan = read_plan(arguments.configfile, places)
     check_files(plan.config, places)
+    counts = parameter_counts(arguments.parameters, plan.config["models"])
     device = plan.config["device"]
     rates = (
         read_rates(arguments.hardware, device=device)
@@ -61,7 +71,7 @@ def run(arguments) -> int:
         else rates_of_run(plan.results, device)
     )
     progress = Progress(f"planning {plan.results}")
-    found = replan(plan, rates, progress.show)
+    found = replan(plan, rates, progress.show, counts)
     progress.show("done", last=True)
     if arguments.json:
         causes = {cause: dict(rules) for cause, rules in found.causes.items()}
@@ -95,7 +105,8 @@ def report(found, results: str, configfile: str) -> list[str]:
         lines += shown(
             [
                 f"  {key}: {short(before)} -> {short(after)}"
-                for key, (before, after) in found.harmless.items()
+                for name, values in found.harmless.items()
+                for key, before, after in inside(name, *values)
             ]
         )
     return lines

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pollination.cli.common import parameter_counts
+from pollination.cli.runs.planned import Params, other_settings, phrases
 from pollination.core import artifacts
-from tests.conftest import TOY, planned, snakemake
+from tests.conftest import TOY, TOY_PLAN, planned, snakemake
 
 RUN = "results/toy"
+SHORTER = [{"corpus": "world", "split": "test", "max_tokens": 500}]  # instead of 600
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +91,18 @@ def files(run: Path) -> list[tuple[str, int]]:
             {"cpu_threads: 1 -> 2": {"train_founder": 4}},
             {"train_founder": 4},
         ),
+        (
+            {"evaluate.precision": "fp32"},
+            {"evaluate.precision: auto -> fp32": {"evaluate_member": 14}},
+            {"evaluate_member": 14, "train_founder": 0},
+        ),
+        (
+            {"evaluate.perplexity": SHORTER},
+            {"evaluate.perplexity.0.max_tokens: 600 -> 500": {"evaluate_member": 14}},
+            {"evaluate_member": 14, "train_founder": 0},
+        ),
     ],
-    ids=["training", "generations", "benchmark", "population"],
+    ids=["training", "generations", "benchmark", "population", "precision", "text"],
 )
 def test_plan_counts_what_snakemake_counts_and_names_the_keys(
     run, tmp_path, changes, causes, again
@@ -106,6 +119,16 @@ def test_plan_counts_what_snakemake_counts_and_names_the_keys(
         assert found.get(rule, 0) == count, (rule, found)
     for cause, rules in causes.items():
         assert rules.items() <= told["causes"][cause].items(), told["causes"]
+
+
+def test_a_param_that_a_rule_leaves_out_at_its_default_differs_too():
+    now = Params("evaluate_member", {"place": "founders/human", "member": "0"}, {"seed": 0})
+    record = {"params": {"seed": 0, "precision": "bf16", "gone": 1}}
+    assert other_settings(record, now) == {"precision": ["bf16", "auto"]}
+    assert phrases(TOY_PLAN, now, other_settings(record, now), "{}: {} -> {}") == [
+        "evaluate.precision: bf16 -> auto"
+    ]
+    assert other_settings({"params": {"seed": 0}}, now) == {}
 
 
 def test_another_device_runs_nothing_again(run, tmp_path):
@@ -149,3 +172,13 @@ def test_plan_names_jobs_whose_other_settings_snakemake_does_not_see(run, tmp_pa
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert status == 0 and "other settings that would not run again: 1." in out, out
     assert "run.json: founders.human.train.learning_rate: 0.005 -> 0.01" in out
+
+
+@pytest.mark.parametrize("word", ["toy=0", "toy=1.7T", "toy", "other=5", "toy=-3"])
+def test_counts_of_parameters_may_have_a_unit(word):
+    given = ["a=1_700_000", "b=1.7B", "toy=350m"]
+    models = {"a": {}, "b": {}, "toy": {}}
+    counts = {"a": 1_700_000, "b": 1_700_000_000, "toy": 350_000_000}
+    assert parameter_counts(given, models) == counts
+    with pytest.raises(ValueError, match="such as 1_700_000_000 or 1.7B; models: a, b, toy"):
+        parameter_counts([word], models)

@@ -40,6 +40,7 @@ KEYS = {  # param of a rule, or key in it -> its config key; absent: derived fro
     "task": "tasks.{task}",
     "tasks": "tasks",
     "evaluate": "evaluate",
+    "precision": "evaluate.precision",
     "entry": "evaluate.perplexity",
     "disagreement": "evaluate.disagreement",
     "batch_size": "evaluate.batch_size",
@@ -61,6 +62,7 @@ KEYS = {  # param of a rule, or key in it -> its config key; absent: derived fro
     "cpu_threads": "cpu_threads",
 }
 NOWHERE = object()
+OMITTED = {"precision": "auto"}  # params that rules leave out at this value (plan/measuring.py)
 SEEDS = {  # rules whose `seed` is another one
     **dict.fromkeys(("mutate_parent", "generate_shard", "deal_pool"), "{entry}.seed"),
     **dict.fromkeys(
@@ -198,7 +200,9 @@ def other_settings(record: dict, planned: Params) -> dict[str, list]:
     that the rule no longer has, or that no job reads, cannot differ.
     """
     there, here = whole_params(record.get("params", {})), whole_params(planned.params)
-    found = differing({name: there.get(name) for name in here}, here)
+    names = [*here, *(name for name in OMITTED if name in there and name not in here)]
+    before, after = ({n: one.get(n, OMITTED.get(n)) for n in names} for one in (there, here))
+    found = differing(before, after)
     return {key: values for key, values in found.items() if key not in UNREAD}
 
 
@@ -247,10 +251,22 @@ def phrases(plan: Plan, planned: Params, settings: dict[str, list], form: str) -
         elif (name := config_key(plan, planned, key)) and (
             after is not None or _at(plan.config, name) is None
         ):
-            texts.append(form.format(name, short(before), short(after)))
+            texts += [
+                form.format(path, short(a), short(b)) for path, a, b in inside(name, before, after)
+            ]
         else:
             texts.append(f"its param {key} changed with the plan")
     return texts
+
+
+def inside(key: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, before, after) where a setting differs, inside its lists of equal length too."""
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for place, (a, b) in enumerate(zip(before, after, strict=True)):
+            for path, (one, other) in differing(a, b, f"{key}.{place}").items():
+                yield from inside(path, one, other)
+    else:
+        yield key, before, after
 
 
 def said(plan: Plan, planned: Params, settings: dict[str, list]) -> str:

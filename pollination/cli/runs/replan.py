@@ -80,8 +80,15 @@ class Replan:
         return dict(sorted(found.items(), key=lambda item: -item[1].total()))
 
 
-def replan(plan: Plan, rates: Rates, show: Callable[[str], None] = lambda _: None) -> Replan:
+def replan(
+    plan: Plan,
+    rates: Rates,
+    show: Callable[[str], None] = lambda _: None,
+    parameters: dict[str, int] | None = None,
+) -> Replan:
     """Compare a plan with the run's folder. It reads only.
+
+    `parameters`: counts for models of unknown size.
 
     ValueError: Snakemake cannot list the jobs.
     """
@@ -99,7 +106,7 @@ def replan(plan: Plan, rates: Rates, show: Callable[[str], None] = lambda _: Non
             reason = " ".join(str(error).split())
             raise ValueError(f"snakemake cannot list the jobs: {reason}") from None
     show("estimating the hours")
-    _add_hours(found, plan, outputs, rates)
+    _add_hours(found, plan, outputs, rates, parameters)
     return found
 
 
@@ -201,16 +208,20 @@ def _kind(path: str) -> str:
 
 
 def _add_hours(
-    found: Replan, plan: Plan, outputs: dict[str, list[list[str]]], rates: Rates
+    found: Replan,
+    plan: Plan,
+    outputs: dict[str, list[list[str]]],
+    rates: Rates,
+    parameters: dict[str, int] | None,
 ) -> None:
     """Add the GPU-hours: measured times of this run where it has them, else the estimate.
 
     A measured time is scaled by the estimated change of its work. A job without one gets the
     estimate, scaled by measured / estimated of the rule's finished jobs.
     """
-    loads = Loads(plan, processor=rates.processor)
+    loads = Loads(plan, parameters, rates.processor)
     estimates = {load.work.output: (load, seconds(load, rates)) for load in loads}
-    before = _estimates_before(plan, rates) or {
+    before = _estimates_before(plan, rates, parameters) or {
         path: estimate for path, (_, estimate) in estimates.items()
     }
     measured = {path: _measured(load.work.log) for path, (load, _) in estimates.items()}
@@ -238,13 +249,15 @@ def _add_hours(
     found.unknown = list(loads.unknown.values()) if hours else []
 
 
-def _estimates_before(plan: Plan, rates: Rates) -> dict[str, float]:
+def _estimates_before(
+    plan: Plan, rates: Rates, parameters: dict[str, int] | None
+) -> dict[str, float]:
     """Return output -> estimated seconds under the config that the run's folder holds."""
     try:
         config = read_run(plan.results).config
         return {
             load.work.output: seconds(load, rates)
-            for load in Loads(Plan(config, plan.results), processor=rates.processor)
+            for load in Loads(Plan(config, plan.results), parameters, rates.processor)
         }
     except (ValueError, KeyError, OSError):  # none, or of an earlier version
         return {}
