@@ -81,6 +81,9 @@ NO_TEMPORARY = (
     "no folder for temporary files is writable (tried {tried}); free some space there, or type "
     f"export TMPDIR=FOLDER with a folder that you can write, {AGAIN}"
 )
+UNREACHABLE = re.compile(
+    r"couldn.t connect|ConnectError|ConnectTimeout|ConnectionError|LocalEntryNotFound|OfflineMode"
+)
 NUMBERED = re.compile(r"(?:os error |\[errno |os \{ code: |error code (?=\d+ \())(\d+)", re.I)
 QUOTED = re.compile(r"""\[Errno \d+\] [^':]+: '([^']+)'|['"](/[^'"]+)['"]""")
 # A ValueError of this project has a text of its own, which says more than these.
@@ -106,6 +109,14 @@ def explain(error: BaseException, folders: Iterable[str | Path] = ()) -> str | N
         if isinstance(one, OSError):  # a missing file, for example
             return None
     return None
+
+
+def remedy(error: BaseException, otherwise: str) -> str:
+    """Return what to do about something of the hub that cannot be loaded."""
+    texts = (f"{type(one).__name__}: {one}" for one in _chain(error))
+    if any(UNREACHABLE.search(text) for text in texts):
+        return "Run this job where the hub can be reached, or name a folder with these files"
+    return otherwise
 
 
 def gpu_is_full(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pollination.core import artifacts
+from pollination.core import artifacts, causes
 from pollination.core.seeds import derive_seed
 from pollination.data.encoding import encode
 from pollination.data.files import read_documents
@@ -138,9 +138,12 @@ def _pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
         )
     except Exception as error:  # loaders raise any class, even bare Exception
         reason = " ".join(str(error).split())
+        remedy = causes.remedy(
+            error,
+            "Set tokenizer.source or pretrained to a folder with tokenizer.json, or to a hub model",
+        )
         raise ValueError(
-            f"{key}: the tokenizer of {source!r} cannot be loaded ({reason}). Set "
-            "tokenizer.source or pretrained to a folder with tokenizer.json, or to a hub model"
+            f"{key}: the tokenizer of {source!r} cannot be loaded ({reason}). {remedy}"
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from pollination.core import artifacts, resume
+from pollination.core import artifacts, causes, resume
 from pollination.core.job import Job
 from pollination.data.tokens import FILES
 from pollination.data.words import tokenize
@@ -75,10 +75,8 @@ def stage_encoder(source: str, revision: str | None, folder: Path) -> None:
         raise
     except Exception as error:  # the loaders raise exceptions of many libraries
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{KEY}: {source!r} cannot be loaded ({reason}); allowed: an encoder with safetensors, "
-            "or tfidf"
-        ) from error
+        remedy = causes.remedy(error, "Allowed: an encoder with safetensors, or tfidf")
+        raise ValueError(f"{KEY}: {source!r} cannot be loaded ({reason}). {remedy}") from error
     if wrong:
         raise ValueError(f"{KEY}: {source!r}: {wrong}; choose another encoder, or tfidf")
     # The embeddings do not use a pooler.

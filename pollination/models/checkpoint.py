@@ -304,9 +304,13 @@ def load_pretrained(source: str, config: AutoConfig, key: str = "pretrained") ->
                 wrong = list(differences(model, tensors, set(loading["unexpected_keys"])))
         follow_ties(model)
     except Exception as error:  # many libraries may fail here, each in its own way
+        remedy = causes.remedy(
+            error,
+            "Name a folder or hub model with complete weights as safetensors; pickles are not "
+            "opened",
+        )
         raise ValueError(
-            f"{key}: {source!r} cannot be loaded ({_reason(error)}). Name a folder or hub model "
-            "with complete weights as safetensors; pickles are not opened"
+            f"{key}: {source!r} cannot be loaded ({_reason(error)}). {remedy}"
         ) from None
     if wrong:
         raise ValueError(

@@ -197,7 +197,9 @@ def test_a_tokenizer_saved_while_it_cut_and_padded_does_so_no_more(tmp_path):
     assert settings["truncation"] is None and settings["padding"] is None
 
 
-def test_a_pretrained_tokenizer_that_cannot_serve_is_refused_in_one_line(prose, tmp_path):
+def test_a_pretrained_tokenizer_that_cannot_serve_is_refused_in_one_line(
+    prose, monkeypatch, tmp_path
+):
     def refused(source) -> str:
         with pytest.raises(ValueError, match="models.out: ") as error:
             make_tokenizer({"kind": "pretrained", "source": str(source)}, None, tmp_path / "out", 1)
@@ -213,7 +215,10 @@ def test_a_pretrained_tokenizer_that_cannot_serve_is_refused_in_one_line(prose, 
     )
     assert "no eos token" in refused(tmp_path / "endless")
     (tmp_path / "good" / "tokenizer.json").write_text('{"version": "1.0", ')
-    assert "cannot be loaded" in refused(tmp_path / "good")
+    said = refused(tmp_path / "good")
+    assert "cannot be loaded" in said and "Set tokenizer.source or pretrained to" in said
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "). Run this job where the hub can be reached, or name a folder" in refused("a/b")
 
 
 # Packing
