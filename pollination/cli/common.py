@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from argparse import ArgumentParser
+from typing import Any
 
 from pollination.cli.completion import completed_by, config_files, experiments
 from pollination.core.sanitize import line
@@ -21,7 +22,7 @@ PROGRESS_S = 10.0  # between progress lines in a file
 CONFIGFILE = "config/config.yaml"
 
 
-def add_configfile(parser: ArgumentParser) -> None:
+def add_configfile(parser: Any) -> None:
     option = parser.add_argument(
         "--configfile",
         type=preset,
@@ -30,6 +31,19 @@ def add_configfile(parser: ArgumentParser) -> None:
         "config/paper/theory.yaml, are found from any folder",
     )
     completed_by(config_files, option)
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """Add the folder of a run, and the config file from which it follows instead."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "folder",
+        metavar="RUN",
+        nargs="?",
+        help="folder of the run (results/{run}, or a copy of it elsewhere); give either RUN or "
+        "--configfile",
+    )
+    add_configfile(which)
 
 
 def add_parameters(parser: ArgumentParser) -> None:

@@ -25,7 +25,7 @@ Exit status:
 import json
 import math
 
-from pollination.cli.common import add_configfile, read_plan
+from pollination.cli.common import add_run, read_plan
 from pollination.cli.runs.states import take
 from pollination.cli.runs.status import document, text
 from pollination.cli.runs.watching import watch
@@ -36,15 +36,7 @@ WATCH_S = 10.0
 
 
 def add_arguments(parser) -> None:
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "folder",
-        metavar="RUN",
-        nargs="?",
-        help="folder of the run (results/{run}, or a copy of it elsewhere); give either RUN or "
-        "--configfile",
-    )
-    add_configfile(which)
+    add_run(parser)
     parser.add_argument(
         "--watch",
         metavar="SECONDS",

@@ -33,25 +33,18 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from pollination.cli.common import Progress, add_configfile, bytes_, read_plan, table
+from pollination.cli.common import Progress, add_run, bytes_, read_plan, table
 from pollination.cli.runs.drivers import find_driver
 from pollination.cli.runs.planned import planned
 from pollination.cli.runs.verification import names, remedy, verify
 from pollination.core import sanitize
 from pollination.plan.saved import read_run
 
-EXAMPLE = "pollination verify --run results/demo"
+EXAMPLE = "pollination verify results/demo"
 
 
 def add_arguments(parser) -> None:
-    which = parser.add_mutually_exclusive_group()
-    add_configfile(which)
-    which.add_argument(
-        "--run",
-        metavar="FOLDER",
-        help="folder of the run (results/{run}, or a copy of it elsewhere); give either --run or "
-        "--configfile",
-    )
+    add_run(parser)
     parser.add_argument(
         "--jobs",
         type=int,
@@ -77,7 +70,7 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs: {arguments.jobs} is out of range; allowed: 1 or more")
-    plan = read_run(arguments.run) if arguments.run else read_plan(arguments.configfile)
+    plan = read_run(arguments.folder) if arguments.folder else read_plan(arguments.configfile)
     folder = Path(plan.results)
     profile = arguments.profile or find_driver(plan.results, time.time()).profile
     if not folder.is_dir():
@@ -95,11 +88,8 @@ def run(arguments) -> int:
             params,
         )
     progress.show(f"{verified.files:,} files, {bytes_(verified.size_bytes)}", last=True)
-    configfile = "CONFIG" if arguments.run else arguments.configfile
-    again = (
-        f"pollination verify --{'run' if arguments.run else 'configfile'} "
-        f"{arguments.run or configfile}"
-    )
+    configfile = "CONFIG" if arguments.folder else arguments.configfile
+    again = f"pollination verify {arguments.folder or f'--configfile {configfile}'}"
     # --configfile comes first, because it would also take the targets after it.
     snakemake = f"snakemake --configfile {configfile} --profile {profile}"
     typed = remedy(verified.findings, snakemake, again) if verified.findings else []
@@ -132,7 +122,7 @@ def run(arguments) -> int:
     print("\n".join(table([(f"  {f.kind}", f.path, f.said) for f in verified.findings], left=3)))
     print("\nTo recompute exactly these files, type:")
     print("\n".join(f"  {sanitize.line(words)}" for words in typed))
-    if arguments.run:
+    if arguments.folder:
         print(
             "Replace CONFIG with the config file of the run. Type the commands in the folder where "
             "the run was started."

@@ -187,7 +187,7 @@ def test_another_users_read_only_results_are_verified_without_the_config(copy, c
         path.chmod(0o555)
     before = sorted(str(path) for path in Path(RUN).rglob("*"))
     try:
-        status = main(["verify", "--run", str(copy / RUN)])
+        status = main(["verify", str(copy / RUN)])
         assert status == 1 and f"damaged  {copy}/{SHARDS[1]}" in capsys.readouterr().out
         assert sorted(str(path) for path in Path(RUN).rglob("*")) == before
     finally:
@@ -260,10 +260,12 @@ def test_names_and_json_serve_scripts(copy, capsys):
     )
 
 
-@pytest.mark.parametrize("words", [("--run", "nowhere"), ("--jobs", "0"), ()])
+@pytest.mark.parametrize("words", [("nowhere",), ("--jobs", "0"), ()])
 def test_what_cannot_be_verified_is_a_usage_error(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["verify", *words, *(() if "--run" in words else ("--configfile", str(TOY)))]) == 2
+    assert (
+        main(["verify", *words, *(() if "nowhere" in words else ("--configfile", str(TOY)))]) == 2
+    )
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -296,7 +298,7 @@ def test_weights_of_another_learning_rate_than_the_config_are_found(copy, capsys
     elsewhere = copy.parent / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)  # a copy anywhere, with the config that its folder holds
-    assert main(["verify", "--run", str(copy / RUN)]) == 1
+    assert main(["verify", str(copy / RUN)]) == 1
     assert line in capsys.readouterr().out and not list(elsewhere.iterdir())
 
 
