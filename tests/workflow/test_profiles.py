@@ -225,14 +225,29 @@ def test_downloads_are_local_rules_and_members_jobs_of_their_own_by_default(tmp_
     assert sum("train_child" in one["jobs"] for one in found) > 10
 
 
-def test_one_slurm_job_scores_as_many_members_as_the_profile_says(tmp_path):
-    profile = tmp_path / "slurm"
+def copied(folder: Path, **values: str) -> str:
+    """The Slurm profile with other values of its definitions."""
+    profile = folder / "slurm"
     shutil.copytree(ROOT / "profiles/slurm", profile)
     text = (profile / "config.yaml").read_text()
-    (profile / "config.yaml").write_text(
-        text.replace("members_per_job = 1\n", "members_per_job = 3\n")
-    )
-    found = submitted(tmp_path / "run", TOY, str(profile))
+    for name, value in values.items():
+        text = re.sub(rf"- {name} = \d+\n", f"- {name} = {value}\n", text)
+    (profile / "config.yaml").write_text(text)
+    return str(profile)
+
+
+def with_two_gpus(folder: Path) -> Path:
+    """A config whose trainings use two GPUs each."""
+    raw = yaml.safe_load(TOY.read_text())
+    for block in (*raw["founders"].values(), raw["defaults"]):
+        block["train"] = block.get("train", {}) | {"gpus": 2}
+    (folder / "two.yaml").write_text(yaml.safe_dump(raw))
+    return folder / "two.yaml"
+
+
+def test_one_slurm_job_scores_as_many_members_as_the_profile_says(tmp_path):
+    profile = copied(tmp_path, members_per_job="3")
+    found = submitted(tmp_path / "run", with_two_gpus(tmp_path), profile)
     groups = [one for one in found if one["group"]]
     assert all(set(one["jobs"]) == {"evaluate_member"} for one in groups)
     sizes = Counter((one["group"], one["jobs"]["evaluate_member"]) for one in groups)
@@ -241,3 +256,24 @@ def test_one_slurm_job_scores_as_many_members_as_the_profile_says(tmp_path):
         assert sizes[f"score.{name}", 3] == sizes[f"score.{name}", 1] == 1, sizes
     asks = {"gpu": 1, "gpu_model": "a100", "mem_mb": 16000, "runtime": 45, "_cores": 1}
     assert next(one["asks"] for one in groups if sum(one["jobs"].values()) == 3) == asks
+    trainings = [one for one in found if {"train_founder", "train_child"} & set(one["jobs"])]
+    assert {one["asks"]["gpu"] for one in trainings} == {2}
+
+
+def test_no_limit_takes_gpus_from_a_training_in_a_round():
+    """Snakemake lowers each job's request to a limit, also if the limit is `local`."""
+    profile = process_yaml((ROOT / "profiles/slurm-rounds/config.yaml").read_text())
+    assert profile["resources"] == {"turn": 1, "mem_mb": 64000}
+    sizes = profile["set-resources"]
+    turns = {rule for rule in profile["groups"] if sizes[rule].get("turn")}
+    assert turns == GPU_RULES & profile["groups"].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("members_per_job", "0"), ("members_per_job", "2.5"), ("minutes_per_member", "-1")],
+)
+def test_a_wrong_number_in_the_profile_is_named(tmp_path, name, value):
+    profile = Path(copied(tmp_path, **{name: value}), "config.yaml")
+    with pytest.raises(Exception, match=f"{name}: {value} is no whole number above 0; correct"):
+        process_yaml(profile.read_text())
