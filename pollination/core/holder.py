@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pollination.core import sanitize
+from pollination.core.environment import number
 
 BEAT_S = 10.0  # the environment variable POLLINATION_BEAT_S overrides it
 BEATS_S = (0.01, 600.0)  # its range
@@ -26,17 +27,7 @@ TRIES = 5  # readings of a file that is replaced at this moment
 
 def beat_s() -> float:
     """Return the seconds between two beats. Raises ValueError if the environment is wrong."""
-    text = os.environ.get("POLLINATION_BEAT_S", str(BEAT_S))
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not BEATS_S[0] <= value <= BEATS_S[1]:
-        raise ValueError(
-            f"POLLINATION_BEAT_S: {text!r} is not a number of seconds; allowed: {BEATS_S[0]:g} to "
-            f"{BEATS_S[1]:g}; unset the variable for the default, {BEAT_S:g}"
-        )
-    return value
+    return number("POLLINATION_BEAT_S", BEAT_S, *BEATS_S)
 
 
 def place() -> str | None:

@@ -14,7 +14,6 @@ Outside `saving`, and for a model without a name, `once` only computes.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pollination.core import artifacts, causes
+from pollination.core.environment import number
 from pollination.core.job import Stopped, StopRequest
 
 SAVE_S = 120.0  # the environment variable POLLINATION_SAVE_EVERY_S overrides it
@@ -33,9 +33,9 @@ FP32 = "torch.float32"
 Arrays = dict[str, np.ndarray]
 
 
-def save_every_s() -> float:
-    """Return the seconds between two saves."""
-    return float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_S))
+def save_every_s(default: float = SAVE_S) -> float:
+    """Return the seconds between two saves. ValueError: the environment variable is wrong."""
+    return number("POLLINATION_SAVE_EVERY_S", default, 0)
 
 
 class Store:

@@ -25,9 +25,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from pollination.core.environment import number
+
 SWITCH = "POLLINATION_WARM"  # 0: every job has a new interpreter
 # Its path is that of a job.
 WORKER = "import sys; sys.path[0] = sys.argv[1]; from pollination.core.worker import main; main()"
+STAY = "POLLINATION_STAY_S"  # seconds for which a fork waits; 0: it ends
+STAY_S = 10.0  # Snakemake starts the next job within a second, if one is ready
+MOST_STAY_S = 86_400.0
 SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
 # Variables that no library reads at its import: Snakemake sets the first for each job, and a job
 # sets the others.
@@ -53,7 +58,14 @@ stays = False
 
 
 def install(shell: Any) -> None:
-    """Let the jobs that Snakemake's `shell` starts in this process be forks of a worker."""
+    """Let the jobs that Snakemake's `shell` starts in this process be forks of a worker.
+
+    The process ends with one line if POLLINATION_STAY_S is wrong.
+    """
+    try:
+        stay_s()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     module: Any = sys.modules[shell.__module__]
     if sys.platform == "linux" and os.environ.get(SWITCH, "1") != "0":
         with suppress(OSError):  # Linux before 5.3 has no descriptors of processes
@@ -62,6 +74,11 @@ def install(shell: Any) -> None:
             from snakemake import benchmark
 
             benchmark.benchmarked = _of_one_job(benchmark.benchmarked)
+
+
+def stay_s() -> float:
+    """Return the seconds for which a fork waits for its next job. ValueError: STAY is wrong."""
+    return number(STAY, STAY_S, 0, MOST_STAY_S)
 
 
 def _of_one_job(benchmarked: Any) -> Any:

@@ -46,8 +46,6 @@ LEARNED = {
 NOT_LEARNED = ("torch._inductor", "torch.utils.tensorboard")
 TITLE = "pollination worker"  # in the output of ps
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
-STAY = "POLLINATION_STAY_S"  # environment variable: seconds for which a fork waits; 0: it ends
-STAY_S = 10.0  # Snakemake starts the next job within a second, if one is ready
 END_S = 10.0  # for the end of a fork that has waited
 
 
@@ -103,7 +101,7 @@ class Worker:
             self.lines.pop(process).close()
         elif process in self.jobs:
             self.tell_driver(process, 0)
-            self.idle[process] = time.monotonic() + stay_s()
+            self.idle[process] = time.monotonic() + warm.stay_s()
 
     def tell_driver(self, process: int, status: int) -> None:
         pipe = self.jobs.pop(process)
@@ -238,7 +236,7 @@ class Worker:
         while True:
             status = self.job(request, streams)
             text = b""
-            if warm.stays and not status and stay_s() > 0:
+            if warm.stays and not status and warm.stay_s() > 0:
                 fork.flush()
                 fork.reset_signals()
                 fork.rename([TITLE])
@@ -303,13 +301,6 @@ def is_sound() -> bool:
     cuda = sys.modules.get("torch.cuda")
     started = cuda and (cuda.is_initialized() or cuda._is_in_bad_fork())
     return threads == 1 and not started and not any("/dev/nvidia" in one for one in open_files)
-
-
-def stay_s() -> float:
-    try:
-        return float(os.environ.get(STAY) or STAY_S)
-    except ValueError:
-        return STAY_S
 
 
 def main() -> None:

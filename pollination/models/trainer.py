@@ -8,7 +8,6 @@ a resume needs only the step, the weights and the optimizer's state.
 import gc
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from pollination.core import causes
+from pollination.core import causes, resume
 from pollination.core.artifacts import atomic
 from pollination.core.job import Stopped, StopRequest
 from pollination.core.seeds import derive_seed
@@ -509,7 +508,7 @@ class Trainer:
                 logged = now
             if self.validation is not None and step % self.epoch_steps == 0:
                 self.end_of_epoch()
-            every_s = float(os.environ.get("POLLINATION_SAVE_EVERY_S", SAVE_EVERY_S))
+            every_s = resume.save_every_s(SAVE_EVERY_S)
             stop, save = self.decide(now - saved > every_s)
             if stop:
                 assert self.stop is not None

@@ -16,7 +16,8 @@ from pollination.analysis.fingerprint.client import Client
 from pollination.analysis.fingerprint.counting import read_outputs
 from pollination.analysis.fingerprint.prices import forecast
 from pollination.analysis.fingerprint.replies import CUT, FILTERED
-from pollination.analysis.fingerprint.requests import Round, counts, env_limit
+from pollination.analysis.fingerprint.requests import Round, counts
+from pollination.core.environment import number
 from pollination.core.job import Job
 from pollination.plan.config.catalogue import read_catalogue
 from pollination.plan.config.endpoints import Endpoint, check_key, read_key
@@ -60,7 +61,7 @@ def collect(job: Job) -> None:
         len(store.found),
         forecast(missing, settings, row),
     )
-    client = Client(endpoint, key, env_limit("POLLINATION_REQUEST_TIMEOUT_S", 600, 0.1))
+    client = Client(endpoint, key, number("POLLINATION_REQUEST_TIMEOUT_S", 600, 0.1))
     with client.http, store.file:
         Round(job, client, store, row).ask({name: requests[name] for name, _ in missing})
     _check_complete(job, store, prompts)

@@ -1,7 +1,6 @@
 """The requests of one start of a collecting job: order, rate, retries, and when to stop."""
 
 import math
-import os
 import random
 import time
 from collections import Counter, deque
@@ -13,6 +12,7 @@ from pollination.analysis.fingerprint.answers import Answers
 from pollination.analysis.fingerprint.client import Client
 from pollination.analysis.fingerprint.prices import spending
 from pollination.analysis.fingerprint.replies import NoAnswer
+from pollination.core.environment import number
 from pollination.core.job import Job, Stopped
 
 SECONDS_A_LINE = 30.0  # between two progress messages
@@ -50,9 +50,9 @@ class Round:
     def __init__(self, job: Job, client: Client, store: Answers, row: dict) -> None:
         self.job, self.client, self.store, self.row = job, client, store, row
         self.settings, self.served = job.params.collect, job.params.served
-        self.pace = Pace(env_limit("POLLINATION_REQUESTS_PER_MINUTE", 60, 0.001))
-        self.at_once = int(env_limit("POLLINATION_REQUESTS_AT_ONCE", 4, 1))
-        retries = int(env_limit("POLLINATION_REQUEST_RETRIES", 8, 0))
+        self.pace = Pace(number("POLLINATION_REQUESTS_PER_MINUTE", 60, 0.001))
+        self.at_once = int(number("POLLINATION_REQUESTS_AT_ONCE", 4, 1))
+        retries = int(number("POLLINATION_REQUEST_RETRIES", 8, 0))
         few = min(retries, REPLY_RETRIES)
         self.retries = {"load": retries, "slow": few, "reply": few}
         self.failed: Counter[str] = Counter()  # replies without an answer, by label
@@ -200,17 +200,3 @@ def counts(kinds: Counter[str]) -> str:
     """Return the most common kinds with their counts, for a message."""
     more = f", {len(kinds) - 8} other reasons" if len(kinds) > 8 else ""
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8)) + more
-
-
-def env_limit(name: str, default: float, least: float) -> float:
-    """Return a finite number from an environment variable. ValueError: it is below `least`."""
-    text = os.environ.get(name, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value < float("inf"):
-        raise ValueError(
-            f"the environment variable {name} is {text!r}; allowed: a number of at least {least}"
-        )
-    return value
