@@ -20,6 +20,7 @@ from pollination.data.special import end_ids
 from pollination.models.checkpoint import check_vocabulary, load_config, load_tokenizer, outline
 from pollination.models.completion import prompt_limit
 from pollination.models.drawing import Decoding
+from pollination.models.limits import logit_rows
 
 ROWS = 1024  # texts that are written, and saved for a resume, together
 MOST_BARRED = 1024  # ids that vLLM can bar in one text
@@ -100,7 +101,8 @@ class VllmModel:
         """Yield completions as `sampling.sample` does, with other random numbers.
 
         A row's numbers follow from its seed alone, its logits up to rounding from its prompt.
-        ValueError: logits are not finite, or vLLM cannot bar as many ids as `never` holds.
+        ValueError: logits are not finite, vLLM cannot bar as many ids as `never` holds, or it did
+        not write one whole text for each prompt.
         """
         barred = [] if never is None else never.tolist()
         if len(barred) > MOST_BARRED:
@@ -136,15 +138,42 @@ class VllmModel:
         engine = self.llm.llm_engine
         done: dict[int, Any] = {}
         while engine.has_unfinished_requests():
-            done |= {int(one.request_id): one.outputs[0] for one in engine.step() if one.finished}
+            ended = [one for one in engine.step() if one.finished and one.outputs]
+            done |= {int(one.request_id): one.outputs[0] for one in ended}
             if stop:
                 raise Stopped("stopped while sampling")
-        if any(not math.isfinite(one.cumulative_logprob) for one in done.values()):
+        logprobs = [one.cumulative_logprob for one in done.values()]
+        if any(one is not None and not math.isfinite(one) for one in logprobs):
             raise ValueError(
                 "the model produced non-finite logits (NaN or infinity). Its weights are broken, "
                 "or its training diverged. Lower train.learning_rate"
             )
+        if reason := self._wrong(done, len(prompts), common):
+            raise ValueError(
+                f"generate.engine: vllm {self.vllm.__version__} {reason}; allowed: one whole text "
+                "for each prompt. Run the same command to try again, or set generate.engine: native"
+            )
         return [list(done[number].token_ids) for number in sorted(done)]
+
+    def _wrong(self, done: dict[int, Any], prompts: int, common: dict) -> str | None:
+        """Return how vLLM's replies to a batch break what it was asked, or None.
+
+        A text that was broken off would pass for one that its author ended.
+        """
+        if len(done) != prompts:
+            return f"answered {len(done)} of {prompts} prompts"
+        barred, ends = set(common.get("logit_bias", ())), common["stop_token_ids"]
+        rows, least, most = logit_rows(self), common["min_tokens"], common["max_tokens"]
+        for one in done.values():
+            ids = list(one.token_ids)
+            if one.cumulative_logprob is None:
+                return "gave no probability of a text"
+            if foreign := [i for i in ids if not 0 <= i < rows or i in barred]:
+                return f"wrote the id {foreign[0]}, which is no token of the model"
+            end = next((n for n in range(least, len(ids)) if ids[n] in ends), most - 1)
+            if len(ids) != end + 1:
+                return f"broke off a text after {len(ids)} tokens ({one.finish_reason})"
+        return None
 
 
 def _chosen(decoding: Decoding) -> dict:

@@ -142,6 +142,40 @@ def test_weights_that_are_broken_are_named(vllm, member):
         list(complete(model, [[5]], [1], SETTINGS, EOS))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda one: one.outputs.clear(), "answered 2 of 3 prompts"),
+        (lambda one: one.outputs[0].token_ids.pop(), r"broke off a text after 5 tokens \(abort\)"),
+        (lambda one: one.outputs[0].token_ids.append(5), "broke off a text after 7 tokens"),
+        (lambda one: one.outputs[0].token_ids.clear(), "broke off a text after 0 tokens"),
+        (lambda one: one.outputs[0].token_ids.__setitem__(1, 97), "wrote the id 97, which is no"),
+        (lambda one: one.outputs[0].token_ids.__setitem__(1, 9), "wrote the id 9, which is no to"),
+        (lambda one: setattr(one.outputs[0], "cumulative_logprob", None), "gave no probability"),
+    ],
+)
+def test_replies_that_are_no_whole_texts_are_refused(vllm, member, change, reason):
+    """A text that was broken off would pass for one that the model ended."""
+    settings = SETTINGS | {"min_new_tokens": 6, "max_new_tokens": 6}
+    model = VllmModel(member, "fp32", settings)
+    step, changed = model.llm.llm_engine.step, []
+
+    def damaged():
+        told = step()
+        for one in told:
+            if one.finished and not changed:
+                changed.append(one)
+                one.outputs[0].finish_reason = "abort"
+                change(one)
+        return told
+
+    model.llm.llm_engine.step = damaged
+    given = random_prompts([3, 9, 1]), [1, 2, 3], settings, EOS
+    with pytest.raises(ValueError, match=f"engine: vllm 0.33.0 {reason}.*; allowed: one whole"):
+        list(complete(model, *given, never=torch.tensor([9])))
+    assert len(list(complete(model, *given))) == 3
+
+
 def test_one_line_says_why_vllm_is_not_there_or_cannot_load(
     vllm,
     member,
