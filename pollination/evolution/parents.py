@@ -13,7 +13,7 @@ from pollination.data.tokens import TokenBlocks
 from pollination.evolution.mutation import write_parent
 from pollination.evolution.shards import write_shard
 from pollination.models.inference import begin
-from pollination.models.vllm_engine import VllmModel, about
+from pollination.models.vllm_engine import VllmModel, about, check_precision
 from pollination.plan.lineage import parent_of
 
 
@@ -50,6 +50,7 @@ def write_text(job: Job, shard: Path) -> None:
         inference = begin(job, "generate.precision", settings["precision"], [folder], began, engine)
         model: PreTrainedModel | VllmModel
         if engine:
+            check_precision(inference.precision, inference.device)
             model = VllmModel(folder, inference.precision, settings)
             tokenizer = model.tokenizer
             job.log.info("engine %s", engine["engine"])

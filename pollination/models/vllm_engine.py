@@ -21,6 +21,7 @@ from pollination.models.checkpoint import check_vocabulary, load_config, load_to
 from pollination.models.completion import prompt_limit
 from pollination.models.drawing import Decoding
 from pollination.models.limits import logit_rows
+from pollination.models.precision import has_fast_units
 
 ROWS = 1024  # texts that are written, and saved for a resume, together
 MOST_BARRED = 1024  # ids that vLLM can bar in one text
@@ -51,6 +52,15 @@ def about() -> dict[str, str]:
     engine = {"engine": f"vllm {load_vllm().__version__}"}
     is_invariant = os.environ.get(BATCH_INVARIANT, "0") not in ("", "0")
     return engine | ({"batch_invariant": "yes"} if is_invariant else {})
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """ValueError: vLLM would compute in TF32 where `auto` chose fp32 for the architecture."""
+    if precision == "fp32" and device.type == "cuda" and has_fast_units(device):
+        raise ValueError(
+            "generate.engine: bf16 changes this architecture, so generate.precision: auto is fp32, "
+            "which 'vllm' may round to TF32; allowed for it: native. Set generate.engine: native"
+        )
 
 
 class VllmModel:

@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -255,6 +256,17 @@ def test_check_refuses_what_vllm_does_in_another_way(changes, line):
     with pytest.raises(ValueError) as refused:
         resolve(raw)
     assert f"experiments.population.generate.{line}" in str(refused.value)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_architecture_that_needs_fp32_is_refused_where_vllm_would_round_it(monkeypatch, fast):
+    """`auto` chooses fp32 for it. A GPU without units for TF32 keeps fp32."""
+    monkeypatch.setattr(vllm_engine, "has_fast_units", lambda _: fast)
+    gpu = torch.device("cuda")
+    vllm_engine.check_precision("bf16", gpu)
+    vllm_engine.check_precision("fp32", torch.device("cpu"))
+    with pytest.raises(ValueError, match="may round to TF32") if fast else nullcontext():
+        vllm_engine.check_precision("fp32", gpu)
 
 
 def test_jobs_of_a_native_run_keep_their_params_and_their_environment():
