@@ -291,6 +291,10 @@ def test_merge_leaves_its_inputs_alone():
         ),
         ("run", "a/b", ["run", "'a/b'", "not a valid name"]),
         ("defaults.generate.top_p", 1.5, ["top_p", "1.5", "<= 1"]),
+        # the quotient of logits would be infinite, as if the weights were broken
+        ("defaults.generate.temperature", 1e-40, ["temperature: 1e-40", ">= 1e-30"]),
+        ("evaluate.samples.temperature", 1e-40, ["temperature: 1e-40", ">= 1e-30"]),
+        ("defaults.generate.repetition_penalty", 1e40, ["1e+40", "<= 1e+30"]),
     ],
 )
 def test_a_mistake_is_one_line_with_key_value_allowed_and_fix(demo, path, value, words):
