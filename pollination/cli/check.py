@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from pollination.cli.common import Progress, add_configfile, few, read_plan
 from pollination.core import caches
 from pollination.plan import outputs
+from pollination.plan.config import engine
 from pollination.plan.config.catalogue import read_catalogue, slug
 from pollination.plan.config.endpoints import check_key
 from pollination.plan.config.places import Places
@@ -60,7 +61,7 @@ def run(arguments) -> int:
         check_files(plan.config, places)
         check_templates(plan.config, places)
         check_surveys(plan, places)
-        said = few(plan, places)
+        said = engine.warnings(plan.config) + few(plan, places)
         if arguments.deep:
             rehearsal = _rehearse(plan, places)
             unchecked = rehearsal.unchecked

@@ -269,6 +269,14 @@ def test_deep_imports_own_functions(capsys, tmp_path):
     assert len(found) == 1 and "line 1: ModuleNotFoundError" in found[0]
 
 
+def test_an_engine_that_is_not_installed_is_a_warning(capsys, tmp_path):
+    for engine, count in (("vllm", 1), ("native", 0)):
+        path = config(tmp_path, {"defaults.generate.engine": engine})
+        assert main(["check", "--configfile", str(path)]) == 0
+        said = capsys.readouterr().err
+        assert said.count("'vllm' is not installed here; add --sdm conda to the first") == count
+
+
 def test_deep_ends_with_what_it_could_not_check(capsys, monkeypatch, tmp_path):
     # In a process of its own, the command says so before this library is imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

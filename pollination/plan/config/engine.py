@@ -42,6 +42,16 @@ def check_engines(config: dict, mistakes: list[str]) -> None:
             )
 
 
+def warnings(config: dict) -> list[str]:
+    """Return a line if the config needs vLLM, which is not installed here."""
+    asks = (n for n, one in config["experiments"].items() if one["generate"]["engine"] == "vllm")
+    name = next(asks, None)
+    if name is None or find_spec("vllm") is not None:
+        return []
+    said = "'vllm' is not installed here; add --sdm conda to the first snakemake command"
+    return [f"experiments.{name}.generate.engine: {said} (docs/howto/gpus.md)"]
+
+
 def confirm(workflow, config: dict) -> None:
     """Exit if a job of Snakemake's plan needs vLLM, which no environment of the job has."""
     from snakemake.settings.types import DeploymentMethod  # loads slowly
