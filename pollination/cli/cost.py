@@ -63,8 +63,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--hardware",
         metavar="NAME",
-        help="hardware to assume: a100, h100 or cpu (default: your own if it was measured, else "
-        "a100, or cpu if the config sets device: cpu)",
+        help="hardware to assume: a100, h100, h200 or cpu (default: your own if it was measured, "
+        "else a100, or cpu if the config sets device: cpu)",
     )
     add_parameters(parser)
     parser.add_argument(

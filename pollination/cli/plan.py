@@ -47,7 +47,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--hardware",
         metavar="NAME",
-        help="hardware to assume for jobs that this run has not measured: a100, h100 or cpu "
+        help="hardware to assume for jobs that this run has not measured: a100, h100, h200 or cpu "
         "(default: your own if it was measured, else a100)",
     )
     add_parameters(parser)

@@ -109,6 +109,9 @@ def test_published_models_have_their_known_sizes():
     known |= {
         "openai-community/gpt2-medium": 354_823_168,
         "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+        "meta-llama/Llama-3.2-1B": 1_235_814_400,
+        "Qwen/Qwen3-1.7B": 1_720_574_976 - 28 * 2 * 128,
+        "allenai/OLMo-2-0425-1B": 1_484_916_736 - 16 * 2 * 2048,
     }
     assert {name: shape(published()["models"][name]).parameters for name in known} == known
 
@@ -279,7 +282,7 @@ def test_scoring_has_a_rate_of_its_own():
     """The published rate of scoring is one for fp32: fewer FLOP/s than those of training."""
     known = published()["hardware"]
     assert all({"train", "write", "score"} <= entry.keys() for entry in known.values())
-    for name in ("a100", "h100"):
+    for name in ("a100", "h100", "h200"):
         rates = read_rates(name)
         assert rates.lines["score"][1] > 5 * rates.lines["train"][1]
         assert any(source.startswith("score: ") for source in rates.sources)
