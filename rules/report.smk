@@ -11,7 +11,7 @@ OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages
 from pollination.core.settings import lean, schema
 from pollination.plan.sizes import found, warnings
 from pollination.plan.figures import REPORT
-from pollination.plan.report import figure_config, figure_inputs, report_files
+from pollination.plan.report import figure_config, figure_inputs, report_files, stems
 
 
 localrules:
@@ -79,7 +79,7 @@ for figure, entry in REPORT.items():
         benchmark:
             "<benchmarks>/report/{figure}.tsv"
         wildcard_constraints:
-            figure=figure,
+            figure="|".join(stems(plan, figure)) or "(?!)",
         conda:
             "../envs/pollination.yaml"
         resources:
@@ -87,7 +87,7 @@ for figure, entry in REPORT.items():
             runtime=minutes(30),
         params:
             recipe=2,  # 2: matched replicates are compared in pairs
-            config=figure_config(plan, figure),
+            config=ask(figure_config, "figure"),
         message:
             "Drawing {wildcards.figure}"
         script:

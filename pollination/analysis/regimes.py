@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from pollination.core.statistics import jackknife_interval
+from pollination.plan.config.values import entry_of
 
 COLUMNS = ("experiment", "generation", "member", "text", "before", "loss_before", "change")
 ALPHA = 0.05
@@ -83,7 +84,7 @@ def regimes(
     low, high = np.tanh([interval["low"], interval["high"]])
 
     source = _permutations(trainings, rng, resamples)  # (P, n): whose text a training gets
-    strata = np.array([f"{name.split('.')[0]} {g}" for name, g in zip(run, rounds, strict=True)])
+    strata = np.array([f"{entry_of(name)} {g}" for name, g in zip(run, rounds, strict=True)])
     ranks, effect = rankdata(text), rankdata(change)
     within = float(_partial(ranks, effect, given, strata))
     nulls = text[source] - before

@@ -8,9 +8,9 @@ keeps state.
 from importlib import import_module
 from types import ModuleType
 
-from pollination.plan.figures import FIGURES
+from pollination.plan.figures import entry_of
 
 
 def drawing(figure: str) -> ModuleType:
     """Return the module that draws a figure."""
-    return import_module(f"pollination.figures.{FIGURES[figure].module}")
+    return import_module(f"pollination.figures.{entry_of(figure).module}")

@@ -20,7 +20,8 @@ class Figure:
     shows: str = "both"
     """Which experiments it shows: a key of SHOWS in pollination/plan/report.py."""
     generations: str = "all"
-    """Which generations it reads: all, ends (first and last), or start."""
+    """Which generations it reads: all, ends (the first, and the last that all have), own ends (the
+    first, and each experiment's last), or start."""
     optional: bool = False
     """Whether it is drawn only if it shows an experiment."""
     page: bool = False
@@ -71,6 +72,15 @@ REPORT = {
         OUTCOME,
         ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
         generations="ends",
+    ),
+    "sweep": Figure(
+        "Measures of the last generation against the swept key: {figure}",
+        "sweep",
+        OUTCOME,
+        ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet"),
+        "swept",
+        generations="own ends",
+        optional=True,
     ),
     "diversity": _ecosystems("Optimal diversity by number of rounds", "diversity"),
     "aggregates": _ecosystems("Aggregated perplexity by diversity", "aggregates"),
@@ -226,3 +236,8 @@ PAPER = {  # shared by several targets of the studies (pollination/plan/config/t
     "paper_ecosystems": _study("Panels of ecosystems", "ecosystems", SEQUENCES),
 }
 FIGURES = REPORT | THEORY | FINGERPRINT | PAPER
+
+
+def entry_of(figure: str) -> Figure:
+    """Return the entry of a figure of the report; `sweep_NAME` is the `sweep` of an experiment."""
+    return FIGURES["sweep" if figure.startswith("sweep_") else figure]

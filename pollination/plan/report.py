@@ -1,12 +1,12 @@
 """List the figures of a run's report, and the artifacts that each reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pollination.core.settings import lean, schema
 from pollination.plan.claims import claim_config, claim_inputs
 from pollination.plan.embedding import embedded
 from pollination.plan.excerpts import part_config, whole_config
-from pollination.plan.figures import FIGURES, REPORT
+from pollination.plan.figures import REPORT, entry_of
 from pollination.plan.plan import Plan
 from pollination.plan.reads import read_files
 from pollination.plan.semantics import semantics_settings
@@ -54,26 +54,50 @@ SHOWS: dict[str, Callable[[Plan], list[str]]] = {  # the experiments that a figu
 
 def shown_in(plan: Plan, figure: str) -> list[str]:
     """Return the experiments that a figure shows; without any, an optional figure is omitted."""
-    return list(dict.fromkeys(SHOWS[FIGURES[figure].shows](plan)))
+    shows = entry_of(figure).shows
+    if shows == "swept":
+        variants = plan.config["sweeps"][_swept(figure)]["variants"].values()
+        return [run for variant in variants for run in variant["runs"]]
+    return list(dict.fromkeys(SHOWS[shows](plan)))
+
+
+def _swept(figure: str) -> str:
+    return figure.removeprefix("sweep_")
+
+
+def stems(plan: Plan, figure: str) -> list[str]:
+    """Return the names of the files of an entry of REPORT: its key, or each `sweep_NAME`."""
+    if REPORT[figure].shows == "swept":
+        return [f"sweep_{name}" for name in plan.config.get("sweeps", {})]
+    return [figure]
 
 
 def figures(plan: Plan) -> list[str]:
     """Return the figures and pages of this run's report."""
     if not plan.config["experiments"]:
         return ["claims"] if plan.config["theory"] or plan.config["fingerprint"] else []
-    return [name for name, figure in REPORT.items() if not figure.optional or shown_in(plan, name)]
+    return [
+        stem
+        for figure, entry in REPORT.items()
+        for stem in stems(plan, figure)
+        if not entry.optional or shown_in(plan, stem)
+    ]
 
 
 def figure_inputs(plan: Plan, figure: str) -> dict[str, list[str]]:
     """Return the artifacts that a figure reads, by kind, for the experiments that it shows."""
     if figure == "claims":
         return claim_inputs(plan)
-    shown, entry = shown_in(plan, figure), FIGURES[figure]
-    last = min((plan.experiment(name)["generations"] for name in shown), default=1) - 1
-    chosen = {"start": [0], "ends": dict.fromkeys((0, last))}.get(entry.generations)
-    places = [
-        (name, g) for name in shown for g in chosen or range(plan.experiment(name)["generations"])
-    ]
+    shown, entry = shown_in(plan, figure), entry_of(figure)
+    counts = {name: plan.experiment(name)["generations"] for name in shown}
+    common = min(counts.values(), default=1)
+
+    def chosen(count: int) -> Iterable[int]:
+        last = count if entry.generations == "own ends" else common
+        ends = dict.fromkeys((0, last - 1))
+        return {"start": [0], "all": range(count)}.get(entry.generations, ends)
+
+    places = [(name, g) for name, count in counts.items() for g in chosen(count)]
     return read_files(plan, entry.reads, places, one_member=entry.generations == "start")
 
 
@@ -83,7 +107,7 @@ def figure_config(plan: Plan, figure: str) -> dict:
 
 
 def _figure_config(plan: Plan, figure: str) -> dict:
-    entry = FIGURES[figure]
+    entry = entry_of(figure)
     if entry.config == "whole":
         return whole_config(plan)
     if entry.config == "claims":
@@ -92,6 +116,9 @@ def _figure_config(plan: Plan, figure: str) -> dict:
     needed = part_config(
         plan, shown_in(plan, figure) if entry.optional or entry.shows == "compared" else _both(plan)
     )
+    if entry.shows == "swept":
+        name = _swept(figure)
+        return needed | {"figures": {}, "sweeps": {name: plan.config["sweeps"][name]}}
     is_embedded = entry.shows == "embedded"
     if is_embedded:
         needed["evaluate"] = {"semantics": semantics_settings(plan)}
@@ -111,5 +138,5 @@ def report_files(plan: Plan) -> list[str]:
     return [
         f"{plan.results}/report/{figure}.{ending}"
         for figure in figures(plan)
-        for ending in FIGURES[figure].endings
+        for ending in entry_of(figure).endings
     ]

@@ -6,8 +6,9 @@ Each check appends its mistakes, one line each: key, value, what is allowed, the
 import os
 from typing import Any
 
+from pollination.plan.config.sweep import spread
 from pollination.plan.config.userfiles import check_form
-from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed, nearest
+from pollination.plan.config.values import OWN, SEGMENT, is_held_out, listed, nearest, runs_of
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.splits import same_benchmark
 
@@ -332,15 +333,13 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
         )
     if survey["kind"] == "population":
         chosen = list(named) if survey["experiments"] is None else survey["experiments"]
+        chosen = spread(chosen, config.get("sweeps", {}))
         known = [
             reference(mistakes, f"{key}.experiments", name, named, "experiments") for name in chosen
         ]
         if all(known):
             survey["experiments"] = [
-                r
-                for name in chosen
-                for r in config["experiments"]
-                if r == name or r.startswith(f"{name}.s")
+                run for name in chosen for run in runs_of(name, config["experiments"])
             ]
         if not named:
             mistakes.append(
@@ -352,17 +351,14 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
 def check_semantics(config: dict, named: dict, mistakes: list[str]) -> None:
     """Check the experiments of evaluate.semantics, and replace them by their replicates."""
     semantics = config["evaluate"]["semantics"]
-    chosen = (semantics or {}).get("experiments")
+    chosen = spread((semantics or {}).get("experiments") or (), config.get("sweeps", {}))
     known = [
         reference(mistakes, "evaluate.semantics.experiments", name, named, "experiments")
-        for name in chosen or ()
+        for name in chosen
     ]
     if chosen and all(known):
         semantics["experiments"] = [
-            r
-            for name in chosen
-            for r in config["experiments"]
-            if r == name or r.startswith(f"{name}.s")
+            run for name in chosen for run in runs_of(name, config["experiments"])
         ]
 
 

@@ -126,6 +126,8 @@ class Places:
         """Return the spot that sets a key, and the part of the key that no source sets."""
         section, _, below = key.partition(".")
         spot, rest = self.spots.find(key)
+        if swept := _of_sweep(self.spots, key):
+            return swept, ""
         if section not in ("experiments", "founders") or not rest or spot is self.spots:
             return spot, rest
         entries = self.spots.children[section]
@@ -139,6 +141,24 @@ class Places:
             default = self.spots.children["defaults"].find(below)
             found += [default] if len(default[1]) < len(below) else []
         return min(found, key=lambda one: len(one[1]))
+
+
+def _of_sweep(config: Spot, key: str) -> Spot | None:
+    """Return the spot of `experiments.NAME.sweep.KEY`, whose values are its children.
+
+    KEY may stand below zip, or in several entries of a list.
+    """
+    section, name, sweep, path = [*key.split(".", 3), "", "", "", ""][:4]
+    node = config
+    for part in (section, name, sweep):
+        node = node.children.get(part, Spot(""))
+    if section != "experiments" or sweep != "sweep" or path in node.children:
+        return None
+    zipped = node.children.get("zip", Spot("")).children
+    entries = [entry.children[path] for entry in node.children.values() if path in entry.children]
+    if path in zipped or not entries:
+        return zipped.get(path)
+    return replace(entries[0], children={str(n): entry for n, entry in enumerate(entries)})
 
 
 def _has_default(key: str) -> bool:

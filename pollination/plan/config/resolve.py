@@ -45,6 +45,14 @@ from pollination.plan.config.paths import SURVEY_ENDINGS, TABLE_ENDINGS, Found, 
 from pollination.plan.config.places import Places
 from pollination.plan.config.roles import resolve_roles
 from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
+from pollination.plan.config.sweep import (
+    Sweeps,
+    blamed,
+    expand_sweeps,
+    summary,
+    variants_of,
+    written,
+)
 from pollination.plan.config.userfiles import check_braces, check_file
 from pollination.plan.config.values import listed
 from pollination.plan.config.weights import read_config, tensors
@@ -85,7 +93,8 @@ def _placed(value: Any, data: str) -> Any:
 
 def _replicates(name: str, experiment: dict) -> dict[str, dict]:
     """Return the experiments of one entry, by name: itself or `seeds`, then `replicates`."""
-    single = {key: item for key, item in experiment.items() if key not in ("seeds", "replicates")}
+    repeats = ("seeds", "replicates", "sweep")
+    single = {key: item for key, item in experiment.items() if key not in repeats}
     runs = {f"{name}.s{seed}": single | {"seed": seed} for seed in experiment["seeds"]}
     independent = {
         f"{name}.s{seed}": single | {"seed": seed, "founders": f"{single.get('founders')}.s{seed}"}
@@ -186,7 +195,7 @@ def check_files(config: dict, source: str | Places = "config") -> None:
     for text, key in own_functions(config).items():
         check_file(key, text, mistakes)
     if mistakes:
-        raise ConfigError(mistakes, source)
+        raise ConfigError(blamed(mistakes, written(config)), source)
 
 
 def check_templates(config: dict, source: str | Places = "config") -> None:
@@ -266,11 +275,21 @@ def checked(raw: dict, places: Places) -> dict:
     return config
 
 
-def resolve(raw: dict, source: str | Places = "config") -> dict:
-    """Return the resolved config: defaults filled in, experiments merged and replicated.
+def _violations(value: dict, node: dict) -> list[str]:
+    """Return one line for each value that a schema does not allow."""
+    validator = extend(Draft202012Validator, type_checker=INTEGERS)(node)
+    found = sorted(
+        validator.iter_errors(value), key=lambda one: [str(part) for part in one.absolute_path]
+    )
+    return [mistake for violation in found for mistake in _explain(violation)]
 
-    `defaults` is removed. Raises ConfigError with one line per mistake. Each line begins with the
-    place in `source`, or with `source` itself if that is text.
+
+def resolve(raw: dict, source: str | Places = "config") -> dict:
+    """Return the resolved config: defaults filled in, experiments swept, merged and replicated.
+
+    `defaults` is removed. `sweeps` is added if an experiment has a sweep. Raises ConfigError with
+    one line per mistake. Each line begins with the place in `source`, or with `source` itself if
+    that is text.
     """
     mistakes = unusable(raw)
     if mistakes:
@@ -280,16 +299,18 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
     except ValueError as error:
         raise ConfigError(str(error).split("\n"), source) from None
     raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
-    validator = extend(Draft202012Validator, type_checker=INTEGERS)(schema())
-    violations = validator.iter_errors(raw)
-    for violation in sorted(violations, key=lambda one: [str(part) for part in one.absolute_path]):
-        mistakes += _explain(violation)
+    mistakes += _violations(raw, schema())
     if any(raw.get(key) for key in LOOP) or not any(raw.get(key) for key in SIDE):
         mistakes += [
             f"top level: the key {key!r} is missing; add it (config/README.md describes it)"
             for key in LOOP
             if key not in raw
         ][:1]
+    sweeps: Sweeps = {}
+    if not mistakes:
+        raw, sweeps = expand_sweeps(raw, mistakes)
+        if not mistakes:
+            mistakes += _violations(*variants_of(raw, sweeps))
     if not mistakes:
         experiment_node = definition("experiment")
         config = with_defaults(
@@ -313,6 +334,8 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
             decide_shards(name, experiment, config, mistakes)
             check_experiment(name, experiment, config, mistakes)
             config["experiments"] |= _replicates(name, experiment)
+        if sweeps:
+            config["sweeps"] = summary(sweeps, config["experiments"])
         _own_pools(config)
         check_size(config["experiments"], mistakes)
         check_splits(config["tasks"], mistakes)
@@ -328,5 +351,5 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         for name, survey in config["fingerprint"].items():
             check_survey(f"fingerprint.{name}", survey, config, merged, mistakes)
     if mistakes:
-        raise ConfigError(mistakes, source)
+        raise ConfigError(blamed(mistakes, sweeps), source)
     return config

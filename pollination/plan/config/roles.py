@@ -4,8 +4,9 @@ from itertools import product
 from typing import Any
 
 from pollination.plan.config.checks import reference
+from pollination.plan.config.sweep import spread
 from pollination.plan.config.targets import TARGETS
-from pollination.plan.config.values import OWN, SEGMENT, listed
+from pollination.plan.config.values import OWN, SEGMENT, listed, runs_of
 from pollination.plan.corpora import joined_corpora
 from pollination.plan.operators import are_lines
 
@@ -20,12 +21,11 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     - text, distribution_text: with their defaults filled in
 
     A replicate is `NAME`, or `NAME:MEMBER` for one of its members. A role without experiments is an
-    empty list or mapping. `named` are the experiments as written, before replication.
+    empty list or mapping. `named` are the experiments before replication. In a list, a swept
+    experiment stands for all its variants.
     """
-    replicates = {
-        name: [r for r in config["experiments"] if r == name or r.startswith(f"{name}.s")]
-        for name in named
-    }
+    replicates = {name: runs_of(name, config["experiments"]) for name in named}
+    sweeps = config.get("sweeps", {})
     sizes = {
         name: config["experiments"][names[0]]["population"] for name, names in replicates.items()
     }
@@ -44,6 +44,12 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
 
     def players(key: str, name: str, alone: bool) -> list[str]:
         name, _, member = name.partition(":")
+        if name in sweeps:
+            mistakes.append(
+                f"{key}: {name!r} is swept, so it is several experiments; name one of them: "
+                f"{', '.join(sweeps[name]['variants'])}"
+            )
+            return []
         if not reference(mistakes, key, name, replicates, "experiments"):
             return []
         if member and not alone:
@@ -65,7 +71,7 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
             if isinstance(chosen, str)
             else chosen
             if isinstance(chosen, dict)
-            else {name: name for name in chosen}
+            else {name: name for name in spread(chosen, sweeps)}
         )
         return {label: players(key, name, alone) for label, name in pairs.items()}
 

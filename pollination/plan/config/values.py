@@ -1,6 +1,8 @@
 """Handle config values: one name or a list by member, and suggestions for misspelt names."""
 
 import difflib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 OWN = "own"  # in evaluate.perplexity, stands for the member's own corpus
@@ -26,3 +28,13 @@ def listed(value: str | list[str] | None) -> list[str]:
 def by_member(value: Any, member: int) -> Any:
     """Return the member's entry of a key that takes one name or a list by member."""
     return value[member] if isinstance(value, list) else value
+
+
+def entry_of(run: str) -> str:
+    """Return the experiment of a run: `NAME` of the replicate `NAME.s{seed}`."""
+    return re.sub(r"\.s\d+$", "", run)
+
+
+def runs_of(name: str, experiments: Iterable[str]) -> list[str]:
+    """Return the runs of an experiment: itself, and its replicates."""
+    return [run for run in experiments if run == name or entry_of(run) == name]
