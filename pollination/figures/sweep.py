@@ -53,7 +53,8 @@ def draw(run: Run, out: Path) -> None:
     axis_of_x = Scale.of([one[x_key] for one in values])
     groups = _groups(values, x_key, others)
     measures = list(dict.fromkeys(rows.measure))
-    figure, axes = style.grid(len(measures), columns=3, width=4.1, height=3.0)
+    columns = 2 if len(measures) in (2, 4) else 3
+    figure, axes = style.grid(len(measures), columns=columns, width=4.1, height=3.0)
     for axis, measure in zip(axes, measures, strict=True):
         shown = rows[rows.measure == measure]
         for place, group in enumerate(groups):
