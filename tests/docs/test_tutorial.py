@@ -58,6 +58,7 @@ def test_a_config_is_sound_and_has_the_models_that_its_page_counts(
     said = capsys.readouterr().out
     assert str(models) in said and str(founders) in said
     jobs = planned(snakemake(checkout, "-n", configfile=checkout / name, cwd=checkout))
+    assert jobs.get("draw_sweep", 0) == (name == "own/sweep.yaml")
     assert (jobs["train_founder"], jobs["train_founder"] + jobs["train_child"]) == (
         founders,
         models,

@@ -21,7 +21,7 @@ from tests.figures.test_report import settings
 
 GENERATIONS, BLOCKS = 4, 30
 
-OPTIONAL = {name for name, figure in REPORT.items() if figure.optional}
+OPTIONAL = {name for name, figure in REPORT.items() if figure.optional and name != "sweep"}
 
 
 def config(**change) -> dict:

@@ -84,6 +84,14 @@ def test_a_variant_is_the_experiment_that_a_person_would_have_written():
     assert "sweeps" not in by_hand
 
 
+def test_a_sweep_overrides_the_defaults():
+    raw = swept({"train.epochs": [2, 7]}, population=4)
+    raw["defaults"]["train"]["epochs"] = 5
+    experiments = resolve(raw)["experiments"]
+    epochs = {name: one["train"]["epochs"] for name, one in experiments.items()}
+    assert epochs == {"noise.epochs2": 2, "noise.epochs7": 7, "line": 5}
+
+
 def test_every_key_of_an_experiment_but_its_seeds_can_be_swept():
     keys = {"mutate.scale", "generate.temperature", "train.learning_rate", "select.rule"}
     assert keys | {"human.fraction", "population", "founders", "text_of"} <= set(leaves())
@@ -122,7 +130,8 @@ def test_replicates_of_a_variant_are_its_own():
     assert config["figures"]["population"] == ["noise.scale0.s1", "noise.scale0.s2"]
     variants = config["sweeps"]["noise"]["variants"]
     assert variants["noise.scale0"]["runs"] == ["noise.scale0.s1", "noise.scale0.s2"]
-    assert runs_of("a", ["a", "a.s1", "a.scale0", "a.s1.scale0", "ab.s1"]) == ["a", "a.s1"]
+    runs = runs_of(["a", "a.s1", "a.scale0", "a.scale0.s7", "ab.s1"])
+    assert runs == {"a": ["a", "a.s1"], "a.scale0": ["a.scale0", "a.scale0.s7"], "ab": ["ab.s1"]}
 
 
 def test_figures_name_a_variant_and_in_a_list_the_sweep_stands_for_all():
@@ -160,6 +169,8 @@ def test_figures_name_a_variant_and_in_a_list_the_sweep_stands_for_all():
         ({"mutate.scale": [1, 0, 1.0]}, "mutate.scale", ["1 and 1.0 are one value"]),
         ({"mutate.scale": [0, -1]}, "mutate.scale", ["-1 is out of range; allowed: >= 0"]),
         ({"mutate.scale": [{"a": 1}]}, "mutate.scale", ["a value is a mapping"]),
+        ({"train.betas": [[0.9, {}]]}, "train.betas", ["a value is a mapping"]),
+        ([{"mutate.scale": n} for n in range(1001)], "", ["1,001 variants are too many"]),
         ({"seed": [1, 2]}, "seed", ["cannot be swept; write seeds or replicates"]),
         ({"weights": ["own", "x"]}, "weights", ["'x' is not allowed", "allowed: parent, "]),
         ({"founders": ["human", "x"]}, "founders", ["'x' is not in founders; allowed: human"]),
@@ -175,7 +186,7 @@ def test_figures_name_a_variant_and_in_a_list_the_sweep_stands_for_all():
         ),
         ([{"text": "own"}, {}], "1", ["{} is not a variant"]),
         ([{"mutate.scale": 1}, {"mutate.scale": 1.0}], "", ["two variants", "noise.scale1"]),
-        ({"mutate.scale": list(range(1001))}, "", ["1,001 combinations are too many"]),
+        ({"mutate.scale": list(range(1001))}, "", ["1,001 variants are too many"]),
         ({"select.rule": ["x" * 300]}, "", ["allowed: 200"]),
     ],
 )

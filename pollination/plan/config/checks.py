@@ -338,9 +338,8 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
             reference(mistakes, f"{key}.experiments", name, named, "experiments") for name in chosen
         ]
         if all(known):
-            survey["experiments"] = [
-                run for name in chosen for run in runs_of(name, config["experiments"])
-            ]
+            runs = runs_of(config["experiments"])
+            survey["experiments"] = [run for name in chosen for run in runs[name]]
         if not named:
             mistakes.append(
                 f"{key}.kind: 'population' needs experiments, but this config has none; add an "
@@ -357,9 +356,8 @@ def check_semantics(config: dict, named: dict, mistakes: list[str]) -> None:
         for name in chosen
     ]
     if chosen and all(known):
-        semantics["experiments"] = [
-            run for name in chosen for run in runs_of(name, config["experiments"])
-        ]
+        runs = runs_of(config["experiments"])
+        semantics["experiments"] = [run for name in chosen for run in runs[name]]
 
 
 def check_synthetic(config: dict, mistakes: list[str]) -> None:

@@ -24,7 +24,8 @@ def resolve_roles(config: dict, named: dict, mistakes: list[str]) -> dict:
     empty list or mapping. `named` are the experiments before replication. In a list, a swept
     experiment stands for all its variants.
     """
-    replicates = {name: runs_of(name, config["experiments"]) for name in named}
+    runs = runs_of(config["experiments"])
+    replicates = {name: runs[name] for name in named}
     sweeps = config.get("sweeps", {})
     sizes = {
         name: config["experiments"][names[0]]["population"] for name, names in replicates.items()

@@ -84,20 +84,20 @@ def summary(sweeps: Sweeps, experiments: dict) -> dict:
     Each variant has the value of every swept key, also of one that only others set. `experiments`:
     with replicates; `runs` are those of the variant.
     """
-    found = {}
+    found, runs = {}, runs_of(experiments)
     for name, variants in sweeps.items():
         keys = list(dict.fromkeys(key for values in variants.values() for key in values))
-        runs = {variant: runs_of(variant, experiments) for variant in variants}
         found[name] = {
             "keys": keys,
             "variants": {
                 variant: {
-                    "values": {key: values.get(key, _at(experiments[run], key)) for key in keys},
-                    "runs": [run, *others],
+                    "values": {
+                        key: values.get(key, _at(experiments[runs[variant][0]], key))
+                        for key in keys
+                    },
+                    "runs": runs[variant],
                 }
-                for (variant, values), (run, *others) in zip(
-                    variants.items(), runs.values(), strict=True
-                )
+                for variant, values in variants.items()
             },
         }
     return found
@@ -153,7 +153,18 @@ def _variants(
     key: str, given: dict | list, settings: dict, mistakes: list[str]
 ) -> Iterator[Values]:
     """Yield the values of each variant; without any, `mistakes` says why."""
+
+    def too_many(count: int) -> bool:
+        if count > MAX_VARIANTS:
+            mistakes.append(
+                f"{key}: {count:,} variants are too many; allowed: {MAX_VARIANTS:,}; list fewer "
+                "values"
+            )
+        return count > MAX_VARIANTS
+
     if isinstance(given, list):
+        if too_many(len(given)):
+            return
         for number, entry in enumerate(given):
             if not isinstance(entry, dict) or not entry:
                 mistakes.append(
@@ -191,11 +202,7 @@ def _variants(
         mistakes.append(f"{key}.zip: the lists differ in length: {listed}; make them equal")
         return
     count = prod([len(values) for values in grid.values()] + list(lengths.values())[:1])
-    if count > MAX_VARIANTS:
-        mistakes.append(
-            f"{key}: {count:,} combinations are too many; allowed: {MAX_VARIANTS:,}; list fewer "
-            "values"
-        )
+    if too_many(count):
         return
     axes = [[{path: value} for value in values] for path, values in grid.items()]
     if zipped:  # it takes its place among the keys of the grid
@@ -227,8 +234,10 @@ def _check(where: str, path: str, values: Any, settings: dict, mistakes: list[st
     elif (held := _at(settings, path)) is not None:
         own = f"{where.partition('.sweep.')[0]}.{path}"
         mistakes.append(f"{where}: {own} sets this key too (to {held!r}); remove one of them")
-    elif any(isinstance(value, dict) for value in values):
-        mistakes.append(f"{where}: a value is a mapping; allowed: numbers, text, true, false, null")
+    elif any(isinstance(item, dict) for value in values for item in _items(value)):
+        mistakes.append(
+            f"{where}: a value is a mapping; allowed: numbers, text, true, false, null, lists"
+        )
 
 
 @cache
@@ -260,6 +269,15 @@ def _written(value: Any) -> str:
         whole = value.is_integer() and abs(value) < 1e15  # 1.0 is 1
         return str(int(value)) if whole else repr(value).replace("+", "")
     return str(value) if isinstance(value, int) else "-" + re.sub(r"[^A-Za-z0-9_]+", "-", value)
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """Yield a value, or the items of a list, also of lists in it."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _items(item)
+    else:
+        yield value
 
 
 def _nested(path: str, value: Any) -> dict:

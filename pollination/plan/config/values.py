@@ -35,6 +35,9 @@ def entry_of(run: str) -> str:
     return re.sub(r"\.s\d+$", "", run)
 
 
-def runs_of(name: str, experiments: Iterable[str]) -> list[str]:
-    """Return the runs of an experiment: itself, and its replicates."""
-    return [run for run in experiments if run == name or entry_of(run) == name]
+def runs_of(experiments: Iterable[str]) -> dict[str, list[str]]:
+    """Return experiment -> its runs: itself, or its replicates, or both."""
+    found: dict[str, list[str]] = {}
+    for run in experiments:
+        found.setdefault(entry_of(run), []).append(run)
+    return found
