@@ -1,14 +1,16 @@
-"""Let parents write the text of the next generation in shards, and deal out pooled text.
+"""Let parents write the text of the next generation in shards, and deal or mix it.
 
 The content of a shard depends only on its own seed.
 
 INPUTS   selection.json and the members' weights (the parent as evaluated, not mutated); prompts
-         or human segments; shards for a pool
+         or human segments; shards for a pool or a mixture
 OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet,
-         <results>/{experiment}/gen{g}/deal{m}/text.parquet
+         <results>/{experiment}/gen{g}/deal{m}/text.parquet or mix{m}/text.parquet
 """
 
 from pollination.plan.inputs import (
+    mixture,
+    mixture_inputs,
     parent_inputs,
     pooled,
     prompt_inputs,
@@ -70,3 +72,28 @@ rule deal_pool:
         "Dealing {wildcards.experiment}, generation {wildcards.gen}, to member {wildcards.member}"
     script:
         "../workflow/scripts/deal_pool.py"
+
+
+rule mix_text:
+    input:
+        ask(mixture_inputs, "experiment", "gen", "member"),
+    output:
+        text="<results>/{experiment}/gen{gen}/mix{member}/text.parquet",
+        run="<results>/{experiment}/gen{gen}/mix{member}/run.json",
+    log:
+        "<logs>/{experiment}/gen{gen}/mix{member}/mix.log",
+    benchmark:
+        "<benchmarks>/{experiment}/gen{gen}/mix{member}/mix.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(60),
+    params:
+        recipe=1,
+        shares=ask(mixture, "experiment", "gen", "member"),
+        seed=setting("experiments/{experiment}/seed"),
+    message:
+        "Mixing {wildcards.experiment}, generation {wildcards.gen}, for member {wildcards.member}"
+    script:
+        "../workflow/scripts/mix_text.py"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,10 @@ class Training:
     @property
     def rounds(self) -> list[list[Path]]:
         """Its synthetic text by the round that wrote it."""
-        count = self.generation if self.accumulates else 1
-        return [list(part) for part in np.array_split(np.array(self.shards, dtype=object), count)]
+        if not self.accumulates:
+            return [self.shards]
+        # .../gen{g}/synthetic0/shard0.parquet, .../gen{g}/deal0/text.parquet
+        return [list(part) for _, part in groupby(self.shards, lambda path: path.parents[1])]
 
     def own_segment(self) -> TokenBlocks:
         assert self.segment is not None, "this training reads no human segment"

@@ -1,6 +1,7 @@
 """List the files that each step reads: the static DAG, as functions of a plan."""
 
 import os
+from collections.abc import Sequence
 
 from pollination.core import userfile
 from pollination.core.settings import definition, lean
@@ -11,6 +12,7 @@ from pollination.plan.config.resolve import own_functions
 from pollination.plan.config.userfiles import code_digests
 from pollination.plan.config.values import OWN, by_member
 from pollination.plan.corpora import joined_corpora, kind_of
+from pollination.plan.graph import graph_of, is_dealt, is_mixed, shares
 from pollination.plan.layout import (
     corpus_of,
     member_files,
@@ -331,25 +333,36 @@ def synthetic_text(plan: Plan, name: str, generation: int, member: int) -> list[
 
 def round_text(plan: Plan, name: str, generation: int, member: int) -> list[str]:
     """Return the part of a child's text that the previous generation wrote."""
-    text = text_of(plan.experiment(name))
-    if text.dealt:
-        return [f"{plan.results}/{name}/gen{generation - 1}/deal{member}/text.parquet"]
-    writers = text.writers(member, layout.k(plan, name))
-    return [path for rank in writers for path in shards(plan, name, generation - 1, rank)]
+    folder = f"{plan.results}/{name}/gen{generation - 1}"
+    if is_dealt(plan, name, generation):
+        return [f"{folder}/deal{member}/text.parquet"]
+    if is_mixed(plan, name, generation, member):
+        return [f"{folder}/mix{member}/text.parquet"]
+    return written_for(plan, name, generation, member)
+
+
+def written_for(plan: Plan, name: str, generation: int, member: int) -> list[str]:
+    """Return the shards of all writers that a child reads; jobs may deal or mix them first."""
+    return [
+        path
+        for rank in shares(plan, name, generation, member)
+        for path in shards(plan, name, generation - 1, rank)
+    ]
 
 
 def shards(plan: Plan, name: str, generation: int, rank: int) -> list[str]:
-    shards = plan.experiment(name)["generate"]["shards"]
+    count = plan.experiment(name)["generate"]["shards"]
     return [
         f"{plan.results}/{name}/gen{generation}/synthetic{rank}/shard{s}.parquet"
-        for s in range(shards)
+        for s in range(count)
     ]
 
 
 def all_shards(plan: Plan, name: str, generation: int) -> list[str]:
+    """Return the shards of the writers of a generation."""
     return [
         path
-        for rank in range(layout.k(plan, name))
+        for rank in writers(plan, name, generation)
         for path in shards(plan, name, generation, rank)
     ]
 
@@ -357,6 +370,18 @@ def all_shards(plan: Plan, name: str, generation: int) -> list[str]:
 def pooled(plan: Plan, name: str, generation: int) -> list[str]:
     """Return the text that is pooled and dealt: of the generation, or of another (text_of)."""
     return all_shards(plan, plan.experiment(name)["text_of"] or name, generation)
+
+
+def mixture_inputs(plan: Plan, name: str, generation: int, member: int) -> list[str]:
+    """Return the text that a job mixes for a child of the next generation."""
+    return written_for(plan, name, generation + 1, member)
+
+
+def mixture(plan: Plan, name: str, generation: int, member: int) -> list[float]:
+    """Return the share of each file of `mixture_inputs` in the child's text."""
+    count = plan.experiment(name)["generate"]["shards"]
+    parts = shares(plan, name, generation + 1, member).values()
+    return [share for share in parts for _ in range(count)]
 
 
 def written_corpora(plan: Plan, name: str, generation: int) -> list[str]:
@@ -370,20 +395,22 @@ def written_corpora(plan: Plan, name: str, generation: int) -> list[str]:
     return [corpus for corpus in found if corpus in used]
 
 
-def parents_write(plan: Plan, name: str, generation: int) -> bool:
-    """Return whether a generation's parents write text.
+def writers(plan: Plan, name: str, generation: int) -> Sequence[int]:
+    """Return the ranks that write text in a generation.
 
-    They do if their children, another experiment or a corpus read it.
+    These are the ranks whose text their children, another experiment or a corpus read.
     """
-    if any(
+    own, everybody = plan.experiment(name), range(layout.k(plan, name))
+    readers = [e for e in plan.config["experiments"].values() if e["text_of"] == name]
+    if any(generation + 1 < reader["generations"] for reader in readers) or any(
         (corpus.get("experiment"), corpus.get("generation")) == (name, generation)
         for corpus in plan.config["corpora"].values()
     ):
-        return True
-    own = plan.experiment(name)
-    readers = [e for e in plan.config["experiments"].values() if e["text_of"] == name]
-    readers += [own] if not text_of(own).is_human and not own["text_of"] else []
-    return any(generation + 1 < reader["generations"] for reader in readers)
+        return everybody
+    text = text_of(own)
+    if text.is_human or own["text_of"] or generation + 1 >= own["generations"]:
+        return ()
+    return graph_of(plan, name, generation + 1).read if text.is_graph else everybody
 
 
 def child_inputs(plan: Plan, name: str, generation: int, member: int) -> dict[str, list[str]]:

@@ -159,6 +159,13 @@ KINDS = {
             f"{GENERATION}/deal{{member}}/deal",
         ),
         JobKind(
+            "mix_text",
+            "deal",
+            "deal the pool",
+            f"{GENERATION}/mix{{member}}/text.parquet",
+            f"{GENERATION}/mix{{member}}/mix",
+        ),
+        JobKind(
             "prune_generation", "prune", OTHER, f"{GENERATION}/pruned.json", f"{GENERATION}/prune"
         ),
         JobKind(

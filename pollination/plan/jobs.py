@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pollination.plan import embedding, layout, outputs, pruning, report
+from pollination.plan.graph import is_dealt, is_mixed
 from pollination.plan.inputs import (
     all_shards,
     child_inputs,
     corpus_sources,
     founder_inputs,
     parent_weights,
-    parents_write,
     prompt_inputs,
     removed_questions,
     segment_source,
     task_sources,
     tokenizer_corpus,
+    writers,
 )
 from pollination.plan.job_kinds import KINDS, JobKind
 from pollination.plan.layout import place_of
 from pollination.plan.measuring import disagreement_inputs, evaluation_inputs, quality_inputs
-from pollination.plan.operators import text_of
 from pollination.plan.paper import paper_files
 from pollination.plan.plan import Plan
 from pollination.plan.report import shown_in
@@ -140,7 +140,7 @@ def _generations(plan: Plan) -> Iterator[Work]:
                 yield _work(plan, "measure_disagreement", name, g, **here)
             if layout.selects(plan, name):
                 yield _work(plan, "select_parents", name, g, **here)
-            for path in all_shards(plan, name, g) if parents_write(plan, name, g) else ():
+            for path in all_shards(plan, name, g):
                 rank, shard = re.findall(r"synthetic(\d+)/shard(\d+)\.parquet$", path)[0]
                 yield _work(plan, "generate_shard", name, g, **here, rank=rank, shard=shard)
             for path in parent_weights(plan, name, g):
@@ -148,8 +148,11 @@ def _generations(plan: Plan) -> Iterator[Work]:
                 yield _work(plan, "mutate_parent", name, g, **here, rank=rank)
             last = g + 1 == experiment["generations"]
             members = () if last else range(experiment["population"])
-            for m in members if text_of(experiment).dealt else ():
-                yield _work(plan, "deal_pool", name, g, **here, member=m)
+            for m in members:
+                if is_dealt(plan, name, g + 1):
+                    yield _work(plan, "deal_pool", name, g, **here, member=m)
+                elif is_mixed(plan, name, g + 1, m):
+                    yield _work(plan, "mix_text", name, g, **here, member=m)
     for rule, paths in (
         ("prune_generation", pruning.prunings(plan)),
         ("prune_text", pruning.text_prunings(plan)),
@@ -282,7 +285,7 @@ def _needed(plan: Plan) -> set[str]:
 
     for name, experiment in plan.config["experiments"].items():
         for g in range(experiment["generations"]):
-            for rank in range(layout.k(plan, name)) if parents_write(plan, name, g) else ():
+            for rank in writers(plan, name, g):
                 add(prompt_inputs(plan, name, g, rank))
             for m in range(experiment["population"]) if g else ():
                 add(child_inputs(plan, name, g, m), "validation", "segment", "human")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pollination.core import artifacts
 from pollination.plan import inputs, layout
-from pollination.plan.inputs import round_text
+from pollination.plan.graph import is_dealt, shares
 from pollination.plan.layout import corpus_of, model_of, place_of
 from pollination.plan.operators import Start, is_mutated, reads_human, text_of, weights_of
 from pollination.plan.plan import Plan
@@ -96,19 +96,20 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
         node["weights_from"] = (before, slot(before, origin))
     node["mutated"] = is_mutated(experiment)
     if not text.is_human:
-        ranks = text.writers(member, k)
         accumulates = experiment["human"]["accumulate"] != "none"
         rounds = range(generation) if accumulates else [before]
         node["text_from"] = (
-            [] if experiment["text_of"] else [(g, slot(g, rank)) for g in rounds for rank in ranks]
+            []
+            if experiment["text_of"]
+            else [(g, slot(g, rank)) for g in rounds for rank in shares(plan, name, g + 1, member)]
         )
         node["shards"] = [
             path
             for g in rounds
             for path in (
                 inputs.pooled(plan, name, g)
-                if text.dealt
-                else round_text(plan, name, g + 1, member)
+                if is_dealt(plan, name, g + 1)
+                else inputs.written_for(plan, name, g + 1, member)
             )
         ]
     if reads_human(experiment):

@@ -81,6 +81,8 @@ class Text:
     refuses_selection: bool = False
     dealt: bool = False
     """Whether a job deals the writers' text, so that a child reads only a share of it."""
+    is_graph: bool = False
+    """Whether the experiment's `graph` gives the writers and their shares (plan/graph.py)."""
 
     @property
     def is_human(self) -> bool:
@@ -137,6 +139,7 @@ TEXTS = {
     ),
     "own": Text("the text of its own slot", own_slot, refuses_selection=True),
     "pool": Text("an equal share of all parents' text, pooled and shuffled", everybody, dealt=True),
+    "graph": Text("a mixture of writers that `graph` gives", everybody, is_graph=True),
     "human": Text("the human segment of its founder again", nobody),
 }
 SELECTION = {

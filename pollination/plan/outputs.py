@@ -1,7 +1,7 @@
 """List the files that a run makes: members, scores, and whole generations."""
 
 from pollination.plan import layout
-from pollination.plan.inputs import all_shards, parent_weights, parents_write
+from pollination.plan.inputs import all_shards, parent_weights
 from pollination.plan.layout import member_files
 from pollination.plan.plan import EVALUATION_FILES, MEMBER_FILES, Plan
 
@@ -56,6 +56,5 @@ def generation_files(plan: Plan, name: str, generation: int) -> list[str]:
         files += member_files(plan, name, generation, "quality.json")
     if layout.selects(plan, name):
         files.append(f"{plan.results}/{name}/gen{generation}/selection.json")
-    if parents_write(plan, name, generation):
-        files += all_shards(plan, name, generation)
+    files += all_shards(plan, name, generation)
     return files + parent_weights(plan, name, generation)

@@ -28,6 +28,11 @@ class Plan:
     config: dict
     results: str
 
+    @cached_property
+    def graphs(self) -> dict:
+        """Interaction graphs by experiment and generation, filled by plan/graph.py."""
+        return {}
+
     def experiment(self, name: str) -> dict:
         return self.config["experiments"][name]
 

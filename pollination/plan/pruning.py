@@ -14,11 +14,12 @@ from pathlib import Path
 from pollination.core import artifacts
 from pollination.core.lease import kept_copies
 from pollination.plan import layout, outputs
+from pollination.plan.graph import is_dealt, is_mixed
 from pollination.plan.inputs import (
     all_shards,
     parent_weights,
-    parents_write,
     pooled,
+    round_text,
     synthetic_text,
     written_corpora,
 )
@@ -64,10 +65,7 @@ def pruning_inputs(plan: Plan, name: str, generation: int) -> dict[str, list[str
     """Return small files that every reader of these weights writes last."""
     done = member_files(plan, name, generation, "scores.json")
     done += member_files(plan, name, generation + 1, "train.jsonl")
-    if parents_write(plan, name, generation):
-        done += [
-            path.replace(".parquet", ".run.json") for path in all_shards(plan, name, generation)
-        ]
+    done += [path.replace(".parquet", ".run.json") for path in all_shards(plan, name, generation)]
     places = [f"{plan.results}/{place_of(plan, name, g)}/" for g in (generation, generation + 1)]
     done += [path for path in measured_beside(plan) if path.startswith(tuple(places))]
     done += [
@@ -98,7 +96,7 @@ def text_prunings(plan: Plan) -> list[str]:
 
 
 def prunable_text(plan: Plan, name: str, generation: int) -> list[str]:
-    """Return the text that may be deleted: shards that parents wrote, and dealt shares.
+    """Return the text that may be deleted: shards that parents wrote, dealt shares and mixtures.
 
     With `text: last`, a generation's text stays if the last generation of an experiment reads it.
     Text that nothing in the plan reads is not deleted.
@@ -112,18 +110,19 @@ def prunable_text(plan: Plan, name: str, generation: int) -> list[str]:
         return []
     if not children and not written_corpora(plan, name, generation):
         return []
-    shards = all_shards(plan, name, generation) if parents_write(plan, name, generation) else []
-    return shards + _dealt(plan, name, generation)
+    return all_shards(plan, name, generation) + _dealt(plan, name, generation)
 
 
 def _dealt(plan: Plan, name: str, generation: int) -> list[str]:
-    """Return the shares that an experiment's children are dealt of a generation's text."""
+    """Return what jobs deal or mix of a generation's text for an experiment's children."""
     experiment = plan.experiment(name)
-    if not text_of(experiment).dealt or generation + 1 >= experiment["generations"]:
+    if text_of(experiment).is_human or generation + 1 >= experiment["generations"]:
         return []
     return [
-        f"{plan.results}/{name}/gen{generation}/deal{m}/text.parquet"
+        path
         for m in range(experiment["population"])
+        if is_dealt(plan, name, generation + 1) or is_mixed(plan, name, generation + 1, m)
+        for path in round_text(plan, name, generation + 1, m)
     ]
 
 
@@ -134,7 +133,7 @@ def _children(plan: Plan, name: str, generation: int) -> Iterator[Child]:
             continue
         accumulates = experiment["human"]["accumulate"] != "none"
         last = experiment["generations"] if accumulates else generation + 2
-        own = set(_dealt(plan, reader, generation) or pooled(plan, reader, generation))
+        own = {*_dealt(plan, reader, generation), *pooled(plan, reader, generation)}
         for g in range(generation + 1, min(last, experiment["generations"])):
             for m in range(experiment["population"]):
                 if own & set(synthetic_text(plan, reader, g, m)):

@@ -4,6 +4,8 @@ from pollination.plan import layout
 from pollination.plan.config.catalogue import read_catalogue, slug
 from pollination.plan.config.paths import SURVEY_ENDINGS, data_files, find_data
 from pollination.plan.figures import FINGERPRINT, THEORY
+from pollination.plan.graph import shares
+from pollination.plan.operators import text_of
 from pollination.plan.plan import Plan
 
 
@@ -139,6 +141,8 @@ def families(plan: Plan, name: str) -> list[dict]:
             "weights": plan.experiment(e)["weights"],
             "text": plan.experiment(e)["text"],
         }
+        if text_of(plan.experiment(e)).is_graph:
+            operators["writers"] = list(shares(plan, e, g, m))
         selection = (
             f"{plan.results}/{e}/gen{g - 1}/selection.json" if layout.selects(plan, e) else None
         )

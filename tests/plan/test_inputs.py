@@ -14,13 +14,13 @@ from pollination.plan.inputs import (
     corpus_sources,
     founder_inputs,
     parent_inputs,
-    parents_write,
     prompt_inputs,
     read_corpora,
     removed_questions,
     staged_files,
     starting_weights,
     synthetic_text,
+    writers,
 )
 from pollination.plan.jobs import jobs
 from pollination.plan.layout import member_folder, model_files, pretrained_from
@@ -270,10 +270,10 @@ def test_text_of_human_again_of_all_rounds_and_of_another_experiment():
         and child_inputs(p, "again", 2, 1)["text"] == []
     )
     assert (
-        not parents_write(p, "again", 0)
-        and not parents_write(p, "reader", 0)
-        and parents_write(p, "eco", 1)
-        and not parents_write(p, "eco", 2)
+        not writers(p, "again", 0)
+        and not writers(p, "reader", 0)
+        and writers(p, "eco", 1)
+        and not writers(p, "eco", 2)
     )
     given = child_inputs(p, "heap", 2, 1)
     assert (
@@ -374,7 +374,7 @@ def test_what_an_experiment_wrote_is_a_corpus_for_the_untouched_model():
     }
     p = ecosystems({}, eco=ECOSYSTEM)
     p.config["corpora"]["wrote"] = raw
-    assert corpus_sources(p, "wrote") == all_shards(p, "eco", 2) and parents_write(
+    assert corpus_sources(p, "wrote") == all_shards(p, "eco", 2) and writers(
         p, "eco", 2
     )  # the last generation, which nobody else reads
     entry = {

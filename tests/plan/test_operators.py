@@ -19,6 +19,8 @@ def plan(weights: str, text: str, **settings) -> Plan | None:
     if weights == "base":
         raw["models"]["tiny"] = {"pretrained": "somewhere"}
     experiment = {"population": 4, "generations": 3, "weights": weights, "text": text} | settings
+    if text == "graph":
+        experiment["graph"] = {"rule": "ring"}
     raw["defaults"]["mutate"] = {}
     raw["experiments"] = {"e": experiment}
     try:
@@ -65,7 +67,8 @@ def test_the_lineage_names_the_members_whose_files_a_child_reads(weights, text):
     (start,) = given["weights"] or [None]
     expected = folders.get(start.removesuffix("/model.safetensors")) if start else None
     assert node["weights_from"] == expected
-    writers = {"own": [(1, 3)], "pool": [(1, m) for m in range(4)]}.get(text, [])
+    writers = {"own": [(1, 3)], "pool": [(1, m) for m in range(4)], "graph": [(1, 2), (1, 3)]}
+    writers = writers.get(text, [])
     assert node["text_from"] == writers and bool(node["shards"]) == bool(writers)
 
 

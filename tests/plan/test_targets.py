@@ -278,7 +278,7 @@ def test_a_reader_of_text_may_have_one_generation_more_than_its_writer():
     raw["founders"]["f1"] = raw["founders"]["f1"] | {"model": "student"}
     plan = Plan(resolve(raw | {"experiments": raw["experiments"] | {"reads": reader}}), "r")
     last = test_ecosystem_figures.GENERATIONS - 1
-    assert inputs.parents_write(plan, "m2", last) and not inputs.parents_write(plan, "m4", last)
+    assert inputs.writers(plan, "m2", last) and not inputs.writers(plan, "m4", last)
     written = {job.output for job in jobs.jobs(plan)}
     assert set(inputs.pooled(plan, "reads", last)) <= written
     reader["generations"] += 1

@@ -41,7 +41,7 @@ PLACES = (  # pattern of an artifact's path, its kind; the first match counts
     (r"/models/.*\.safetensors$", "pretrained weights"),
     (r"\.safetensors$", "weights of members"),
     (r"/synthetic\d+/", "synthetic text"),
-    (r"/deal\d+/", "dealt text"),
+    (r"/(deal|mix)\d+/", "dealt text"),
     (r"/(corpora|staged)/", "corpora"),
     (r"/(tokens|segments)/", "packed tokens"),
     (
@@ -94,12 +94,8 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
             by_kind["synthetic text"] += tokens * size["shard_bytes_per_token"]
             by_kind["synthetic text"] += size["small_table"] / 4
         elif work.stage == "deal":
-            source = plan.experiment(work.group)["text_of"] or work.group
-            total = sum(
-                sum(texts.written(source, generation, rank))
-                for rank in range(layout.k(plan, source))
-            )
-            tokens = total / plan.experiment(work.group)["population"]
+            total, count = texts.dealt(work.group, generation, parts[2])
+            tokens = total / count
             by_kind["dealt text"] += tokens * size["dealt_bytes_per_token"]
         elif work.stage == "pack":
             tokens = texts.corpus(parts[2])[parts[3].split(".")[0]]

@@ -55,8 +55,8 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
             if g:
                 steps["evaluate"] = steps["quality"] = {(name, g, "train")}
                 text = text_of(experiment)
-                stage = "deal" if text.dealt else "write"
-                before: set[Phase] = set() if text.is_human else {(name, g - 1, stage)}
+                stages = () if text.is_human else ("write", "deal")  # a child may skip deal
+                before: set[Phase] = {(name, g - 1, stage) for stage in stages}
                 if hands_on_weights(experiment):
                     before |= {(name, g - 1, "mutate")}
                 elif weights_of(experiment).start is Start.SLOT or text.is_human:

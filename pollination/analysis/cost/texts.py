@@ -17,6 +17,7 @@ from pollination.data.microworld import World
 from pollination.plan import inputs, layout
 from pollination.plan.config.paths import data_files
 from pollination.plan.corpora import CORPUS_KINDS, kind_of
+from pollination.plan.graph import is_dealt, shares
 from pollination.plan.inputs import prompt_corpus
 from pollination.plan.layout import model_of, place_of
 from pollination.plan.operators import text_of
@@ -230,17 +231,37 @@ class Texts:
             tokens = generation * tokens + self.segment(experiment["founders"], member)
         return math.floor(tokens / context) * context if math.isfinite(tokens) else tokens
 
+    def dealt(self, name: str, generation: int, folder: str) -> tuple[float, float]:
+        """Return (tokens that a job reads to deal or mix a child's text, their part it writes).
+
+        `folder`: deal{m} or mix{m}. The part is 1 / the second number.
+        """
+        experiment = self.plan.experiment(name)
+        source = experiment["text_of"] or name
+        if folder.startswith("mix"):
+            ranks = list(shares(self.plan, name, generation + 1, int(folder.removeprefix("mix"))))
+            count = len(ranks)
+        else:
+            ranks = list(range(layout.k(self.plan, source)))
+            count = experiment["population"]
+        return sum(sum(self.written(source, generation, rank)) for rank in ranks), count
+
     def _round(self, name: str, generation: int, member: int) -> float:
         experiment = self.plan.experiment(name)
-        text, writer = text_of(experiment), experiment["text_of"] or name
+        writer = experiment["text_of"] or name
         model = model_of(self.plan, place_of(self.plan, name, generation), member)
         separate = self.plan.config["models"][model]["separator"] == "eos"
         total = 0.0
-        for rank in text.writers(member, layout.k(self.plan, writer)):
+        is_pool = is_dealt(self.plan, name, generation)
+        parts = (
+            dict.fromkeys(range(layout.k(self.plan, writer)), 1 / experiment["population"])
+            if is_pool
+            else shares(self.plan, name, generation, member)
+        )
+        for rank, share in parts.items():
             written, read = self.written(writer, generation - 1, rank)
             prompts = read if experiment["train"]["include_prompt"] else 0
             separators = written / self.completion(writer) if separate else 0
-            total += written + prompts + separators
-        share = total / experiment["population"] if text.dealt else total
+            total += share * (written + prompts + separators)
         limit = experiment["train"]["tokens"]
-        return share if limit is None else min(share, limit)
+        return total if limit is None else min(total, limit)

@@ -223,13 +223,10 @@ class Loads:
         if work.stage == "mutate":
             model = model_of(self.plan, place_of(self.plan, work.group, generation), 0)
             return self.shape(model).parameters / rates["mutate_parameters_per_s"]
-        if work.stage == "deal":  # each member's job reads the whole pool
-            source = self.plan.experiment(work.group)["text_of"] or work.group
-            total = sum(
-                sum(self.texts.written(source, generation, rank))
-                for rank in range(layout.k(self.plan, source))
+        if work.stage == "deal":  # each member's job reads the whole text of its writers
+            return (
+                self.texts.dealt(work.group, generation, parts[2])[0] / rates["deal_tokens_per_s"]
             )
-            return total / rates["deal_tokens_per_s"]
         if work.stage == "pack":
             tokens = self.texts.corpus(parts[2])[parts[3].split(".")[0]]
             return tokens / rates["pack_tokens_per_s"]  # nearly all of it runs in one thread

@@ -25,7 +25,10 @@ def relation(by_weights: bool, by_text: bool, is_parent: bool) -> str:
 
 
 def parents(family: dict) -> dict:
-    """Return a planned child with weights_from, text_from and parents (names of models)."""
+    """Return a planned child with weights_from, text_from and parents (names of models).
+
+    `family` has the key `writers` (ranks) if a graph chooses them.
+    """
     before, k, slot = family["before"], family["k"], family["slot"]
     holders = (
         [before[m] for m in artifacts.read_json(family["selection"])["parents"]]
@@ -36,7 +39,7 @@ def parents(family: dict) -> dict:
     givers = {Start.RANK: holders, Start.SLOT: before}.get(weights.start)
     return family | {
         "weights_from": [givers[weights.origin(slot, k)]] if givers else [],
-        "text_from": [holders[rank] for rank in text.writers(slot, k)],
+        "text_from": [holders[rank] for rank in family.get("writers") or text.writers(slot, k)],
         "parents": holders,
     }
 

@@ -64,7 +64,7 @@ KEYS = {  # param of a rule, or key in it -> its config key; absent: derived fro
 NOWHERE = object()
 OMITTED = {"precision": "auto"}  # params that rules leave out at this value (plan/measuring.py)
 SEEDS = {  # rules whose `seed` is another one
-    **dict.fromkeys(("mutate_parent", "generate_shard", "deal_pool"), "{entry}.seed"),
+    **dict.fromkeys(("mutate_parent", "generate_shard", "deal_pool", "mix_text"), "{entry}.seed"),
     **dict.fromkeys(
         ("build_corpus", "build_microworld", "prepare_model", "stage_model"), "data_seed"
     ),

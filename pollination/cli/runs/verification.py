@@ -28,7 +28,7 @@ from pollination.plan.plan import Plan
 
 TYPED = 12  # files that the printed commands name one by one
 PARTS = {
-    "member": ("member{}", "deal{}"),
+    "member": ("member{}", "deal{}", "mix{}"),
     "gen": ("gen{}",),
     "rank": ("parent{}", "synthetic{}"),
     "shard": ("shard{}",),

@@ -3,6 +3,7 @@
 import math
 
 from pollination.plan.config.checks import check_training, reference
+from pollination.plan.config.graph_checks import check_graph, most_writers
 from pollination.plan.config.userfiles import check_form
 from pollination.plan.config.values import OWN, is_held_out, listed
 from pollination.plan.corpora import CORPUS_KINDS
@@ -70,6 +71,7 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
     if prompts is not None:
         reference(mistakes, f"{key}.generate.prompt_corpus", prompts, config["corpora"], "corpora")
     check_selection(key, experiment, config, mistakes)
+    check_graph(key, experiment, mistakes)
     text = text_of(experiment)
     if experiment["text_of"] is not None and not text.dealt:
         dealt = " or ".join(name for name, entry in TEXTS.items() if entry.dealt)
@@ -250,7 +252,7 @@ def check_size(experiments: dict, mistakes: list[str]) -> None:
 
     def read(name: str) -> int:
         experiment = experiments[name]
-        writers = experiment["population"] if text_of(experiment).dealt else 1
+        writers = most_writers(experiment)
         rounds = experiment["generations"] if experiment["human"]["accumulate"] != "none" else 1
         return models(name) * writers * rounds * experiment["generate"]["shards"]
 

@@ -337,7 +337,8 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         if sweeps:
             config["sweeps"] = summary(sweeps, config["experiments"])
         _own_pools(config)
-        check_size(config["experiments"], mistakes)
+        if not mistakes:  # a wrong graph cannot be drawn
+            check_size(config["experiments"], mistakes)
         check_splits(config["tasks"], mistakes)
         check_text_of(config, mistakes)
         check_precisions(config, mistakes)

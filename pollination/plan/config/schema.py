@@ -12,6 +12,7 @@ from pollination.core import settings
 from pollination.plan.config.values import nearest
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.decoding import DECODINGS
+from pollination.plan.graph import GRAPHS
 from pollination.plan.operators import MUTATION, SELECTION, TEXTS, WEIGHTS
 
 # JSON schema accepts 4.0 as an integer, but Python's range() does not.
@@ -24,6 +25,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "DECODINGS": DECODINGS,
     "WEIGHTS": WEIGHTS,
     "TEXTS": TEXTS,
+    "GRAPHS": GRAPHS,
     "SELECTION": SELECTION,
     "MUTATION": MUTATION,
 }
