@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pollination.analysis import ecosystems
+from pollination.analysis import ecosystems, interaction
 from pollination.analysis.run import Run
 from pollination.core.seeds import derive_seed
 from pollination.plan import layout
@@ -138,7 +138,7 @@ def read(
             for (name, _), found in zip(part, each, strict=True)
         ]
         on, size = tuple(of for _, of, _ in each[0]), len({m for m, _, _ in each[0]})
-        diversity = ecosystems.diversity(layout.kinds(run.plan, part[0][0]))
+        diversity = interaction.diversity(run.plan, part[0][0])
         several = on if len(set(on)) > 1 else ()
         entries.append(Ecosystem(label, diversity, losses, several, size))
     return entries

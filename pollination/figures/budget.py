@@ -5,7 +5,7 @@ Study B (section 3.2) fixes the data budget and splits it over M models.
 
 from pathlib import Path
 
-from pollination.analysis.ecosystems import diversity
+from pollination.analysis.interaction import diversity
 from pollination.analysis.run import Run
 from pollination.figures import curves, style
 from pollination.plan import layout
@@ -70,7 +70,7 @@ def totals(run: Run, label: str, name: str, rounds: range) -> list[dict]:
         )
     shared = {
         "experiment": label,
-        "diversity": diversity(layout.kinds(run.plan, name)),
+        "diversity": diversity(run.plan, name),
         "models": size,
     }
     return [shared | row for row in rows]

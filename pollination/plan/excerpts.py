@@ -3,6 +3,7 @@
 from pollination.core.settings import schema
 from pollination.plan.config.values import listed
 from pollination.plan.corpora import joined_corpora
+from pollination.plan.operators import text_of
 from pollination.plan.plan import Plan
 from pollination.plan.splits import splits
 
@@ -27,8 +28,12 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         "mutate",
         "human",
     )
+    drawn = ("graph", "seed")  # of experiments with a graph
     experiments = {
-        name: {key: plan.experiment(name)[key] for key in keys}
+        name: {
+            key: plan.experiment(name)[key]
+            for key in (*keys, *(drawn if text_of(plan.experiment(name)).is_graph else ()))
+        }
         | {"generate": {"shards": plan.experiment(name)["generate"]["shards"]}}
         for name in names
     }

@@ -162,6 +162,13 @@ REPORT = {
         ("scores.json", "answers.parquet", "samples.parquet", "selection.json", "vocabulary"),
         page=True,
     ),
+    "interaction_graph": _ecosystems(
+        "Interaction graph: who reads whom",
+        "interaction_graph",
+        ("selection.json",),
+        "graphs",
+        TEXT,
+    ),
     "lineage": Figure(
         "Lineage of the members",
         "lineage",

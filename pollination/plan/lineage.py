@@ -33,7 +33,7 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
     Raises FileNotFoundError if a selection of an earlier generation does not exist yet.
     """
 
-    slot, nodes, waiting = _slots(plan, experiment), {}, [(generation, member)]
+    slot, nodes, waiting = slots(plan, experiment), {}, [(generation, member)]
     while waiting:
         place = waiting.pop()
         if place not in nodes:
@@ -49,7 +49,7 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
 
 def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
     """Return {(generation, member): node} of an experiment, with nodes as in `ancestry`."""
-    slot, one = _slots(plan, experiment), plan.experiment(experiment)
+    slot, one = slots(plan, experiment), plan.experiment(experiment)
     return {
         (g, m): _node(plan, experiment, g, m, slot)
         for g in range(one["generations"])
@@ -57,7 +57,7 @@ def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
     }
 
 
-def _slots(plan: Plan, experiment: str):
+def slots(plan: Plan, experiment: str):
     """Return a function (generation, rank) -> the slot that held the rank."""
 
     @cache

@@ -7,6 +7,7 @@ from pollination.plan.claims import claim_config, claim_inputs
 from pollination.plan.embedding import embedded
 from pollination.plan.excerpts import part_config, whole_config
 from pollination.plan.figures import REPORT, entry_of
+from pollination.plan.operators import text_of
 from pollination.plan.plan import Plan
 from pollination.plan.reads import read_files
 from pollination.plan.semantics import semantics_settings
@@ -37,6 +38,10 @@ def _of_known_quality(plan: Plan) -> list[str]:
     return (_players(plan, "ecosystems") or _both(plan)) if _measured(plan, "quality") else []
 
 
+def _with_graph(plan: Plan) -> list[str]:
+    return [name for name, e in plan.config["experiments"].items() if text_of(e).is_graph]
+
+
 SHOWS: dict[str, Callable[[Plan], list[str]]] = {  # the experiments that a figure shows
     "both": _both,
     "compared": lambda plan: _both(plan) + _controls(plan),
@@ -49,6 +54,7 @@ SHOWS: dict[str, Callable[[Plan], list[str]]] = {  # the experiments that a figu
     "disagreement": _disagreeing,
     "quality": _of_known_quality,
     "embedded": embedded,
+    "graphs": _with_graph,
 }
 
 

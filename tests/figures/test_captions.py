@@ -19,6 +19,7 @@ CONFIGS = [
     *("config/config.yaml", "config/microworld_ecosystem.yaml", "config/paper/theory.yaml"),
     *("config/paper/deployed.yaml", "config/laptop/data_pollination.yaml"),
     *("config/laptop/epistemic_diversity.yaml", "config/test/toy.yaml"),
+    "config/published/wu_2026.yaml",
 ]
 SNAKEMAKE = Environment(trim_blocks=True, lstrip_blocks=True)  # as snakemake.report sets it
 KEYS = ("title", "draws", "panels")  # of rules/paper.smk
