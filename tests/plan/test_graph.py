@@ -128,7 +128,8 @@ def test_a_child_reads_shards_a_mixture_or_a_share_of_the_pool():
 )
 def test_the_operators_of_text_are_graphs_with_the_same_plan(text, settings, rule, own):
     plain, graph = plan(text, **settings), plan(graph={"rule": rule, "own": own}, **settings)
-    assert list(jobs(plain)) == list(jobs(graph))
+    drawn = "interaction_graph.csv"  # the report of a graph has one figure more
+    assert list(jobs(plain)) == [work for work in jobs(graph) if not work.output.endswith(drawn)]
     for g in (1, 2):
         for m in range(4):
             assert child_inputs(plain, "e", g, m) == child_inputs(graph, "e", g, m)
