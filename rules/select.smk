@@ -3,10 +3,16 @@
 INPUTS   scores and answers of a generation's members; the file of a user's own rule; the weights
          of the member at each rank
 OUTPUTS  <results>/{experiment}/gen{g}/selection.json,
-         <results>/{experiment}/gen{g}/parent{r}/model.safetensors
+         <results>/{experiment}/gen{g}/parent{r}/model.safetensors or soup{r}/model.safetensors
 """
 
-from pollination.plan.inputs import parent_inputs, selection_inputs, selection_settings
+from pollination.plan.inputs import (
+    parent_inputs,
+    selection_inputs,
+    selection_settings,
+    soup_inputs,
+    soup_shares,
+)
 
 
 rule select_parents:
@@ -57,3 +63,27 @@ rule mutate_parent:
         "Mutating parent {wildcards.rank} of {wildcards.experiment}, generation {wildcards.gen}"
     script:
         "../workflow/scripts/mutate_parent.py"
+
+
+rule average_weights:
+    input:
+        unpack(ask(soup_inputs, "experiment", "gen", "rank")),
+    output:
+        weights="<results>/{experiment}/gen{gen}/soup{rank}/model.safetensors",
+        run="<results>/{experiment}/gen{gen}/soup{rank}/run.json",
+    log:
+        "<logs>/{experiment}/gen{gen}/soup{rank}/average.log",
+    benchmark:
+        "<benchmarks>/{experiment}/gen{gen}/soup{rank}/average.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(8000),
+        runtime=minutes(30),
+    params:
+        recipe=1,
+        shares=ask(soup_shares, "experiment", "gen", "rank"),
+    message:
+        "Averaging weights of {wildcards.experiment}, generation {wildcards.gen}"
+    script:
+        "../workflow/scripts/average_weights.py"

@@ -10,6 +10,7 @@ from pollination.core.job import Job
 from pollination.core.seeds import derive_seed
 from pollination.data.corpora import prompts as corpus_prompts
 from pollination.data.tokens import TokenBlocks
+from pollination.evolution.averaging import write_average
 from pollination.evolution.mutation import write_parent
 from pollination.evolution.shards import write_shard
 from pollination.models.inference import begin
@@ -84,3 +85,11 @@ def hand_on_weights(job: Job, target: Path) -> None:
     """Write the weights that the children of the job's rank inherit."""
     seed = derive_seed(job.params.seed, "mutate", int(job.wildcards.gen), int(job.wildcards.rank))
     write_parent(of_holder(job, "members"), target, **job.params.mutate, seed=seed)
+
+
+def hand_on_average(job: Job, target: Path) -> None:
+    """Write the average of the weights of the job's ranks."""
+    files = job.files("members")
+    if job.files("selection"):
+        files = [files[parent_of(job.file("selection"), rank)] for rank, _ in job.params.shares]
+    write_average(files, [share for _, share in job.params.shares], target)

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from pollination.analysis.run import Run
 from pollination.figures import page, style
 from pollination.plan import layout
-from pollination.plan.lineage import ancestry, family
+from pollination.plan.lineage import ancestry, family, givers
 
 COLUMNS = (
     "experiment",
@@ -92,7 +92,7 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
         }
         | {"ancestor": (g, m) in ancestors, "champion": (g, m) == champion}
         | {
-            "weights_from": label([node["weights_from"]] if node["weights_from"] else []),
+            "weights_from": label(givers(node)),
             "text_from": label(node["text_from"]),
         }
         for (g, m), node in nodes.items()
@@ -109,7 +109,7 @@ def drawn(run: Run, name: str, key: str) -> tuple[str, list[dict]]:
     rules: list[str] = []
     for place, node in nodes.items():
         ident, kin = f"{key}g{place[0]}m{place[1]}", " ancestor" if place in ancestors else ""
-        parents = [("weights", node["weights_from"])] if node["weights_from"] else []
+        parents = [("weights", giver) for giver in givers(node)]
         parents += [("text", parent) for parent in node["text_from"]]
         lines = "".join(
             f'<path class="edge {kind}{kin}" d="{curve(at(parent), at(place), kind)}"/>'
@@ -186,7 +186,7 @@ def card(
     samples = run.table(folder, "samples.parquet", ["prompt", "completion"]).head(TEXTS)
     if node["weights_from"]:
         mutated = ", mutated" if node["mutated"] else ""
-        origin = f"weights from {label([node['weights_from']])}{mutated}"
+        origin = f"weights from {label(givers(node))}{mutated}"
     elif node["pretrained"]:
         origin = f"pretrained model {node['pretrained']}"
     else:

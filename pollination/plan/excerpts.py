@@ -3,7 +3,7 @@
 from pollination.core.settings import schema
 from pollination.plan.config.values import listed
 from pollination.plan.corpora import joined_corpora
-from pollination.plan.operators import text_of
+from pollination.plan.operators import text_of, weights_of
 from pollination.plan.plan import Plan
 from pollination.plan.splits import splits
 
@@ -28,12 +28,8 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         "mutate",
         "human",
     )
-    drawn = ("graph", "seed")  # of experiments with a graph
     experiments = {
-        name: {
-            key: plan.experiment(name)[key]
-            for key in (*keys, *(drawn if text_of(plan.experiment(name)).is_graph else ()))
-        }
+        name: {key: plan.experiment(name)[key] for key in (*keys, *_drawn(plan.experiment(name)))}
         | {"generate": {"shards": plan.experiment(name)["generate"]["shards"]}}
         for name in names
     }
@@ -68,3 +64,12 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         }
         | ({"corpora": unions} if unions else {})
     )
+
+
+def _drawn(experiment: dict) -> list[str]:
+    """Return the keys of an experiment that decide its graphs (plan/graph.py)."""
+    keys = [
+        *(["graph"] if text_of(experiment).is_graph else []),
+        *(["soup"] if weights_of(experiment).is_soup else []),
+    ]
+    return [*keys, "seed"] if keys else []

@@ -1,5 +1,6 @@
 """Draw the interaction graph: the writers that each child reads, and their shares of its text.
 
+The weights of a soup have such a graph too: the models that a child averages, and their shares.
 The graph of a generation is a pure function of the experiment's settings, its seed and the
 generation. Rules import this module, so it must not import numpy.
 """
@@ -185,19 +186,22 @@ def _row(shares: Iterable[tuple[int, float]]) -> Shares:
     return {rank: share / total for rank, share in row.items()}
 
 
-def graph_of(plan: Plan, name: str, generation: int) -> Graph:
-    """Return the graph of an experiment's children, drawn once for equal generations."""
-    experiment, graph = plan.experiment(name), plan.experiment(name)["graph"]
+def graph_of(plan: Plan, name: str, generation: int, key: str = "graph") -> Graph:
+    """Return the graph of an experiment's children, drawn once for equal generations.
+
+    `key`: graph (who reads whom) or soup (whose weights are averaged).
+    """
+    experiment, graph = plan.experiment(name), plan.experiment(name)[key]
     if graph["draw"] == "once":
         generation = generation % values(graph).get("every", 1)
-    if (name, generation) not in plan.graphs:
+    if (name, generation, key) not in plan.graphs:
         # shares are of all text, human text included, so `own` is too
-        left = 1 - experiment["human"]["fraction"]
+        left = 1 - (experiment["human"]["fraction"] if key == "graph" else 0)
         own = None if graph["own"] is None else min(1, graph["own"] / left)
-        plan.graphs[name, generation] = draw(
+        plan.graphs[name, generation, key] = draw(
             graph | {"own": own}, experiment["seed"], layout.k(plan, name), generation
         )
-    return plan.graphs[name, generation]
+    return plan.graphs[name, generation, key]
 
 
 def shares(plan: Plan, name: str, generation: int, member: int) -> Shares:

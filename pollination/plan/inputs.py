@@ -300,10 +300,43 @@ def starting_weights(plan: Plan, name: str, generation: int, member: int) -> lis
         ]
     if weights.start is Start.FOUNDER:
         return [f"{layout.member_folder(plan, name, 0, member)}/model.safetensors"]
+    if weights.is_soup:
+        return _soup(plan, name, generation, member)
     origin = weights.origin(member, layout.k(plan, name))
     if hands_on_weights(experiment):
         return [f"{plan.results}/{name}/gen{generation - 1}/parent{origin}/model.safetensors"]
     return [f"{layout.member_folder(plan, name, generation - 1, origin)}/model.safetensors"]
+
+
+def _soup(plan: Plan, name: str, generation: int, member: int) -> list[str]:
+    """Return a child's average of weights, which children with equal shares have in common.
+
+    A single model whose slot is known is read directly.
+    """
+    graph = graph_of(plan, name, generation, "soup")
+    shares = graph.of(member)
+    if len(shares) == 1 and not layout.selects(plan, name):
+        return [f"{layout.member_folder(plan, name, generation - 1, *shares)}/model.safetensors"]
+    number = graph.rows.index(shares)
+    return [f"{plan.results}/{name}/gen{generation - 1}/soup{number}/model.safetensors"]
+
+
+def soup_shares(plan: Plan, name: str, generation: int, number: int) -> list[tuple[int, float]]:
+    """Return (rank, share) of the models in one average for the children after a generation."""
+    return list(graph_of(plan, name, generation + 1, "soup").rows[number].items())
+
+
+def soup_inputs(plan: Plan, name: str, generation: int, number: int) -> dict[str, list[str]]:
+    """Return the members that may hold the ranks of an average, as `parent_inputs`."""
+    ranks = [rank for rank, _ in soup_shares(plan, name, generation, number)]
+    if layout.selects(plan, name):
+        return parent_inputs(plan, name, generation, ranks[0])
+    return {
+        "members": [
+            f"{layout.member_folder(plan, name, generation, rank)}/model.safetensors"
+            for rank in ranks
+        ]
+    }
 
 
 def parent_weights(plan: Plan, name: str, generation: int) -> list[str]:
@@ -313,7 +346,8 @@ def parent_weights(plan: Plan, name: str, generation: int) -> list[str]:
         return []
     slots = range(experiment["population"])
     paths = [path for m in slots for path in starting_weights(plan, name, generation + 1, m)]
-    return list(dict.fromkeys(path for path in paths if f"/gen{generation}/parent" in path))
+    written = (f"/gen{generation}/parent", f"/gen{generation}/soup")
+    return list(dict.fromkeys(path for path in paths if any(part in path for part in written)))
 
 
 def synthetic_text(plan: Plan, name: str, generation: int, member: int) -> list[str]:

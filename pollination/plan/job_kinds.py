@@ -152,6 +152,13 @@ KINDS = {
             f"{GENERATION}/parent{{rank}}/mutate",
         ),
         JobKind(
+            "average_weights",
+            "average",
+            "average parents",
+            f"{GENERATION}/soup{{rank}}/model.safetensors",
+            f"{GENERATION}/soup{{rank}}/average",
+        ),
+        JobKind(
             "deal_pool",
             "deal",
             "deal the pool",

@@ -144,8 +144,10 @@ def _generations(plan: Plan) -> Iterator[Work]:
                 rank, shard = re.findall(r"synthetic(\d+)/shard(\d+)\.parquet$", path)[0]
                 yield _work(plan, "generate_shard", name, g, **here, rank=rank, shard=shard)
             for path in parent_weights(plan, name, g):
-                rank = Path(path).parent.name.removeprefix("parent")
-                yield _work(plan, "mutate_parent", name, g, **here, rank=rank)
+                folder = Path(path).parent.name
+                rule = "average_weights" if folder.startswith("soup") else "mutate_parent"
+                number = re.sub(r"\D", "", folder)
+                yield _work(plan, rule, name, g, **here, rank=number)
             last = g + 1 == experiment["generations"]
             members = () if last else range(experiment["population"])
             for m in members:

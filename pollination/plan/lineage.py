@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pollination.core import artifacts
 from pollination.plan import inputs, layout
-from pollination.plan.graph import is_dealt, shares
+from pollination.plan.graph import graph_of, is_dealt, shares
 from pollination.plan.layout import corpus_of, model_of, place_of
 from pollination.plan.operators import Start, is_mutated, reads_human, text_of, weights_of
 from pollination.plan.plan import Plan
@@ -23,7 +23,9 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
     to the founders. Each has these keys:
 
     - generation, member, model
-    - weights_from: (generation, member), or None for a founder, new weights or a pretrained model
+    - weights_from: (generation, member), or None for a founder, new weights or a pretrained model;
+      of a soup, the member with the largest share
+    - averaged_with: the other members of a soup, a list of (generation, member)
     - pretrained: the pretrained model that it starts from, or None
     - mutated: whether the weights were mutated
     - text_from: the writers of its text, a list of (generation, member)
@@ -38,13 +40,14 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
         place = waiting.pop()
         if place not in nodes:
             nodes[place] = _node(plan, experiment, *place, slot)
-            waiting += [
-                parent
-                for parent in (nodes[place]["weights_from"], *nodes[place]["text_from"])
-                if parent
-            ]
+            waiting += givers(nodes[place]) + nodes[place]["text_from"]
     ordered = [nodes[place] for place in sorted(nodes, key=lambda place: (-place[0], place[1]))]
     return {"experiment": experiment, "generation": generation, "member": member, "nodes": ordered}
+
+
+def givers(node: dict) -> list[tuple[int, int]]:
+    """Return the members whose weights a model started from; several for a soup."""
+    return [node["weights_from"], *node["averaged_with"]] if node["weights_from"] else []
 
 
 def family(plan: Plan, experiment: str) -> dict[tuple[int, int], dict]:
@@ -78,6 +81,7 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
         "member": member,
         "model": layout.member_folder(plan, name, generation, member),
         "weights_from": None,
+        "averaged_with": [],
     }
     node |= {"pretrained": None, "mutated": False, "text_from": [], "shards": [], "human": None}
     place = place_of(plan, name, generation)
@@ -94,6 +98,11 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
         node["weights_from"] = (before, origin)
     elif weights.start is Start.RANK:
         node["weights_from"] = (before, slot(before, origin))
+    elif weights.is_soup:
+        parts = graph_of(plan, name, generation, "soup").of(member)
+        ranks = sorted(parts, key=lambda rank: (-parts[rank], rank))
+        first, *others = [(before, slot(before, rank)) for rank in ranks]
+        node |= {"weights_from": first, "averaged_with": others}
     node["mutated"] = is_mutated(experiment)
     if not text.is_human:
         accumulates = experiment["human"]["accumulate"] != "none"
@@ -136,9 +145,11 @@ def format_ancestry(tree: dict) -> str:
         {(node["generation"], node["member"]): node for node in tree["nodes"]},
     )
     place = (tree["generation"], tree["member"])
-    while place:
+    waiting = [place]
+    while waiting:
+        place = waiting.pop()
         by_weights.add(place)
-        place = nodes[place]["weights_from"]
+        waiting += givers(nodes[place])
     lines = [
         (
             f"Ancestors of {tree['experiment']}, {name((tree['generation'], tree['member']))}, by "
@@ -155,6 +166,8 @@ def format_ancestry(tree: dict) -> str:
             source = f"weights from {name(node['weights_from'])}" + (
                 ", mutated" if node["mutated"] else ""
             )
+            if node["averaged_with"]:
+                source += f", averaged with {'; '.join(map(name, node['averaged_with']))}"
         elif node["pretrained"]:
             source = f"pretrained model {node['pretrained']}"
         elif node["generation"] == 0:

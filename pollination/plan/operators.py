@@ -19,6 +19,7 @@ class Start(Enum):
     FOUNDER = "its slot's founder"
     SLOT = "a slot of the previous generation"
     RANK = "a rank of the previous generation"
+    SOUP = "an average of members of the previous generation"
 
 
 def itself(slot: int, _k: int) -> int:
@@ -63,6 +64,11 @@ class Weights:
     @property
     def needs_selection(self) -> bool:
         return self.start is Start.RANK
+
+    @property
+    def is_soup(self) -> bool:
+        """Whether the experiment's `soup` gives the models and their shares (plan/graph.py)."""
+        return self.start is Start.SOUP
 
     @property
     def can_mutate(self) -> bool:
@@ -129,6 +135,7 @@ WEIGHTS = {
     "founder": Weights("the founder of its slot", Start.FOUNDER),
     "base": Weights("the untouched pretrained model", Start.MODEL, pretrained=True),
     "own": Weights("the model of its slot in the previous generation", Start.SLOT),
+    "soup": Weights("the average of the models that `soup` gives (a model soup)", Start.SOUP),
 }
 TEXTS = {
     "parent": Text("the text of parent j", second_parent, needs_selection=True),
@@ -236,4 +243,5 @@ def is_mutated(experiment: dict) -> bool:
 
 def hands_on_weights(experiment: dict) -> bool:
     """Return whether a job writes the children's initial weights; else they read a member's."""
-    return weights_of(experiment).needs_selection or is_mutated(experiment)
+    weights = weights_of(experiment)
+    return weights.needs_selection or weights.is_soup or is_mutated(experiment)

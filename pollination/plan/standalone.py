@@ -4,8 +4,8 @@ from pollination.plan import layout
 from pollination.plan.config.catalogue import read_catalogue, slug
 from pollination.plan.config.paths import SURVEY_ENDINGS, data_files, find_data
 from pollination.plan.figures import FINGERPRINT, THEORY
-from pollination.plan.graph import shares
-from pollination.plan.operators import text_of
+from pollination.plan.graph import graph_of, shares
+from pollination.plan.operators import text_of, weights_of
 from pollination.plan.plan import Plan
 
 
@@ -143,6 +143,8 @@ def families(plan: Plan, name: str) -> list[dict]:
         }
         if text_of(plan.experiment(e)).is_graph:
             operators["writers"] = list(shares(plan, e, g, m))
+        if weights_of(plan.experiment(e)).is_soup:
+            operators["givers"] = list(graph_of(plan, e, g, "soup").of(m))
         selection = (
             f"{plan.results}/{e}/gen{g - 1}/selection.json" if layout.selects(plan, e) else None
         )

@@ -13,6 +13,8 @@ from pollination.plan.inputs import (
     child_inputs,
     mixture,
     mixture_inputs,
+    soup_inputs,
+    soup_shares,
     synthetic_text,
     training,
     writers,
@@ -186,9 +188,49 @@ def test_with_selection_writers_are_ranks_and_children_share_them():
     assert child_inputs(ring, "e", 1, 4)["text"] == ["r/e/gen0/synthetic0/shard0.parquet"]
 
 
+def test_a_soup_averages_the_models_that_its_graph_names():
+    p = plan("own", weights="soup", soup={"rule": "ring"})
+    for m in (0, 3):
+        path = f"r/e/gen1/soup{m}/model.safetensors"
+        assert child_inputs(p, "e", 2, m)["weights"] == [path]
+    assert soup_inputs(p, "e", 1, 0)["members"] == [
+        f"r/e/gen1/member{m}/model.safetensors" for m in (0, 3)
+    ]
+    assert soup_shares(p, "e", 1, 0) == [(0, 0.5), (3, 0.5)]
+    node = lineage.family(p, "e")[2, 0]
+    assert (node["weights_from"], node["averaged_with"]) == ((1, 0), [(1, 3)])
+    tree = lineage.ancestry(p, "e", 2, 0)
+    assert {(n["generation"], n["member"]) for n in tree["nodes"]} == {
+        *((2, 0), (1, 0), (1, 3), (0, 0), (0, 2), (0, 3)),
+    }
+    assert "averaged with" in lineage.format_ancestry(tree)
+
+
+def test_children_with_equal_shares_have_one_soup_and_a_single_model_needs_none():
+    mixed = plan("own", weights="soup", soup={"rule": "mixed"})
+    assert Counter(work.kind.rule for work in jobs(mixed))["average_weights"] == 2
+    single, own = (
+        plan("own", weights="soup", soup={"rule": "mixed", "own": 1}),
+        plan("own", weights="own"),
+    )
+    assert child_inputs(single, "e", 2, 1) == child_inputs(own, "e", 2, 1)
+    assert list(jobs(single)) == list(jobs(own))
+    ranks = plan(
+        "parent", weights="soup", soup={"rule": "mixed"}, select={"task": "knowledge", "k": 2}
+    )
+    given = soup_inputs(ranks, "e", 0, 0)
+    assert given["selection"] == ["r/e/gen0/selection.json"] and len(given["members"]) == 4
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"text": "own", "weights": "soup"}, "soup: the key is missing, but .*weights is 'soup'"),
+        ({"text": "own", "soup": {"rule": "ring"}}, "soup has no effect with weights: 'fresh'"),
+        (
+            {"text": "own", "weights": "soup", "soup": {"rule": "star", "hub": 9}},
+            "soup.hub: 9 is too large for 4 writers",
+        ),
         ({"graph": None}, "graph: the key is missing, but experiments.e.text is 'graph'"),
         ({"text": "own", "graph": {"rule": "ring"}}, "graph has no effect with text: 'own'"),
         ({"graph": {"rule": "ring", "hub": 1}}, "hub: 1 has no effect with rule: ring"),
@@ -210,7 +252,7 @@ def test_with_selection_writers_are_ranks_and_children_share_them():
             {"graph": {"rule": "mixed", "own": 0.9}, "human": {"fraction": 0.2}},
             "own: 0.9 and human.fraction 0.2 exceed 1",
         ),
-        ({"graph": {"rule": "mixed"}, "human": {"fraction": 1}}, "leaves no text to the writers"),
+        ({"graph": {"rule": "mixed"}, "human": {"fraction": 1}}, "has no text to share"),
         ({"graph": {"rule": "mixed"}, "text_of": "e"}, "needs text: pool"),
     ],
 )
@@ -227,3 +269,14 @@ def test_the_limit_of_files_counts_the_writers_that_a_child_reads(rule, files):
         return
     with pytest.raises(ConfigError, match="text files to read"):
         plan(**settings)
+
+
+def test_models_of_two_architectures_have_no_average():
+    raw = study_a()
+    raw["defaults"]["mutate"] = {}
+    raw["models"]["other"] = dict(raw["models"]["tiny"])
+    raw["founders"]["human"]["model"] = ["tiny", "other"]
+    soup = {"population": 2, "weights": "soup", "soup": {"rule": "ring"}, "text": "own"}
+    raw["experiments"] = {"e": soup}
+    with pytest.raises(ConfigError, match="only models of one architecture can be averaged"):
+        resolve(raw)

@@ -19,8 +19,8 @@ def plan(weights: str, text: str, **settings) -> Plan | None:
     if weights == "base":
         raw["models"]["tiny"] = {"pretrained": "somewhere"}
     experiment = {"population": 4, "generations": 3, "weights": weights, "text": text} | settings
-    if text == "graph":
-        experiment["graph"] = {"rule": "ring"}
+    experiment |= {"graph": {"rule": "ring"}} if text == "graph" else {}
+    experiment |= {"soup": {"rule": "ring"}} if weights == "soup" else {}
     raw["defaults"]["mutate"] = {}
     raw["experiments"] = {"e": experiment}
     try:
@@ -45,7 +45,8 @@ def test_each_pair_of_operators_is_planned_or_refused(tmp_path, weights, text, s
     made = {work.output for work in jobs(p)}
     read = [path for path in given["weights"] + given["text"] if not path.startswith("r/models/")]
     assert set(read) <= made, "nothing is read that no job makes"
-    assert any("/parent" in path for path in given["weights"]) == hands_on_weights(
+    written = ("/parent", "/soup")
+    assert any(part in path for path in given["weights"] for part in written) == hands_on_weights(
         p.experiment("e")
     )
     assert ("segment" in given) == TEXTS[text].is_human
@@ -66,7 +67,9 @@ def test_the_lineage_names_the_members_whose_files_a_child_reads(weights, text):
     }
     (start,) = given["weights"] or [None]
     expected = folders.get(start.removesuffix("/model.safetensors")) if start else None
+    expected = (1, 2) if weights == "soup" else expected
     assert node["weights_from"] == expected
+    assert node["averaged_with"] == ([(1, 3)] if weights == "soup" else [])
     writers = {"own": [(1, 3)], "pool": [(1, m) for m in range(4)], "graph": [(1, 2), (1, 3)]}
     writers = writers.get(text, [])
     assert node["text_from"] == writers and bool(node["shards"]) == bool(writers)

@@ -4,7 +4,9 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from pollination.core import artifacts
 from pollination.core.artifacts import digest
@@ -22,6 +24,11 @@ EXPERIMENTS = {
     "pool_graph": {"text": "graph", "graph": {"rule": "mixed"}},
     "parent": {**SELECTED, "text": "parent"},
     "parent_graph": {**SELECTED, "text": "graph", "graph": {"rule": "star"}},
+    "soup": {
+        "text": "own",
+        "weights": "soup",
+        "soup": {"rule": "shares", "shares": [[0.25, 0.75]] * 2},
+    },
     "mixture": {"text": "graph", "graph": {"rule": "mixed", "own": 0.25}},
 }
 WEIGHTS = [f"{name}/gen1/member0/model.safetensors" for name in EXPERIMENTS]
@@ -50,7 +57,7 @@ def run(config, tmp_path_factory) -> Path:
 
 def test_snakemake_plans_the_jobs_of_the_graph(config, tmp_path):
     found = planned(snakemake(tmp_path, "-n", configfile=config))
-    assert found["deal_pool"] == 4 and found["mix_text"] == 2
+    assert found["deal_pool"] == 4 and found["mix_text"] == 2 and found["average_weights"] == 1
     plan = Plan(resolve(yaml.safe_load(config.read_text())), "results/graph")
     assert len(list(jobs(plan))) == found["total"] - found["all"] - found["write_config"]
 
@@ -62,6 +69,18 @@ def test_an_operator_and_its_graph_give_equal_weights(run, operator):
         for name in (operator, f"{operator}_graph", "mixture")
     )
     assert first == second != other
+
+
+def test_a_soup_is_the_average_of_the_founders_with_their_shares(run):
+    first, second, soup = (
+        load_file(run / f"{folder}/model.safetensors")
+        for folder in ("founders/human/member0", "founders/human/member1", "soup/gen0/soup0")
+    )
+    assert soup.keys() == first.keys()
+    for name, tensor in soup.items():
+        assert torch.allclose(tensor, 0.25 * first[name] + 0.75 * second[name], atol=1e-6)
+    record = artifacts.read_json(run / "soup/gen1/member0/run.json")
+    assert any("soup0/model.safetensors" in path for path in record["inputs"])
 
 
 def test_a_mixture_holds_the_shares_of_its_writers(run):

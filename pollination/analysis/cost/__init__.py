@@ -205,7 +205,7 @@ def seconds(load: Load, rates: Rates) -> float:
         tokens = {kind: known(value) for kind, value in load.tokens.items()}
         flops = {kind: known(value) for kind, value in load.flops.items()}
         return rates.seconds(tokens, flops)
-    torch = load.work.stage == "mutate"  # importing torch makes the start longer
+    torch = load.work.stage in ("mutate", "average")  # importing torch makes the start longer
     start_s = rates.start_s if torch else rates.processor["start_s"]
     return start_s + known(load.processor_s)
 

@@ -37,7 +37,7 @@ KINDS = (
 SKIPPED = ("logs", "benchmarks")
 PLACES = (  # pattern of an artifact's path, its kind; the first match counts
     (r"run\.json$", "records"),
-    (r"/parent\d+/", "weights of parents"),
+    (r"/(parent|soup)\d+/", "weights of parents"),
     (r"/models/.*\.safetensors$", "pretrained weights"),
     (r"\.safetensors$", "weights of members"),
     (r"/synthetic\d+/", "synthetic text"),
@@ -82,7 +82,7 @@ def disk(loads: Loads, every: list[Load]) -> dict[str, float]:
         elif work.stage == "evaluate":
             place, member = f"{parts[0]}/{parts[1]}", int(parts[2].removeprefix("member"))
             by_kind["scores and samples"] += _scores(loads, place, member)
-        elif work.stage == "mutate" and pruning.keeps(plan) == "all":
+        elif work.stage in ("mutate", "average") and pruning.keeps(plan) == "all":
             model = model_of(plan, place_of(plan, work.group, generation), 0)
             by_kind["weights of parents"] += WEIGHTS_BYTES * loads.shape(model).parameters
         elif work.stage in ("write", "deal") and (work.group, generation) in deleted:

@@ -49,6 +49,7 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
                 "select": {_of_members(name, experiment, g, "evaluate")},
                 "write": chosen,
                 "mutate": chosen,
+                "average": chosen,
                 "compare": {trained},
             }
             steps["deal"] = {(experiment["text_of"] or name, g, "write")}
@@ -58,7 +59,7 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
                 stages = () if text.is_human else ("write", "deal")  # a child may skip deal
                 before: set[Phase] = {(name, g - 1, stage) for stage in stages}
                 if hands_on_weights(experiment):
-                    before |= {(name, g - 1, "mutate")}
+                    before |= {(name, g - 1, "mutate"), (name, g - 1, "average")}
                 elif weights_of(experiment).start is Start.SLOT or text.is_human:
                     before |= {_of_members(name, experiment, g - 1, "train")}
                 steps["train"] = before

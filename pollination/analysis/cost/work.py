@@ -24,6 +24,7 @@ from pollination.plan.plan import Plan
 PACK_THREADS = 4  # of the rule pack_tokens (rules/corpus.smk)
 WITHOUT_GPU = (
     "mutate",
+    "average",
     "deal",
     "pack",
     "segment",
@@ -220,7 +221,7 @@ class Loads:
     def processor(self, work: Work, parts: list[str]) -> float:
         """Return seconds of work, excluding the start."""
         rates, generation = self.processor_rates, work.generation or 0
-        if work.stage == "mutate":
+        if work.stage in ("mutate", "average"):
             model = model_of(self.plan, place_of(self.plan, work.group, generation), 0)
             return self.shape(model).parameters / rates["mutate_parameters_per_s"]
         if work.stage == "deal":  # each member's job reads the whole text of its writers

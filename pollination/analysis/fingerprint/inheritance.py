@@ -27,7 +27,7 @@ def relation(by_weights: bool, by_text: bool, is_parent: bool) -> str:
 def parents(family: dict) -> dict:
     """Return a planned child with weights_from, text_from and parents (names of models).
 
-    `family` has the key `writers` (ranks) if a graph chooses them.
+    `family` has the keys `writers` and `givers` (ranks) if a graph or a soup chooses them.
     """
     before, k, slot = family["before"], family["k"], family["slot"]
     holders = (
@@ -36,9 +36,10 @@ def parents(family: dict) -> dict:
         else before
     )
     weights, text = weights_of(family), text_of(family)
-    givers = {Start.RANK: holders, Start.SLOT: before}.get(weights.start)
+    givers = {Start.RANK: holders, Start.SLOT: before, Start.SOUP: holders}.get(weights.start)
+    origins = family.get("givers") or [weights.origin(slot, k)]
     return family | {
-        "weights_from": [givers[weights.origin(slot, k)]] if givers else [],
+        "weights_from": [givers[origin] for origin in origins] if givers else [],
         "text_from": [holders[rank] for rank in family.get("writers") or text.writers(slot, k)],
         "parents": holders,
     }

@@ -204,7 +204,7 @@ def _is_no_input(path: str) -> bool:
 
 def _kind(path: str) -> str:
     """Return a path with * for the numbers of generations, members, ranks and shards."""
-    return re.sub(r"(gen|member|parent|synthetic|shard|deal|mix)\d+", r"\1*", path)
+    return re.sub(r"(gen|member|parent|synthetic|shard|deal|mix|soup)\d+", r"\1*", path)
 
 
 def _add_hours(

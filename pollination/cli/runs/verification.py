@@ -30,7 +30,7 @@ TYPED = 12  # files that the printed commands name one by one
 PARTS = {
     "member": ("member{}", "deal{}", "mix{}"),
     "gen": ("gen{}",),
-    "rank": ("parent{}", "synthetic{}"),
+    "rank": ("parent{}", "synthetic{}", "soup{}"),
     "shard": ("shard{}",),
 }
 

@@ -313,12 +313,18 @@ def check_members(
             f"{key}.weights: {experiment['weights']!r} {why} a pretrained model; allowed: "
             f"{', '.join(allowed)}"
         )
-    if weights.needs_selection and len(families) > 1:
-        allowed = sorted(name for name, one in WEIGHTS.items() if not one.needs_selection)
+    if (weights.needs_selection or weights.is_soup) and len(families) > 1:
+        allowed = sorted(
+            name for name, one in WEIGHTS.items() if not one.needs_selection and not one.is_soup
+        )
+        why = (
+            "and only models of one architecture can be averaged"
+            if weights.is_soup
+            else "so a child's model would be known only after selection"
+        )
         mistakes.append(
             f"{key}.weights: {experiment['weights']!r} needs one model, but the founders have "
-            f"several ({', '.join(sorted(families))}), so a child's model would be known only "
-            f"after selection; allowed: {', '.join(allowed)}"
+            f"several ({', '.join(sorted(families))}), {why}; allowed: {', '.join(allowed)}"
         )
 
 
