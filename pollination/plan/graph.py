@@ -181,7 +181,9 @@ def _with_own(shares: Shares, rank: int, own: float | None) -> Shares:
 
 def _row(shares: Iterable[tuple[int, float]]) -> Shares:
     """Return the positive shares, in the order of the writers and with the sum 1."""
-    row = {rank: share for rank, share in sorted(shares) if share > 0}
+    given = dict(sorted(shares))
+    most = max(given.values())
+    row = {rank: share for rank, share in given.items() if share > EXACT * most}  # no rounding
     total = sum(row.values())
     return {rank: share / total for rank, share in row.items()}
 

@@ -253,7 +253,7 @@ def test_quality_finds_the_boundary_that_was_put_in(plan):
         (
             {"ecosystems": {"alone": ["m1"]}},
             {},
-            OPTIONAL - {"comparisons", "semantics", "semantic_diversity"},
+            OPTIONAL - {"comparisons", "semantics", "semantic_diversity", "interaction_graph"},
         ),
     ],
 )

@@ -153,6 +153,8 @@ def test_human_text_own_text_and_text_of_others_are_one_mixture():
     q = plan(graph={"rule": "shares", "shares": same}, human={"fraction": 0.2}, population=2)
     assert mixture(q, "e", 0, 0) == pytest.approx(mixture(p, "e", 0, 0))
     assert "human" in child_inputs(p, "e", 1, 0)
+    alone = plan(graph={"rule": "mixed", "own": 0.05}, human={"fraction": 0.95})
+    assert mixture(alone, "e", 0, 1) == [1.0]  # 1 - 0.95 is more than 0.05
 
 
 def test_accumulated_rounds_may_have_different_numbers_of_files():
