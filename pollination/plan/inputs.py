@@ -403,7 +403,12 @@ def all_shards(plan: Plan, name: str, generation: int) -> list[str]:
 
 def pooled(plan: Plan, name: str, generation: int) -> list[str]:
     """Return the text that is pooled and dealt: of the generation, or of another (text_of)."""
-    return all_shards(plan, plan.experiment(name)["text_of"] or name, generation)
+    source = plan.experiment(name)["text_of"] or name
+    return [
+        path
+        for rank in range(layout.k(plan, source))
+        for path in shards(plan, source, generation, rank)
+    ]
 
 
 def mixture_inputs(plan: Plan, name: str, generation: int, member: int) -> list[str]:
