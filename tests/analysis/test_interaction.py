@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pollination.analysis import ecosystems, interaction
+from pollination.analysis.fingerprint.inheritance import parents
 from pollination.analysis.run import Run
 from pollination.core import artifacts
 from pollination.core.settings import schema, whole
@@ -15,6 +16,7 @@ from pollination.plan import layout
 from pollination.plan.config.resolve import resolve
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_config, figure_inputs, report_files
+from pollination.plan.standalone import families
 from tests.conftest import study_a
 
 
@@ -79,3 +81,16 @@ def test_the_figure_shows_each_distinct_graph_of_experiments_that_have_one(tmp_p
     interaction_graph.draw(run, tmp_path / "again")
     assert (tmp_path / "again.svg").read_bytes() == picture
     assert not [path for path in report_files(plan(e={"text": "own"})) if "interaction" in path]
+
+
+def test_fingerprints_descend_from_the_models_of_a_graph_and_a_soup():
+    raw = study_a()
+    raw["defaults"]["mutate"] = {}
+    child = {"population": 3, "generations": 2, "weights": "soup", "text": "graph"}
+    child |= {"soup": {"rule": "ring"}, "graph": {"rule": "ring", "own": 0}}
+    raw["experiments"] = {"e": child}
+    raw["fingerprint"] = {"survey": {"kind": "population", "experiments": ["e"]}}
+    (_, second, _) = families(Plan(resolve(raw), "r"), "survey")
+    found = parents(second)
+    assert found["text_from"] == ["founders/human/member0"]
+    assert found["weights_from"] == ["founders/human/member0", "founders/human/member1"]

@@ -55,8 +55,9 @@ def settings(
         experiments["population"] = {
             "population": population,
             "select": task,
-            "weights": selects,
+            "weights": "soup" if "soup" in change else selects,
             "text": change.get("text", selects),
+            **{key: change[key] for key in ("graph", "soup") if key in change},
         }
         experiments["population"] |= {
             "mutate": {"scale": 0.01},
@@ -291,6 +292,11 @@ SHAPES = {
         "generations": 2,
     },
     "ecosystem": {"select": False, "text": "pool"},
+    "a graph and soups": {
+        "text": "graph",
+        "graph": {"rule": "ring", "draw": "each_generation"},
+        "soup": {"rule": "mixed"},
+    },
     "one generation": {"generations": 1},
     "a rule of the user's own": {"own_rule": "return [m.slot for m in members[-k:]]"},
     "one member that selects": {"population": 1, "line_seeds": ()},
