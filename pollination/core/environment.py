@@ -17,7 +17,7 @@ def number(name: str, default: float, least: float, most: float = math.inf) -> f
     if not (least <= value <= most and math.isfinite(value)):
         allowed = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
         raise ValueError(
-            f"{name}: {text!r} is not such a number; allowed: {allowed}; unset the variable for "
-            f"the default, {default:g}"
+            f"the environment variable {name} is {text!r}; allowed: a number, {allowed}; unset it "
+            f"for the default, {default:g}"
         )
     return value

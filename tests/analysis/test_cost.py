@@ -420,21 +420,43 @@ def test_waves_follow_the_number_of_gpus():
     )  # 4 members on 2 GPUs
 
 
+def test_several_gpus_share_the_work_of_a_training():
+    """An A100: the start takes 20 s on each GPU; the work takes half the time on two."""
+    found = {}
+    for gpus, again in ((1, False), (2, False), (1, True)):
+        raw = yaml.safe_load(TOY.read_text())
+        raw["founders"]["human"]["train"] |= {"gpus": gpus, "tokens": 10**9}
+        raw["founders"]["human"]["train"] |= {"activation_checkpointing": again}
+        raw["corpora"]["world"] |= {"documents": 10**9}
+        plan = Plan(resolve(raw), "results/toy")
+        found[gpus, again] = estimate(plan, read_rates("a100"), 2).rules["train_founder"]
+        if gpus == 2:
+            with pytest.raises(ValueError, match=r"--gpus: 1, but the trainings .* allowed: 2 or"):
+                estimate(plan, read_rates("a100"), 1)
+    one, two, twice = (found[case] for case in ((1, False), (2, False), (1, True)))
+    assert two.longest_s - 20 == pytest.approx((one.longest_s - 20) / 2)
+    assert two.hours == pytest.approx(one.hours + 20 * one.jobs / 3600)
+    assert twice.flops == pytest.approx(one.flops * 4 / 3)
+
+
 def test_makespan_of_a_chain_by_hand():
     plan = plan_of(
         TOY,
         experiments={"line": {"population": 1, "weights": "own", "text": "own", "generations": 2}},
     )
     phases = {
-        ("preparation", None, "pack"): (False, [5.0]),
-        ("founders human", None, "train"): (True, [10.0]),
+        ("preparation", None, "pack"): (0, [5.0]),
+        ("founders human", None, "train"): (1, [10.0]),
     }
     phases |= {
-        ("founders human", None, "evaluate"): (True, [2.0]),
-        ("line", 0, "write"): (True, [7.0, 7.0]),
+        ("founders human", None, "evaluate"): (1, [2.0]),
+        ("line", 0, "write"): (1, [7.0, 7.0]),
     }
-    phases |= {("line", 1, "train"): (True, [10.0]), ("line", 1, "evaluate"): (True, [2.0])}
+    phases |= {("line", 1, "train"): (1, [10.0]), ("line", 1, "evaluate"): (1, [2.0])}
     assert makespan(plan, phases, math.inf) == 5 + 10 + 7 + 10 + 2
+    # a training on two GPUs waits for both
+    both = phases | {("line", 1, "train"): (2, [10.0])}
+    assert makespan(plan, both, 2) == 5 + 10 + 7 + 2 + 10 + 2
     assert makespan(plan, phases, 1) in (5 + 10 + 2 + 14 + 10 + 2, 5 + 10 + 14 + 10 + 2 + 2)
 
 

@@ -65,7 +65,7 @@ def test_each_measure_is_drawn_against_the_key_with_the_interval_of_its_question
     for measure in measures:
         shown = [row for row in rows if row["measure"] == measure]
         assert [row["human.fraction"] for row in shown] == ["0", "0.01", "1"]
-        assert [row["variant"] for row in shown][1] == "noise.fraction0.01"
+        assert [row["variant"] for row in shown][1] == "noise.human-fraction0.01"
         assert {row["interval"] for row in shown} == {"questions"}
         assert all(float(row["low"]) <= float(row["mean"]) <= float(row["high"]) for row in shown)
     run = [row for row in rows if row["measure"] == "knowledge, accuracy"]

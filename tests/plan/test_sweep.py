@@ -38,28 +38,31 @@ def mistakes(raw: dict, source="my.yaml") -> list[str]:
     [
         (
             {"mutate.scale": [0, 0.01], "population": [4, 9]},
-            ["scale0.population4", "scale0.population9"]
-            + ["scale0.01.population4", "scale0.01.population9"],
+            ["mutate-scale0.population4", "mutate-scale0.population9"]
+            + ["mutate-scale0.01.population4", "mutate-scale0.01.population9"],
         ),
         (
             {"zip": {"mutate.scale": [0, 0.01], "population": [4, 9]}},
-            ["scale0.population4", "scale0.01.population9"],
+            ["mutate-scale0.population4", "mutate-scale0.01.population9"],
         ),
         (
             {
                 "population": [4],
                 "zip": {"mutate.scale": [0, 0.5], "select.rule": ["truncation", "random"]},
             },
-            ["population4.scale0.rule-truncation", "population4.scale0.5.rule-random"],
+            [
+                "population4.mutate-scale0.select-rule-truncation",
+                "population4.mutate-scale0.5.select-rule-random",
+            ],
         ),
         (
             [{"population": 4}, {"population": 9, "train.learning_rate": 1e-5}],
-            ["population4", "population9.learning_rate1e-05"],
+            ["population4", "population9.train-learning_rate1e-05"],
         ),
         (
             {"population": [4], "train.tokens": [None, 500], "train.betas": [[0.9, 0.95]]},
-            ["population4.train-tokens-null.betas0.9-0.95"]
-            + ["population4.train-tokens500.betas0.9-0.95"],
+            ["population4.train-tokens-null.train-betas0.9-0.95"]
+            + ["population4.train-tokens500.train-betas0.9-0.95"],
         ),
     ],
 )
@@ -80,7 +83,7 @@ def test_a_variant_is_the_experiment_that_a_person_would_have_written():
     variant = resolve(swept({"mutate.scale": [0.5]}, population=4))["experiments"]
     raw = swept({}, population=4, mutate={"scale": 0.5})
     by_hand = resolve(raw)
-    assert variant["noise.scale0.5"] == by_hand["experiments"]["noise"]
+    assert variant["noise.mutate-scale0.5"] == by_hand["experiments"]["noise"]
     assert "sweeps" not in by_hand
 
 
@@ -89,7 +92,7 @@ def test_a_sweep_overrides_the_defaults():
     raw["defaults"]["train"]["epochs"] = 5
     experiments = resolve(raw)["experiments"]
     epochs = {name: one["train"]["epochs"] for name, one in experiments.items()}
-    assert epochs == {"noise.epochs2": 2, "noise.epochs7": 7, "line": 5}
+    assert epochs == {"noise.train-epochs2": 2, "noise.train-epochs7": 7, "line": 5}
 
 
 def test_every_key_of_an_experiment_but_its_seeds_can_be_swept():
@@ -127,9 +130,12 @@ def test_replicates_of_a_variant_are_its_own():
             seeds=[1, 2],
         )
     )
-    assert config["figures"]["population"] == ["noise.scale0.s1", "noise.scale0.s2"]
+    assert config["figures"]["population"] == ["noise.mutate-scale0.s1", "noise.mutate-scale0.s2"]
     variants = config["sweeps"]["noise"]["variants"]
-    assert variants["noise.scale0"]["runs"] == ["noise.scale0.s1", "noise.scale0.s2"]
+    assert variants["noise.mutate-scale0"]["runs"] == [
+        "noise.mutate-scale0.s1",
+        "noise.mutate-scale0.s2",
+    ]
     runs = runs_of(["a", "a.s1", "a.scale0", "a.scale0.s7", "ab.s1"])
     assert runs == {"a": ["a", "a.s1"], "a.scale0": ["a.scale0", "a.scale0.s7"], "ab": ["ab.s1"]}
 
@@ -137,23 +143,23 @@ def test_replicates_of_a_variant_are_its_own():
 def test_figures_name_a_variant_and_in_a_list_the_sweep_stands_for_all():
     raw = swept({"mutate.scale": [0, 0.1]}, population=4)
     raw["figures"] = {
-        "population": "noise.scale0.1",
-        "controls": {"no noise": "noise.scale0"},
-        "comparisons": {"noise": ["line", "noise"], "labels": {"0": "noise.scale0"}},
+        "population": "noise.mutate-scale0.1",
+        "controls": {"no noise": "noise.mutate-scale0"},
+        "comparisons": {"noise": ["line", "noise"], "labels": {"0": "noise.mutate-scale0"}},
         "ecosystems": {"noise": ["noise"]},
     }
     raw["evaluate"]["semantics"] = {"encoder": "tfidf", "experiments": ["noise"]}
     config = resolve(raw)
-    figures, both = config["figures"], ["noise.scale0", "noise.scale0.1"]
-    assert figures["population"] == ["noise.scale0.1"]
-    assert figures["controls"] == {"no noise": ["noise.scale0"]}
+    figures, both = config["figures"], ["noise.mutate-scale0", "noise.mutate-scale0.1"]
+    assert figures["population"] == ["noise.mutate-scale0.1"]
+    assert figures["controls"] == {"no noise": ["noise.mutate-scale0"]}
     assert list(figures["comparisons"]["noise"]) == ["line", *both]
-    assert figures["comparisons"]["labels"] == {"0": ["noise.scale0"]}
+    assert figures["comparisons"]["labels"] == {"0": ["noise.mutate-scale0"]}
     assert list(figures["ecosystems"]["noise"]) == both
     assert config["evaluate"]["semantics"]["experiments"] == both
     for role in ({"population": "noise"}, {"comparisons": {"x": {"label": "noise"}}}):
         (said,) = mistakes(raw | {"figures": role})
-        assert "'noise' is swept" in said and "noise.scale0, noise.scale0.1" in said
+        assert "'noise' is swept" in said and "noise.mutate-scale0, noise.mutate-scale0.1" in said
     (said,) = mistakes(raw | {"figures": {"line": "noise.scale7"}})
     assert "figures.line: 'noise.scale7' is not in experiments (did you mean" in said
 
@@ -185,7 +191,7 @@ def test_figures_name_a_variant_and_in_a_list_the_sweep_stands_for_all():
             ["it is also a key of zip; remove one of them"],
         ),
         ([{"text": "own"}, {}], "1", ["{} is not a variant"]),
-        ([{"mutate.scale": 1}, {"mutate.scale": 1.0}], "", ["two variants", "noise.scale1"]),
+        ([{"mutate.scale": 1}, {"mutate.scale": 1.0}], "", ["two variants", "noise.mutate-scale1"]),
         ({"mutate.scale": list(range(1001))}, "", ["1,001 variants are too many"]),
         ({"select.rule": ["x" * 300]}, "", ["allowed: 200"]),
     ],
@@ -252,7 +258,10 @@ def test_an_overlay_sets_a_sweep(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text(text.replace("SCALE", "0.5"), encoding="utf-8")
     config = resolve(read_yaml(str(path)), Places([path]))
-    assert list(config["experiments"])[-2:] == ["population.scale0", "population.scale0.5"]
+    assert list(config["experiments"])[-2:] == [
+        "population.mutate-scale0",
+        "population.mutate-scale0.5",
+    ]
     path.write_text(text.replace("SCALE", "-1"), encoding="utf-8")
     (said,) = mistakes(read_yaml(str(path)), Places([path]))
     assert said.startswith(f"{path}:9: experiments.population.sweep.mutate.scale: -1 is out")

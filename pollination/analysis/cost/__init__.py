@@ -130,11 +130,14 @@ class Estimate:
 def estimate(
     plan: Plan, rates: Rates, slots: int = 8, parameters: dict[str, int] | None = None
 ) -> Estimate:
-    """Estimate a plan's cost. `parameters`: counts for models that the tables do not contain."""
+    """Estimate a plan's cost. `parameters`: counts for models that the tables do not contain.
+
+    ValueError: a training takes more GPUs than there are slots.
+    """
     loads = Loads(plan, parameters, rates.processor)
     every = list(loads)
     rules: dict[str, Rule] = defaultdict(Rule)
-    durations: dict[tuple, tuple[bool, list[float]]] = {}
+    durations: dict[tuple, tuple[int, list[float]]] = {}
     members: dict[str, int] = defaultdict(int)
     for load in every:
         work, rule = load.work, rules[load.work.kind.rule]
@@ -145,14 +148,20 @@ def estimate(
         for kind, value in tokens.items():
             rule.tokens[kind] += value
         rule.flops += sum(flops.values())
-        rule.hours += duration_s / 3600
-        threads = plan.config["cpu_threads"] if load.gpu else load.threads
+        gpus = load.gpus if rates.device != "cpu" else 1
+        if gpus > slots:
+            raise ValueError(
+                f"--gpus: {slots}, but the trainings of {work.group} take {gpus} (train.gpus); "
+                f"allowed: {gpus} or more"
+            )
+        rule.hours += gpus * duration_s / 3600
+        threads = gpus * plan.config["cpu_threads"] if load.gpu else load.threads
         rule.core_hours += threads * duration_s / 3600
         rule.longest_s = max(rule.longest_s, duration_s)
         phase = (work.group, work.generation, work.stage)
         # on a CPU, jobs without a model take its cores too
-        takes_slot = load.gpu or rates.device == "cpu"
-        durations.setdefault(phase, (takes_slot, []))[1].append(duration_s)
+        takes = gpus if load.gpu or rates.device == "cpu" else 0
+        durations.setdefault(phase, (takes, []))[1].append(duration_s)
         members[load.model or ""] += work.stage == "train"
     sizes = {kind: known(value) for kind, value in disk(loads, every).items()}
     models = {
@@ -204,7 +213,8 @@ def seconds(load: Load, rates: Rates) -> float:
     if load.gpu:
         tokens = {kind: known(value) for kind, value in load.tokens.items()}
         flops = {kind: known(value) for kind, value in load.flops.items()}
-        return rates.seconds(tokens, flops)
+        work_s = rates.seconds(tokens, flops) - rates.start_s
+        return rates.start_s + work_s / (load.gpus if rates.device != "cpu" else 1)
     torch = load.work.stage in ("mutate", "average")  # importing torch makes the start longer
     start_s = rates.start_s if torch else rates.processor["start_s"]
     return start_s + known(load.processor_s)
@@ -222,9 +232,9 @@ def _waves(plan: Plan, durations: dict, slots: int) -> dict[str, dict]:
         stages = {"write": 0, "deal": 0, "train": 1, "evaluate": 1, "select": 1}
         hours = {}
         for stage, generation in stages.items():
-            in_slots, seconds = durations.get((name, generation, stage), (False, []))
+            takes, seconds = durations.get((name, generation, stage), (0, []))
             if seconds:
-                count = math.ceil(len(seconds) / slots) if in_slots else 1
+                count = math.ceil(len(seconds) / (slots // takes)) if takes else 1
                 hours[stage] = max(seconds) * count / 3600
         waves[name] = hours | {"all": sum(hours.values())}
     return waves

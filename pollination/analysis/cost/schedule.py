@@ -69,10 +69,10 @@ def dependencies(plan: Plan, phases: set[Phase]) -> dict[Phase, set[Phase]]:
     return {phase: before & phases for phase, before in needs.items() if phase in phases}
 
 
-def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], slots: float) -> float:
+def makespan(plan: Plan, durations: dict[Phase, tuple[int, list[float]]], slots: float) -> float:
     """Return the seconds until all jobs are done.
 
-    `durations`: phase -> (do its jobs take a slot?, seconds of each job); NaN counts as 0.
+    `durations`: phase -> (slots that each of its jobs takes, seconds of each job); NaN counts as 0.
     """
     needs = dependencies(plan, set(durations))
     after = defaultdict(set)
@@ -83,27 +83,27 @@ def makespan(plan: Plan, durations: dict[Phase, tuple[bool, list[float]]], slots
     ready = [(0.0, phase) for phase, count in waiting.items() if count == 0]
     ready.sort(key=lambda item: (item[0], str(item[1])))
     queue: list[tuple[float, int, Phase, float]] = []  # ready since, number, phase, seconds
-    running: list[tuple[float, int, Phase, bool]] = []  # ends at, number, phase, holds a slot
+    running: list[tuple[float, int, Phase, int]] = []  # ends at, number, phase, its slots
     left, free, now, number = {}, slots, 0.0, 0
 
     def start(phase: Phase) -> None:
         nonlocal number
-        in_slot, times = durations[phase]
+        takes, times = durations[phase]
         left[phase] = len(times)
         for seconds in sorted((0.0 if math.isnan(s) else s for s in times), reverse=True):
             number += 1
-            if in_slot and slots < math.inf:
+            if takes and slots < math.inf:
                 heapq.heappush(queue, (now, number, phase, seconds))
             else:
-                heapq.heappush(running, (now + seconds, number, phase, False))
+                heapq.heappush(running, (now + seconds, number, phase, 0))
 
     for _, phase in ready:
         start(phase)
     while queue or running:
-        while queue and free >= 1:
+        while queue and free >= (takes := durations[queue[0][2]][0]):
             _, count, phase, seconds = heapq.heappop(queue)
-            heapq.heappush(running, (now + seconds, count, phase, True))
-            free -= 1
+            heapq.heappush(running, (now + seconds, count, phase, takes))
+            free -= takes
         now, _, phase, held = heapq.heappop(running)
         free += held
         left[phase] -= 1

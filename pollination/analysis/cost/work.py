@@ -42,7 +42,8 @@ class Load:
     """One job.
 
     `tokens` and `flops` by kind of work: train, write, score; `processor_s`: seconds of work
-    without a GPU, excluding the start; `threads`: cores that the job takes, without a GPU.
+    without a GPU, excluding the start; `threads`: cores that the job takes, without a GPU; `gpus`:
+    number of GPUs that share the work.
     """
 
     work: Work
@@ -51,6 +52,7 @@ class Load:
     flops: dict[str, float] = field(default_factory=dict)
     processor_s: float = 0.0
     threads: int = 1
+    gpus: int = 1
 
     @property
     def gpu(self) -> bool:
@@ -118,7 +120,10 @@ class Loads:
             train = self.plan.experiment(first)["train"]
             tokens = self.texts.child(first, int(second.removeprefix("gen")), member)
         context, shape = self.texts.context(place, member), self.shape(load.model)
-        load.add("train", tokens * train["epochs"], shape.training(context))
+        load.gpus = train["gpus"]
+        # the forward pass, a third of the work, is computed twice
+        factor = 4 / 3 if train["activation_checkpointing"] else 1
+        load.add("train", tokens * train["epochs"], factor * shape.training(context))
         if train["checkpoint"] == "best":
             validation = min(
                 train["validation_blocks"] * context, self.texts.packed(place, member, "validation")

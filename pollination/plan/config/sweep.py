@@ -1,8 +1,8 @@
 """Expand `sweep` of an experiment into one experiment for each combination of values.
 
-A variant's name is that of the experiment, then the last part and the value of each swept key:
-`noise.scale0.01.population9`. It depends on values alone, so a value that is added later reruns
-nothing.
+A variant's name is that of the experiment, then each swept key and its value, such as
+`noise.mutate-scale0.01.population9`. It depends on values alone, so a value that is added later
+reruns nothing.
 """
 
 import re
@@ -254,10 +254,8 @@ def leaves() -> tuple[str, ...]:
 
 
 def _word(path: str, value: Any) -> str:
-    """Return the part of a variant's name for one key: scale0.01, rule-random, train-tokens500."""
-    last = path.rpartition(".")[2]
-    same = sum(leaf.rpartition(".")[2] == last for leaf in leaves())
-    return (path.replace(".", "-") if same > 1 else last) + _written(value)
+    """Return the part of a variant's name for one key: population4, select-rule-random."""
+    return path.replace(".", "-") + _written(value)
 
 
 def _written(value: Any) -> str:
