@@ -71,7 +71,8 @@ def test_each_measure_is_drawn_against_the_key_with_the_interval_of_its_question
     run = [row for row in rows if row["measure"] == "knowledge, accuracy"]
     assert float(run[0]["mean"]) > float(run[2]["mean"])
     answers = [
-        layout.member_folder(plan, "noise.human-fraction0", 1, m) + "/answers.parquet" for m in (0, 1)
+        layout.member_folder(plan, "noise.human-fraction0", 1, m) + "/answers.parquet"
+        for m in (0, 1)
     ]
     tables = [artifacts.read_table(path, ["task", "score"]).to_pandas() for path in answers]
     score = np.mean([t[t.task == "knowledge"].score.to_numpy(float) for t in tables], axis=0)
