@@ -82,7 +82,7 @@ NO_TEMPORARY = (
     f"export TMPDIR=FOLDER with a folder that you can write, {AGAIN}"
 )
 UNREACHABLE = re.compile(
-    r"couldn.t connect|ConnectError|ConnectTimeout|ConnectionError|LocalEntryNotFound|OfflineMode"
+    r"n.t connect|ConnectError|ConnectTimeout|ConnectionError|LocalEntryNotFound|OfflineMode"
 )
 NUMBERED = re.compile(r"(?:os error |\[errno |os \{ code: |error code (?=\d+ \())(\d+)", re.I)
 QUOTED = re.compile(r"""\[Errno \d+\] [^':]+: '([^']+)'|['"](/[^'"]+)['"]""")
