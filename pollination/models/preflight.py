@@ -54,9 +54,8 @@ def _said(value: Any) -> str:
 
 def described(device: torch.device) -> dict[str, Any]:
     """Return the GPU, its driver and its software; of a CPU, that it is one."""
-    known: dict[str, Any] = {"torch": torch.__version__, "compiler": compiler()}
     if device.type != "cuda":
-        return {"name": "CPU: no job uses a GPU"} | known
+        return {"name": "CPU: no job uses a GPU", "torch": torch.__version__}
     about = torch.cuda.get_device_properties(device)
     return {
         "name": about.name,
@@ -65,7 +64,9 @@ def described(device: torch.device) -> dict[str, Any]:
         "driver": driver(),
         "cuda": torch.version.cuda or torch.version.hip,
         "nccl": nccl(),
-    } | known
+        "torch": torch.__version__,
+        "compiler": compiler(),
+    }
 
 
 def driver() -> str | None:
@@ -110,11 +111,20 @@ def used(plan: Plan, device: torch.device, compiler: str | None) -> dict[str, di
             "determinism": determinism(settings["determinism"], device),
             "compile": compiled(settings["compile"], device, compiler),
         }
+        | shared(settings, device)
         for key, settings in trains.items()
     }
     for key, settings in (writes | {"evaluate": plan.config["evaluate"]}).items():
         uses[key] = {"precision": choose(settings["precision"], device, f"{key}.precision")}
     return uses
+
+
+def shared(settings: dict, device: torch.device) -> dict[str, str]:
+    """Return in words what the ranks of a training share, if it has several."""
+    if settings["gpus"] == 1:
+        return {}
+    share = "one GPU each" if device.type == "cuda" else "which share the CPU"
+    return {"ranks": f"{settings['gpus']} ({settings['parallel']}), {share}"}
 
 
 def determinism(setting: str | bool, device: torch.device) -> str:

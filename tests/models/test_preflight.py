@@ -115,6 +115,11 @@ def test_the_uses_follow_the_gpu(monkeypatch, tmp_path):
         assert train["compile"] == "if steps x parameters reach 2e+11"
     uses = preflight.used(plan, GPU, None)
     assert uses["founders.human.train"]["compile"].startswith("no, because there is no C compiler")
+    assert "ranks" not in uses["founders.human.train"]
+    plan.config["founders"]["human"]["train"] |= {"gpus": 2, "parallel": "ddp"}
+    for place, said in ((GPU, "one GPU each"), (torch.device("cpu"), "which share the CPU")):
+        uses = preflight.used(plan, place, None)
+        assert uses["founders.human.train"]["ranks"] == f"2 (ddp), {said}"
 
 
 def test_a_precision_that_the_gpu_lacks_is_refused_before_any_training(monkeypatch, tmp_path):
