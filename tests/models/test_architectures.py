@@ -23,6 +23,9 @@ SMALL = {
     "num_local_experts": 4,
     "n_routed_experts": 4,
     "moe_intermediate_size": 32,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 16,
+    "ssm_state_size": 16,
 }
 COMMON = {"vocab_size": 61, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 
