@@ -8,14 +8,8 @@ OUTPUTS  <results>/{experiment}/gen{g}/synthetic{r}/shard{s}.parquet,
          <results>/{experiment}/gen{g}/deal{m}/text.parquet or mix{m}/text.parquet
 """
 
-from pollination.plan.inputs import (
-    mixture,
-    mixture_inputs,
-    parent_inputs,
-    pooled,
-    prompt_inputs,
-    writing_environment,
-)
+from pollination.plan.inputs import parent_inputs, prompt_inputs, writing_environment
+from pollination.plan.synthetic import mixture, mixture_inputs, pooled
 
 
 rule generate_shard:

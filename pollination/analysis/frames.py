@@ -1,6 +1,5 @@
 """A run as tidy tables, for notebooks and scripts: `pollination.load_run(FOLDER)`."""
 
-import re
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 
 from pollination.analysis.run import SELECTING, Run
 from pollination.plan import layout
+from pollination.plan.config.values import entry_of
 from pollination.plan.layout import place_of
 from pollination.plan.lineage import family
 from pollination.plan.plan import Plan
@@ -48,7 +48,7 @@ class Results:
         rows = [
             {
                 "experiment": name,
-                "group": re.sub(rf"\.s{one['seed']}$", "", name),
+                "group": entry_of(name),
                 "seed": one["seed"],
                 "generation": g,
                 "member": m,

@@ -11,7 +11,6 @@ from pathlib import Path
 from pollination.plan import embedding, layout, outputs, pruning, report
 from pollination.plan.graph import is_dealt, is_mixed
 from pollination.plan.inputs import (
-    all_shards,
     child_inputs,
     corpus_sources,
     founder_inputs,
@@ -21,7 +20,6 @@ from pollination.plan.inputs import (
     segment_source,
     task_sources,
     tokenizer_corpus,
-    writers,
 )
 from pollination.plan.job_kinds import KINDS, JobKind
 from pollination.plan.layout import place_of
@@ -31,6 +29,7 @@ from pollination.plan.plan import Plan
 from pollination.plan.report import shown_in
 from pollination.plan.semantics import embeddings_file, encoder_files, vocabularies
 from pollination.plan.standalone import fingerprint_files, survey_parts, theory_files
+from pollination.plan.synthetic import all_shards, writers
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pollination.core import artifacts
-from pollination.plan import inputs, layout
+from pollination.plan import layout, synthetic
 from pollination.plan.graph import graph_of, is_dealt, shares
 from pollination.plan.layout import corpus_of, model_of, place_of
 from pollination.plan.operators import Start, is_mutated, reads_human, text_of, weights_of
@@ -116,9 +116,9 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
             path
             for g in rounds
             for path in (
-                inputs.pooled(plan, name, g)
+                synthetic.pooled(plan, name, g)
                 if is_dealt(plan, name, g + 1)
-                else inputs.written_for(plan, name, g + 1, member)
+                else synthetic.written_for(plan, name, g + 1, member)
             )
         ]
     if reads_human(experiment):

@@ -1,9 +1,10 @@
 """List the files that a run makes: members, scores, and whole generations."""
 
 from pollination.plan import layout
-from pollination.plan.inputs import all_shards, parent_weights
+from pollination.plan.inputs import parent_weights
 from pollination.plan.layout import member_files
 from pollination.plan.plan import EVALUATION_FILES, MEMBER_FILES, Plan
+from pollination.plan.synthetic import all_shards
 
 
 def trained(plan: Plan) -> list[str]:

@@ -15,18 +15,12 @@ from pollination.core import artifacts
 from pollination.core.lease import kept_copies
 from pollination.plan import layout, outputs
 from pollination.plan.graph import is_dealt, is_mixed
-from pollination.plan.inputs import (
-    all_shards,
-    parent_weights,
-    pooled,
-    round_text,
-    synthetic_text,
-    written_corpora,
-)
+from pollination.plan.inputs import parent_weights, written_corpora
 from pollination.plan.layout import member_files, place_of
 from pollination.plan.operators import text_of
 from pollination.plan.outputs import measured_beside
 from pollination.plan.plan import Plan
+from pollination.plan.synthetic import all_shards, pooled, round_text, synthetic_text
 
 LISTS = ("pruned.json", "pruned_text.json")  # of deleted files, in the folder of a generation
 Child = tuple[str, int, int]  # experiment, generation, member

@@ -8,20 +8,11 @@ from pollination.core.settings import definition, lean
 from pollination.plan import lineage
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.graph import draw, graph_of
-from pollination.plan.inputs import (
-    all_shards,
-    child_inputs,
-    mixture,
-    mixture_inputs,
-    soup_inputs,
-    soup_shares,
-    synthetic_text,
-    training,
-    writers,
-)
+from pollination.plan.inputs import child_inputs, soup_inputs, soup_shares, training
 from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
 from pollination.plan.pruning import prunable_text, text_pruning_inputs
+from pollination.plan.synthetic import all_shards, mixture, mixture_inputs, synthetic_text, writers
 from tests.conftest import study_a
 
 KEYS = definition("graph")["properties"]

@@ -4,11 +4,10 @@ import pytest
 import yaml
 
 from pollination.cli.runs.planned import build_dag, loaded
-from pollination.plan import embedding, inputs, layout, measuring, outputs, report
+from pollination.plan import embedding, inputs, layout, measuring, outputs, report, synthetic
 from pollination.plan.config.resolve import resolve
 from pollination.plan.embedding import embedded_groups, embedded_models
 from pollination.plan.inputs import (
-    all_shards,
     child_inputs,
     corpus_settings,
     corpus_sources,
@@ -19,8 +18,6 @@ from pollination.plan.inputs import (
     removed_questions,
     staged_files,
     starting_weights,
-    synthetic_text,
-    writers,
 )
 from pollination.plan.jobs import jobs
 from pollination.plan.layout import member_folder, model_files, pretrained_from
@@ -28,6 +25,7 @@ from pollination.plan.measuring import evaluation_inputs
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_inputs
 from pollination.plan.semantics import embeddings_file, encoder_files, semantics_settings
+from pollination.plan.synthetic import all_shards, synthetic_text, writers
 from tests.conftest import ROOT, TOY, TOY_PLAN, study_a
 
 
@@ -282,7 +280,7 @@ def test_text_of_human_again_of_all_rounds_and_of_another_experiment():
         and "human" not in given
     )
     assert child_inputs(p, "reader", 2, 0)["text"] == ["r/reader/gen1/deal0/text.parquet"]
-    assert inputs.pooled(p, "reader", 1) == all_shards(p, "eco", 1)
+    assert synthetic.pooled(p, "reader", 1) == all_shards(p, "eco", 1)
 
 
 def test_a_writer_is_prompted_by_its_own_segment():

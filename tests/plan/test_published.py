@@ -3,10 +3,11 @@
 import pytest
 import yaml
 
-from pollination.plan import inputs
+from pollination.plan import synthetic
 from pollination.plan.config.resolve import resolve
-from pollination.plan.inputs import child_inputs, mixture, mixture_inputs, training
+from pollination.plan.inputs import child_inputs, training
 from pollination.plan.plan import Plan
+from pollination.plan.synthetic import mixture, mixture_inputs
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "config/published"
@@ -89,4 +90,4 @@ def test_the_mixtures_of_the_digraphs_have_the_shares_written_by_hand():
     assert mixed("classes", 2, 3) == of(2, 3, share=0.5)
     assert mixed("islands", 1, 3) == of(2, 3, share=0.5)
     assert mixed("islands", 2, 3) == of(0, 1, share=0.125) | of(2, 3, share=0.375)
-    assert list(inputs.writers(plan, "chain", 1)) == [0, 1, 2]  # nobody reads the last model
+    assert list(synthetic.writers(plan, "chain", 1)) == [0, 1, 2]  # nobody reads the last model

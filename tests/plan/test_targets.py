@@ -16,7 +16,7 @@ from pollination.figures import drawing, style
 from pollination.figures.paper import tables
 from pollination.figures.theory import runs as runs_of_theory
 from pollination.figures.theory import shared as theory
-from pollination.plan import inputs, jobs, layout, measuring, paper, report
+from pollination.plan import jobs, layout, measuring, paper, report, synthetic
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.config.targets import TARGETS
 from pollination.plan.paper import (
@@ -278,9 +278,9 @@ def test_a_reader_of_text_may_have_one_generation_more_than_its_writer():
     raw["founders"]["f1"] = raw["founders"]["f1"] | {"model": "student"}
     plan = Plan(resolve(raw | {"experiments": raw["experiments"] | {"reads": reader}}), "r")
     last = test_ecosystem_figures.GENERATIONS - 1
-    assert inputs.writers(plan, "m2", last) and not inputs.writers(plan, "m4", last)
+    assert synthetic.writers(plan, "m2", last) and not synthetic.writers(plan, "m4", last)
     written = {job.output for job in jobs.jobs(plan)}
-    assert set(inputs.pooled(plan, "reads", last)) <= written
+    assert set(synthetic.pooled(plan, "reads", last)) <= written
     reader["generations"] += 1
     with pytest.raises(ConfigError, match="allowed: 1 to 5"):
         resolve(raw | {"experiments": raw["experiments"] | {"reads": reader}})

@@ -28,7 +28,7 @@ from pollination.models import checkpoint
 from pollination.models.completion import prompt_limit
 from pollination.models.contract import settle
 from pollination.models.dropout import Dropout
-from pollination.plan import inputs
+from pollination.plan import inputs, synthetic
 from pollination.plan.config.resolve import own_functions
 from pollination.plan.config.weights import tensors
 from pollination.plan.corpora import kind_of
@@ -271,7 +271,7 @@ class Rehearsal:
             if name not in used:
                 continue
             settings = {"evaluate.samples": self.plan.config["evaluate"]["samples"]}
-            if inputs.writers(self.plan, title, 0):
+            if synthetic.writers(self.plan, title, 0):
                 settings[f"experiments.{title}.generate"] = experiment["generate"]
             for key, one in settings.items():
                 try:
@@ -390,7 +390,7 @@ class Rehearsal:
     def _prompts(self) -> None:
         """Check that each shard has a prompt, and that no own prompt is named like a document."""
         for name, experiment in self.plan.config["experiments"].items():
-            writes = inputs.writers(self.plan, name, 0)
+            writes = synthetic.writers(self.plan, name, 0)
             for member in range(experiment["population"]):
                 corpus = inputs.prompt_corpus(self.plan, name, member)
                 if experiment["generate"]["prompt"] == "blocks":
