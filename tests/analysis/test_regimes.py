@@ -8,7 +8,7 @@ from scipy.stats import binom, spearmanr
 from pollination.analysis.regimes import regimes
 from pollination.figures.quality import title
 
-ROUNDS, TRIALS = 5, 200
+ROUNDS, TRIALS = 5, 100
 UNDER_5_PERCENT = binom.ppf([0.001, 0.999], TRIALS, 0.05)  # rejections in TRIALS trials
 
 

@@ -22,7 +22,7 @@ from pollination.plan.plan import Plan
 from tests.conftest import ROOT, TOY, snakemake
 
 COUNT, SEED = (
-    int(os.environ.get("POLLINATION_FUZZ", 300)),
+    int(os.environ.get("POLLINATION_FUZZ", 200)),
     int(os.environ.get("POLLINATION_FUZZ_SEED", 0)),
 )
 CONFIGS = sorted((ROOT / "config").rglob("*.yaml"))

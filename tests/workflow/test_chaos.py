@@ -25,18 +25,18 @@ def undisturbed(finished) -> Reference:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])  # a seed at which a campaign failed stays here
 def test_whatever_breaks_the_run_ends_like_an_undisturbed_one(undisturbed, seed):
-    """Each kind of fault that this machine can have, about once."""
+    """Half of the kinds of faults that this machine can have, about once; `make chaos` has all."""
     said: list[str] = []
     tally = campaign(
         TOY,
         seed,
-        lambda tally: len(tally.faults) >= 14 or tally.faults.total() >= 18,
+        lambda tally: len(tally.faults) >= 8 or tally.faults.total() >= 12,
         undisturbed,
         interval_s=(2, 7),
         say=said.append,
     )
     print("\n".join([*said, tally.table()]))
-    assert tally.faults.total() >= 14 and tally.drivers > 2, said
+    assert tally.faults.total() >= 8 and tally.drivers > 2, said
     assert not tally.tracebacks, tally.tracebacks
 
 
