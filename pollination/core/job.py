@@ -31,7 +31,17 @@ from types import FrameType
 from typing import Any
 
 from pollination import __version__
-from pollination.core import artifacts, caches, causes, code, gpus, local_disk, sanitize, warm
+from pollination.core import (
+    artifacts,
+    caches,
+    causes,
+    code,
+    gpus,
+    local_disk,
+    reuse,
+    sanitize,
+    warm,
+)
 from pollination.core.commit import git_commit
 from pollination.core.lease import Lease, keep, restore
 from pollination.core.settings import whole_params
@@ -181,6 +191,8 @@ class Job:
         self.rule, self.threads = snakemake.rule, snakemake.threads
         self.device = snakemake.config.get("device", "auto")
         self.local_disk = snakemake.config.get("local_disk")
+        self.run = Path("results", snakemake.config.get("run", ""))
+        self.reused_runs: list[str] = snakemake.config.get("reuse", [])
         self.copies: dict[str, BufferedRandom] = {}
         self.gpus = getattr(snakemake, "resources", {}).get("gpu", 0)
         self.log_path = Path(snakemake.log[0]) if snakemake.log else None
@@ -227,8 +239,11 @@ class Job:
             self.code = code.of_job()
             caches.prepare(self.log)
             warm.restart_if_other(before)
-            if not self.check_last:
+            if self.reused_runs or not self.check_last:
                 self.digests = self._check_inputs()
+                if self.reused_runs and (found := reuse.take(self, self.reused_runs, self.run)):
+                    self.log.info("the files of this job are those of %s", found)
+                    raise SystemExit(0)
             if self.gpus and self.device != "cpu":  # before a library starts CUDA
                 gpus.take(self.gpus, self.log)
         except (ValueError, OSError, Stopped) as error:

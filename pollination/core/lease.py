@@ -204,13 +204,14 @@ def _write(path: Path, text: str, mode: str = "w") -> None:
             raise
 
 
-def _link(source: Path, target: Path) -> None:
+def replace_by_link(source: Path, target: Path, links: bool = True) -> None:
     """Replace `target` with a hard link to `source`, or a copy of it, atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        os.link(source, temporary)
-    except OSError:
+    with suppress(OSError):
+        if links:
+            os.link(source, temporary)
+    if not temporary.exists():
         shutil.copyfile(source, temporary)
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # rename(2) does nothing if both are the same file
@@ -220,7 +221,7 @@ def keep(folder: Path, outputs: list[Path]) -> None:
     """Link finished files into the work folder {key}/, the record last; delete all other work."""
     finished = folder / "finished"
     for path in outputs:
-        _link(path, finished / path.name)
+        replace_by_link(path, finished / path.name)
     for path in [*folder.parent.iterdir(), *folder.iterdir()]:
         if path.is_dir() and path not in (folder, finished):
             shutil.rmtree(path, ignore_errors=True)
@@ -240,7 +241,7 @@ def restore(folder: Path, outputs: list[Path]) -> bool:
         shutil.rmtree(folder / "finished", ignore_errors=True)
         return False
     for path, target in zip(kept, outputs, strict=True):
-        _link(path, target)
+        replace_by_link(path, target)
         os.utime(target)  # newer than its inputs, even if it was made long ago
     return True
 

@@ -85,6 +85,12 @@ def _write_others(job: Job, folder: Path, metrics: list[dict]) -> None:
     write_metrics(Path(job.output.metrics), metrics)
 
 
+def _adopt(job: Job, folder: Path, training: Training) -> None:
+    """Write a founder that is its pretrained model as it is."""
+    checkpoint.save_model(start(job, training.seed), folder)
+    _write_others(job, folder, [{"step": 0, "tokens": 0}])
+
+
 def start(job: Job, seed: int):
     """Return the model at the start of training: inherited, pretrained or new weights."""
     folder, weights = job.file("blueprint").parent, job.optional_file("weights")
@@ -100,6 +106,9 @@ def train(job: Job, folder: Path) -> None:
     key = job.key(training.seed)
     work = job.claim("train", key)
     if work is None:
+        return
+    if not training.settings["epochs"]:
+        _adopt(job, folder, training)
         return
     model = start(job, training.seed) if training.settings["gpus"] == 1 else None
     tokenizer = load_tokenizer(job.file("blueprint").parent)

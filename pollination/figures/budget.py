@@ -57,7 +57,7 @@ def totals(run: Run, label: str, name: str, rounds: range) -> list[dict]:
             [
                 row
                 for row in run.training(layout.member_folder(run.plan, name, t, m))
-                if "loss" in row
+                if "tokens" in row
             ][-1]
             for m in range(size)
         ]

@@ -23,6 +23,9 @@ from transformers.core_model_loading import (
 )
 from transformers.modeling_utils import _get_resolved_checkpoint_files
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
+from pollination.core import artifacts
 
 FLOATS = ("F16", "BF16", "F32", "F64")  # F8 and integers are quantised weights without a scale
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -144,6 +147,20 @@ def weight_files(source: str, index: dict[str, str], revision: str | None = None
         download_kwargs={"revision": revision},
     )
     return [Path(file) for file in found or []]
+
+
+def provenance(source: str) -> dict[str, str]:
+    """Return what the record says about a pretrained model.
+
+    Of a folder, file -> SHA-256 of config.json and the weights; of a hub model, its `revision`.
+    OSError: a file is missing.
+    """
+    files = weight_files(source, index_of(source, source))
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return {path.name: artifacts.digest(path) for path in [folder / "config.json", *files]}
+    revision = extract_commit_hash(str(files[0]), None) if files else None
+    return {"revision": revision} if revision else {}
 
 
 def open_tensors(files: list[Path], stack: ExitStack) -> Tensors:

@@ -11,7 +11,7 @@ from pollination.plan.splits import splits
 def whole_config(plan: Plan) -> dict:
     """Return the config with the defaults of keys that no figure reads."""
     keys = schema()["properties"]
-    unread = ("device", "local_disk", "downloads")
+    unread = ("device", "local_disk", "downloads", "reuse")
     return plan.config | {key: keys[key]["default"] for key in unread}
 
 

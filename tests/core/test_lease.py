@@ -245,7 +245,9 @@ def test_a_waiter_that_was_frozen_itself_does_not_take_over(tmp_path):
 @pytest.mark.parametrize("text", ["", "ten", "0", "-1", "nan", "1e9"])
 def test_an_impossible_beat_is_refused(tmp_path, monkeypatch, text):
     monkeypatch.setenv("POLLINATION_BEAT_S", text)
-    with pytest.raises(ValueError, match=r"POLLINATION_BEAT_S is .* allowed: a number, 0.01 to 600"):
+    with pytest.raises(
+        ValueError, match=r"POLLINATION_BEAT_S is .* allowed: a number, 0.01 to 600"
+    ):
         Lease(tmp_path, LOG)
 
 

@@ -7,10 +7,13 @@ from pollination.core.job import Job
 with Job(snakemake, online=True) as job:
     from pollination.data.tokens import make_tokenizer
     from pollination.models.checkpoint import load_tokenizer, write_blueprint
+    from pollination.models.weights import provenance
 
     spec, folder = job.params.model, Path(job.output.config).parent
     # The tokenizer's corpus, or the founder to start from.
     input_folder = Path(job.input[0]).parent if job.input else None
+    if isinstance(spec["pretrained"], str):
+        job.source = provenance(spec["pretrained"])
     if spec["pretrained"]:
         spec = spec | {"pretrained": str(input_folder or spec["pretrained"])}
     pretrained = {"kind": "pretrained", "source": spec["pretrained"]}

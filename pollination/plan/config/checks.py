@@ -118,6 +118,23 @@ def check_training(key: str, train: dict, mistakes: list[str]) -> None:
         )
 
 
+def check_adoption(key: str, pool: dict, models: dict, mistakes: list[str]) -> None:
+    """Check a pool whose founders are pretrained models that are not trained."""
+    if pool["train"]["epochs"]:
+        return
+    new = [m for m in listed(pool["model"]) if m in models and not models[m]["pretrained"]]
+    if new:
+        mistakes.append(
+            f"{key}.train.epochs: 0 leaves model {new[0]!r} untrained, because it is not "
+            "pretrained; set 1 or more, or name a pretrained model"
+        )
+    if pool["train"]["checkpoint"] == "best":
+        mistakes.append(
+            f"{key}.train.checkpoint: 'best' chooses an epoch, and epochs is 0; set "
+            "checkpoint: last"
+        )
+
+
 def check_founders(config: dict, mistakes: list[str]) -> None:
     for name, pool in config["founders"].items():
         key = f"founders.{name}"
@@ -127,6 +144,7 @@ def check_founders(config: dict, mistakes: list[str]) -> None:
             for corpus in listed(pool[kind]):
                 reference(mistakes, f"{key}.{kind}", corpus, config["corpora"], "corpora")
         check_training(f"{key}.train", pool["train"], mistakes)
+        check_adoption(key, pool, config["models"], mistakes)
         if pool["train"]["tokens"] is None and pool["num_segments"] is None:
             mistakes.append(
                 f"{key}.train.tokens: the key is missing; set the number of tokens of human text "

@@ -56,6 +56,8 @@ def check_experiment(name: str, experiment: dict, config: dict, mistakes: list[s
             mistakes.append(f"{key}.replicates: {experiment['replicates']} {why}")
             break
     check_training(f"{key}.train", experiment["train"], mistakes)
+    if not experiment["train"]["epochs"]:
+        mistakes.append(f"{key}.train.epochs: 0 is for founders alone; set 1 or more")
     pool = None
     if "founders" not in experiment:
         mistakes.append(

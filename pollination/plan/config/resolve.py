@@ -13,6 +13,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
+from pollination.core import pin
 from pollination.core.datafiles import formats
 from pollination.core.sanitize import line
 from pollination.core.settings import definition, with_defaults
@@ -119,7 +120,7 @@ def _own_pools(config: dict) -> None:
 
 def check_files(config: dict, source: str | Places = "config") -> None:
     """Raise ConfigError if local data, benchmarks or functions that a config names are missing."""
-    mistakes: list[str] = []
+    mistakes = [said for path in config["reuse"] if (said := _unusable(path, config["run"]))]
     for name, corpus in config["corpora"].items():
         kind = CORPUS_KINDS[corpus["kind"]]
         paths = (
@@ -258,6 +259,24 @@ def check_data(
             )
         elif mistake := unfit(found, endings):
             mistakes.append(f"{key}: {mistake}")
+
+
+def _unusable(folder: str, run: str) -> str | None:
+    """Return why a run of the key `reuse` cannot be one; None if it can."""
+    path = Path(folder)
+    if not path.is_dir():
+        return f"reuse: {folder!r}: there is no such folder; correct or delete the entry"
+    if path.resolve() == Path("results", run).resolve():
+        return f"reuse: {folder!r} is the folder of this run; delete the entry"
+    saved = pin.latest_config(path)
+    written = str(path / "config.yaml")
+    config = saved[1] if saved else is_file(written) and read_yaml(written)
+    name = config.get("run") if isinstance(config, dict) else None
+    if name is None:
+        return f"reuse: {folder!r} is not the folder of a run; give a path like results/other"
+    if name != path.resolve().name:
+        return f"reuse: {folder!r} is the folder of run {name!r}; give it this name back"
+    return None
 
 
 def checked(raw: dict, places: Places) -> dict:
