@@ -37,7 +37,7 @@ lint: setup  ## run ruff, mypy, snakefmt, snakemake --lint, codespell and the li
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules workflow/Snakefile
 	$(BIN)/snakemake --lint
 	$(BIN)/codespell
 	$(BIN)/python docs/check_links.py

@@ -4,9 +4,16 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+# This file may be included by another one, such as workflow/Snakefile.
+root = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve()
+if not workflow.modifier.is_main_snakefile():
+    sys.exit(
+        "error: Snakemake starts no `onstart` of a module, so two drivers could write to one run; "
+        f'include the workflow instead: include: "{root}/Snakefile"'
+    )
 # A profile may have imported the package of another checkout.
 loaded = sys.modules.get("pollination")
-if loaded and Path(loaded.__file__).resolve().parents[1] != Path(workflow.basedir).resolve():
+if loaded and Path(loaded.__file__).resolve().parents[1] != root:
     for name in [name for name in sys.modules if name.partition(".")[0] == "pollination"]:
         del sys.modules[name]
 

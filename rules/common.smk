@@ -43,7 +43,7 @@ if workflow.is_main_process:
 onstart:
     engine.confirm(workflow, config)
     hold(plan.results)
-    commit.warn(Path(workflow.basedir))
+    commit.warn(root)
     pin.start(workflow, code_read, plan.config, plan.results, own_code(plan), places.base)
 
 
@@ -119,7 +119,7 @@ def figure_source(module):
 
     The path is relative, so that users can move the project.
     """
-    return os.path.relpath(f"{workflow.basedir}/pollination/figures/{module.replace('.', '/')}.py")
+    return os.path.relpath(f"{root}/pollination/figures/{module.replace('.', '/')}.py")
 
 
 def files_or_reason(target):
