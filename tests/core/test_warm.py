@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from snakemake import benchmark
 
 from pollination.core import resume, warm
 from pollination.core.warm import Fork, Subprocess
@@ -373,3 +374,17 @@ def test_the_intervals_of_saves_are_checked(monkeypatch):
             resume.save_every_s()
     monkeypatch.delenv("POLLINATION_SAVE_EVERY_S")
     assert resume.save_every_s(7) == 7
+
+
+def test_a_job_is_measured_without_a_walk_through_its_pages(monkeypatch):
+    monkeypatch.setattr(psutil.Process, "memory_full_info", psutil.Process.memory_full_info)
+    record = benchmark.BenchmarkRecord()
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        with warm._of_one_job(benchmark.benchmarked)(process.pid, record):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    said = dict(zip(record.get_header(), record.to_tsv(False).split("\t"), strict=True))
+    assert float(said["max_rss"]) > 0 and said["max_uss"] == said["max_pss"] == "-"
