@@ -3,8 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import ROOT, TOY, command, planned
 
 OWN = f"""\
