@@ -80,18 +80,8 @@ def corpus(tmp_path: Path, frame: pd.DataFrame) -> Path:
     return toy(tmp_path, corpora__text={"kind": "files", "path": str(tmp_path / "text.parquet")})
 
 
-@pytest.mark.parametrize(
-    ("frame", "words"),
-    [
-        (
-            pd.DataFrame({"body": ["a b c"] * 20, "title": "x"}),
-            ["text.parquet", "'text'", "body, title"],
-        ),
-        (pd.DataFrame({"text": [None, "", "  "]}), ["corpus is empty", "without text"]),
-        (pd.DataFrame({"text": [1, 2, 3]}), ["'text'", "not text"]),
-    ],
-)
-def test_a_corpus_that_cannot_be_used_is_refused(tmp_path, frame, words):
+def test_a_corpus_that_cannot_be_used_is_refused(tmp_path):
+    frame = pd.DataFrame({"body": ["a b c"] * 20, "title": "x"})
     output = snakemake(
         tmp_path,
         "--",
@@ -99,21 +89,9 @@ def test_a_corpus_that_cannot_be_used_is_refused(tmp_path, frame, words):
         configfile=corpus(tmp_path, frame),
         ok=False,
     )
-    assert all(word in the_error(output) for word in words)
+    line = the_error(output)
+    assert all(word in line for word in ("text.parquet", "'text'", "body, title"))
     assert left_behind(tmp_path) == []
-
-
-def test_a_tokenizer_that_does_not_fit_the_model_is_refused(finished, tmp_path):
-    config = toy(
-        tmp_path,
-        models__toy__settings={"vocab_size": 7, "hidden_size": 32, "num_attention_heads": 2},
-    )
-    folder = Path(shutil.copytree(finished, tmp_path / "run", copy_function=shutil.copy2))
-    output = snakemake(
-        folder, "--", "results/toy/models/toy/config.json", configfile=config, ok=False
-    )
-    assert "settings.vocab_size: 7 is too small" in the_error(output)
-    assert not [name for name in left_behind(folder) if name.startswith("results/toy/models/")]
 
 
 @pytest.mark.slow
@@ -127,21 +105,9 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(finished, tmp_path):
             "empty (0 bytes)",
         ),
         (
-            "population/gen0/synthetic0/shard1.parquet",
-            "population/gen1/member0/model.safetensors",
-            -9,
-            "damaged: its digest",
-        ),
-        (
             "population/gen1/member1/model.safetensors",
             "population/gen1/member1/scores.json",
             -100,
-            "damaged: its digest",
-        ),
-        (
-            "segments/human/member2.bin",
-            "founders/human/member2/model.safetensors",
-            -64,
             "damaged: its digest",
         ),
         (

@@ -111,12 +111,6 @@ def test_a_function_that_is_not_there_stops_the_run_before_any_job(copy):
             "select.rule: own/rules.py:tournament, line 2: KeyError: 'luck'",
         ),
         (
-            RULES,
-            "population/gen0/selection.json",
-            "def tournament(members, k, rng):\n    return [0]\n",
-            "select.rule: own/rules.py:tournament returned [0]; allowed: a list of 2 different",
-        ),
-        (
             MEASURES,
             "founders/human/member1/scores.json",
             "def entropy(member):\n    return member.sequences('nowhere')\n",
