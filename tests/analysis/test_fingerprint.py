@@ -910,3 +910,16 @@ def test_a_mistake_in_a_survey_is_named(survey, complaint):
     with pytest.raises(ConfigError) as caught:
         resolve({"run": "x", "fingerprint": {"s": survey}})
     assert complaint in str(caught.value)
+
+
+def test_a_survey_names_experiments_with_all_replicates_or_single_ones():
+    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    for named, runs in (
+        (["population.s1"], ["population.s1"]),
+        (["lines"], ["lines", "lines.s1", "lines.s2", "lines.s3", "lines.s4"]),
+    ):
+        raw["fingerprint"]["members"]["experiments"] = named
+        assert resolve(raw)["fingerprint"]["members"]["experiments"] == runs
+    raw["fingerprint"]["members"]["experiments"] = ["population.s9"]
+    with pytest.raises(ConfigError, match="'population.s9' is not in experiments"):
+        resolve(raw)

@@ -351,13 +351,7 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
         )
     if survey["kind"] == "population":
         chosen = list(named) if survey["experiments"] is None else survey["experiments"]
-        chosen = spread(chosen, config.get("sweeps", {}))
-        known = [
-            reference(mistakes, f"{key}.experiments", name, named, "experiments") for name in chosen
-        ]
-        if all(known):
-            runs = runs_of(config["experiments"])
-            survey["experiments"] = [run for name in chosen for run in runs[name]]
+        survey["experiments"] = replicates(f"{key}.experiments", chosen, config, named, mistakes)
         if not named:
             mistakes.append(
                 f"{key}.kind: 'population' needs experiments, but this config has none; add an "
@@ -365,17 +359,25 @@ def check_survey(key: str, survey: dict, config: dict, named: dict, mistakes: li
             )
 
 
+def replicates(key: str, chosen: list, config: dict, named: dict, mistakes: list) -> list[str]:
+    """Return the runs that a list names: experiments with all replicates, and single replicates."""
+    chosen = spread(chosen, config.get("sweeps", {}))
+    runs = {run: [run] for run in config["experiments"]} | runs_of(config["experiments"])
+    known = [
+        name in runs or reference(mistakes, key, name, named, "experiments") for name in chosen
+    ]
+    return (
+        list(dict.fromkeys(run for name in chosen for run in runs[name])) if all(known) else chosen
+    )
+
+
 def check_semantics(config: dict, named: dict, mistakes: list[str]) -> None:
     """Check the experiments of evaluate.semantics, and replace them by their replicates."""
     semantics = config["evaluate"]["semantics"]
-    chosen = spread((semantics or {}).get("experiments") or (), config.get("sweeps", {}))
-    known = [
-        reference(mistakes, "evaluate.semantics.experiments", name, named, "experiments")
-        for name in chosen
-    ]
-    if chosen and all(known):
-        runs = runs_of(config["experiments"])
-        semantics["experiments"] = [run for name in chosen for run in runs[name]]
+    if semantics and semantics.get("experiments"):
+        key = "evaluate.semantics.experiments"
+        chosen = semantics["experiments"]
+        semantics["experiments"] = replicates(key, chosen, config, named, mistakes)
 
 
 def check_synthetic(config: dict, mistakes: list[str]) -> None:
