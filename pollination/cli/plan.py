@@ -86,6 +86,11 @@ def report(found, results: str, configfile: str) -> list[str]:
     lines = [f"{results}: if snakemake ran now with {configfile}", ""]
     lines += _again(found)
     lines.append(f"Jobs that are not done yet: {sum(found.new.values()):,}")
+    if found.reused:
+        lines.append(
+            f"  of these, the runs of `reuse` have done up to {sum(found.reused.values()):,}: "
+            f"{_counts(found.reused)}"
+        )
     if found.gpu_hours:
         lines += ["", *_hours(found)]
     if found.unnoticed:

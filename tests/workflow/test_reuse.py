@@ -1,5 +1,6 @@
 """reuse: a run takes what another run has done, and nothing else, and does not need it later."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def records(run: str) -> dict[str, dict]:
 @pytest.mark.slow
 def test_a_run_takes_what_another_has_done_and_outlives_it(copy, tmp_path, capsys):
     config = second(tmp_path)
+    main(["plan", "--configfile", str(config), "--json"])
+    planned = json.loads(capsys.readouterr().out)
+    trained = {"train_founder", "train_child", "evaluate_member", "generate_shard"}
+    assert all(planned["reused"][rule] == planned["new"][rule] for rule in trained)
+    assert not planned["gpu_hours"]
     targets = [f"results/second/{CHILD}/{name}" for name in ("model.safetensors", "scores.json")]
     snakemake(copy, "--", *targets, configfile=config)
     taken, given = records("second"), records("toy")
@@ -66,7 +72,7 @@ def test_a_run_takes_what_another_has_done_and_outlives_it(copy, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_what_differs_is_computed_and_damage_is_not_taken(copy, tmp_path):
+def test_what_differs_is_computed_and_damage_is_not_taken(copy, tmp_path, capsys):
     founders = yaml.safe_load(TOY.read_text())["founders"]
     founders["human"]["train"]["learning_rate"] *= 0.5
     damaged = Path(f"results/toy/{SEGMENTS}/member1.bin")
@@ -76,7 +82,12 @@ def test_what_differs_is_computed_and_damage_is_not_taken(copy, tmp_path):
     damaged.write_bytes(content)
     wanted = [f"{FOUNDER}/model.safetensors", f"{SEGMENTS}/member1.bin"]
     wanted = [f"results/second/{path}" for path in wanted]
-    snakemake(copy, "--", *wanted, configfile=second(tmp_path, founders=founders))
+    config = second(tmp_path, founders=founders)
+    main(["plan", "--configfile", str(config), "--json"])
+    reused = json.loads(capsys.readouterr().out)["reused"]
+    assert reused["cut_segment"] == 4 and "train_founder" not in reused
+    assert not {"train_child", "generate_shard", "evaluate_member"} & reused.keys()
+    snakemake(copy, "--", *wanted, configfile=config)
     taken = records("second")
     reused = {path for path, record in taken.items() if "reused" in record}
     assert taken.keys() - reused == {f"{FOUNDER}/run.json", f"{SEGMENTS}/member1.run.json"}

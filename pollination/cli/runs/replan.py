@@ -29,6 +29,7 @@ from pollination.cli.runs.planned import (
     short,
 )
 from pollination.cli.runs.verification import read_records
+from pollination.core.artifacts import read_json
 from pollination.core.settings import differing
 from pollination.plan.job_kinds import ORDER
 from pollination.plan.plan import Plan
@@ -55,12 +56,14 @@ class Replan:
     for; `unnoticed`: record -> why it has other settings, of finished jobs that would not run
     again; `unasked`: records of jobs that the config does not ask for; `harmless`: config key ->
     [before, now] of changed settings that are no reason; `gpu_hours`: rule -> [again, new];
-    `unknown`: amounts that the hours leave out.
+    `unknown`: amounts that the hours leave out. `reused`: rule -> jobs of `new` that the runs of
+    the config key `reuse` have done; the hours leave them out.
     """
 
     jobs: dict[str, int]
     again: list[Again] = field(default_factory=list)
     new: dict[str, int] = field(default_factory=dict)
+    reused: dict[str, int] = field(default_factory=dict)
     finished: int = 0
     unnoticed: dict[str, list[str]] = field(default_factory=dict)
     unasked: list[str] = field(default_factory=list)
@@ -118,6 +121,8 @@ def _compare(
     found = Replan(dict(sorted(Counter(job.rule.name for job in needed).items())))
     runs, planned, settings = set(needed), set(), set()
     new: Counter[str] = Counter()
+    reused: Counter[str] = Counter()
+    others = _Others(plan, dag, runs)
     outputs: dict[str, list[list[str]]] = {"again": [], "new": []}
     for number, job in enumerate(dag.jobs):
         show(f"{number:,} jobs compared")
@@ -133,11 +138,12 @@ def _compare(
         if not is_finished:
             if job in runs:
                 new[job.rule.name] += 1
-                outputs["new"].append(written)
+                if others.did(job):
+                    reused[job.rule.name] += 1
+                else:
+                    outputs["new"].append(written)
             continue
-        now = Params(
-            job.rule.name, dict(job.wildcards.items()), as_recorded(dict(job.params.items()))
-        )
+        now = _params(job)
         differ = other_settings(record, now) if record else {}
         causes = phrases(plan, now, differ, "{}: {} -> {}")
         settings |= {config_key(plan, now, key) for key in differ} - {""}
@@ -147,7 +153,7 @@ def _compare(
             outputs["again"].append(written)
         elif causes:
             found.unnoticed[str(path)] = causes
-    found.new = dict(sorted(new.items()))
+    found.new, found.reused = dict(sorted(new.items())), dict(sorted(reused.items()))
     found.unasked = sorted(set(records) - {os.path.normpath(path) for path in planned})
     for path in found.unasked:
         for name in records[path]["outputs"]:
@@ -161,6 +167,36 @@ def _compare(
             if not any(_same_key(key, other) for other in settings)
         }
     return found, outputs
+
+
+def _params(job: Any) -> Params:
+    return Params(job.rule.name, dict(job.wildcards.items()), as_recorded(dict(job.params.items())))
+
+
+class _Others:
+    """The runs of the config key `reuse` (core/reuse.py), and which jobs they have done."""
+
+    def __init__(self, plan: Plan, dag: Any, runs: set) -> None:
+        self.folders, self.results = plan.config["reuse"], plan.results
+        self.dag, self.runs = dag, runs
+        self.known: dict[Any, bool] = {}
+
+    def did(self, job: Any) -> bool:
+        """Return whether one has done a job, if the inputs that are here already are equal."""
+        if job not in self.known:
+            before = [one for one in self.dag.dependencies[job] if one in self.runs]
+            before = [one for one in before if one.output and one.output.get("run")]
+            self.known[job] = self._has(job) and all(map(self.did, before))
+        return self.known[job]
+
+    def _has(self, job: Any) -> bool:
+        now, path = _params(job), os.path.relpath(job.output.get("run"), self.results)
+        for folder in self.folders:
+            with suppress(OSError, ValueError, KeyError):
+                record = read_json(Path(folder, path))
+                if now == Params(record["rule"], record["wildcards"], record["params"]):
+                    return True
+        return False
 
 
 def _same_key(key: str, other: str) -> bool:
