@@ -81,8 +81,10 @@ def export_folder(
         raise ValueError(f"--yes-upload: {to!r} is a folder; allowed with it: --to hub:OWNER/NAME")
     if repository is None and os.path.lexists(to):
         raise ValueError(f"{to} exists, and nothing was overwritten; name a new folder with --to")
-    path = os.path.join(run, what) if run and not what.startswith(f"{run}/") else what
-    found = SHARD.fullmatch(path.rstrip("/"))
+    path = os.path.normpath(what)
+    if run and not Path(path).is_relative_to(run):
+        path = os.path.join(run, path)
+    found = SHARD.fullmatch(path)
     write: Callable[[Path], None]
     if found:
         plan, (name, generation, member) = _writer(found, configfile)

@@ -23,14 +23,14 @@ class Closure:
 
     `lists`: the records of the lists of files deleted on purpose (config key `keep`). `outside`:
     inputs from outside the run with their digests. `read`: the inputs that the generation's own
-    jobs read. `all`: the content of each record.
+    jobs read, with their digests. `all`: the content of each record.
     """
 
     own: list[str]
     before: list[str]
     lists: list[str]
     outside: dict[str, str]
-    read: list[str]
+    read: dict[str, str]
     all: dict[str, dict]
 
     def files(self, records: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -75,7 +75,8 @@ def closure(plan: Plan, name: str, generation: int, original: Path) -> Closure:
             )
         own.append(writer[path])
     own = list(dict.fromkeys(own))
-    read = {path for record in own for path in records[record]["inputs"]} - made
+    inputs = [item for record in own for item in records[record]["inputs"].items()]
+    read = {path: digest for path, digest in sorted(inputs) if path not in made}
     waiting, before, outside = [*read, *staged_files(plan)], dict[str, None](), dict[str, str]()
     for record in own:
         outside |= _outside(plan, records[record])
@@ -88,7 +89,7 @@ def closure(plan: Plan, name: str, generation: int, original: Path) -> Closure:
     folders = {place for record in (*own, *before) for place in Path(record).parents}
     found = (writer.get(str(place / told)) for place in folders for told in pruning.LISTS)
     lists = sorted({record for record in found if record} - {*own, *before})
-    return Closure(own, sorted(before), lists, outside, sorted(read), records)
+    return Closure(own, sorted(before), lists, outside, read, records)
 
 
 def _is_inside(plan: Plan, path: str) -> bool:

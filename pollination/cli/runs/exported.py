@@ -23,7 +23,7 @@ from pollination.cli.runs.archive import (
     outside_file,
     write,
 )
-from pollination.cli.runs.closure import closure, deleted, require_inputs
+from pollination.cli.runs.closure import closure, deleted, relative, require_inputs
 from pollination.cli.runs.crate import METADATA, WORKFLOW, Part, metadata
 from pollination.core import artifacts, commit
 from pollination.core.settings import lean, schema
@@ -127,6 +127,12 @@ def export(
             contents.add("inputs", mirrored(path), outside_file(original, path), digest)
         else:
             left_out[mirrored(path)] = digest
+    if not inputs:  # an imported run may have no records of them
+        left_out |= {
+            relative(plan, path): digest
+            for path, digest in found.read.items()
+            if path not in found.outside
+        }
     for path, digest in found.files(found.lists):
         add("others", path, digest)
     for path in (*found.own, *(found.before if inputs else ()), *found.lists):
