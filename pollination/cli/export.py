@@ -21,6 +21,7 @@ Exit status:
   2: the command could not run (for example, the generation is not finished)
 """
 
+import datetime
 import json
 import re
 from dataclasses import asdict
@@ -100,9 +101,7 @@ def _licence(text: str) -> str:
 
 
 def _date(text: str) -> str:
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", text):
-        raise ValueError(text)
-    return text
+    return datetime.date.fromisoformat(text).isoformat()
 
 
 def run(arguments) -> int:

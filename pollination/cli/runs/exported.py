@@ -137,7 +137,9 @@ def export(
         add("others", path, digest)
     for path in (*found.own, *(found.before if inputs else ()), *found.lists):
         contents.add("records", Path(path).relative_to(original).as_posix(), Path(path))
-    text = yaml.safe_dump(lean(plan.config, schema()), sort_keys=False, allow_unicode=True)
+    # No job of a generation reads these two sections, whose files may not be here.
+    config = lean(plan.config, schema()) | {"fingerprint": {}, "theory": {}}
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     contents.add("inputs", CONFIG, text.encode())
     for entry, file in ENVIRONMENT.items():
         contents.add("others", entry, (ROOT / "envs" / file).read_bytes())

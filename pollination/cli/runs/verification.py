@@ -28,6 +28,7 @@ from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
 
 UNRECORDED = "unrecorded"
+OWN_CODE = re.compile(r"(^|\.)code\.")  # in the key of a param: digests of the user's files
 TYPED = 12  # files that the printed commands name one by one
 
 
@@ -156,7 +157,7 @@ def verify(
             if not any(Path(path).parent == Path(finding.path).parent for path in named)
         ]
     if plan and planned:
-        other, verified.uncompared = _other_settings(folder, asked, planned)
+        other, verified.uncompared = _other_settings(folder, asked, planned, bool(held))
         verified.findings += other
     return verified
 
@@ -283,7 +284,7 @@ def asked_for(plan: Plan, records: dict[str, dict], expected: dict) -> dict[str,
 
 
 def _other_settings(
-    folder: Path, records: dict[str, dict], planned: Planned
+    folder: Path, records: dict[str, dict], planned: Planned, imported: bool
 ) -> tuple[list[Finding], int]:
     """Return the records whose params are not those of the plan, and the number not compared."""
     findings, uncompared = [], 0
@@ -296,7 +297,12 @@ def _other_settings(
         except ValueError:
             uncompared += 1
             continue
-        if now and (settings := other_settings(record, now)):
+        settings = other_settings(record, now) if now else {}
+        if imported and any(OWN_CODE.search(key) for key in settings):
+            # The file is in the archive, not at its path; it is compared as an input of the job.
+            uncompared += 1
+            settings = {key: one for key, one in settings.items() if not OWN_CODE.search(key)}
+        if now and settings:
             kind = "other settings" if settings.keys() - {"recipe"} else "other recipe"
             findings.append(Finding(kind, path, said(planned.plan, now, settings), path))
     return findings, uncompared
