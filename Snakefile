@@ -22,7 +22,8 @@ from pollination.core import code, pin
 # `pollination verify` and `plan` set `pinned` to the config that they read (cli/runs/planned.py).
 if "pinned" not in globals():
     # A job of another process: its code is compared before it reads more of the package.
-    pinned = None if workflow.is_main_process else pin.enter(workflow.overwrite_configfiles)
+    entered = pin.given if workflow.is_main_process else pin.enter
+    pinned = entered(workflow.overwrite_configfiles)
 code_read = code.files()
 
 from pollination.plan.config.places import Places
@@ -43,7 +44,7 @@ if pinned is None:
     places = Places(given, workflow.config_settings.config)
     config = checked(config, places)
 else:
-    config = pinned
+    config, places = pinned, Places([])
 plan = Plan(config, f"results/{config['run']}")
 
 

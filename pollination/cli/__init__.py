@@ -1,4 +1,4 @@
-"""Check, estimate, watch, verify and reproduce runs of the workflow.
+"""Check, estimate, watch, verify, reproduce and share runs of the workflow.
 
 The commands need no GPU and start no jobs, except `reproduce`, which recomputes
 one generation. Snakemake starts a run:
@@ -24,6 +24,8 @@ COMMANDS = (
     "lineage",
     "verify",
     "reproduce",
+    "export",
+    "import",
     "diff",
     "completion",
 )

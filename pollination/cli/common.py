@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from pollination.cli.completion import completed_by, config_files, experiments
@@ -17,18 +18,20 @@ from pollination.plan.config.loading import preset, read_yaml
 from pollination.plan.config.places import Places
 from pollination.plan.config.resolve import ConfigError, resolve
 from pollination.plan.plan import Plan
+from pollination.plan.saved import read_run
 
 PROGRESS_S = 10.0  # between progress lines in a file
 CONFIGFILE = "config/config.yaml"
 
 
-def add_configfile(parser: Any) -> None:
+def add_configfile(parser: Any, otherwise: str = "") -> None:
+    """Add the config file. `otherwise`: the text of a default that depends on other options."""
     option = parser.add_argument(
         "--configfile",
         type=preset,
-        default=CONFIGFILE,
-        help="config file of the run (default: %(default)s); the configs of the project, such as "
-        "config/paper/theory.yaml, are found from any folder",
+        default=None if otherwise else CONFIGFILE,
+        help=f"config file of the run (default: {otherwise or CONFIGFILE}); the configs of the "
+        "project, such as config/paper/theory.yaml, are found from any folder",
     )
     completed_by(config_files, option)
 
@@ -44,6 +47,29 @@ def add_run(parser: ArgumentParser) -> None:
         "--configfile",
     )
     add_configfile(which)
+
+
+def add_original(parser: ArgumentParser) -> None:
+    """Add the folder of a run; without --configfile, the run's own config counts."""
+    parser.add_argument(
+        "--run",
+        metavar="FOLDER",
+        help="folder of the run; it may be imported, or another user's and read-only (default: "
+        "results/{run} of the config)",
+    )
+    add_configfile(parser, "config/config.yaml; with --run, the config that the run has saved")
+
+
+def read_original(arguments: Any) -> tuple[Plan, Path]:
+    """Return the plan of the options of `add_original`, and the folder of its run.
+
+    The plan has the paths that records name, results/{run}/, wherever the folder lies.
+    """
+    if arguments.run and not arguments.configfile:
+        config = read_run(arguments.run).config
+        return Plan(config, f"results/{config['run']}"), Path(arguments.run)
+    plan = read_plan(arguments.configfile or CONFIGFILE)
+    return plan, Path(arguments.run or plan.results)
 
 
 def add_parameters(parser: ArgumentParser) -> None:

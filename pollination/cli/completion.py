@@ -24,6 +24,7 @@ from pathlib import Path
 from pollination import ROOT
 from pollination.plan.config.loading import preset, read_yaml
 from pollination.plan.config.overlay import expand
+from pollination.plan.saved import saved_config
 
 EXAMPLE = 'eval "$(pollination completion bash)"'
 SHELLS = ("bash", "zsh", "fish")
@@ -55,9 +56,13 @@ def config_files(prefix: str, **_) -> list[str]:
 
 
 def experiments(prefix: str, parsed_args: Namespace, **_) -> list[str]:
-    """Return the experiments of the config file that the command line names."""
+    """Return the experiments of the run or config file that the command line names."""
     try:
-        config = expand(read_yaml(preset(parsed_args.configfile)))
+        if (folder := getattr(parsed_args, "run", None)) and not parsed_args.configfile:
+            saved = saved_config(folder)
+            config = saved[1] if saved else {}
+        else:
+            config = expand(read_yaml(preset(parsed_args.configfile or "config/config.yaml")))
     except (ValueError, OSError):
         return []
     return [name for name in config.get("experiments") or {} if str(name).startswith(prefix)]

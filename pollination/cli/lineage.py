@@ -20,7 +20,7 @@ from pollination.cli.common import add_configfile, find_experiment, read_plan
 from pollination.plan import pruning
 from pollination.plan.lineage import ancestry, format_ancestry
 from pollination.plan.plan import Plan
-from pollination.plan.saved import read_run
+from pollination.plan.saved import read_run, saved_config
 
 EXAMPLE = "pollination lineage population/gen4/member0"
 FORM = re.compile(
@@ -76,11 +76,7 @@ def find_model(path: str, configfile: str) -> tuple[Plan, tuple[str, int, int]]:
             "EXPERIMENT/gen2/member1 or founders/POOL/member0"
         )
     folder = match["folder"]
-    plan = (
-        read_run(folder)
-        if folder and Path(folder, "config.yaml").is_file()
-        else read_plan(configfile)
-    )
+    plan = read_run(folder) if folder and saved_config(folder) else read_plan(configfile)
     if folder and Path(folder) != Path(plan.results):
         raise ValueError(
             f"model {path!r} is not in the run {plan.results}; give the config of its run with "

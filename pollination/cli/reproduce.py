@@ -15,13 +15,12 @@ import os
 from pathlib import Path
 
 from pollination.cli.common import (
-    CONFIGFILE,
     Progress,
-    add_configfile,
     add_experiment,
     add_generation,
+    add_original,
     find_experiment,
-    read_plan,
+    read_original,
     table,
 )
 from pollination.cli.runs.reproduction import compare, make, prepare
@@ -39,12 +38,6 @@ def add_arguments(parser) -> None:
         help="new folder for the recomputed files (default: reproduced/{run}.{experiment}.gen{g})",
     )
     parser.add_argument(
-        "--run",
-        metavar="FOLDER",
-        help="folder of the original run; it may be another user's and read-only (default: "
-        "results/{run} of the config)",
-    )
-    parser.add_argument(
         "--profile",
         default=None,
         help="Snakemake profile (default: the project's profiles/local)",
@@ -54,17 +47,16 @@ def add_arguments(parser) -> None:
         default=str(os.cpu_count() or 1),
         help="number of cores that Snakemake may use (default: all)",
     )
-    add_configfile(parser)
+    add_original(parser)
 
 
 def run(arguments) -> int:
-    configfile = arguments.configfile or CONFIGFILE
-    plan, name, generation = read_plan(configfile), arguments.experiment, arguments.generation
+    (plan, original), name = read_original(arguments), arguments.experiment
+    generation = arguments.generation
     find_experiment(plan, name, generation)
-    original = Path(arguments.run or plan.results)
     into = Path(arguments.into or f"reproduced/{plan.config['run']}.{name}.gen{generation}")
     progress = Progress(f"{name}, generation {generation}")
-    inputs = prepare(plan, configfile, name, generation, original, into)
+    inputs = prepare(plan, arguments.configfile, name, generation, original, into)
     print(
         f"{name}, generation {generation}: {inputs} input files linked into {into}. Snakemake "
         f"recomputes the generation there (log: {into}/snakemake.log).",

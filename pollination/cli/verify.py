@@ -18,8 +18,10 @@ made with other code or other libraries than most. A note is no finding, because
 such files are as recorded.
 
 For the findings, it prints two kinds of commands: those that recompute exactly
-these files, and one that then recomputes all files that depend on them. It
-writes nothing, so it also works on the read-only results of another user.
+these files, and one that then recomputes all files that depend on them. No
+command deletes an unrecorded file, because it may be the only copy. In an
+imported run, the command also compares the files with the list in the archive.
+It writes nothing, so it also works on the read-only results of another user.
 
 Exit status:
   0: all files match their records; there may be notes
@@ -34,9 +36,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pollination.cli.common import Progress, add_run, bytes_, read_plan, table
+from pollination.cli.runs.archive import LEFT_OUT
 from pollination.cli.runs.drivers import find_driver
 from pollination.cli.runs.planned import planned
-from pollination.cli.runs.verification import names, remedy, verify
+from pollination.cli.runs.verification import UNRECORDED, names, remedy, verify
 from pollination.core import sanitize
 from pollination.plan.saved import read_run
 
@@ -92,7 +95,9 @@ def run(arguments) -> int:
     again = f"pollination verify {arguments.folder or f'--configfile {configfile}'}"
     # --configfile comes first, because it would also take the targets after it.
     snakemake = f"snakemake --configfile {configfile} --profile {profile}"
-    typed = remedy(verified.findings, snakemake, again) if verified.findings else []
+    typed = remedy(verified.findings, snakemake, again)
+    if verified.imported and verified.findings:
+        typed = [f"pollination import ARCHIVE --into {folder}.new"]
     if arguments.names:
         print("".join(f"{path}\n" for path in names(verified.findings)), end="")
         return int(bool(verified.findings))
@@ -107,6 +112,7 @@ def run(arguments) -> int:
         ("jobs that are not done yet", verified.unmade),
         ("files deleted on purpose (config key keep)", verified.pruned),
         ("inputs from outside the run, not found and not compared", verified.outside),
+        (f"inputs that the archive leaves out ({LEFT_OUT})", verified.left_out),
         ("files that no record names", verified.strangers),
         (
             "records whose settings depend on a file that is not here, and not compared",
@@ -120,9 +126,18 @@ def run(arguments) -> int:
         return 0
     print(f"\nFindings ({len(verified.findings)}):")
     print("\n".join(table([(f"  {f.kind}", f.path, f.said) for f in verified.findings], left=3)))
-    print("\nTo recompute exactly these files, type:")
-    print("\n".join(f"  {sanitize.line(words)}" for words in typed))
-    if arguments.folder:
+    if verified.imported:
+        print("\nThe files have changed since the import. To unpack them again, type:")
+    elif typed:
+        print("\nTo recompute exactly these files, type:")
+    print("".join(f"  {sanitize.line(words)}\n" for words in typed), end="")
+    if count := sum(finding.kind == UNRECORDED for finding in verified.findings):
+        print(
+            f"\nUnrecorded: {count:,}. These files cannot be compared; snakemake replaces them. If "
+            "they were copied here, move them elsewhere, and ask for an archive of `pollination "
+            "export`. If a job died, start snakemake again."
+        )
+    if arguments.folder and typed and not verified.imported:
         print(
             "Replace CONFIG with the config file of the run. Type the commands in the folder where "
             "the run was started."

@@ -44,6 +44,14 @@ def read(folder: Path) -> tuple[str, str | None]:
     return f"{known}?" if known else "unknown", f"git does not read the commit: {reason}"
 
 
+def date(folder: Path, commit: str) -> str | None:
+    """Return the day of a commit that a record names, YYYY-MM-DD; None if git does not know it."""
+    try:
+        return _git(folder, "show", "--no-patch", "--format=%cs", commit.rstrip("+?"), "--")
+    except (subprocess.SubprocessError, OSError):
+        return None
+
+
 def warn(folder: Path) -> None:
     """Print one line if git does not read the commit that the records will name."""
     known, trouble = read(folder)

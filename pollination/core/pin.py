@@ -83,6 +83,21 @@ def enter(configfiles: list[Path]) -> dict:
     return config
 
 
+def given(configfiles: list[Path]) -> dict | None:
+    """Return the config of a pin whose config.json a driver got as its config file.
+
+    `pollination reproduce` gives one: the config of a run, already resolved. None: another file.
+    Exits with one line if the pin was changed.
+    """
+    folder = Path(configfiles[0]).parent if len(configfiles) == 1 else Path()
+    if folder.parent.name != PINS:
+        return None
+    try:
+        return code.read_config(folder)
+    except (ValueError, OSError) as mistake:
+        sys.exit(f"error: {mistake}")
+
+
 class Pin:
     """The config and the code that a driver found at its start."""
 

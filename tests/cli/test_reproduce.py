@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from pollination.cli import main
-from pollination.cli.runs.reproduction import _absolute, why
+from pollination.cli.runs.reproduction import located, why
 from pollination.core import artifacts
 from pollination.core.driver import FOLDER
 from pollination.core.settings import differing
-from pollination.plan.config.overlay import expand
+from pollination.plan.config.resolve import resolve
 from tests.conftest import TOY
 
 RUN = "results/toy"
@@ -104,48 +104,29 @@ def test_reasons_are_named_in_the_order_in_which_they_count():
     assert why(*codes) == "the code was eeeeeeeeeeee, is ffffffffffff (digests)"
 
 
-def test_a_twin_is_made_again_from_what_it_stands_for(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("own.txt").write_text("text", encoding="utf-8")
-    Path("whole.yaml").write_text(
-        "corpora: {own: {kind: files, path: own.txt}}\nrun: whole\n", encoding="utf-8"
-    )
-    found = _absolute(
-        expand(
-            {
-                "run": "small",
-                "overlay": {"base": "whole.yaml", "set": {"corpora.own.max_tokens": 7}},
-            }
-        )
-    )
-    assert (
-        found["corpora"]["own"]
-        == {"kind": "files", "path": str(tmp_path / "own.txt"), "max_tokens": 7}
-        and "overlay" not in found
-    )
-
-
 def test_a_config_means_the_same_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    raw = {
-        "data": "shared",
-        "corpora": {
-            "a": {"kind": "files", "path": ["text", "{data}/more"]},
-            "b": {"kind": "hub", "name": "owner/set"},
-        },
-        "models": {"m": {"pretrained": "model"}, "n": {"tokenizer": {"source": "owner/tokenizer"}}},
+    raw = yaml.safe_load(TOY.read_text())
+    raw["data"] = "shared"
+    raw["corpora"] |= {
+        "a": {"kind": "files", "path": ["text", "{data}/more"]},
+        "b": {"kind": "hub", "name": "owner/set", "max_tokens": 1000},
     }
-    found = _absolute(raw)
-    assert found["data"] == f"{tmp_path}/shared" and found["corpora"]["a"]["path"] == [
-        f"{tmp_path}/text",
-        "{data}/more",
-    ]
-    assert (
-        found["models"]["m"]["pretrained"] == f"{tmp_path}/model"
-        and found["corpora"]["b"]["name"] == "owner/set"
-    )
-    assert found["models"]["n"]["tokenizer"]["source"] == "owner/tokenizer"
+    raw["models"] |= {
+        "m": {"pretrained": "model", "context_tokens": 64},
+        "n": {"pretrained": "owner/model", "context_tokens": 64},
+    }
+    raw["evaluate"]["measures"] = {"own": "own/measure.py:function"}
+    config = resolve(raw)
+    found = located(config, tmp_path / "results/toy")
+    assert found["data"] == f"{tmp_path}/shared"
+    assert found["corpora"]["a"]["path"] == [f"{tmp_path}/text", f"{tmp_path}/shared/more"]
+    assert found["corpora"]["b"]["name"] == "owner/set"
+    assert found["models"]["m"]["pretrained"] == f"{tmp_path}/model"
+    assert found["models"]["n"]["pretrained"] == "owner/model"
+    assert found["evaluate"]["measures"] == {"own": f"{tmp_path}/own/measure.py:function"}
+    assert config == resolve(raw)  # the original stays
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pollination.analysis.cost.disk import disk, on_disk
 from pollination.analysis.cost.work import Loads
 from pollination.cli import main
 from pollination.cli.runs.planned import build_dag, loaded
+from pollination.cli.runs.records import read_records
 from pollination.cli.runs.status import report
-from pollination.cli.runs.verification import read_records, verify
+from pollination.cli.runs.verification import verify
 from pollination.core.artifacts import digest
 from pollination.core.lease import kept_copies
 from pollination.plan import pruning

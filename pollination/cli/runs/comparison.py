@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pollination.cli.runs.verification import read_records
+from pollination.cli.runs.records import read_records
 from pollination.core import artifacts
 from pollination.core.questions import read_answers
 from pollination.core.settings import differing

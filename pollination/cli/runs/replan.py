@@ -28,7 +28,7 @@ from pollination.cli.runs.planned import (
     phrases,
     short,
 )
-from pollination.cli.runs.verification import read_records
+from pollination.cli.runs.records import read_records
 from pollination.core.artifacts import read_json
 from pollination.core.settings import differing
 from pollination.plan.job_kinds import ORDER

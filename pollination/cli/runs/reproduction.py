@@ -1,13 +1,13 @@
 """Recompute one generation in a new folder, and explain every difference.
 
-The folder holds a copy of the config with absolute paths, and results/{run}/ with links to all
-ancestors of the generation and to their records. Snakemake finds every input there, so it computes
-this generation and nothing before it.
+The folder holds results/{run}/ with the pinned config, in which all paths are absolute, and with
+links to all ancestors of the generation and to their records. Snakemake finds every input there, so
+it computes this generation and nothing before it.
 """
 
+import copy
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,17 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pollination import ROOT
-from pollination.cli.runs.verification import read_records
-from pollination.core import artifacts
+from pollination.cli.runs.archive import OUTSIDE, mirrored
+from pollination.cli.runs.closure import closure, deleted, relative, require_inputs
+from pollination.core import artifacts, code, pin, userfile
 from pollination.core.settings import UNREAD, differing, schema, whole
-from pollination.plan import pruning
 from pollination.plan.config.loading import read_yaml
-from pollination.plan.config.overlay import expand
 from pollination.plan.corpora import CORPUS_KINDS
-from pollination.plan.inputs import staged_files
+from pollination.plan.inputs import own_code
 from pollination.plan.job_kinds import ORDER
 from pollination.plan.outputs import generation_files
 from pollination.plan.plan import Plan
@@ -35,84 +32,29 @@ STEPS = re.compile(r"(\d+) of (\d+) steps")
 
 
 def prepare(
-    plan: Plan, configfile: str, name: str, generation: int, original: Path, into: Path
+    plan: Plan, configfile: str | None, name: str, generation: int, original: Path, into: Path
 ) -> int:
     """Link the inputs of the generation's jobs into `into`; return the number of files.
 
-    Outputs that the run deleted on purpose (config key `keep`) may be absent, since their record
-    has the digests.
     ValueError: the generation or an input of it is missing, or `into` is not empty.
     """
     if into.exists() and any(into.iterdir()):
         raise ValueError(f"--into: {into} is not empty; delete it or name a new folder")
-    made = set(generation_files(plan, name, generation))
-    records, _, _ = read_records(original)
-    writer = {
-        os.path.normpath(Path(path).parent / file): path
-        for path, record in records.items()
-        for file in record["outputs"]
-    }
-    there = {path: str(original / _relative(plan, path)) for path in made}
-    gone = deleted(plan, original)
-    for path in there.values():
-        if path not in writer or not (Path(path).is_file() or path in gone):
-            what = "no record names this file" if Path(path).is_file() else "no such file"
-            raise ValueError(
-                f"{path}: {what}; reproduce needs a finished generation, so run snakemake first"
-            )
-    own = {writer[path] for path in there.values()}
-    inputs = {path for record in own for path in records[record]["inputs"]} - made
-    missing = [
-        path
-        for path in sorted(inputs)
-        if path.startswith(f"{plan.results}/") and not (original / _relative(plan, path)).is_file()
-    ]
-    absent = {os.path.normpath(original / _relative(plan, path)) for path in missing}
-    if absent & gone:
-        wanted = [path for path in missing if str(original / _relative(plan, path)) in gone]
-        more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
-        raise ValueError(
-            f"{wanted[0]}{more}: the run deleted this input of the generation on purpose (config "
-            "key keep); recompute it first: snakemake --profile profiles/local --configfile "
-            f"{configfile} -- {shlex.join(wanted)}"
-        )
-    if missing:
-        raise ValueError(
-            f"{missing[0]}: this input of the generation is missing; run snakemake to recompute it"
-        )
-    # Without the ancestors of the inputs, Snakemake would recompute them.
-    waiting, seen = [*inputs, *staged_files(plan)], set(own)
+    found = closure(plan, name, generation, original)
+    require_inputs(plan, found, original, configfile)
     linked, now_s = 0, time.time()
-    while waiting:
-        source = str(original / _relative(plan, waiting.pop()))
-        record = writer.get(source)
-        if record is None or record in seen:
-            continue
-        seen.add(record)
-        outputs = [Path(record).parent / file for file in records[record]["outputs"]]
-        for path in (record, *map(os.path.normpath, outputs)):
-            target = into / plan.results / Path(path).relative_to(original)
-            linked += _link(Path(path), target, now_s)
-        waiting += [
-            path for path in records[record]["inputs"] if path.startswith(f"{plan.results}/")
-        ]
+    for path in [*found.before, *(path for path, _ in found.files(found.before))]:
+        target = into / plan.results / Path(path).relative_to(original)
+        linked += _link(Path(path), target, now_s)
     order = into / plan.results / ORDER  # founders wait for it
     order.parent.mkdir(parents=True, exist_ok=True)
     order.touch()
-    config = _absolute(expand(read_yaml(configfile)))
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    (into / "config.yaml").write_text(text, encoding="utf-8")
+    # Snakemake takes a pinned config as it is, resolved. No job of a generation reads these two
+    # sections, whose files may not be here.
+    config = located(plan.config, original) | {"fingerprint": {}, "theory": {}}
+    own = own_code(Plan(config, plan.results))
+    pin.Pin(str(into / plan.results), code.files(), config, own).write()
     return linked
-
-
-def deleted(plan: Plan, original: Path) -> set[str]:
-    """Return the files that a run deleted on purpose (config key `keep`) and has not here."""
-    listed = pruning.pruned(Plan(plan.config, str(original)))
-    return {path for path in listed if not os.path.lexists(path)}
-
-
-def _relative(plan: Plan, path: str) -> str:
-    return path.removeprefix(f"{plan.results}/")
 
 
 def _link(source: Path, target: Path, time_s: float) -> bool:
@@ -131,42 +73,52 @@ def _link(source: Path, target: Path, time_s: float) -> bool:
     return True
 
 
-def _absolute(raw: dict) -> dict:
-    """Return the config with absolute local paths."""
+def located(config: dict, original: Path) -> dict:
+    """Return a resolved config in which each local path is absolute.
+
+    Files from outside the run lie in the run's own folder if it was imported.
+    """
+    config, imported = copy.deepcopy(config), (original / OUTSIDE).is_dir()
 
     def full(path: str) -> str:
-        return path if path.startswith("{data}") else os.path.abspath(os.path.expanduser(path))
+        path = os.path.expanduser(path)
+        return os.path.abspath(original / mirrored(path) if imported else path)
 
     def every(paths: str | list[str]) -> str | list[str]:
         return full(paths) if isinstance(paths, str) else [full(path) for path in paths]
 
     def folder(name: str) -> str:
-        place = Path(name.replace("{data}", str(raw.get("data", "."))))
-        return full(name) if place.expanduser().is_dir() else name
+        return full(name) if Path(name).expanduser().is_dir() else name
 
-    config = {**raw, "data": os.path.abspath(os.path.expanduser(str(raw.get("data", "."))))}
-    for corpus in config.get("corpora", {}).values():
-        kind = CORPUS_KINDS.get(corpus.get("kind"))
-        if kind and kind.local:
+    def own(text: str) -> str:
+        path, function = userfile.split(text)
+        return f"{full(path)}:{function}"
+
+    config["data"] = full(config["data"])
+    for corpus in config["corpora"].values():
+        kind = CORPUS_KINDS[corpus["kind"]]
+        if kind.local:
             if corpus.get("path"):
                 corpus["path"] = every(corpus["path"])
             if corpus.get("splits"):
                 corpus["splits"] = {split: every(path) for split, path in corpus["splits"].items()}
-        elif kind and kind.stager and corpus.get("name"):
+        elif kind.stager and corpus.get("name"):
             corpus["name"] = folder(corpus["name"])
-    for model in config.get("models", {}).values():
-        if isinstance(model.get("pretrained"), str):
+    for model in config["models"].values():
+        if isinstance(model["pretrained"], str):
             model["pretrained"] = folder(model["pretrained"])
-        if (model.get("tokenizer") or {}).get("source"):
-            source = folder(model["tokenizer"]["source"])
-            model["tokenizer"] = model["tokenizer"] | {"source": source}
-    for task in config.get("tasks", {}).values():
-        if task.get("data"):
+        if model["tokenizer"].get("source"):
+            model["tokenizer"]["source"] = folder(model["tokenizer"]["source"])
+    for task in config["tasks"].values():
+        if task["data"]:
             task["data"] = {split: full(path) for split, path in task["data"].items()}
         if task.get("include_path"):
             task["include_path"] = full(task["include_path"])
-    for survey in (config.get("fingerprint") or {}).values():
-        survey |= {key: every(survey[key]) for key in ("path", "models") if survey.get(key)}
+    measures = config["evaluate"]["measures"]
+    measures |= {name: own(text) for name, text in measures.items()}
+    for experiment in config["experiments"].values():
+        if userfile.is_own(experiment["select"]["rule"]):
+            experiment["select"]["rule"] = own(experiment["select"]["rule"])
     return config
 
 
@@ -188,7 +140,8 @@ def make(
     profile = profile or str(ROOT / "profiles/local")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--directory", str(into), "--profile", profile]
-    command += ["--configfile", str((into / "config.yaml").resolve()), "--cores", cores]
+    config, _ = pin.latest_config(into / plan.results) or (into, {})
+    command += ["--configfile", str(config.resolve()), "--cores", cores]
     command += ["--rerun-triggers", "mtime", "--"]
     log = into / "snakemake.log"
     with open(log, "w", encoding="utf-8", buffering=1) as file:
@@ -225,7 +178,7 @@ def compare(
     gone = deleted(plan, original)
 
     def sides(path: str) -> tuple[Path, Path]:
-        return original / _relative(plan, path), into / path
+        return original / relative(plan, path), into / path
 
     changed = {}
     for path in generation_files(plan, name, generation):

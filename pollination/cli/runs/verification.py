@@ -16,36 +16,20 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pollination.cli.runs.archive import LEFT_OUT, MANIFEST, listed, outside_file
 from pollination.cli.runs.drivers import find_driver
 from pollination.cli.runs.planned import Planned, other_settings, said
+from pollination.cli.runs.records import Finding, read_records
 from pollination.core import artifacts, pin
-from pollination.core.artifacts import DamagedArtifact
 from pollination.core.holder import look
 from pollination.plan import pruning
 from pollination.plan.job_kinds import ORDER
 from pollination.plan.jobs import jobs
 from pollination.plan.plan import Plan
 
+UNRECORDED = "unrecorded"
+OWN_CODE = re.compile(r"(^|\.)code\.")  # in the key of a param: digests of the user's files
 TYPED = 12  # files that the printed commands name one by one
-PARTS = {
-    "member": ("member{}", "deal{}", "mix{}"),
-    "gen": ("gen{}",),
-    "rank": ("parent{}", "synthetic{}", "soup{}"),
-    "shard": ("shard{}",),
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault of the file `path`.
-
-    `kind`: the fault in one or two words; `said`: its details; `rebuild`: the file to recompute.
-    """
-
-    kind: str
-    path: str
-    said: str
-    rebuild: str
 
 
 @dataclass
@@ -55,6 +39,7 @@ class Verified:
     `outside`: inputs from outside the run that do not exist here; `unmade`: jobs without output;
     `strangers`: files that no record names; `pruned`: files deleted on purpose (config key `keep`);
     `uncompared`: records whose params depend on a file of the user that is not here;
+    `imported`: whether the run is an unpacked archive, and `left_out` its inputs that are not here;
     `notes`: how the code and the libraries differ between the parts of the run (core/pin.py).
     """
 
@@ -67,60 +52,9 @@ class Verified:
     strangers: int = 0
     pruned: int = 0
     uncompared: int = 0
+    imported: bool = False
+    left_out: int = 0
     notes: list[str] = field(default_factory=list)
-
-
-def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
-    """Return a run's records by path, the findings on records, and all other files."""
-    records, findings, files = {}, [], []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and not (Path(place) == folder and name in ("logs", "benchmarks"))
-        )
-        for name in sorted(names):
-            path = Path(place, name)
-            if name != "run.json" and not name.endswith(".run.json"):
-                files += [] if name.startswith(".") else [str(path)]
-                continue
-            try:
-                record = artifacts.read_record(path)
-                record["outputs"], record["inputs"], record["wildcards"]
-            except (DamagedArtifact, KeyError, OSError) as error:
-                if not os.path.lexists(path):  # a running job has just deleted it
-                    continue
-                said = (
-                    "is empty"
-                    if path.exists() and path.stat().st_size == 0
-                    else str(error).removeprefix(f"{path}: ").split(";")[0]
-                )
-                findings.append(Finding("damaged record", str(path), said, str(path)))
-                continue
-            if not _in_place(record, path.relative_to(folder)):
-                wildcards = ", ".join(
-                    f"{key} {value}" for key, value in record["wildcards"].items()
-                )
-                said = f"this is the record of {record['rule']}, {wildcards}"
-                findings.append(Finding("misplaced", str(path), said, str(path)))
-            records[str(path)] = record
-    return records, findings, files
-
-
-def _in_place(record: dict, path: Path) -> bool:
-    """Return whether a record is where its job writes it, and not in an exchanged folder."""
-    text, parts = path.as_posix(), {name.removesuffix(".run.json") for name in path.parts}
-    for key, value in record["wildcards"].items():
-        if key in PARTS:
-            if not parts & {form.format(value) for form in PARTS[key]}:
-                return False
-        elif (
-            key in ("experiment", "pool", "model", "corpus", "task", "place", "survey", "split")
-            and value not in text
-        ):
-            return False
-    return True
 
 
 def _digests(
@@ -154,13 +88,21 @@ def verify(
     """Check a run's folder against its records, without writing anything.
 
     With the plan, also find outputs without a record; with its params (`planned`), records of other
-    settings. `show(files, bytes, of)` reports progress.
+    settings. `show(files, bytes, of)` reports progress. An imported run is also compared with the
+    list of files in its archive.
     """
     records, findings, files = read_records(folder)
+    held = {str(folder / name): one for name, one in listed(folder, MANIFEST).items()}
     expected = {
         os.path.normpath(Path(path).parent / name): (path, digest)
         for path, record in records.items()
         for name, digest in record["outputs"].items()
+    }
+    known = {finding.path for finding in findings}
+    expected |= {
+        path: (str(folder / MANIFEST), digest)
+        for path, digest in held.items()
+        if path not in expected and path not in known
     }
     place = _placing(folder, records)
     inputs = {place(name) for record in records.values() for name in record["inputs"]}
@@ -185,8 +127,11 @@ def verify(
     stale, absent = _stale(in_place, expected, now, place, wrong)
     outside = sum(there is None or not Path(there).is_relative_to(folder) for _, there in absent)
     verified = Verified(findings + stale, len(wanted), size_bytes, len(records), outside)
+    verified.imported = bool(held)
+    verified.left_out = sum(not (folder / name).exists() for name in listed(folder, LEFT_OUT))
     asked = asked_for(plan, in_place, expected) if plan else in_place
-    if not find_driver(str(folder), time.time()).alive:  # a driver deletes what it recomputes
+    # A driver deletes what it recomputes, and an archive may leave out inputs.
+    if not held and not find_driver(str(folder), time.time()).alive:
         deleted = Counter(
             there
             for record, there in absent
@@ -197,13 +142,14 @@ def verify(
             for path, count in sorted(deleted.items())
             if not os.path.lexists(path)
         ]
-    claimed, verified.pruned = set(expected), len(pruned)
+    claimed, verified.pruned = set(expected) | {str(folder / MANIFEST)}, len(pruned)
     verified.notes = pin.notes(folder, in_place)
     verified.strangers = sum(
         path not in claimed and not path.endswith(f"/{ORDER}") for path in files
     )
     if plan:
-        unrecorded, verified.unmade = _unrecorded(plan, claimed, pruned)
+        unrecorded, unmade = _unrecorded(plan, claimed, pruned)
+        verified.unmade = 0 if held else unmade
         named = {finding.path for finding in verified.findings if finding.kind == "damaged record"}
         verified.findings += [
             finding
@@ -211,7 +157,7 @@ def verify(
             if not any(Path(path).parent == Path(finding.path).parent for path in named)
         ]
     if plan and planned:
-        other, verified.uncompared = _other_settings(folder, asked, planned)
+        other, verified.uncompared = _other_settings(folder, asked, planned, bool(held))
         verified.findings += other
     return verified
 
@@ -237,12 +183,11 @@ def _placing(folder: Path, records: dict[str, dict]) -> Callable[[str], str | No
         ),
         None,
     )
-    base = folder.resolve().parent.parent
 
     def place(name: str) -> str | None:
         if own and name.startswith(own):
             return str(folder / name.removeprefix(own))
-        path = Path(name) if os.path.isabs(name) else base / name
+        path = outside_file(folder, name)
         return str(path) if path.is_file() else None
 
     return place
@@ -327,7 +272,7 @@ def _unrecorded(plan: Plan, claimed: set[str], pruned: set[str]) -> tuple[list[F
             unmade += path not in pruned
         elif path not in claimed and not path.endswith("run.json") and not _held(path, work.lease):
             said = "no record names it: it was copied here, or its job died before the record"
-            findings.append(Finding("unrecorded", path, said, path))
+            findings.append(Finding(UNRECORDED, path, said, path))
     return findings, unmade
 
 
@@ -339,7 +284,7 @@ def asked_for(plan: Plan, records: dict[str, dict], expected: dict) -> dict[str,
 
 
 def _other_settings(
-    folder: Path, records: dict[str, dict], planned: Planned
+    folder: Path, records: dict[str, dict], planned: Planned, imported: bool
 ) -> tuple[list[Finding], int]:
     """Return the records whose params are not those of the plan, and the number not compared."""
     findings, uncompared = [], 0
@@ -352,7 +297,12 @@ def _other_settings(
         except ValueError:
             uncompared += 1
             continue
-        if now and (settings := other_settings(record, now)):
+        settings = other_settings(record, now) if now else {}
+        if imported and any(OWN_CODE.search(key) for key in settings):
+            # The file is in the archive, not at its path; it is compared as an input of the job.
+            uncompared += 1
+            settings = {key: one for key, one in settings.items() if not OWN_CODE.search(key)}
+        if now and settings:
             kind = "other settings" if settings.keys() - {"recipe"} else "other recipe"
             findings.append(Finding(kind, path, said(planned.plan, now, settings), path))
     return findings, uncompared
@@ -367,8 +317,13 @@ def _held(path: str, lease: str | None) -> bool:
 
 
 def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[str]:
-    """Return the commands that delete and recompute the files, then all that depends on them."""
+    """Return the commands that delete and recompute the files, then all that depends on them.
+
+    They delete no file without a record: it may be the only copy.
+    """
     files = names(findings)
+    if not files:
+        return []
     there = [path for path in files if os.path.lexists(path)]
     after = f"{snakemake}    # then the files that depend on them, if their content changed"
     if len(files) > TYPED:
@@ -386,5 +341,6 @@ def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[s
 
 
 def names(findings: list[Finding]) -> list[str]:
-    """Return the files to recompute."""
-    return list(dict.fromkeys(finding.rebuild for finding in findings))
+    """Return the files to recompute: all but those without a record."""
+    recorded = (finding for finding in findings if finding.kind != UNRECORDED)
+    return list(dict.fromkeys(finding.rebuild for finding in recorded))
