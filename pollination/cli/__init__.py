@@ -20,6 +20,7 @@ COMMANDS = (
     "cost",
     "plan",
     "status",
+    "watch",
     "files",
     "lineage",
     "verify",
