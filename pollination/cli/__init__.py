@@ -26,6 +26,7 @@ COMMANDS = (
     "verify",
     "reproduce",
     "diff",
+    "compare",
     "completion",
 )
 
