@@ -64,7 +64,8 @@ def run(arguments) -> int:
         sent = following.follow(plan, tracker, journal, every_s, arguments.once)
     finally:
         journal.close()
-    end = "The run is complete" if sent.complete else "Sent once" if arguments.once else "Stopped"
+    end = "The run is complete" if sent.complete else "Sent once"
+    end = "Stopped" if sent.stopped else end
     said = f"{end}: {sent.points:,} new points of {sent.streams:,} members and experiments."
     print(said, file=sys.stderr if sent.stopped else sys.stdout)
     return 130 if sent.stopped else 0

@@ -57,7 +57,7 @@ def follow(plan: Plan, tracker: Tracker, journal: Journal, every_s: float, once:
                 journal.add(stream.name, points, attempt, size)
                 streams.add(stream.name)
                 counts.points, counts.streams = counts.points + len(points), len(streams)
-                progress.show(f"{counts.points:,} points of {counts.streams:,} streams")
+                progress.show(f"{counts.points:,} points of {len(streams):,} members, experiments")
             for path, why in reader.damaged.items():
                 if path not in told:
                     told.add(path)
@@ -71,7 +71,7 @@ def follow(plan: Plan, tracker: Tracker, journal: Journal, every_s: float, once:
                 config, plan = now, read_run(plan.results)
                 reader, works = Reader(plan), list(jobs(plan))
     if counts.points:
-        progress.show(f"{counts.points:,} points", last=True)
+        progress.show(f"{counts.points:,} points sent", last=True)
     return counts
 
 
