@@ -113,7 +113,7 @@ def test_what_cannot_be_compared_is_one_line(runs, capsys):
     for words, complaint in (
         (("--measure", "accuracy"), "'accuracy' fits several measures; allowed: coreference, acc"),
         (("--measure", "bleu"), "'bleu' is not a measure of all runs; allowed: coreference, acc"),
-        (("--against", "mutate.scal"), "'mutate.scal' is not a key of these configs; the keys tha"),
+        (("--against", "mutate.scal"), "'mutate.scal' is not a key of these configs; the keys"),
     ):
         assert compare(*words) == 2
         error = capsys.readouterr().err
