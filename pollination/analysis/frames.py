@@ -82,10 +82,10 @@ class Results:
         rows = []
         for member in self._scored().itertuples(index=False):
             about = [getattr(member, key) for key in MEMBER]
-            rows += [[*about, *score] for score in self._scores_of(member.folder)]
+            rows += [[*about, *score] for score in self.scores_of(member.folder)]
         return pd.DataFrame(rows, columns=SCORE)
 
-    def _scores_of(self, folder: str) -> list[list[Any]]:
+    def scores_of(self, folder: str) -> list[list[Any]]:
         result = self._run.scores(folder)
         reported = self._run.accuracy(folder)
         selecting = self._run.accuracy(folder, SELECTING)

@@ -20,6 +20,7 @@ COMMANDS = (
     "cost",
     "plan",
     "status",
+    "watch",
     "files",
     "lineage",
     "verify",
@@ -27,6 +28,7 @@ COMMANDS = (
     "export",
     "import",
     "diff",
+    "compare",
     "completion",
 )
 

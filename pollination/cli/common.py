@@ -5,6 +5,7 @@ entry in `pollination --help`. `EXAMPLE` is the example of the help text. `add_a
 declares the options; `run(arguments)` runs the command and returns the exit status.
 """
 
+import math
 import re
 import sys
 import time
@@ -167,6 +168,19 @@ def table(rows: list[tuple], left: int = 1) -> list[str]:
         return cell.ljust(widths[n]) if n < left else cell.rjust(widths[n])
 
     return ["  ".join(aligned(n, cell) for n, cell in enumerate(row)).rstrip() for row in cells]
+
+
+def seconds(words: str, option: str, hint: str = "") -> float:
+    """Return the interval of an option. ValueError: `words` are not a number in range."""
+    try:
+        value = float(words)
+    except ValueError:
+        value = math.nan
+    if not 0.1 <= value <= 86400:
+        raise ValueError(
+            f"{option}: {words!r} is not a number of seconds; allowed: 0.1 to 86400{hint}"
+        )
+    return value
 
 
 def bytes_(value: float) -> str:

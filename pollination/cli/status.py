@@ -23,9 +23,8 @@ Exit status:
 """
 
 import json
-import math
 
-from pollination.cli.common import add_run, read_plan
+from pollination.cli.common import add_run, read_plan, seconds
 from pollination.cli.runs.states import take
 from pollination.cli.runs.status import document, text
 from pollination.cli.runs.watching import watch
@@ -53,7 +52,9 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> int:
-    every_s = _seconds(arguments.watch)
+    every_s = None
+    if arguments.watch is not None:
+        every_s = seconds(arguments.watch, "--watch", "; a folder comes before --watch")
     plan = read_run(arguments.folder) if arguments.folder else read_plan(arguments.configfile)
     configfile = None if arguments.folder else arguments.configfile
     if every_s is not None:
@@ -63,19 +64,3 @@ def run(arguments) -> int:
     else:
         print(text(take(plan), configfile))
     return 0
-
-
-def _seconds(words: str | None) -> float | None:
-    """Return the interval of --watch; None without it. ValueError: not a number in range."""
-    if words is None:
-        return None
-    try:
-        value = float(words)
-    except ValueError:
-        value = math.nan
-    if not 0.1 <= value <= 86400:
-        raise ValueError(
-            f"--watch: {words!r} is not a number of seconds; allowed: 0.1 to 86400; a folder comes "
-            "before --watch"
-        )
-    return value

@@ -3,6 +3,7 @@
 Of several swept keys, the first is the x axis, and the others are colours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from pollination.analysis.claims.populations import LAST
 from pollination.analysis.claims.verdicts import ends
 from pollination.analysis.run import Run
 from pollination.figures import curves, style
@@ -93,32 +93,49 @@ def measured(run: Run, sweep: dict) -> list[dict]:
     for variant, entry in sweep["variants"].items():
         names = entry["runs"]
         last = run.plan.experiment(names[0])["generations"] - 1
-        size = run.plan.experiment(names[0])["population"]
         folders = [
             layout.member_folder(run.plan, name, g, m)
             for name in names
             for g in dict.fromkeys((0, last))
-            for m in range(size)
+            for m in range(run.plan.experiment(name)["population"])
         ]
-        given = {k: v if _is_number(v) else _text(v) for k, v in entry["values"].items()}
+        given = {k: v if is_number(v) else text_of(v) for k, v in entry["values"].items()}
         for key in [key for key in read(folders[0]) if all(key in read(one) for one in folders)]:
             of = Measured(run, key, folders, read)
-            drawn = of.draw(key[0], {variant: names}, {}, (0, last), "sweep")
-            full = drawn.full if drawn.known[LAST] else None
-            used, kind = (drawn.questions, QUESTIONS) if full is None else (full, RUNS)
-            numbers = drawn.point[0, LAST], *ends(used[:, 0, LAST])
-            measure, unit = key[0], "nats per token"
-            if measure.endswith(LOG):
-                measure, unit = measure.replace(LOG, ", perplexity"), "perplexity"
-                numbers = tuple(np.exp(numbers))
-            elif not key[1]:
-                unit, numbers = "%", tuple(np.clip(numbers, 0.0, 100.0))
-            row = given | dict(zip(("mean", "low", "high"), map(float, numbers), strict=True))
-            row |= {"measure": measure, "unit": unit, "variant": variant, "generation": last}
-            row |= {"interval": kind, "replicates": len(names)}
-            row |= {"members": size, "questions": of.asked if of.comparable else 1}
-            rows.setdefault(measure, []).append(row)
+            row = given | {"variant": variant} | levels(of, variant, names, (0, last))[-1]
+            rows.setdefault(row["measure"], []).append(row)
     return [row for found in rows.values() for row in found]
+
+
+def levels(
+    of: Measured, label: str, names: list[str], generations: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return the means of a measure over replicates in `generations`, with their intervals.
+
+    The first generation is 0. `names` are the experiments that repeat the setting `label`.
+    """
+    key, size = of.key, of.plan.experiment(names[0])["population"]
+    drawn = of.draw(key[0], {label: names}, {}, generations, "sweep")
+    rows = []
+    for place, generation in enumerate(generations):
+        full = drawn.full if drawn.known[place] else None
+        used, kind = (drawn.questions, QUESTIONS) if full is None else (full, RUNS)
+        numbers = drawn.point[0, place], *ends(used[:, 0, place])
+        unit = "nats per token"
+        if key[0].endswith(LOG):
+            unit, numbers = "perplexity", tuple(np.exp(numbers))
+        elif not key[1]:
+            unit, numbers = "%", tuple(np.clip(numbers, 0.0, 100.0))
+        row: dict[str, Any] = {"measure": title(key), "unit": unit, "generation": generation}
+        row |= dict(zip(("mean", "low", "high"), map(float, numbers), strict=True))
+        row |= {"interval": kind, "replicates": len(names), "members": size}
+        rows.append(row | {"questions": of.asked if of.comparable else 1})
+    return rows
+
+
+def title(key: tuple[str, bool]) -> str:
+    """Return what the figures call a measure of `measures`."""
+    return key[0].replace(LOG, ", perplexity")
 
 
 def measures(run: Run, folder: str) -> dict[tuple[str, bool], np.ndarray]:
@@ -146,9 +163,9 @@ class Scale:
 
     @classmethod
     def of(cls, values: list) -> "Scale":
-        found = list({_text(value): value for value in values}.values())
-        if not all(map(_is_number, found)):
-            return cls(list(map(_text, found)), "text")
+        found = list({text_of(value): value for value in values}.values())
+        if not all(map(is_number, found)):
+            return cls(list(map(text_of, found)), "text")
         found.sort()
         above = [value for value in found if value > 0]
         wide = above and max(above) >= DECADE * min(above)
@@ -157,7 +174,7 @@ class Scale:
     def at(self, values: pd.Series) -> np.ndarray:
         """Return where values are on the axis."""
         if self.kind == "text":
-            return np.array([self.values.index(_text(value)) for value in values], float)
+            return np.array([self.values.index(text_of(value)) for value in values], float)
         return values.to_numpy(float)
 
     def show(self, axis: Axes) -> None:
@@ -170,7 +187,7 @@ class Scale:
             return
         least = min((value for value in self.values if value > 0), default=1.0)
         axis.set_xscale(self.kind, **({"linthresh": least} if self.kind == "symlog" else {}))
-        axis.set_xticks(self.values, list(map(_text, self.values)))
+        axis.set_xticks(self.values, list(map(text_of, self.values)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
         scale = axis.xaxis.get_transform()
@@ -202,23 +219,23 @@ def draw_group(axis: Axes, rows: pd.DataFrame, x: np.ndarray, look: dict, shift:
 
 def _groups(values: list[dict], x_key: str, others: list[str]) -> list[str]:
     """Return the colours; one colour if the other keys follow from x, as in a zip."""
-    xs = [_text(one[x_key]) for one in values]
+    xs = [text_of(one[x_key]) for one in values]
     if len(set(xs)) == len(xs):
         return [""]
     return list(dict.fromkeys(_label(one, others) for one in values))
 
 
 def _label(values: Any, keys: list[str]) -> str:
-    return ", ".join(f"{key} {_text(values[key])}" for key in keys)
+    return ", ".join(f"{key} {text_of(values[key])}" for key in keys)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return a value as the config has it; 1.0 is 1."""
-    if _is_number(value):
+    if is_number(value):
         return f"{value:.12g}"
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
