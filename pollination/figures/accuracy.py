@@ -1,4 +1,4 @@
-"""Draw accuracy over generations: members as violins, and the single line (study A, figure 6)."""
+"""Draw accuracy over generations: members, their mean, and the single line (study A, figure 6)."""
 
 import math
 from pathlib import Path
@@ -52,11 +52,11 @@ def draw(run: Run, out: Path) -> None:
         kind = "statistic" if name in statistics else "accuracy"
         members = shown[shown.role == "population"].rename(columns={"accuracy": kind})
         draw_population(axis, members, kind)
-        if name in chance:
-            axis.axhline(chance[name], color=style.BLACK, ls=":", lw=1)
         draw_line(axis, shown[shown.role == "line"], bounded=kind == "accuracy")
         if name in run.splits and kind == "accuracy":
             draw_selecting(axis, shown)
+        if name in chance:
+            style.reference(axis, chance[name], "chance")
         axis.set_title(
             f"{name}  (★ selects parents)" if name == task else name,
             fontweight="bold" if name == task else "normal",
@@ -124,10 +124,11 @@ def draw_selecting(axis: Axes, rows: pd.DataFrame) -> None:
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
     """Draw each replicate as a thin line that starts at its founder, shared or its own."""
     founders = rows[rows.generation == 0]
+    faint = 0.6 if rows.groupby(["experiment", "member"]).ngroups < 12 else 0.2
     for (name, member), part in rows.groupby(["experiment", "member"]):
         if name not in set(founders.experiment):
             part = pd.concat([founders[founders.member == member][:1], part])
-        axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=0.6)
+        axis.plot(part.generation, part[value], color=style.VERMILLION, lw=0.6, alpha=faint)
 
 
 def selecting_key() -> Line2D:
@@ -136,12 +137,15 @@ def selecting_key() -> Line2D:
 
 
 def keys(run: Run, chance: bool, what: str) -> list:
-    handles = []
+    handles: list[Any] = []
     if run.roles["population"]:
+        population = run.members("population", 0)
         handles = [
-            style.violin_key(f"population (line: mean {what})"),
+            Line2D([], [], color=style.BLUE, lw=1.3, label=f"population, mean {what}"),
             Line2D([], [], ls="", marker="o", color=style.BLUE, mfc="white", ms=4, label="member"),
         ]
+        if len(population) >= style.FEWEST:
+            handles.append(style.violin_key())
         if any(layout.selects(run.plan, name) for name in run.roles["population"]):
             look: dict[str, Any] = {
                 "ls": "",
@@ -155,7 +159,8 @@ def keys(run: Run, chance: bool, what: str) -> list:
         many = len(run.members("line", run.generations("line") - 1))
         label = f"single line, mean of {many}" if many > 1 else "single line"
         # perplexity of one replicate has no interval
-        band = " (band: 95 %)" if many > 1 or what == "accuracy" else ""
+        band = " (thin: each; band: 95 %)" if many > 1 else " (band: 95 %)"
+        band = band if many > 1 or what == "accuracy" else ""
         handles.append(style.key("line", label + band))
     if run.splits and what == "accuracy":
         handles.append(selecting_key())

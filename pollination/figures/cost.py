@@ -17,6 +17,7 @@ from pollination.analysis.run import Run
 from pollination.figures import style
 from pollination.plan.job_kinds import KINDS, activity_of
 
+INK, PALE = "#5b6770", "#b9c2c9"  # no role's colour
 COLUMNS = (
     "job",
     "jobs",
@@ -65,14 +66,14 @@ def draw(run: Run, out: Path) -> None:
         [p + 0.2 for p in places],
         rows.wall_s,
         height=0.38,
-        color=style.BLUE,
+        color=INK,
         label="wall-clock time, summed over jobs",
     )
     time.barh(
         [p - 0.2 for p in places],
         rows.cpu_s,
         height=0.38,
-        color=style.ORANGE,
+        color=PALE,
         hatch="///",
         edgecolor="white",
         label="processor time",
@@ -86,7 +87,7 @@ def draw(run: Run, out: Path) -> None:
         zorder=3,
         label=f"forecast for {preview.rates.name}",
     )
-    memory.barh(places, rows.peak_memory_mib, height=0.5, color=style.GREEN)
+    memory.barh(places, rows.peak_memory_mib, height=0.5, color=INK)
     for place, row in zip(places, rows.itertuples(), strict=True):
         time.annotate(
             duration(row.wall_s),
@@ -112,9 +113,7 @@ def draw(run: Run, out: Path) -> None:
     sizes = pd.DataFrame({"bytes": on_disk(run.plan.results), "predicted_bytes": preview.disk})
     sizes = sizes.fillna(0.0)
     sizes = sizes[sizes.max(axis=1) > 0].sort_values("bytes")
-    disk.barh(
-        range(len(sizes)), sizes["bytes"] / 2**20, height=0.5, color=style.BLUE, label="on disk"
-    )
+    disk.barh(range(len(sizes)), sizes["bytes"] / 2**20, height=0.5, color=INK, label="on disk")
     disk.scatter(
         sizes.predicted_bytes / 2**20,
         range(len(sizes)),

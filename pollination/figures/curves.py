@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from pollination.analysis import trajectories
 from pollination.figures import style
@@ -80,7 +81,12 @@ def diversity_axis(axis: XAxis | YAxis, scale: Callable, levels: list[float]) ->
     axis.set_ticks([], minor=True)
 
 
-def keys(labels: list[str]) -> list[Line2D]:
+BAND = "band: 1 sd of blocks"
+
+
+def keys(labels: list[str], *, band: bool = False) -> list[Line2D | Patch]:
+    """Return the legend of curves, and of their bands (`draw_trajectories`)."""
+    bands = [Patch(facecolor=style.GREY, alpha=0.3, label=BAND)] if band else []
     return [
         Line2D([], [], ms=4.5, label=label, **look(place)) for place, label in enumerate(labels)
-    ]
+    ] + bands

@@ -58,8 +58,19 @@ def measure(run: Run, role: str) -> list[dict]:
 
 
 def draw_panels(rows: pd.DataFrame, out: Path) -> None:
-    figure, axes = style.grid(len(PANELS), columns=3, height=2.3)
-    for axis, (kind, title) in zip(axes, PANELS.items(), strict=True):
+    """Draw the kinds that occur; the title names those that do not."""
+    found = {kind for kind in PANELS if (rows[rows.kind == kind].value > 0).any()}
+    if found <= {"any"} | set(KINDS) and len(found - {"any"}) == 1:
+        found -= {"any"}  # the same as the only kind
+    if not found:
+        return style.nothing("The samples hold no degenerate text.", out, COLUMNS)
+    panels = {kind: title for kind, title in PANELS.items() if kind in found}
+    absent = [title for kind, title in PANELS.items() if kind not in found | {"any"}]
+    width = max(3.3, 6.6 / len(panels))
+    figure, axes = style.grid(len(panels), columns=3, width=width, height=2.3)
+    if absent:
+        figure.supxlabel(f"not found: {', '.join(absent)}", fontsize=8, color="#555555")
+    for axis, (kind, title) in zip(axes, panels.items(), strict=True):
         here = rows[rows.kind == kind]
         for role, part in here.groupby("role", sort=False):
             style.band(

@@ -72,7 +72,7 @@ def draw_confidence(
 ) -> list[Line2D]:
     """Draw the confidence in the set of parents, and in each parent; return the legend's keys."""
     look: dict[str, Any] = {"color": style.BLUE, "lw": 1.4, "ms": 5}
-    share: dict[str, Any] = {"color": style.GREEN, "ls": "--", "mfc": "white"}
+    share: dict[str, Any] = {"color": style.BLUE, "ls": "--", "mfc": "white"}
     for name, shown in rows.items():
         leaders = [row for row in shown if row["rank"] == 0]
         place = [row["generation"] for row in leaders]
@@ -109,7 +109,7 @@ def draw_confidence(
 
 def draw_gap(axis: Axes, rows: dict[str, list[dict]], marks: dict[str, str]) -> Line2D:
     """Draw the winner's curse over generations with 95 % intervals; return the legend's key."""
-    look: dict[str, Any] = {"color": style.VERMILLION, "lw": 1.4, "ms": 5}
+    look: dict[str, Any] = {"color": style.BLUE, "lw": 1.4, "ms": 5}
     for name, shown in rows.items():
         leaders = [row for row in shown if row["rank"] == 0]
         axis.errorbar(

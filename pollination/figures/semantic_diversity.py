@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Patch
 
 from pollination.analysis.run import Run
 from pollination.core import artifacts
@@ -81,5 +82,6 @@ def draw_panels(rows: pd.DataFrame, groups: list[str], out: Path) -> None:
         )
         for n, group in enumerate(groups)
     ]
-    style.legend(figure, keys)
+    band = Patch(facecolor=style.GREY, alpha=0.3, label="band: 95 % over prompts")
+    style.legend(figure, [*keys, band])
     style.save(figure, rows, out)

@@ -35,6 +35,7 @@ BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
 COLOUR = {"population": BLUE, "line": VERMILLION, "champion": GREEN}
 MARKER = {"population": "o", "line": "s", "champion": "D"}
 DASH = {"population": "-", "line": "--", "champion": "-."}
+FEWEST = 8  # members of a violin: a density of fewer shows the kernel, not the members
 NAME = {"population": "population", "line": "single line", "champion": "champion"}
 
 matplotlib.rcParams.update(
@@ -57,11 +58,17 @@ matplotlib.rcParams.update(
 )
 
 
-def save(figure: Figure, rows: pd.DataFrame | list[dict], out: Path) -> None:
-    """Write `out`.svg, .png and .csv without dates, so that equal figures are equal files."""
+def save(
+    figure: Figure, rows: pd.DataFrame | list[dict], out: Path, nothing: str | None = None
+) -> None:
+    """Write `out`.svg, .png and .csv without dates, so that equal figures are equal files.
+
+    `nothing`: why the figure has nothing to show, for the metadata of the SVG file.
+    """
     figure.draw_without_rendering()  # one layout for both files
     figure.set_layout_engine("none")
-    for end, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+    described = {"Date": None, "Creator": None} | ({"Description": nothing} if nothing else {})
+    for end, metadata in (("svg", described), ("png", {"Software": None})):
         with atomic(f"{out}.{end}") as temporary:
             figure.savefig(temporary, format=end, metadata=metadata, dpi=150, facecolor="white")
     write_csv(rows, out)
@@ -76,7 +83,30 @@ def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
     """Write a figure that states why there is nothing to draw, and a CSV with headings only."""
     figure = Figure(figsize=(6, 1.2))
     figure.text(0.5, 0.5, reason, ha="center", va="center", color="#444444", wrap=True)
-    save(figure, pd.DataFrame(columns=list(columns)), out)
+    save(figure, pd.DataFrame(columns=list(columns)), out, reason)
+
+
+def reference(axis: Axes, level: float, name: str) -> None:
+    """Draw a reference level; one outside of the data is named at the edge of the axis.
+
+    The axis fits the data: draw them first.
+    """
+    low, high = axis.get_ylim()
+    margin = 0.1 * (high - low)
+    if low - margin <= level <= high + margin:
+        axis.axhline(level, color=BLACK, ls=":", lw=1)
+        return
+    edge, arrow, place = (1, "\u2191", "top") if level > high else (0, "\u2193", "bottom")
+    axis.text(
+        0.99,
+        edge,
+        f"{arrow} {name} {level:.2g}",
+        ha="right",
+        va=place,
+        fontsize=7.5,
+        color="#555555",
+        transform=axis.transAxes,
+    )
 
 
 def say(axis: Axes, reason: str) -> list[dict]:
@@ -127,8 +157,8 @@ def key(role: str, label: str, line: bool = True) -> Line2D:
     )
 
 
-def violin_key(label: str) -> Patch:
-    return Patch(facecolor=BLUE, alpha=0.25, edgecolor=BLUE, label=label)
+def violin_key() -> Patch:
+    return Patch(facecolor=BLUE, alpha=0.25, edgecolor=BLUE, label="density of the members")
 
 
 def density(
@@ -148,7 +178,7 @@ def violins(
     log: bool = False,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
-    """Draw a violin and its members per generation.
+    """Draw members and their mean per generation, and a violin of at least FEWEST members.
 
     `marked`: booleans per group; marked members (parents) are drawn as triangles. `bounds`: the
     least and the largest possible value, where densities are reflected.
@@ -157,7 +187,7 @@ def violins(
     for place, values in groups.items():
         values, chosen = np.asarray(values, dtype=float), np.asarray(marked[place], dtype=bool)
         scale = np.log10(values) if log else values
-        if len(np.unique(scale)) > 1:
+        if len(values) >= FEWEST and len(np.unique(scale)) > 1:
             low, high = np.log10(bounds) if log else bounds
             y, half = density(scale, (float(low), float(high)))
             axis.fill_betweenx(

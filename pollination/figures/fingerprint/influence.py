@@ -4,13 +4,15 @@ The dashed line is the influence expected from sizes and popularity alone.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from pollination.figures import style
-from pollination.figures.fingerprint.shared import number, read
+from pollination.figures.fingerprint.shared import read
 
 HIDDEN = 1e-3  # smaller influences are not drawn on the log axis; the means include them
 
@@ -36,7 +38,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     for half in (bins[bins.lag < 0], bins[bins.lag > 0]):
         axis.fill_between(half.lag, half.low, half.high, color=style.BLUE, alpha=0.18, lw=0)
         axis.plot(half.lag, half["mean"], color=style.BLUE, marker="o", ms=4.5, lw=1.6)
-        axis.plot(half.lag, half.expected, color=style.VERMILLION, ls="--", lw=1.4)
+        axis.plot(half.lag, half.expected, color=style.BLACK, ls="--", lw=1.2)
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_minor_formatter(NullFormatter())
@@ -50,11 +52,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         else ""
     )
     axis.set_title(f"{len(shown)} ordered pairs of different families{hidden}")
-    side.set_axis_off()
-    side.set_title("asymmetry: influence on newer\nminus on older models")
-    side.text(
-        0, 0.97, said(asymmetry), transform=side.transAxes, va="top", fontsize=8.5, linespacing=1.55
-    )
+    draw_asymmetry(side, asymmetry)
     keys = [
         Line2D([], [], ls="", marker="o", ms=3, color=style.GREY, label="pair"),
         Line2D(
@@ -68,11 +66,17 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         Line2D(
             [],
             [],
-            color=style.VERMILLION,
+            color=style.BLACK,
             ls="--",
+            marker="o",
+            mfc="white",
+            ms=4.5,
             label="expected from sizes and popularity alone",
         ),
     ]
+    if asymmetry.adjusted.notna().any():
+        look: dict[str, Any] = {"ls": "", "marker": "x", "color": style.BLUE}
+        keys.append(Line2D([], [], label="excess over it for equal text", **look))
     style.legend(figure, keys)
     rows = pd.concat(
         [bins.assign(what="bin", kind="all"), asymmetry.assign(what="asymmetry")], ignore_index=True
@@ -81,14 +85,15 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     style.save(figure, rows[[*first, *(name for name in rows if name not in first)]], out)
 
 
-def said(asymmetry: pd.DataFrame) -> str:
-    """Return the asymmetry by kind: raw, expected, excess, and for equal text if known."""
-    lines = []
-    for row in asymmetry.iloc[::-1].itertuples():
-        lines.append(f"{row.kind}")
-        lines.append(f"   raw {number(row.raw)} (p {number(row.p_raw)})")
-        lines.append(f"   expected {number(row.expected)}")
-        lines.append(f"   excess {number(row.excess)} (p {number(row.p_excess)})")
-        if pd.notna(row.adjusted):
-            lines.append(f"   for equal text {number(row.adjusted)} (p {number(row.p_adjusted)})")
-    return "\n".join(lines)
+def draw_asymmetry(axis: Axes, asymmetry: pd.DataFrame) -> None:
+    """Draw the asymmetry by kind of feature: raw, expected, and for equal text if known."""
+    rows = asymmetry.iloc[::-1].reset_index(drop=True)
+    axis.axvline(0, color=style.BLACK, lw=1)
+    axis.hlines(rows.index, rows.expected, rows.raw, color=style.GREY, lw=1)
+    axis.plot(rows.expected, rows.index, ls="", marker="o", mfc="white", color=style.BLACK, ms=5)
+    axis.plot(rows.raw, rows.index, ls="", marker="o", color=style.BLUE, ms=5)
+    axis.plot(rows.adjusted, rows.index, ls="", marker="x", color=style.BLUE, ms=5)
+    axis.set_yticks(rows.index, rows.kind)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_title("asymmetry: influence on newer\nminus on older models")
+    axis.set_xlabel("difference of I(A → B)")

@@ -8,9 +8,9 @@ import pandas as pd
 from pollination.analysis.fingerprint.inheritance import RELATIONS
 from pollination.core import artifacts
 from pollination.figures import style
-from pollination.figures.fingerprint.shared import number, read
+from pollination.figures.fingerprint.shared import read
 
-FEW = 4  # more experiments leave no room for the effects below the axis
+FEW = 4  # names of more experiments would overlap
 COLUMNS = ("what", "experiment", "generation", "relation", "pairs", "mean")
 COLOUR = dict(
     zip(RELATIONS, (style.GREEN, style.BLUE, style.ORANGE, style.GREY, "#c4c4c4"), strict=True)
@@ -79,21 +79,9 @@ def draw(tables: dict[str, Path], out: Path) -> None:
                     color=COLOUR[relation],
                     lw=2.6,
                 )
-    if len(experiments) > FEW:  # the effects would overlap; the CSV has them
-        right.set_xticks(
-            range(len(experiments)),
-            experiments,
-            fontsize=8,
-            rotation=35,
-            ha="right",
-            rotation_mode="anchor",
-        )
-    else:
-        right.set_xticks(
-            range(len(experiments)),
-            [f"{name}\n{effect_words(effects, name)}" for name in experiments],
-            fontsize=8,
-        )
+    turned = len(experiments) > FEW
+    look = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    right.set_xticks(range(len(experiments)), experiments, fontsize=8, **look)
     right.set_xlim(-0.5, len(experiments) - 0.5)
     right.set_title("share of a member's fingerprint that a child carries")
     right.set_ylabel("influence I(member → child)")
@@ -139,11 +127,4 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         figure,
         pd.concat([pd.DataFrame(table), told], ignore_index=True).reindex(columns=[*COLUMNS, "p"]),
         out,
-    )
-
-
-def effect_words(effects: pd.DataFrame, experiment: str) -> str:
-    own = effects[effects.experiment == experiment]
-    return "\n".join(
-        f"{row.effect} {number(row.value)} (p {number(row.p)})" for row in own.itertuples()
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.patches import Patch
 
 from pollination.figures import style
 from pollination.figures.theory import shared
@@ -34,7 +35,8 @@ def draw(tables: dict[str, Path], out: Path) -> None:
     panels[0].set_xlabel("standard deviation of the noise on W2 (in units of the truth's variance)")
     panels[0].set_ylabel(f"{shared.LABEL['w2']}, last generation")
     panels[1].set_xlabel("dimensions")
-    style.legend(figure, panels[0].get_legend_handles_labels()[0])
+    band = Patch(facecolor=style.GREY, alpha=0.3, label="band: quartiles of the runs")
+    style.legend(figure, [*panels[0].get_legend_handles_labels()[0], band])
     style.save(figure, rows, out)
 
 

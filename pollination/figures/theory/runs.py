@@ -1,14 +1,9 @@
-"""Draw mean, standard deviation and distance to the truth, a row per run (study A, figure 11).
-
-As there, evolution is red and the single line blue. In figure 8 evolution is blue.
-"""
+"""Draw mean, standard deviation, distance to the truth, a row per run (study A, figure 11)."""
 
 from pathlib import Path
 
 from pollination.figures import style
 from pollination.figures.theory import shared
-
-COLOUR = {"evolution": style.VERMILLION, "baseline": style.BLUE}
 
 
 def draw(tables: dict[str, Path], out: Path) -> None:
@@ -21,7 +16,7 @@ def draw(tables: dict[str, Path], out: Path) -> None:
             for role, rows in paths[paths.run == run].groupby("role", sort=False):
                 # Generation 0 is the truth; the logarithm of its distance does not exist.
                 shown = rows[rows.generation > 0] if quantity == "w2" else rows
-                axis.plot(shown.generation, shown[quantity], color=COLOUR[role], lw=0.9)
+                axis.plot(shown.generation, shown[quantity], color=shared.COLOUR[role], lw=0.9)
             shared.over_generations(axis, quantity, last)
             axis.set_xlabel("generation" if run == runs[-1] else "")
             axis.tick_params(labelleft=True)
@@ -29,5 +24,5 @@ def draw(tables: dict[str, Path], out: Path) -> None:
         row[2].set_yscale("log")
     for axis, title in zip(panels[0], shared.LABEL.values(), strict=True):
         axis.set_title(title)
-    style.legend(figure, shared.keys(COLOUR, lw=1.5))
+    style.legend(figure, shared.keys(shared.COLOUR, lw=1.5))
     style.save(figure, paths, out)

@@ -1,4 +1,4 @@
-"""Colours (as in study A's figure 8) and panels of the figures of the theory."""
+"""Colours and panels of the figures of the theory."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from pollination.core import artifacts
 from pollination.figures import style
 
-COLOUR = {"evolution": style.BLUE, "baseline": style.ORANGE}
+COLOUR = {"evolution": style.COLOUR["population"], "baseline": style.COLOUR["line"]}
 NAME = {"evolution": "population (best of K)", "baseline": "single line"}
 TRUTH = {"mean": 0.0, "sd": 1.0}
 LABEL = {"mean": "mean", "sd": "standard deviation", "w2": "squared W2 to the truth"}

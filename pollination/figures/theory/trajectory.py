@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from pollination.figures import style
 from pollination.figures.theory import shared
@@ -53,7 +54,9 @@ def draw(tables: dict[str, Path], out: Path) -> None:
             ("sd", f"{shared.NAME[role]}: standard deviation"),
         )
     ]
-    style.legend(figure, [*keys, Line2D([], [], color=style.BLACK, ls=":", label="truth")])
+    band = Patch(facecolor=style.GREY, alpha=0.3, label="band: 5 to 95 % of the runs")
+    truth = Line2D([], [], color=style.BLACK, ls=":", label="truth")
+    style.legend(figure, [*keys, band, truth])
     shown = paths[paths.run == 0].melt(
         ["role", "generation"], ["mean", "sd"], "quantity", "one_run"
     )
