@@ -122,6 +122,13 @@ def figure_source(module):
     return os.path.relpath(f"{root}/pollination/figures/{module.replace('.', '/')}.py")
 
 
+def landing_source():
+    """Return the code of the landing page, and the captions that it shows."""
+    found = [f"{workflow.basedir}/pollination/figures/landing", f"{workflow.basedir}/workflow/report"]
+    paths = [path for folder in found for path in Path(folder).iterdir() if path.is_file()]
+    return sorted(os.path.relpath(path) for path in paths)
+
+
 def files_or_reason(target):
     """Return the files of a study's figure or table; exit with one line if its role is empty."""
 

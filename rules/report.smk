@@ -1,16 +1,18 @@
 """Draw the report's figures from the artifacts of a run, each with its numbers as CSV.
 
-`snakemake --report` puts them into one HTML file.
+The landing page tells the result with them. `snakemake --report` puts them and their provenance
+into one HTML file.
 
 INPUTS   scores, answers, selections, samples and training metrics of the experiments that have a
          role (`figures` in the config)
 OUTPUTS  <results>/config.yaml, <results>/report/{figure}.svg, .png, .csv (pages: .html, .csv),
-         <results>/claims.json
+         <results>/claims.json, <results>/report/index.html (the landing page)
 """
 
 from pollination.core.settings import lean, schema
 from pollination.plan.sizes import found, warnings
 from pollination.plan.figures import REPORT
+from pollination.plan.landing import landing_config, landing_inputs
 from pollination.plan.report import figure_config, figure_inputs, report_files, stems
 
 
@@ -137,3 +139,28 @@ for figure, entry in REPORT.items():
             "Drawing {wildcards.figure}"
         script:
             "../workflow/scripts/draw_figure.py"
+
+
+rule write_landing:
+    input:
+        figures=landing_inputs(plan),
+        code=landing_source(),
+    output:
+        page="<results>/report/index.html",
+        run="<results>/report/index.run.json",
+    log:
+        "<logs>/report/index.log",
+    benchmark:
+        "<benchmarks>/report/index.tsv"
+    conda:
+        "../envs/pollination.yaml"
+    resources:
+        mem_mb=grows(2000),
+        runtime=minutes(30),
+    params:
+        recipe=1,
+        config=landing_config(plan),
+    message:
+        "Writing the landing page: {output.page}"
+    script:
+        "../workflow/scripts/write_landing.py"

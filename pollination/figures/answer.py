@@ -1,14 +1,18 @@
-"""The answer of a run in a minute: a sentence that its data decide, what was lost, the controls.
+"""Draw the answer of a run: what its data decide, what was lost, and what the controls say.
 
-The comparisons and intervals are those of the claims (docs/claims.md).
+The comparisons and intervals are those of the claims (docs/claims.md). The first row of the CSV has
+the sentence that opens the landing page.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from scipy.stats import t as student
 
 from pollination.analysis.claims.populations import LAST, lead, rise
@@ -16,7 +20,7 @@ from pollination.analysis.claims.verdicts import LEVEL, POWER, ends
 from pollination.analysis.claims.verdicts import measure as tested
 from pollination.analysis.run import Run
 from pollination.analysis.saturation import limit
-from pollination.figures import page, style
+from pollination.figures import style
 from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured, numbers
 from pollination.figures.truth import BANDS
 from pollination.plan import layout
@@ -38,13 +42,13 @@ COLUMNS = (
     "limit",
     "sentence",
 )
-PARTS = {
-    "lost": ("What was lost, from the first generation to the last", "change"),
-    "control": ("What the controls say", "difference"),
+PARTS = {  # heading of a panel
+    "answer": "the answer",
+    "lost": "what was lost: last minus first generation",
+    "control": "what the controls say",
 }
 SHOWN = (10, 5, 2.5)  # points: the page says how many replicates would show these differences
 MOST = 1000  # replicates
-WIDTH, HEIGHT, PAD = 240, 22, 8
 ACCURACY, EXCESS = ", accuracy", "excess nats"
 CHOSEN = "mean of the single lines of its chosen founders"
 LINES = ("single line", "single lines")  # how a name of the line ends
@@ -52,30 +56,60 @@ Key = tuple[str, bool]  # a measure, and whether it is in nats
 
 
 def draw(run: Run, out: Path) -> None:
-    rows = Answer(run).rows()
-    style.write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
-    said = next((row["sentence"] for row in rows if row["part"] == "answer"), NO_ANSWER)
-    parts = [f'<p class="prompt"><b>{page.text(said)}</b></p>\n']
-    for part, (heading, column) in PARTS.items():
-        mine = [row for row in rows if row["part"] == part]
-        parts += [f"<h2>{heading}</h2>\n"] if mine else []
-        for unit in dict.fromkeys(row["unit"] for row in mine):
-            shown = [row for row in mine if row["unit"] == unit]
-            cells = [[page.text(row["sentence"]), picture(row, shown)] for row in shown]
-            parts.append(page.table(["", f"{column} and 95 % interval, {unit}"], cells))
-    parts.append(f"<p><small>{page.text(READING)}</small></p>\n")
-    page.save("The answer of this run", parts, out)
+    rows = pd.DataFrame(Answer(run).rows(), columns=list(COLUMNS))
+    if rows.empty:
+        return style.nothing(NO_ANSWER, out, COLUMNS)
+    panels = [part for _, part in rows.groupby(["part", "unit"], sort=False)]
+    heights = [len(part) + 1.3 for part in panels]
+    figure = style.Figure(figsize=(9.2, 0.5 + 0.4 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
+    for axis, part in zip(axes, panels, strict=True):
+        forest(axis, part)
+    roles = [role for role in ("population", "line") if run.roles[role]]
+    names = style.NAME | {"line": run.line_name}
+    style.legend(figure, [style.key(role, names[role], line=False) for role in roles])
+    style.save(figure, rows, out)
+
+
+def forest(axis: Axes, rows: pd.DataFrame) -> None:
+    """Draw one row per comparison: its name, its interval, its numbers."""
+    axis.axvline(0, color=style.BLACK, lw=1)
+    for place, row in enumerate(rows.to_dict("records")):
+        role = role_of(row)
+        look: dict[str, Any] = {
+            "color": style.COLOUR[role],
+            "alpha": 1.0 if row["decided"] else 0.45,
+        }
+        dash = ":" if row["variance_between_runs"] == UNKNOWN else "-"
+        axis.hlines(place, row["low"], row["high"], lw=2.4, ls=dash, **look)
+        axis.plot(row["mean"], place, marker=style.MARKER[role], ms=6, mec="white", **look)
+        at = axis.get_yaxis_transform()
+        axis.text(1.01, place, numbers(row), va="center", fontsize=8, transform=at)
+    axis.set_yticks(range(len(rows)), [fill(label(row), 52) for row in rows.to_dict("records")])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.08)
+    axis.set_title(f"{PARTS[rows.part.iloc[0]]}, {rows.unit.iloc[0]} (bars: 95 %)")
+
+
+def role_of(row: dict) -> str:
+    """Return whose colour a row has: changes of the line have the line's."""
+    changes = row["part"] == "lost" or " minus " not in row["comparison"]
+    return "line" if changes and row["comparison"].endswith(LINES) else "population"
+
+
+def label(row: dict) -> str:
+    if row["part"] == "lost" or " minus " not in row["comparison"]:
+        return f"{row['measure']}: {row['comparison']}"
+    return row["comparison"].replace(" minus ", " \u2212 ")
 
 
 NO_ANSWER = (
     "This run does not compare a population with a single line over generations. Name both in "
     "figures.population and figures.line, and measure a benchmark or held-out text."
 )
-READING = (
-    "Of a benchmark that selects parents, only the half that does not select counts, unless its "
-    "split is none. The unit is the run: an interval covers other seeds, founders and questions. "
-    "docs/claims.md says how. The claims page has all tests, and corrects for their number."
-)
+
+ONCE = "The experiments ran once, so nobody knows how much runs differ; set replicates."
 
 
 class Answer:
@@ -126,6 +160,9 @@ class Answer:
                 "answer", self.main, self.roles, lead, " minus ".join(self.names.values())
             )
             yield row | {"sentence": self.headline(row)}
+        for role, names in self.roles.items() if len(self.roles) == 1 else ():
+            row = self.compare("answer", self.main, {role: names}, rise, self.names[role])
+            yield row | {"sentence": self.alone(row)}
 
     def lost(self) -> Iterator[dict]:
         """Facts known, those of the least mentioned people first, and excess nats."""
@@ -214,6 +251,23 @@ class Answer:
         reached = limit(percent, asked, self.run.chance().get(task))
         return reached.says if reached else ""
 
+    def alone(self, row: dict) -> str:
+        """Return in one sentence how the only side of a run changes."""
+        points = row["unit"] == POINTS
+        unit = "percentage points" if points else row["unit"]
+        size = f"{abs(row['mean']):.{1 if points else 3}f} {unit}"
+        where, _, what = row["measure"].partition(", ")
+        who = f"the {what} of the {row['comparison']} on {where}"
+        start = f"From generation 0 to {self.last}, {who}"
+        if row["decided"]:
+            moved = "rises" if row["mean"] > 0 else "falls"
+            return f"{start} {moved} by {size} ({interval(row)}; replicates: {row['replicates']})."
+        if row["variance_between_runs"] == UNKNOWN:
+            moved = "rises" if row["mean"] > 0 else "falls"
+            return f"{start} {moved} by {size} ({interval(row)} over other questions alone). {ONCE}"
+        said = f" The benchmark is {row['limit']}." if row["limit"] else ""
+        return f"{start} has no significant change: {numbers(row)} {unit}.{said}"
+
     def headline(self, row: dict) -> str:
         """Return the answer in one sentence; where the data do not decide, how many runs would."""
         measure, line = row["measure"], self.names["line"]
@@ -236,10 +290,7 @@ class Answer:
             f"{row['unit']}"
         )
         if row["variance_between_runs"] == UNKNOWN:
-            return (
-                f"{start} over other questions alone. The experiments ran once, so nobody knows "
-                "how much runs differ; set replicates."
-            )
+            return f"{start} over other questions alone. {ONCE}"
         said = f" The benchmark is {row['limit']}." if row["limit"] else enough(row)
         return f"{start} with {row['replicates']} replicates.{said}"
 
@@ -273,7 +324,7 @@ def change(row: dict) -> str:
 def difference(row: dict, upper: str, lower: str) -> str:
     """Return a difference in words, without its interval."""
     if not row["decided"]:
-        return f"{upper} and {lower} are not told apart"
+        return f"the difference between {upper} and {lower} is not significant"
     size = f"{abs(row['mean']):.3f}" if row["unit"] == NATS else f"{abs(row['mean']):.1f} points"
     return f"{upper} is {size} {'above' if row['mean'] > 0 else 'below'} {lower}"
 
@@ -309,25 +360,3 @@ def replicates(spread: float, wanted: float) -> int:
         if t * spread / math.sqrt(runs) <= wanted:
             return runs
     return MOST
-
-
-def picture(row: dict, shown: list[dict]) -> str:
-    """Return an inline picture of an interval and its numbers; `shown` share a scale."""
-    low = min(0.0, *(one["low"] for one in shown))
-    high = max(0.0, *(one["high"] for one in shown), low + 1e-9)
-
-    def x(value: float) -> float:
-        return PAD + (WIDTH - 2 * PAD) * (value - low) / (high - low)
-
-    role = "line" if row["comparison"].endswith(LINES) and row["part"] == "lost" else "population"
-    middle, colour = HEIGHT / 2, style.COLOUR[role]
-    faint = "" if row["decided"] else ' opacity="0.45"'
-    dash = ' stroke-dasharray="3 3"' if row["variance_between_runs"] == UNKNOWN else ""
-    return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{interval(row)}">'
-        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{HEIGHT}" stroke="black"/><g{faint}>'
-        f'<line x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}" y1="{middle}" y2="{middle}" '
-        f'stroke="{colour}" stroke-width="3"{dash}/>'
-        f'<circle cx="{x(row["mean"]):.1f}" cy="{middle}" r="4.5" fill="{colour}"/></g></svg>'
-        f"<small> {page.text(numbers(row))}</small>"
-    )

@@ -58,6 +58,11 @@ def attribute(value: object) -> str:
     return escape("".join("\ufffd" if hidden(c) else c for c in str(value)), quote=True)
 
 
+def attribute_of(html: str) -> str:
+    """Return a page for the attribute `srcdoc`; its text has no hidden characters."""
+    return escape(html, quote=True)
+
+
 def underlined(html: str, kind: str) -> str:
     return f'<u class="{kind}" title="{KINDS[kind]}">{html}</u>'
 

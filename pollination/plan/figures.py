@@ -64,7 +64,6 @@ REPORT = {
         ("scores.json", "answers.parquet", "sequences.parquet", "facts.parquet", "selection.json"),
         "compared",
         generations="ends",
-        page=True,
     ),
     "difference": Figure(
         "Change from the first to the last generation, population and single line",

@@ -232,6 +232,7 @@ KINDS = {
         ),
         JobKind("draw", "draw", DRAW, "report/{figure}.csv", "report/{figure}"),
         JobKind("draw_target", "draw", DRAW, "paper/{target}.csv", "paper/{target}"),
+        JobKind("write_landing", "draw", DRAW, "report/index.html", "report/index"),
     )
 }
 

@@ -22,6 +22,7 @@ from pollination.plan.inputs import (
     tokenizer_corpus,
 )
 from pollination.plan.job_kinds import KINDS, JobKind
+from pollination.plan.landing import landing_page
 from pollination.plan.layout import place_of
 from pollination.plan.measuring import disagreement_inputs, evaluation_inputs, quality_inputs
 from pollination.plan.paper import paper_files
@@ -55,7 +56,7 @@ def everything(plan: Plan) -> list[str]:
     all of its readers have read.
     """
     files = report.report_files(plan) + paper_files(plan)
-    files += theory_files(plan) + fingerprint_files(plan)
+    files += theory_files(plan) + fingerprint_files(plan) + landing_page(plan)
     deletable = pruning.deletable(plan)
     return list(dict.fromkeys(files + [w.output for w in jobs(plan) if w.output not in deletable]))
 
@@ -196,6 +197,8 @@ def _figures(plan: Plan) -> Iterator[Work]:
     for path in paper_files(plan):
         if path.startswith(f"{plan.results}/paper/") and path.endswith(".csv"):
             yield _work(plan, "draw_target", "report", target=Path(path).stem)
+    if landing_page(plan):
+        yield _work(plan, "write_landing", "report")
 
 
 def _drawn(plan: Plan, files: Iterable[str]) -> Iterator[Work]:

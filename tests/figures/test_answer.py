@@ -1,4 +1,4 @@
-"""The page that answers in a sentence: what its data decide, what they do not, and the controls."""
+"""The answer of a run in a sentence: what its data decide, what they do not, and the controls."""
 
 import re
 
@@ -15,9 +15,10 @@ from pollination.plan.plan import Plan
 from tests.figures.test_report import draw, invent, settings
 
 
-def answered(plan) -> tuple[str, list[dict]]:
+def answered(plan) -> list[dict]:
     out, rows = draw("answer", plan)
-    return out.with_suffix(".html").read_text(encoding="utf-8"), rows
+    assert all(out.with_suffix(f".{end}").stat().st_size > 0 for end in ("svg", "png"))
+    return rows
 
 
 def sentences(rows, part: str) -> list[str]:
@@ -25,13 +26,12 @@ def sentences(rows, part: str) -> list[str]:
 
 
 def test_the_first_sentence_is_what_the_data_decide(tmp_path):
-    html, rows = answered(invent(tmp_path, seeds=tuple(range(1, 7)), line_seeds=tuple(range(1, 7))))
+    rows = answered(invent(tmp_path, seeds=tuple(range(1, 7)), line_seeds=tuple(range(1, 7))))
     (said,) = sentences(rows, "answer")
     assert said.startswith("In generation 4, the population answers ")
     assert "more of the held-out knowledge questions correctly than the single line" in said
     low, mean, high = (float(rows[0][column]) for column in ("low", "mean", "high"))
     assert 0 < low < mean < high and f"{mean:.1f} percentage points" in said
-    assert said in html.replace("<bdi>", "")
     facts = [one for one in sentences(rows, "lost") if "facts known, " in one]
     assert "least mentioned quarter: population from" in facts[0]
     assert any("excess nats: single line from" in one for one in sentences(rows, "lost"))
@@ -55,7 +55,7 @@ def test_lines_of_the_chosen_founders_say_what_their_choice_does_alone(tmp_path)
         by_hand.append(np.mean(chosen) - np.mean(values))
     assert gained["mean"] == pytest.approx(np.mean(by_hand), abs=1e-6)
     assert gained["replicates"] == "3" and gained["variance_between_runs"] == "own"
-    _, rows = answered(plan)
+    rows = answered(plan)
     assert len(sentences(rows, "control")) == 2
 
 
@@ -71,7 +71,7 @@ def test_a_text_that_is_not_measured_at_the_end_is_left_out(tmp_path):
         folder = layout.member_folder(plan, name, 1, 0)
         path = f"{folder}/sequences.parquet"
         artifacts.write_table(path, artifacts.read_table(path).to_pandas().iloc[:0])
-    _, rows = answered(plan)
+    rows = answered(plan)
     assert rows[0]["part"] == "answer" and not any("nats" in row["measure"] for row in rows)
 
 
@@ -87,7 +87,7 @@ def test_questions_that_select_are_not_called_held_out(tmp_path):
 
 
 def test_without_benchmarks_the_answer_is_in_nats(tmp_path):
-    _, rows = answered(invent(tmp_path, tasks=(), seeds=(1, 2, 3), generations=2))
+    rows = answered(invent(tmp_path, tasks=(), seeds=(1, 2, 3), generations=2))
     (said,) = sentences(rows, "answer")
     assert re.match(
         r"In generation 1, the population has 0\.\d+ nats per token less on world", said
@@ -95,9 +95,21 @@ def test_without_benchmarks_the_answer_is_in_nats(tmp_path):
 
 
 def test_a_run_without_replicates_asks_for_them(tmp_path):
-    _, rows = answered(invent(tmp_path, line_seeds=(42,)))
+    rows = answered(invent(tmp_path, line_seeds=(42,)))
     (said,) = sentences(rows, "answer")
     assert said.startswith("This run does not decide whether") and said.endswith("set replicates.")
+
+
+def test_a_run_of_one_side_says_how_that_side_changes(tmp_path):
+    (tmp_path / "one").mkdir()
+    (said,) = sentences(answered(invent(tmp_path / "one", population=0, line_seeds=(7,))), "answer")
+    assert said.startswith(
+        "From generation 0 to 4, the excess nats of the single line on world/test "
+    )
+    assert "rises by" in said and said.endswith("set replicates.")
+    three = invent(tmp_path, population=0, line_seeds=(1, 2, 3, 4, 5, 6))
+    (said,) = sentences(answered(three), "answer")
+    assert "rises by" in said and "replicates: 6)" in said and "95 % confidence interval" in said
 
 
 def test_a_difference_of_chance_says_how_many_replicates_would_show_it():
