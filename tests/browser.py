@@ -26,7 +26,9 @@ def find() -> str | None:
 
 
 @contextmanager
-def opened(path: Path, width: int = 1280, height: int = 900) -> Iterator[tuple]:
+def opened(
+    path: Path, width: int = 1280, height: int = 900, scripts: bool = True
+) -> Iterator[tuple]:
     """(page, log): a file in a browser window; log collects what went wrong: errors, and requests
     to anywhere but the file itself.
     """
@@ -34,7 +36,12 @@ def opened(path: Path, width: int = 1280, height: int = 900) -> Iterator[tuple]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), args=["--no-sandbox"])
-        page, log = browser.new_page(viewport={"width": width, "height": height}), []
+        page, log = (
+            browser.new_page(
+                viewport={"width": width, "height": height}, java_script_enabled=scripts
+            ),
+            [],
+        )
         page.on(
             "console",
             lambda message: (

@@ -97,13 +97,15 @@ def test_the_answer_comes_first_then_the_figures_that_show_it(populations):
     page, results = Page(html), plan.results
     answer = pd.read_csv(f"{results}/report/answer.csv")
     said = answer.sentence[0]
-    assert page.headings[0] == said and said.startswith("In generation 2, the population answers")
+    assert page.headings[0] == said.replace(" %", "\u00a0%") and said.startswith(
+        "In generation 2, the population answers"
+    )
     titles = {one.stem: one.title for one in shown(plan)}
     assert page.headings[1:4] == [titles[stem] for stem in ANSWERING[:3]]
     places = [page.headings.index(name) for name in ("What was run", "Outcome", "Text")]
     assert places == sorted(places) and page.headings.index(titles["difference"]) > places[1]
     low, high = (f"{answer[end][0]:+.1f}" for end in ("low", "high"))
-    assert f"95 % interval {low} to {high}" in html
+    assert f"95\u00a0% interval {low} to {high}" in html
 
 
 def test_a_figure_without_values_is_left_out_and_named_with_the_reason(populations):
@@ -163,8 +165,8 @@ def test_ecosystems_say_whether_the_best_diversity_grows(tmp_path):
     html = write(plan, ("diversity", "trajectories", "aggregates", "comparisons"))
     page = Page(html)
     assert page.headings[0].startswith("The best diversity grows with the number of rounds: D = 1 ")
-    assert "D = 4 over 4 rounds (95 % interval 4 to 4)" in page.headings[0]
-    assert "ran once" in page.headings[0]
+    assert "D = 4 over 4 rounds (95\u00a0% interval: 4 only)" in page.headings[0]
+    assert "ran once, so the intervals cover other test text alone" in html
     titles = {one.stem: one.title for one in shown(plan)}
     assert page.headings[1:4] == [titles[s] for s in ("diversity", "trajectories", "aggregates")]
     rows = pd.read_csv(f"{plan.results}/report/diversity.csv")
@@ -173,7 +175,7 @@ def test_ecosystems_say_whether_the_best_diversity_grows(tmp_path):
         told = story.of_ecosystems(
             "diversity", lambda stem, rows=changed: rows if stem == "diversity" else pd.DataFrame()
         )
-        assert said in told.headline and "ran once" not in told.headline
+        assert said in told.headline and not told.note
 
 
 def test_a_single_line_on_own_text_has_a_page(tmp_path):
@@ -182,7 +184,7 @@ def test_a_single_line_on_own_text_has_a_page(tmp_path):
     assert (
         Page(html).headings[0].startswith("From generation 0 to 2, the excess nats of the single")
     )
-    assert "set replicates" in Page(html).headings[0]
+    assert "The experiments ran once" in html and "ran once" not in Page(html).headings[0]
 
 
 def test_a_run_without_comparisons_or_scripts_of_charts_says_so(tmp_path):

@@ -19,6 +19,7 @@ from pollination.figures.landing.traces import (
     clean,
     curve,
     error_bars,
+    fitted,
     forest,
     members,
     of_place,
@@ -29,13 +30,16 @@ from pollination.figures.landing.traces import (
 from pollination.figures.truth import BANDS
 
 ROLES = ("population", "line")
-MOST_PANELS, MOST_POINTS = 12, 400
+MOST_PANELS, MOST_POINTS = 4, 400
 
 
 def charts(key: str, rows: pd.DataFrame) -> list[Panel]:
-    """Return the panels of a figure; none if it has no chart, so that its picture is shown."""
+    """Return the panels of a figure; none if it has no chart, so that its picture is shown.
+
+    The page shows the first MOST_PANELS; the picture has all.
+    """
     builder = BUILDERS.get(key)
-    return list(builder(rows))[:MOST_PANELS] if builder and not rows.empty else []
+    return list(builder(rows)) if builder and not rows.empty else []
 
 
 def answers(rows: pd.DataFrame) -> Iterable[Panel]:
@@ -88,9 +92,10 @@ def _over_generations(title: str, rows: pd.DataFrame, value: str, name: str, log
         if means:
             x, *ends = zip(*means, strict=True)
             mean, low, high = ends
+            if value == "accuracy":
+                low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
             data += curve(style.NAME[role], of_role(role), x, mean, low, high, "95 %")
-    y = axis(f"{name} (log)" if log else name, type="log" if log else "linear")
-    return panel(title, data, whole("generation", rows.generation), y)
+    return panel(title, data, whole("generation", rows.generation), fitted(name, rows[value], log))
 
 
 def truths(rows: pd.DataFrame) -> Iterable[Panel]:
@@ -115,9 +120,15 @@ def truths(rows: pd.DataFrame) -> Iterable[Panel]:
         )
 
 
+def by_label(rows: pd.DataFrame, time: str) -> list[tuple[str, pd.DataFrame]]:
+    """Return the ecosystems of each label, those of most rounds and replicates first."""
+    parts = [(str(label), part) for label, part in rows.groupby("label", sort=False)]
+    return sorted(parts, key=lambda one: (-one[1][time].max(), -one[1].replicates.max()))
+
+
 def optima(rows: pd.DataFrame) -> Iterable[Panel]:
     """The probability that each D is best, and the best D with its interval."""
-    for label, part in rows.groupby("label", sort=False):
+    for label, part in by_label(rows, "T"):
         levels = sorted(part.diversity.unique())
         names = [f"{level:.3g}" for level in levels]
         table = part.pivot(index="diversity", columns="T", values="probability").loc[levels]
@@ -166,7 +177,7 @@ def optima(rows: pd.DataFrame) -> Iterable[Panel]:
 
 
 def trajectories(rows: pd.DataFrame) -> Iterable[Panel]:
-    for label, part in rows.groupby("label", sort=False):
+    for label, part in by_label(rows, "t"):
         groups = [(f"D = {d:.3g}", mine) for d, mine in part.groupby("diversity")]
         yield _rounds(str(label), groups)
 
@@ -187,17 +198,25 @@ def _rounds(title: str, groups: list) -> Panel:
 
 
 def aggregates(rows: pd.DataFrame) -> Iterable[Panel]:
-    levels = sorted(rows.diversity.unique())
-    names = [f"{level:.3g}" for level in levels]
-    log = rows.high.max() > curves.SPREAD * rows.low.min()
-    data = []
-    for place, (label, part) in enumerate(rows.groupby("label", sort=False)):
-        at = [levels.index(value) + 0.05 * place for value in part.diversity]
-        data.append(error_bars(str(label), of_place(place), at, part.mu, part.low, part.high))
-    rounds = int(rows["T"].iloc[0])
-    x = axis("diversity D", tickvals=list(range(len(levels))), ticktext=names)
-    y = axis("perplexity (log)" if log else "perplexity", type="log" if log else "linear")
-    yield panel(f"mean of {rounds} rounds, 95 % intervals", data, x, y, 300)
+    """A curve per label; of many labels, a panel each."""
+    groups = list(rows.groupby("label", sort=False))
+    shared = [groups] if len(groups) <= MOST_PANELS else [[one] for one in groups]
+    for together in sorted(shared, key=lambda some: -some[0][1]["T"].iloc[0]):
+        mine = pd.concat([part for _, part in together])
+        levels = sorted(mine.diversity.unique())
+        data = []
+        for place, (label, part) in enumerate(together):
+            at = [levels.index(value) + 0.05 * place for value in part.diversity]
+            data.append(error_bars(str(label), of_place(place), at, part.mu, part.low, part.high))
+        title = f"mean of {int(mine['T'].max())} rounds, 95 % intervals"
+        title = f"{together[0][0]}: {title}" if len(together) == 1 else title
+        names = [f"{level:.3g}" for level in levels]
+        x = axis("diversity D", tickvals=list(range(len(levels))), ticktext=names)
+        log = mine.high.max() > curves.SPREAD * mine.low.min()
+        y = axis("perplexity (log)" if log else "perplexity", type="log" if log else "linear")
+        if len(together) == 1:
+            data[0].pop("key")
+        yield panel(title, data, x, y, 300)
 
 
 def sweeps(rows: pd.DataFrame) -> Iterable[Panel]:

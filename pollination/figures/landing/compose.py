@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from pollination.core.artifacts import atomic
 from pollination.figures import page
 from pollination.figures.landing import captions
-from pollination.figures.landing.charts import charts
+from pollination.figures.landing.charts import MOST_PANELS, charts
 from pollination.figures.landing.story import Story, tell
 from pollination.plan.landing import TOPICS, Shown, shown
 from pollination.plan.plan import Plan
@@ -45,14 +45,16 @@ def write(plan: Plan, folder: Path, out: Path) -> None:
     story = tell(every, read)
     empty = {one.stem: _why(one) for one in every if not one.page and read(one.stem).empty}
     first = [next(one for one in every if one.stem == stem) for stem in story.main]
-    drawn = {one.stem: panels for one in first if (panels := charts(one.key, read(one.stem)))}
+    every_panel = {one.stem: charts(one.key, read(one.stem)) for one in first}
+    more = {stem: len(panels) - MOST_PANELS for stem, panels in every_panel.items()}
+    drawn = {stem: panels[:MOST_PANELS] for stem, panels in every_panel.items() if panels}
     write_one = Writer(plan, folder, out.parent, story)
     parts = [
         _head(plan, bool(drawn)),
         _header(plan, story),
         _nav([one for one in every if one.stem not in empty], first),
         '<main id="main">\n',
-        *(write_one.main(one, drawn.get(one.stem, [])) for one in first),
+        *(write_one.main(one, drawn.get(one.stem, []), more[one.stem]) for one in first),
         _about(plan, folder),
         *write_one.topics([one for one in every if one not in first and one.stem not in empty]),
         _left_out([(one.title, empty[one.stem]) for one in every if one.stem in empty]),
@@ -102,20 +104,22 @@ def _head(plan: Plan, with_charts: bool) -> str:
 def _header(plan: Plan, story: Story) -> str:
     numbers = "".join(
         f"<div><dt>{page.text(one.what)}</dt><dd><b>{page.text(one.value)}</b>"
-        f"<span>{page.text(one.interval)}</span></dd></div>\n"
+        f"<span>{_text(one.interval)}</span></dd></div>\n"
         for one in story.numbers
     )
     return (
         f'<header><p class="run">Report of the run {page.text(plan.config["run"])}</p>\n'
         f"<h1>{_text(story.headline)}</h1>\n"
+        + (f'<p class="also">{_text(story.note)}</p>\n' if story.note else "")
         + (f'<dl class="numbers">\n{numbers}</dl>\n' if numbers else "")
         + "</header>\n"
     )
 
 
 def _text(said: str) -> str:
-    """Return a sentence, its hyphens before numbers as minus signs."""
-    return page.text(re.sub(r"(?<![\w.])-(?=\d)", "\u2212", said))
+    """Return a sentence with minus signs for numbers, and no line break before a percent sign."""
+    said = re.sub(r"(?<![\w.])-(?=\d)", "\u2212", said)
+    return page.text(re.sub(r"(?<=\d) %", "\u00a0%", said))
 
 
 def _nav(every: list[Shown], first: list[Shown]) -> str:
@@ -165,8 +169,11 @@ class Writer:
     def __init__(self, plan: Plan, folder: Path, home: Path, story: Story) -> None:
         self.plan, self.folder, self.home, self.story = plan, folder, home, story
 
-    def main(self, one: Shown, panels: list[dict]) -> str:
-        """Return a figure that answers: a chart with its sentences beside it."""
+    def main(self, one: Shown, panels: list[dict], more: int) -> str:
+        """Return a figure that answers: charts with sentences beside them.
+
+        `more`: how many more panels its picture has.
+        """
         said = self.story.said.get(one.stem, [])
         caption = captions.caption(self.plan, one, self.folder)
         sentences = "".join(f'<p class="said">{_text(sentence)}</p>\n' for sentence in said)
@@ -174,7 +181,7 @@ class Writer:
         if sentences:
             words = f'<div class="caption">{caption}</div>'
             words = f"<details><summary>How to read this figure</summary>{words}</details>"
-        chart = _charts(one, panels) if panels else ""
+        chart = _charts(one, panels, more) if panels else ""
         return (
             f"<article><h3>{page.text(one.title)}</h3>\n"
             f'<div class="beside"><div>{chart}{self._picture(one, caption)}</div>\n'
@@ -278,7 +285,7 @@ def _is_wide(svg: bytes) -> bool:
     return width > 420 and width > 0.8 * height
 
 
-def _charts(one: Shown, panels: list[dict]) -> str:
+def _charts(one: Shown, panels: list[dict], more: int) -> str:
     """Return the places of a figure's charts, hidden until they are drawn, and their legend."""
     looks: dict[str, dict] = {}
     for panel in panels:
@@ -295,7 +302,9 @@ def _charts(one: Shown, panels: list[dict]) -> str:
     return (
         f'<div hidden data-charts="{page.attribute(one.stem)}">'
         + (f'<ul class="keys">{keys}</ul>' if len(looks) > 1 or one.key == "diversity" else "")
-        + f'<div class="charts{rows}">{nodes}</div></div>\n'
+        + f'<div class="charts{rows}">{nodes}</div>'
+        + (f'<p class="caption">The picture has {more} more.</p>' if more > 0 else "")
+        + "</div>\n"
     )
 
 

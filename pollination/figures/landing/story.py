@@ -4,6 +4,7 @@ Everything is read from the CSV files of the run's figures, so the page states n
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,11 +12,13 @@ import pandas as pd
 
 from pollination.figures.answer import CHOSEN, NO_ANSWER
 from pollination.figures.difference import CHANGES, POINTS
+from pollination.figures.landing.charts import by_label
 from pollination.plan.landing import Shown
 
 MAIN = 3  # figures that answer the question
+SOME = 4  # sentences beside a figure
 SURE = 0.975  # bootstrap probability that decides, as a two-sided 95 % interval does
-ONE_RUN = "Each experiment ran once, so the intervals cover other test text alone; set replicates."
+ONE_RUN = "{} ran once, so {} intervals cover other test text alone; set replicates."
 Read = Callable[[str], pd.DataFrame]  # stem of a figure -> its CSV; empty if it has nothing to show
 
 
@@ -33,6 +36,8 @@ class Story:
     """What the top of the page says."""
 
     headline: str
+    note: str = ""
+    """What follows the headline, smaller."""
     numbers: list[Number] = field(default_factory=list)
     main: list[str] = field(default_factory=list)
     """Stems of the figures that answer, best first."""
@@ -52,6 +57,8 @@ def tell(shown: list[Shown], read: Read) -> Story:
             story.said[other.main[0]] = [other.headline, *story.said.get(other.main[0], [])]
     rest = [one.stem for one in shown if one.topic in ("Outcome", "Text") and not one.page]
     candidates = dict.fromkeys([*story.main, *rest])
+    first = re.split(r"(?<=[.)])\s+(?=[A-Z])", story.headline, maxsplit=1)
+    story.headline, story.note = first[0], " ".join([*first[1:], story.note]).strip()
     story.main = [stem for stem in candidates if not read(stem).empty][:MAIN]
     return story
 
@@ -71,11 +78,21 @@ def _stories(stems: list[str], read: Read) -> Iterator[Story | None]:
 
 
 def span(low: object, high: object, form: str = "{:.3g}") -> str:
+    if low == high:
+        return f"95 % interval: {signed(form.format(low))} only"
     return f"95 % interval {signed(form.format(low))} to {signed(form.format(high))}"
 
 
 def signed(said: str) -> str:
     return said.replace("-", "\u2212")
+
+
+def _once(replicates: pd.Series) -> str:
+    """Return a note if experiments have no replicates, so that runs may differ more."""
+    if replicates.min() > 1:
+        return ""
+    who = ("Each experiment", "the") if replicates.max() == 1 else ("Some experiments", "their")
+    return ONE_RUN.format(*who)
 
 
 def of_populations(stem: str, read: Read) -> Story | None:
@@ -99,13 +116,13 @@ def of_populations(stem: str, read: Read) -> Story | None:
         changes = changes[(changes.measure == first["measure"]) & changes.comparison.isin(roles)]
     said = {
         stem: [_with_interval(row) for row in chosen],
-        main: [one[:1].upper() + one[1:] for one in changes.sentence] if len(changes) else [],
+        main: list(changes.sentence) if len(changes) else [],
         "truth": [_with_interval(row) for row in facts if row in rare],
         "perplexity": [_with_interval(row) for row in excess],
     }
     headline = first["sentence"] if first else _with_interval(rows[0])
     order = [stem, main, "truth", "perplexity", "accuracy", "difference"]
-    return Story(headline, [_number(row) for row in heads[:4]], order, said)
+    return Story(headline, "", [_number(row) for row in heads[:4]], order, said)
 
 
 def _number(row: dict) -> Number:
@@ -131,17 +148,23 @@ def _decided(row: dict) -> bool:
 
 def _with_interval(row: dict) -> str:
     number = _number(row)
-    said = str(row["sentence"])
     interval = number.interval.removesuffix(", undecided")
-    return f"{said[:1].upper()}{said[1:]} ({number.value}, {interval})."
+    return f"{_capital(row['sentence'])} ({number.value}, {interval})."
+
+
+def _capital(said: str) -> str:
+    """Return a sentence with a capital; a name of the run at its start keeps its spelling."""
+    words = ("the ", "mean ", "population ", "single ", "champion ")
+    return said[:1].upper() + said[1:] if said.startswith(words) else said
 
 
 def of_ecosystems(stem: str, read: Read) -> Story | None:
     """Study B: the diversity that is best after T rounds."""
     rows = read(stem)
-    labels = list(dict.fromkeys(rows.label))
-    parts = {label: rows[rows.label == label] for label in labels}
-    first, last, rounds, rises = _best(parts[labels[0]])
+    parts = dict(by_label(rows, "T"))
+    label = next(iter(parts))
+    mine = parts[label]
+    first, last, rounds, rises = _best(mine)
     where = {"first": "in the first round", "last": f"over {rounds} rounds"}
     best = {
         when: f"D = {row.diversity:.3g} {where[when]} ({span(row.optimum_low, row.optimum_high)})"
@@ -163,9 +186,8 @@ def of_ecosystems(stem: str, read: Read) -> Story | None:
             "This run does not decide whether the best diversity grows with the number of rounds "
             f"(bootstrap probability {rises:.2f}): it is {best['first']} and {best['last']}."
         )
-    if rows.replicates.min() == 1:
-        headline += f" {ONE_RUN}"
-    mine = parts[labels[0]]
+    headline = f"{label}: {headline[:1].lower()}{headline[1:]}" if len(parts) > 1 else headline
+    note = _once(mine.replicates)
     end = mine[mine["T"] == rounds].sort_values("diversity")
     heads = [
         Number(f"D = {row.diversity:.3g}", span(row.optimum_low, row.optimum_high), what)
@@ -178,20 +200,20 @@ def of_ecosystems(stem: str, read: Read) -> Story | None:
     for row in (end.iloc[0], end.iloc[-1]) if len(end) > 1 else ():
         what = f"mean perplexity over {rounds} rounds, D = {row.diversity:.3g}"
         heads.append(Number(f"{row.mu:.4g}", span(row.low, row.high, "{:.4g}"), what))
-    said = {stem: [_of_label(label, part) for label, part in list(parts.items())[1:]]}
+    said = {stem: _of_all(parts)}
     trajectories = read("trajectories")
     if not trajectories.empty:
-        ends = trajectories[trajectories.label == labels[0]]
+        ends = trajectories[trajectories.label.astype(str) == label]
         ends = ends[ends.t == ends.t.max()].sort_values("mu")
         low, high = ends.iloc[0], ends.iloc[-1]
         said["trajectories"] = [
             (
-                f"{labels[0]}: in round {low.t} the perplexity is lowest with D = "
+                f"{label}: in round {low.t} the perplexity is lowest with D = "
                 f"{low.diversity:.3g} ({low.mu:.4g}) and highest with D = {high.diversity:.3g} "
                 f"({high.mu:.4g})."
             )
         ]
-    return Story(headline, heads, [stem, "trajectories", "aggregates"], said)
+    return Story(headline, note, heads, [stem, "trajectories", "aggregates"], said)
 
 
 def _best(rows: pd.DataFrame):
@@ -201,12 +223,19 @@ def _best(rows: pd.DataFrame):
     return best.iloc[0], last, int(last["T"]), float(last.rises_probability)
 
 
-def _of_label(label: str, rows: pd.DataFrame) -> str:
-    first, last, rounds, rises = _best(rows)
-    return (
-        f"{label}: best D {first.diversity:.3g} in the first round, {last.diversity:.3g} over "
-        f"{rounds} rounds (probability that it rises: {rises:.2f})."
-    )
+def _of_all(parts: dict[str, pd.DataFrame]) -> list[str]:
+    """Return how many labels have an optimum that rises, and those that do not."""
+    if len(parts) < 2:
+        return []
+    ends = {label: _best(part) for label, part in parts.items()}
+    others = [
+        f"{label}: D = {first.diversity:.3g} in the first round, D = {last.diversity:.3g} over "
+        f"{rounds} rounds (probability of a rise {rises:.2f})."
+        for label, (first, last, rounds, rises) in ends.items()
+        if rises < SURE
+    ]
+    count = len(ends) - len(others)
+    return [f"The best diversity rises in {count} of {len(ends)} entries.", *others[:SOME]]
 
 
 def of_comparisons(stem: str, read: Read) -> Story | None:
@@ -226,7 +255,7 @@ def of_comparisons(stem: str, read: Read) -> Story | None:
             if sure
             else "this run does not decide which has the lowest perplexity"
         )
-        once = f" {ONE_RUN}" if ends.replicates.min() == 1 else ""
+        once = f" {_once(ends.replicates)}".rstrip()
         over = f"averaged over {int(best['T'])} rounds"
         said.append(f"{title}: {verdict}, {over}: {', '.join(numbers)}.{once}")
         heads += [
@@ -234,7 +263,7 @@ def of_comparisons(stem: str, read: Read) -> Story | None:
             for row in ends.itertuples()
         ]
     count = rows[rows.title == rows.title.iloc[0]].experiment.nunique()
-    return Story(said[0], heads[: min(count, 4)], [stem], {stem: said[1:]})
+    return Story(said[0], "", heads[: min(count, 4)], [stem], {stem: said[1 : SOME + 1]})
 
 
 def of_sweep(stem: str, read: Read) -> Story | None:
@@ -249,6 +278,7 @@ def of_sweep(stem: str, read: Read) -> Story | None:
     return Story(
         f"Over {mine[key].nunique()} values of {key}, {measure} in the last generation {verdict}: "
         f"it is lowest, {ends[0]}, and highest, {ends[1]}.",
+        "",
         [
             Number(f"{one['mean']:.4g}", span(one.low, one.high), f"{measure}, {key} {one[key]}")
             for one in (low, high)
@@ -279,7 +309,7 @@ def of_survey(stem: str, read: Read) -> Story | None:
         said = f"This survey does not decide whether families differ in their fingerprints: {size}."
     survey = stem.partition(".")[2]
     main = [stem, f"fingerprint_families.{survey}", f"fingerprint_influence.{survey}"]
-    return Story(said, numbers, main)
+    return Story(said, "", numbers, main)
 
 
 def of_theory(stem: str, read: Read) -> Story | None:
@@ -301,4 +331,4 @@ def of_theory(stem: str, read: Read) -> Story | None:
         Number(f"{row.median:.3g}", f"5 to 95 % of the runs: {row.q05:.3g} to {row.q95:.3g}", what)
         for row, what in ((alone, "sd, single estimator"), (chosen, "sd, best of K estimators"))
     ]
-    return Story(said, numbers, [stem, "theory_runs", "theory_bound"])
+    return Story(said, "", numbers, [stem, "theory_runs", "theory_bound"])

@@ -22,7 +22,7 @@ SYMBOL = {
     "<": "triangle-left",
     ">": "triangle-right",
 }
-LINE, STEP, GAP, EDGE = 15, 11, 20, 52  # px of a forest: a line of text, a bar, a gap, the axis
+LINE, STEP, GAP, EDGE = 15, 11, 20, 60  # px of a forest: a line of text, a bar, a gap, the axis
 WIDE = 260  # px: the height of a panel
 LABEL = 46  # characters that fit a line of a small screen
 TICKS = 8
@@ -53,6 +53,17 @@ def panel(title: str, data: list[Trace], x: dict, y: dict, height: int = WIDE, *
 
 def axis(title: str, **more) -> dict:
     return {"title": {"text": escape(title, quote=False)}, **more}
+
+
+def fitted(title: str, values: pd.Series, log: bool = False) -> dict:
+    """Return an axis that fits these values; a band that exceeds it is cut."""
+    ends = [float(end) for end in (values.min(), values.max())]
+    ends = [math.log10(end) for end in ends] if log else ends
+    pad = 0.06 * (ends[1] - ends[0]) or 0.02
+    scale = (
+        {"type": "log", "title": f"{title} (log)"} if log else {"type": "linear", "title": title}
+    )
+    return axis(scale["title"], type=scale["type"], range=[ends[0] - pad, ends[1] + pad])
 
 
 def whole(title: str, values: Iterable[Any]) -> dict:
@@ -168,7 +179,7 @@ def forest(title: str, unit: str, groups: list[tuple[str, list[Bar]]]) -> Panel:
     pad = 0.04 * (max(ends) - min(ends) or 1.0)
     x = axis(unit, zeroline=True, zerolinecolor="#1d1d1b", range=[min(ends) - pad, max(ends) + pad])
     y = {"visible": False, "range": [top - GAP + STEP, -4], "fixedrange": True}
-    return panel(title, data, x, y, int(top) - GAP + STEP + EDGE, annotations=notes)
+    return panel(title, data, x, y, max(125, int(top) - GAP + STEP + EDGE), annotations=notes)
 
 
 def _bar(bar: Bar, place: float, named: bool) -> Trace:
