@@ -25,10 +25,10 @@ help:  ## list the targets
 data: setup  ## download the data sets of config/real and config/paper into data/ (270 MB)
 	$(BIN)/pollination data all
 
-demo: setup  ## run the demo and write report.html
+demo: setup  ## run the demo and write its report
 	$(BIN)/snakemake --profile profiles/local
 	$(BIN)/snakemake --profile profiles/local --report report.html
-	@echo "The report is report.html; its figures and numbers lie in results/demo/report/."
+	@echo "Open results/demo/report/index.html. report.html says how each file was made."
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest tests --numprocesses 3 --dist loadfile --no-loadscope-reorder

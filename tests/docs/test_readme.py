@@ -25,8 +25,9 @@ def test_the_config_of_the_readme_runs_as_it_stands(tmp_path):
     subprocess.run(gather, shell=True, check=True, cwd=tmp_path)
     (tmp_path / "my_run.yaml").write_text(config, encoding="utf-8")
     run = "snakemake --profile profiles/local --configfile my_run.yaml"
-    assert run in typed and f"{run} --report my_report.html" in typed
+    assert run in typed and "`results/my_run/report/index.html`" in section
     snakemake(tmp_path, configfile=tmp_path / "my_run.yaml")
     scores = sorted(tmp_path.glob("results/my_run/*/gen3/member0/scores.json"))
     assert [path.parts[-4] for path in scores] == ["half_human_text", "own_text_only"]
-    assert (tmp_path / "results/my_run/report/perplexity.svg").is_file()
+    said = (tmp_path / "results/my_run/report/index.html").read_text(encoding="utf-8")
+    assert "lowest perplexity, averaged over 4 rounds" in said
