@@ -14,7 +14,6 @@ from pollination.core import artifacts
 from pollination.core.questions import selecting_half
 from pollination.figures import drawing, style
 from pollination.figures.paper import tables
-from pollination.figures.theory import runs as runs_of_theory
 from pollination.figures.theory import shared as theory
 from pollination.plan import jobs, layout, measuring, paper, report, synthetic
 from pollination.plan.config.resolve import ConfigError, resolve
@@ -332,12 +331,12 @@ def test_a_model_on_two_corpora_must_be_measured_on_each():
         resolve(raw)
 
 
-def test_the_theory_has_the_colours_of_each_figure():
-    """Evolution and single line are blue and orange in figure A8, red and blue in figure A11."""
-    assert theory.COLOUR == {"evolution": style.BLUE, "baseline": style.ORANGE}
-    assert runs_of_theory.COLOUR == {"evolution": style.VERMILLION, "baseline": style.BLUE}
+def test_the_theory_has_the_colours_of_all_figures():
+    """Evolution is a population, and the baseline a single line."""
+    roles = {"evolution": "population", "baseline": "line"}
+    assert {name: style.COLOUR[role] for name, role in roles.items()} == theory.COLOUR
     caption = (ROOT / "workflow/report/theory_runs.rst").read_text(encoding="utf-8")
-    assert "Red: the best of K" in caption and "blue: a single estimator" in caption
+    assert "Blue: the best of K" in caption and "vermillion: a single estimator" in caption
     plan = plan_of("config/paper/theory.yaml")
     assert target_files(plan, "appendix_a2")[0].endswith("theory_sensitivity.svg")
 

@@ -15,7 +15,7 @@
     large.src = image.src;
     large.alt = image.alt;
     dialog.querySelector("b").textContent = opener.dataset.title;
-    size(1);
+    size(720 / window.innerWidth);
     dialog.showModal();
     sheet.focus();
   });
@@ -39,7 +39,7 @@
     margin: { l: 8, r: 10, t: coarse ? 30 : 8, b: 8 },
     showlegend: false,
     hovermode: "closest",
-    hoverlabel: { bgcolor: "#fff", bordercolor: "#8c8b85", font: { family: sans, size: 12.5 } },
+    hoverlabel: { bgcolor: "#fff", bordercolor: "#8c8b85", font: { family: sans, size: 12.5, color: "#1d1d1b" } },
     dragmode: coarse ? false : "zoom",
     paper_bgcolor: "#fff",
     plot_bgcolor: "#fff",

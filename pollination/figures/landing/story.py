@@ -43,12 +43,15 @@ class Story:
     """Stems of the figures that answer, best first."""
     said: dict[str, list[str]] = field(default_factory=dict)
     """Stem -> sentences beside that figure."""
+    only_change: bool = False
+    """Whether the answer is the change of the only side."""
 
 
 def tell(shown: list[Shown], read: Read) -> Story:
     """Return the story of a run: of ecosystems, else populations, else what there is."""
     stems = [one.stem for one in shown if not one.page]
     stories = [story for story in _stories(stems, read) if story]
+    stories.sort(key=lambda told: told.only_change)  # a comparison says more than one side
     story = stories[0] if stories else Story(NO_ANSWER)
     for other in stories[1:]:
         for stem, sentences in other.said.items():
@@ -122,7 +125,8 @@ def of_populations(stem: str, read: Read) -> Story | None:
     }
     headline = first["sentence"] if first else _with_interval(rows[0])
     order = [stem, main, "truth", "perplexity", "accuracy", "difference"]
-    return Story(headline, "", [_number(row) for row in heads[:4]], order, said)
+    alone = " minus " not in rows[0]["comparison"]
+    return Story(headline, "", [_number(row) for row in heads[:4]], order, said, alone)
 
 
 def _number(row: dict) -> Number:
