@@ -63,7 +63,7 @@ def draw_panels(rows: pd.DataFrame, out: Path) -> None:
     if len(found & set(KINDS)) == 1:
         found -= {"any"}  # it equals the only kind
     if not found:
-        return style.nothing("The samples hold no degenerate text.", out, COLUMNS)
+        return style.nothing("The samples hold no degenerate text.", out, COLUMNS, rows)
     panels = {kind: title for kind, title in PANELS.items() if kind in found}
     absent = [title for kind, title in PANELS.items() if kind not in found | {"any"}]
     width = max(3.3, 6.6 / len(panels))

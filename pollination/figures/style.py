@@ -79,11 +79,16 @@ def write_csv(rows: pd.DataFrame | list[dict], out: Path) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def nothing(reason: str, out: Path, columns: Sequence[str]) -> None:
-    """Write a figure that states why there is nothing to draw, and a CSV with headings only."""
+def nothing(
+    reason: str, out: Path, columns: Sequence[str], rows: pd.DataFrame | None = None
+) -> None:
+    """Write a figure that states why there is nothing to draw, and a CSV with headings.
+
+    `rows`: the values, if there are some, for example zeros.
+    """
     figure = Figure(figsize=(6, 1.2))
     figure.text(0.5, 0.5, reason, ha="center", va="center", color="#444444", wrap=True)
-    save(figure, pd.DataFrame(columns=list(columns)), out, reason)
+    save(figure, pd.DataFrame(columns=list(columns)) if rows is None else rows, out, reason)
 
 
 def reference(axis: Axes, level: float, name: str) -> None:

@@ -166,7 +166,7 @@ def test_ecosystems_say_whether_the_best_diversity_grows(tmp_path):
     page = Page(html)
     assert page.headings[0].startswith("The best diversity grows with the number of rounds: D = 1 ")
     assert "D = 4 over 4 rounds (95\u00a0% interval: 4 only)" in page.headings[0]
-    assert "ran once, so the intervals cover other test text alone" in html
+    assert "Some experiments ran once, so their intervals cover other test text alone" in html
     titles = {one.stem: one.title for one in shown(plan)}
     assert page.headings[1:4] == [titles[s] for s in ("diversity", "trajectories", "aggregates")]
     rows = pd.read_csv(f"{plan.results}/report/diversity.csv")

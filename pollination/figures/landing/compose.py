@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import re
-import xml.etree.ElementTree as ET
 from functools import cache
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +29,7 @@ from pollination.plan.sizes import found, warnings
 
 HERE = Path(__file__).parent
 LARGEST_SVG = 300_000  # bytes; a larger figure is shown as PNG
-DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
+HEAD = 4000  # characters of an SVG file, its metadata among them
 LEADS = {"Theory": "theory_trajectory", "Fingerprints": "fingerprint_similarity"}
 
 
@@ -37,13 +37,14 @@ def write(plan: Plan, folder: Path, out: Path) -> None:
     """Write the page; `folder` holds the captions (workflow/report)."""
     every = shown(plan)
     paths = {one.stem: one.path for one in every}
+    empty = {one.stem: why for one in every if (why := _why(one))}
 
     @cache
     def read(stem: str) -> pd.DataFrame:
-        return pd.read_csv(f"{paths[stem]}.csv") if stem in paths else pd.DataFrame()
+        shows = stem in paths and stem not in empty
+        return pd.read_csv(f"{paths[stem]}.csv") if shows else pd.DataFrame()
 
     story = tell(every, read)
-    empty = {one.stem: _why(one) for one in every if not one.page and read(one.stem).empty}
     first = [next(one for one in every if one.stem == stem) for stem in story.main]
     every_panel = {one.stem: charts(one.key, read(one.stem)) for one in first}
     more = {stem: len(panels) - MOST_PANELS for stem, panels in every_panel.items()}
@@ -67,13 +68,14 @@ def write(plan: Plan, folder: Path, out: Path) -> None:
         temporary.write_text("".join(parts), encoding="utf-8")
 
 
-def _why(one: Shown) -> str:
+def _why(one: Shown) -> str | None:
     """Return why a figure has nothing to show, which `style.nothing` writes into its SVG file."""
-    try:
-        said = next(ET.parse(f"{one.path}.svg").iter(DESCRIPTION)).text
-    except (StopIteration, ET.ParseError):
-        return "This run has no values for it."
-    return said or ""
+    if one.page:
+        return None
+    with open(f"{one.path}.svg", encoding="utf-8") as file:
+        head = file.read(HEAD)
+    said = re.search(r"<dc:description>(.*?)</dc:description>", head, re.DOTALL)
+    return unescape(said[1]) if said else None
 
 
 def _digest(script: str) -> str:
