@@ -154,7 +154,7 @@ def test_windows_of_all_runs():
 
 
 def test_colours_of_the_runs(simulated, tmp_path, monkeypatch):
-    """Figure 11 of the paper: evolution is red, the single line is blue."""
+    """Evolution is blue and the single line red, as in all figures; the paper has them swapped."""
     paths, summary, _ = simulated
     kept = []
     monkeypatch.setattr(style, "save", lambda figure, rows, out: kept.append(figure))
@@ -170,7 +170,7 @@ def test_colours_of_the_runs(simulated, tmp_path, monkeypatch):
             if np.array_equal(path.sort_values("generation")["mean"], line.get_ydata())
         )
         red, _, blue = to_rgb(line.get_color())
-        assert (red > blue) == (role == "evolution")
+        assert (red > blue) == (role == "baseline")
 
 
 def test_figure_of_the_sensitivity(tmp_path):
