@@ -34,7 +34,7 @@ def draw(run: Run, out: Path) -> None:
         curves.draw_trajectories(over_time, ecosystems)
         over_time.set_title(f"{title}, {roles['text']}")
         over_time.legend(
-            handles=curves.keys([ecosystem.label for ecosystem in ecosystems], band=True),
+            handles=[*curves.keys([one.label for one in ecosystems]), curves.band_key()],
             loc="upper left",
         )
         if mean.high_DT[:, last].max() > curves.SPREAD * mean.low_DT[:, last].min():

@@ -81,12 +81,12 @@ def diversity_axis(axis: XAxis | YAxis, scale: Callable, levels: list[float]) ->
     axis.set_ticks([], minor=True)
 
 
-BAND = "band: 1 sd of blocks"
-
-
-def keys(labels: list[str], *, band: bool = False) -> list[Line2D | Patch]:
-    """Return the legend of curves, and of their bands (`draw_trajectories`)."""
-    bands = [Patch(facecolor=style.GREY, alpha=0.3, label=BAND)] if band else []
+def keys(labels: list[str]) -> list[Line2D]:
     return [
         Line2D([], [], ms=4.5, label=label, **look(place)) for place, label in enumerate(labels)
-    ] + bands
+    ]
+
+
+def band_key() -> Patch:
+    """Return the legend of the bands of `draw_trajectories`."""
+    return Patch(facecolor=style.GREY, alpha=0.3, label="band: 1 sd of blocks")

@@ -20,11 +20,7 @@ def draw(run: Run, out: Path) -> None:
         )
         rows += [{"label": label} | row for ecosystem in ecosystems for row in ecosystem.rows()]
         curves.draw_trajectories(axis, ecosystems)
-        axis.legend(
-            handles=curves.keys(
-                [f"D = {ecosystem.diversity:.3g}" for ecosystem in ecosystems], band=True
-            ),
-            loc="upper left",
-        )
+        names = [f"D = {ecosystem.diversity:.3g}" for ecosystem in ecosystems]
+        axis.legend(handles=[*curves.keys(names), curves.band_key()], loc="upper left")
         axis.set_title(f"{label}, {roles['text']}")
     style.save(figure, rows, out)
