@@ -124,8 +124,8 @@ def figure_source(module):
 
 def landing_source():
     """Return the code of the landing page, and the captions that it shows."""
-    found = [f"{workflow.basedir}/pollination/figures/landing", f"{workflow.basedir}/workflow/report"]
-    paths = [path for folder in found for path in Path(folder).iterdir() if path.is_file()]
+    found = [root / "pollination/figures/landing", root / "workflow/report"]
+    paths = [path for folder in found for path in folder.iterdir() if path.is_file()]
     return sorted(os.path.relpath(path) for path in paths)
 
 

@@ -18,15 +18,15 @@ class Reference:
 
 
 def digests(results: Path) -> dict[str, str]:
-    """Digest of every artifact of a run by name: all but logs, timings, the figure of them, and
-    records (which name the commit).
+    """Digest of every artifact of a run by name: all but logs, timings, the figure of them, the
+    page that shows it, and records (which name the commit).
     """
     found = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results).as_posix()
-        timed = name.startswith(("logs/", "benchmarks/", "report/cost")) or name.endswith(
-            "run.json"
-        )
+        timed = name.startswith(
+            ("logs/", "benchmarks/", "report/cost", "report/index")
+        ) or name.endswith("run.json")
         if path.is_file() and "/." not in f"/{name}" and not timed:
             found[name] = artifacts.digest(path)
     return found

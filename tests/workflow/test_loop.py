@@ -72,12 +72,13 @@ def test_another_mutation_scale_reruns_only_what_depends_on_it(finished, tmp_pat
     assert not {"train_founder", "build_microworld", "stage_task"} & set(plan)
 
 
-def test_a_changed_plot_redraws_only_that_plot(finished):
+def test_a_changed_plot_redraws_only_that_plot_and_the_page(finished):
     source = finished / "project/pollination/figures/accuracy.py"
     text = source.read_text()
     try:
         source.write_text(text + "\n# changed\n")
-        assert set(planned(snakemake(finished, "-n"))) == {"draw_accuracy", "all", "total"}
+        jobs = set(planned(snakemake(finished, "-n")))
+        assert jobs == {"draw_accuracy", "write_landing", "all", "total"}
     finally:
         source.write_text(text)
     assert "Nothing to be done" in snakemake(finished, "-n")
