@@ -1,18 +1,16 @@
 """What the executor for Slurm makes of Slurm's texts. The texts are those of Slurm 22.05."""
 
-import logging
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
-import snakemake_executor_plugin_slurm_jobstep as slurm_jobstep
 from snakemake_executor_plugin_pollination_slurm import (
     ExecutorSettings,
     causes,
     commands,
     gpus,
-    groups,
+    steps,
 )
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
@@ -172,31 +170,16 @@ class Resources(dict):
         ),
     ],
 )
-def test_a_job_with_several_gpus_is_one_task_on_one_node(
-    resources, asked, step, tmp_path, monkeypatch
-):
+def test_a_job_with_several_gpus_is_one_task_on_one_node(resources, asked, step):
     """Also where Slurm allocates two tasks, srun starts the job once."""
     job = Sized(**resources)
     names = ("run_uuid", "slurm_logfile", "comment_str", "account", "partition")
     params = dict.fromkeys(names, "x") | {"workdir": "/w"}
     command = get_submit_command(job, params) + gpus.one_task(job) + gpus.arguments(job)
     assert command.endswith(asked) and command.count("--nodes") == (resources["gpu"] > 1)
-    srun = tmp_path / "srun"
-    srun.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
-    srun.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    executor = slurm_jobstep.Executor.__new__(slurm_jobstep.Executor)
-    executor.gpu_job, executor.job_array_task = "2", False
-    executor.logger = logging.getLogger("test")
-    executor.workflow = SimpleNamespace(
-        executor_settings=SimpleNamespace(pass_command_as_script=False)
-    )
-    for name in ("report_job_submission", "report_job_success"):
-        setattr(executor, name, lambda info: None)
-    executor.format_job_exec = lambda job: "snakemake"
-    executor.run_job(job)
-    (call_of_step,) = (tmp_path / "calls").read_text().splitlines()
-    assert call_of_step.startswith("-n1 ") and f" {step} --nodes=1 snakemake" in call_of_step
+    call_of_step = steps.step(job)
+    assert call_of_step.startswith("srun -n1 ") and f" {step} --nodes=1 --export" in call_of_step
+    assert "POLLINATION_GROUP" not in call_of_step
 
 
 @pytest.mark.parametrize(
@@ -210,7 +193,8 @@ def test_a_job_with_several_gpus_is_one_task_on_one_node(
 def test_a_group_is_one_step_with_one_snakemake_that_runs_all_its_jobs(resources, words):
     """The step tells rules/common.smk that its jobs may be forks of one process."""
     group = Sized(**resources)
-    command = f"{groups.step(group)} python -m snakemake {groups.arguments(group)}"
+    group.is_group = lambda: True
+    command = f"{steps.step(group)} python -m snakemake {steps.arguments(group)}"
     assert command.startswith("srun ") and "POLLINATION_GROUP" in command
     assert "POLLINATION_GROUP" in (ROOT / "rules/common.smk").read_text()
     for word in [*words, "--cores 4", "--keep-going"]:

@@ -24,7 +24,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_logger_plugin_pollination import deaths, errors, names
 
-from snakemake_executor_plugin_pollination_slurm import causes, gpus, groups
+from snakemake_executor_plugin_pollination_slurm import causes, gpus, steps
 from snakemake_executor_plugin_pollination_slurm.commands import Entry, NoAnswer, call, queue
 
 SUBMIT_S = 120.0  # for sbatch, which itself retries while the controller is busy
@@ -103,7 +103,7 @@ class Executor(slurm.Executor):
         self.notice_s = FIRST_NOTICE_S
         self.problems: dict[str, str] = {}  # of "sbatch" and "squeue", for `pollination status`
         self.listed = 0  # jobs in jobs.json
-        self.group: Any = None  # whose command is being written
+        self.in_step: Any = None  # whose command is being written
         super().__init__(workflow, logger)
 
     def __post_init__(self, test_mode: bool = False) -> None:
@@ -200,13 +200,16 @@ class Executor(slurm.Executor):
         return f'{command} --wrap="{work}"', None, log
 
     def format_job_exec(self, job) -> str:
-        """Return the command that Slurm runs. Only the one thread that submits jobs asks for it."""
-        self.group = job if job.is_group() else None
+        """Return the command that Slurm runs. Only the one thread that submits jobs asks for it.
+
+        The command of an MPI job starts its own step, so it gets the plugin's.
+        """
+        self.in_step = None if "mpi" in job.resources.keys() else job
         command = super().format_job_exec(job)
-        return f"{groups.step(job)} {command}" if self.group else command
+        return f"{steps.step(job)} {command}" if self.in_step else command
 
     def additional_general_args(self) -> str:
-        return groups.arguments(self.group) if self.group else super().additional_general_args()
+        return steps.arguments(self.in_step) if self.in_step else super().additional_general_args()
 
     def _find(self, mark: str) -> str | None:
         """Return the id of a job that Slurm accepted although sbatch failed, e.g. timed out."""
