@@ -111,7 +111,7 @@ class Run:
 
     def watch(self) -> None:
         work = self.folder / MEMBER / ".train.work"
-        while not self.ended.wait(0.05):
+        while not self.ended.wait(0.2):
             with suppress(OSError, SafetensorError):  # at this moment replaced
                 number = newest(work)[0]
                 for path in work.glob("*/checkpoint.safetensors"):
