@@ -42,6 +42,9 @@ def take(job: Any, runs: list[str], run: Path) -> str | None:
             if differ := [key for key in here if here[key] != there[key]]:
                 job.log.info("%s is of another job: its %s differ", theirs, ", ".join(differ))
                 continue
+            if not _are_of(known["outputs"], job, record.parent):
+                job.log.warning("%s names other files than this job writes", theirs)
+                continue
             sources = {name: theirs.parent / name for name in known["outputs"]}
             wrong = [
                 path
@@ -65,6 +68,17 @@ def take(job: Any, runs: list[str], run: Path) -> str | None:
         artifacts.write_json(record, artifacts.seal(known))
         return str(theirs)
     return None
+
+
+def _are_of(names: dict[str, str], job: Any, folder: Path) -> bool:
+    """Return whether a record names what a job writes, and nothing else on this disk."""
+    own = [os.path.relpath(path, folder) for path in job.output if path != job.output.run]
+    within = [
+        {one for one in own if name == one or name.startswith(f"{one}/")}
+        for name in names
+        if name in own or ".." not in Path(name).parts
+    ]
+    return len(within) == len(names) and all(within) and set().union(*within) == set(own)
 
 
 def _below(inputs: dict[str, str], run: Path) -> dict[str, str]:
