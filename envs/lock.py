@@ -25,8 +25,9 @@ COMMENT = "# Written by `make lock` from pyproject.toml. Do not edit."
 # CUDA packages: torch's CUDA wheels require exact versions themselves; CPU builds need none.
 CUDA = ("cuda-", "nvidia-", "triton==")
 VLLM = "vllm==0.33.0"  # pollination/models/vllm_engine.py names the parts of its API that it calls
-# vLLM chooses the versions of the first three; the last, which only submits jobs, excludes them.
-NOT_WITH_VLLM = ("torch", "transformers", "numpy", "snakemake-executor-plugin-slurm")
+# vLLM chooses the versions of these; the two plugins, which only submit jobs, would exclude them.
+SUBMIT = ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep")
+NOT_WITH_VLLM = ("torch", "transformers", "numpy", *SUBMIT)
 
 
 def resolve(out: Path, *options: str, source: str = "pyproject.toml") -> list[str]:

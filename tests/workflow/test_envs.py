@@ -101,7 +101,8 @@ def test_the_environment_of_vllm_differs_only_where_vllm_demands_it():
     assert environment[:2] == [f"python={PROJECT['requires-python'].removeprefix('>=')}", "pip"]
     found = {canonicalize_name(one.name): one for one in map(Requirement, environment[2]["pip"])}
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-    assert declared - set(found) == {"snakemake-executor-plugin-slurm"}
+    submit = {"snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep"}
+    assert declared - set(found) == submit
     assert {"vllm", "nvidia-cudnn-frontend"} < set(found)
     others = {
         name
