@@ -9,7 +9,7 @@ root = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve(
 if not workflow.modifier.is_main_snakefile():
     sys.exit(
         "error: Snakemake starts no `onstart` of a module, so two drivers could write to one run; "
-        f'include the workflow instead: include: "{root}/Snakefile"'
+        'clone the repository and write instead: include: "CLONE/Snakefile"'
     )
 # A profile may have imported the package of another checkout.
 loaded = sys.modules.get("pollination")

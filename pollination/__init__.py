@@ -8,7 +8,7 @@ neither torch nor pandas.
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 ROOT = Path(__file__).parent.parent
 """The checkout; its config/ and workflow/ are part of the system."""
 

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 
-from pollination.core import commit, interrupts, warm
+from pollination.core import commit, container, interrupts, warm
 from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.config import engine
@@ -26,6 +27,16 @@ gc.set_threshold(100_000)
 
 # Rules that use the network. If they are no local rules, a cluster gets them as jobs.
 downloads_are_local = config["downloads"] == "local"
+
+
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    try:
+        image = container.image(root, compare=workflow.is_main_process)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+    # Without --sdm apptainer, an image would differ from the environment of earlier runs.
+    container: image
 
 
 # One job in a process of its own has no gain from a worker, but a group has (workflow/executor).

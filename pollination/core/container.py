@@ -1,0 +1,43 @@
+"""The image in which jobs run with `snakemake --sdm apptainer` (docs/howto/container.md)."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+IMAGE = "envs/pollination.sif"
+LOCK = "envs/requirements.txt"
+BUILD = f"apptainer build --force {IMAGE} envs/pollination.def"
+HELD = "/opt/pollination/requirements.txt"
+"""Where the image holds the lock file that its packages come from."""
+
+
+def image(root: Path, compare: bool) -> str:
+    """Return the path of the image; its jobs get the GPUs of the machine.
+
+    `compare` starts the image once. ValueError: there is none, Apptainer cannot start it, or its
+    packages are not those of the lock file.
+    """
+    path = root / IMAGE
+    if not path.is_file():
+        raise ValueError(f"--sdm apptainer: there is no image {path}; type: {BUILD}")
+    if compare and (root / LOCK).read_text(encoding="utf-8") != _held(path):
+        raise ValueError(
+            f"--sdm apptainer: {path} was not built from {LOCK}; type: {BUILD} --force"
+        )
+    for program in ("APPTAINER", "SINGULARITY"):
+        os.environ.setdefault(
+            f"{program}_NV", "1"
+        )  # the option --nv, without which jobs see no GPU
+    return str(path)
+
+
+def _held(path: Path) -> str:
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    if program is None:
+        raise ValueError("--sdm apptainer: neither apptainer nor singularity is on the PATH")
+    done = subprocess.run([program, "exec", str(path), "cat", HELD], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"--sdm apptainer: {program} cannot read {HELD} in {path}: {last}")
+    return done.stdout
