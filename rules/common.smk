@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from snakemake.logging import logger
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 
-from pollination.core import commit, container, interrupts, warm
+from pollination.core import commit, container, interrupts, scheduling, warm
 from pollination.core.driver import confirm, hold
 from pollination.core.settings import lean, node_at
 from pollination.plan.config import engine
@@ -44,6 +45,7 @@ if workflow.is_main_process or os.environ.get("POLLINATION_GROUP"):
     warm.install(shell)
 if workflow.is_main_process:
     interrupts.install(shell)
+    scheduling.install(JobScheduler)
     for difference in pin.upcoming(Path(plan.results), code_read):
         logger.warning(f"note: {difference}")
     # The local profile counts the GPUs; jobs on the CPU need not wait for one.
