@@ -32,6 +32,7 @@ STILL_STOPPING = (
 RESUME = "Type the same command to resume."
 # Messages without news for a reader. The complete log has them. All others are shown.
 NOISE = (
+    "Activating ",  # the environment of each job
     "Adding ",  # a file to the report
     "Assuming unrestricted shared filesystem",
     "Building DAG of jobs",
