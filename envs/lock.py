@@ -8,6 +8,9 @@ vllm.yaml            is another one, for the jobs that write text with `generate
 Each file serves Linux (x86_64, aarch64) and macOS (arm64), vllm.yaml only Linux: uv resolves all
 platforms together and writes a marker where they differ. A locked version stays, unless
 pyproject.toml excludes it or the option `--upgrade` (or `--upgrade-package NAME`) is given.
+
+There are no pin files for each platform (pollination.linux-64.pin.txt): they list conda packages
+alone, and Snakemake would then install none of the pip packages, which are all that a run needs.
 """
 
 import re
