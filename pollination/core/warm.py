@@ -20,8 +20,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,7 +88,7 @@ def _of_one_job(benchmarked: Any) -> Any:
 
     It leaves out the CPU time of a process before its current job. It reads no `max_uss` and
     `max_pss`: for these, Linux walks the pages of a process, 40 ms for one with torch, twice a
-    second.
+    second. A fork may end before Snakemake looks at it, and then only its time is known.
     """
     import psutil  # takes 0.1 s
 
@@ -99,13 +100,18 @@ def _of_one_job(benchmarked: Any) -> Any:
 
     @contextmanager
     def measured(pid: int, record: Any) -> Iterator[Any]:
-        with suppress(psutil.Error):
-            times = psutil.Process(pid).cpu_times()
-            record.processed_procs[pid, "before"] = -(times.user + times.system)
+        begun_s = time.time()
         try:
-            with benchmarked(pid, record) as result:
-                yield result
+            with ExitStack() as measuring:
+                try:
+                    times = psutil.Process(pid).cpu_times()
+                    record.processed_procs[pid, "before"] = -(times.user + times.system)
+                    measuring.enter_context(benchmarked(pid, record))
+                except psutil.NoSuchProcess:
+                    record.process_gone = True
+                yield record
         finally:
+            record.running_time = time.time() - begun_s
             record.max_uss = record.max_pss = None  # "-" in the table
 
     return measured

@@ -388,3 +388,13 @@ def test_a_job_is_measured_without_a_walk_through_its_pages(monkeypatch):
         process.wait()
     said = dict(zip(record.get_header(), record.to_tsv(False).split("\t"), strict=True))
     assert float(said["max_rss"]) > 0 and said["max_uss"] == said["max_pss"] == "-"
+
+
+def test_a_job_that_has_ended_before_it_is_measured_is_no_failure(monkeypatch):
+    monkeypatch.setattr(psutil.Process, "memory_full_info", psutil.Process.memory_full_info)
+    process = subprocess.Popen(["true"])
+    process.wait()  # as a fork, of which its worker takes the end
+    record = benchmark.BenchmarkRecord()
+    with warm._of_one_job(benchmark.benchmarked)(process.pid, record):
+        pass
+    assert record.to_tsv(False).split("\t")[1:3] == ["0:00:00", "NA"]
