@@ -124,7 +124,7 @@ def draw_selecting(axis: Axes, rows: pd.DataFrame) -> None:
 def draw_replicates(axis: Axes, rows: pd.DataFrame, value: str) -> None:
     """Draw each replicate as a thin line that starts at its founder, shared or its own."""
     founders = rows[rows.generation == 0]
-    faint = 0.6 if rows.groupby(["experiment", "member"]).ngroups < 12 else 0.2
+    faint = min(0.6, 8 / max(1, rows.groupby(["experiment", "member"]).ngroups))
     for (name, member), part in rows.groupby(["experiment", "member"]):
         if name not in set(founders.experiment):
             part = pd.concat([founders[founders.member == member][:1], part])
