@@ -13,8 +13,9 @@ HELD = "/opt/pollination/requirements.txt"
 
 
 def image(root: Path, compare: bool) -> str:
-    """Return the path of the image; its jobs get the GPUs of the machine.
+    """Return the path of the image, from here; its jobs get the GPUs of the machine.
 
+    A relative path lets users move the project: to Snakemake, another path is another environment.
     `compare` starts the image once. ValueError: there is none, Apptainer cannot start it, or its
     packages are not those of the lock file.
     """
@@ -22,14 +23,11 @@ def image(root: Path, compare: bool) -> str:
     if not path.is_file():
         raise ValueError(f"--sdm apptainer: there is no image {path}; type: {BUILD}")
     if compare and (root / LOCK).read_text(encoding="utf-8") != _held(path):
-        raise ValueError(
-            f"--sdm apptainer: {path} was not built from {LOCK}; type: {BUILD} --force"
-        )
+        raise ValueError(f"--sdm apptainer: {path} was not built from {LOCK}; type: {BUILD}")
     for program in ("APPTAINER", "SINGULARITY"):
-        os.environ.setdefault(
-            f"{program}_NV", "1"
-        )  # the option --nv, without which jobs see no GPU
-    return str(path)
+        # The option --nv: without it, jobs would not see the GPU and compute on the CPU.
+        os.environ.setdefault(f"{program}_NV", "1")
+    return os.path.relpath(path)
 
 
 def _held(path: Path) -> str:
