@@ -33,7 +33,7 @@ CHILDREN = [f"results/slurm/lines/gen1/member{m}/model.safetensors" for m in (0,
 TARGETS = [*CHILDREN, "results/slurm/founders/human/member0/scores.json"]
 GPU_RULES = ("train_founder", "train_child", "generate_shard", "evaluate_member")
 MEMBER, LOG = "results/slurm/lines/gen1/member0", "results/slurm/logs/lines/gen1/member0/train.log"
-STEPS = 2200
+STEPS = 1100
 LIMIT_S = 600
 QUICK = ("--pollination-slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
