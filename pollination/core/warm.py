@@ -107,7 +107,7 @@ def _of_one_job(benchmarked: Any) -> Any:
                     times = psutil.Process(pid).cpu_times()
                     record.processed_procs[pid, "before"] = -(times.user + times.system)
                     measuring.enter_context(benchmarked(pid, record))
-                except psutil.NoSuchProcess:
+                except psutil.Error:
                     record.process_gone = True
                 yield record
         finally:

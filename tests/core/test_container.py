@@ -1,4 +1,4 @@
-"""The image for `--sdm apptainer`. Apptainer is a script here that reads a folder as its image."""
+"""The image for `--sdm apptainer`. Here, Apptainer is a script that prints a file beside it."""
 
 import os
 import re
