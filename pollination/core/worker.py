@@ -3,8 +3,8 @@
 It has one thread, and nothing has used a GPU in it. If an import changes that, it serves no more.
 
 A fork whose job allows it stays and runs the next job of the same script, with what it has loaded:
-CUDA, a model, benchmark requests. A fork that waits ends after `stay_s`, and before any other job
-starts, because it holds a GPU.
+CUDA, a model, benchmark requests. A fork that waits ends after `stay_s`. If it holds a GPU, it ends
+before any other job starts.
 """
 
 import ast
@@ -47,6 +47,7 @@ NOT_LEARNED = ("torch._inductor", "torch.utils.tensorboard")
 TITLE = "pollination worker"  # in the output of ps
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 END_S = 10.0  # for the end of a fork that has waited
+READY, HOLDS_GPU = b"0", b"1"  # what a fork says when it waits
 
 
 class Worker:
@@ -58,6 +59,7 @@ class Worker:
         self.lines: dict[int, socket.socket] = {}  # process -> socket for its next job
         self.kinds: dict[int, str] = {}  # process -> its script
         self.idle: dict[int, float] = {}  # process that has no job -> when it must end
+        self.hold_gpus: set[int] = set()  # processes
         self.wake, self.waker = os.pipe()
         os.set_blocking(self.waker, False)
         # A job sends the names of the modules that it imported.
@@ -101,6 +103,8 @@ class Worker:
             self.lines.pop(process).close()
         elif process in self.jobs:
             self.tell_driver(process, 0)
+            if said == HOLDS_GPU:
+                self.hold_gpus.add(process)
             self.idle[process] = time.monotonic() + warm.stay_s()
 
     def tell_driver(self, process: int, status: int) -> None:
@@ -121,6 +125,7 @@ class Worker:
         if line := self.lines.pop(process, None):
             line.close()
         self.idle.pop(process, None)
+        self.hold_gpus.discard(process)
         self.kinds.pop(process, None)
 
     def dismiss(self, waiting: list[int]) -> None:
@@ -164,7 +169,7 @@ class Worker:
             return
         request = json.loads(text)
         kind = os.path.basename(request["script"]).partition(".")[2]  # Snakemake's is tmp*.NAME.py
-        self.dismiss([one for one in self.idle if self.kinds[one] != kind])
+        self.dismiss([one for one in self.idle.keys() & self.hold_gpus if self.kinds[one] != kind])
         if self.serves:
             self.prepare(request["script"])
         if not self.serves:
@@ -243,7 +248,7 @@ class Worker:
                 self.tell(known)
                 known.update(sys.modules)
                 with suppress(OSError):
-                    line.sendall(b"0")
+                    line.sendall(HOLDS_GPU if holds_gpu() else READY)
                     fork.free_memory()
                     text, streams = fork.received(line)
             if not text:
@@ -293,14 +298,18 @@ class Worker:
 
 def is_sound() -> bool:
     """Return whether a fork of this process is a whole process: one thread, and no use of a GPU."""
-    threads = len(os.listdir("/proc/self/task"))
+    return len(os.listdir("/proc/self/task")) == 1 and not holds_gpu()
+
+
+def holds_gpu() -> bool:
+    """Return whether this process has started CUDA, or has a file of an NVIDIA driver open."""
     open_files = []
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
             open_files.append(os.readlink(f"/proc/self/fd/{name}"))
     cuda = sys.modules.get("torch.cuda")
     started = cuda and (cuda.is_initialized() or cuda._is_in_bad_fork())
-    return threads == 1 and not started and not any("/dev/nvidia" in one for one in open_files)
+    return bool(started) or any("/dev/nvidia" in one for one in open_files)
 
 
 def main() -> None:

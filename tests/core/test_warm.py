@@ -96,6 +96,8 @@ def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
 
 
 STAYS = "import os\nfrom pollination.core import warm\nwarm.stays = True\n"
+# A file of this name is what a worker takes for a device of an NVIDIA driver.
+HOLDS_GPU = "os.makedirs('dev')\nos.held = open('dev/nvidia0', 'w')\n"
 
 
 def test_a_process_that_stays_runs_the_next_job_of_its_script(start):
@@ -115,7 +117,7 @@ def test_a_process_that_stays_runs_the_next_job_of_its_script(start):
 def test_a_process_that_waits_ends(start, end):
     """A job of another script needs its GPU. A killed one takes no job along."""
     limit = {"POLLINATION_STAY_S": "0.2"} if end == "time" else {}
-    job = start(STAYS, **limit)
+    job = start(STAYS + (HOLDS_GPU if end == "another script" else ""), **limit)
     waiting = psutil.Process(job.pid)
     assert job.wait() == 0
     (worker,) = start.workers.values()
@@ -134,6 +136,15 @@ def test_a_process_that_waits_ends(start, end):
         worker.socket.close()
         assert worker.process.wait(60) == 0
     assert ended(waiting, 60)
+
+
+def test_a_process_without_gpu_waits_through_jobs_of_other_scripts(start):
+    first = start(STAYS)
+    assert first.wait() == 0
+    other = start("", kind="other.py")
+    assert other.wait() == 0 and other.pid != first.pid
+    again = start(STAYS)
+    assert again.wait() == 0 and again.pid == first.pid
 
 
 def test_a_process_killed_in_a_later_job_ends_this_job_alone(start):
