@@ -50,7 +50,6 @@ def used(size):
 
 before = results()
 assert not used(256) and hardware() == {"device": "cpu"}
-onednn.gains = lambda: True
 onednn.by_onednn()
 onednn.by_onednn()
 assert used(256) is onednn.wanted() and not used(32)
@@ -77,9 +76,30 @@ def test_products_are_the_same_numbers_whoever_computes_them(switch):
     assert "Overriding" not in done.stderr
 
 
-def test_the_switch_is_on_and_takes_0_and_1_only(monkeypatch):
-    monkeypatch.delenv(onednn.SWITCH, raising=False)
-    assert onednn.wanted()
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
+)
+def test_without_the_switch_only_processors_that_gain_use_it(monkeypatch, tmp_path):
+    about = tmp_path / "cpuinfo"
+    text = "vendor_id : {}\ncpu family\t: {}\nflags : fpu {} sse\n"
+    for vendor, family, flags, gains in (
+        ("AuthenticAMD", 26, "avx512f", True),
+        ("AuthenticAMD", 25, "avx512f", False),
+        ("AuthenticAMD", 26, "avx2", False),
+        ("GenuineIntel", 26, "avx512f", False),
+    ):
+        about.write_text(text.format(vendor, family, flags))
+        monkeypatch.delenv(onednn.SWITCH, raising=False)
+        assert onednn.wanted(about) is gains
+        monkeypatch.setenv(onednn.SWITCH, "1")
+        assert onednn.wanted(about)
+        monkeypatch.setenv(onednn.SWITCH, "0")
+        assert not onednn.wanted(about)
+    monkeypatch.delenv(onednn.SWITCH)
+    assert not onednn.wanted(tmp_path / "absent")
+
+
+def test_the_switch_takes_0_and_1_only(monkeypatch):
     monkeypatch.setenv(onednn.SWITCH, "no")
     with pytest.raises(ValueError, match="POLLINATION_ONEDNN: 'no' is not allowed; allowed: 0"):
         onednn.wanted()
