@@ -20,6 +20,7 @@ from pollination.models.limits import context_limit, embedding_rows
 
 LOGITS_BYTES = 2**30  # upper bound for the float32 logits of one batch
 POSITIONS = 1024  # positions per call of log-softmax
+SMALL_ROW = 2**14  # logits; below, a call for each row costs more than a copy of the logits
 DOCUMENTS = 64  # read ahead at most
 
 
@@ -188,24 +189,29 @@ def _losses_of_batch(
     """Return the losses of the rows one after another, `counts` of each row."""
     device_BT = torch.from_numpy(ids_BT).to(model.device)
     logits_BTV = model(input_ids=device_BT, use_cache=False).logits
-    found = [np.zeros(0, dtype=np.float32)]
-    for row, logits_TV, ids_T, stop in zip(rows, logits_BTV, device_BT, counts, strict=True):
+    if logits_BTV[0].numel() <= SMALL_ROW:
+        places = np.arange(ids_BT.shape[1]) < np.array(counts)[:, None]
+        at_P = torch.from_numpy(np.flatnonzero(places)).to(model.device)
+        logits_PV, next_P = logits_BTV.flatten(0, 1)[at_P].float(), device_BT.flatten()[at_P + 1]
+        losses = F.cross_entropy(logits_PV, next_P, reduction="none").cpu().numpy()
+    else:
         pieces = [
             F.cross_entropy(
                 logits_TV[i : min(i + POSITIONS, stop)].float(),
                 ids_T[i + 1 : min(i + POSITIONS, stop) + 1],
                 reduction="none",
             )
+            for logits_TV, ids_T, stop in zip(logits_BTV, device_BT, counts, strict=True)
             for i in range(0, stop, POSITIONS)
         ]
-        losses = torch.cat(pieces).cpu().numpy() if pieces else found[0]
-        if not np.isfinite(losses).all():
-            raise ValueError(
-                f"perplexity: the loss of sequence {row} is not finite: the training diverged or "
-                "the weights are damaged; run `pollination verify`, or lower the learning rate"
-            )
-        found.append(losses)
-    return {"losses": np.concatenate(found)}
+        losses = torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0, dtype=np.float32)
+    if not (finite := np.isfinite(losses)).all():
+        row = np.repeat(rows, counts)[~finite][0]
+        raise ValueError(
+            f"perplexity: the loss of sequence {row} is not finite: the training diverged or "
+            "the weights are damaged; run `pollination verify`, or lower the learning rate"
+        )
+    return {"losses": losses}
 
 
 def summarize(frame: pd.DataFrame, seed: int = 0) -> dict[str, float | int]:

@@ -151,6 +151,10 @@ def test_batching_and_chunks_do_not_change_the_loss_and_a_rerun_is_identical(mon
     assert model.training and all(
         torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()
     )
+    monkeypatch.setattr(module, "SMALL_ROW", 0)
+    pd.testing.assert_frame_equal(
+        frame, perplexity(model, documents(), batch_size=8), check_exact=True
+    )
     monkeypatch.setattr(module, "POSITIONS", 4)
     monkeypatch.setattr(module, "LOGITS_BYTES", 4 * CONTEXT * VOCABULARY * 2)
     sizes = []
@@ -163,7 +167,7 @@ def test_batching_and_chunks_do_not_change_the_loss_and_a_rerun_is_identical(mon
     assert max(sizes[:2]) == 2  # the long rows go two at a time where the logits' memory is bounded
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(monkeypatch):
     model = make("llama")
     with pytest.raises(ValueError, match="no sequences"):
         perplexity(model, [], 4)
@@ -173,8 +177,10 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="eos_id"):
         perplexity(model, documents(), 4)
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    with pytest.raises(ValueError, match="the loss of sequence 2 is not finite"):
-        perplexity(model, documents(), 4, eos_id=EOS)
+    for small_row in (2**14, 0):
+        monkeypatch.setattr(module, "SMALL_ROW", small_row)
+        with pytest.raises(ValueError, match="the loss of sequence 2 is not finite"):
+            perplexity(model, documents(), 4, eos_id=EOS)
 
 
 def test_summary():
