@@ -37,9 +37,12 @@ STAY_S = 10.0  # Snakemake starts the next job within a second, if one is ready
 MOST_STAY_S = 86_400.0
 SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
 # Variables that no library reads at its import: Snakemake sets the first for each job, and a job
-# sets the others.
+# sets the second. The third are read at an import, but libraries take other numbers later.
 PER_JOB = {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}
 LATER = {"PWD", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"}
+THREADS = {
+    f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "GOTO", "NUMEXPR")
+} | {"VECLIB_MAXIMUM_THREADS"}
 # What Snakemake gives to the shell, with the prefixes of interrupts.py and of workflow/logger
 COMMAND = re.compile(
     r"(?P<deaf>trap '' INT;\s*)?"
@@ -55,6 +58,8 @@ LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("
 FATES = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 imported_with: dict[str, str] | None = None
 """In a fork, the environment in which its libraries were imported."""
+threads = {"openmp": 1, "blas": 1}
+"""In a fork, the numbers of threads that its libraries use."""
 stays = False
 """In a fork, whether its job lets the process run the next job of its script (core/job.py)."""
 
@@ -128,8 +133,27 @@ def restart_if_other(before: dict[str, str]) -> None:
     differ = {
         name for name in now.keys() | imported_with if now.get(name) != imported_with.get(name)
     }
-    if differ - PER_JOB - LATER:
+    if differ - PER_JOB - LATER - THREADS:
         os.execve(sys.executable, [sys.executable, *sys.argv], before)
+    use_threads(now)
+
+
+def use_threads(env: dict[str, str]) -> None:
+    """Let this fork's libraries use the numbers of threads that they would have read in `env`."""
+    wanted = {
+        "openmp": int(env.get("OMP_NUM_THREADS", 1)),
+        "blas": int(env.get("OPENBLAS_NUM_THREADS", 1)),
+    }
+    if wanted == threads:
+        return
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(wanted)
+    threads.update(wanted)
+    if torch := sys.modules.get("torch"):  # MKL's too
+        torch.set_num_threads(wanted["openmp"])
+    if arrow := sys.modules.get("pyarrow"):
+        arrow.set_cpu_count(wanted["openmp"])
 
 
 class Subprocess:
@@ -137,7 +161,7 @@ class Subprocess:
 
     def __init__(self, stdout: Any) -> None:
         self.stdout = stdout
-        self.workers: dict[str, Worker] = {}
+        self.worker = Worker()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(subprocess, name)
@@ -154,10 +178,8 @@ class Subprocess:
         words, env = shlex.split(found["words"]), options["env"]
         if len(words) != 2 or words[0] != sys.executable or SCRIPTS not in words[1]:
             return fresh()
-        # Libraries start with one number of threads.
-        worker = self.workers.setdefault(env.get("OMP_NUM_THREADS", ""), Worker())
         with errors_of(found["errors"], words[1]) as errors:
-            forked = worker.fork(words[1], env, bool(found["deaf"]), errors)
+            forked = self.worker.fork(words[1], env, bool(found["deaf"]), errors)
         return Fork(*forked, fresh) if forked else fresh()
 
 
@@ -236,7 +258,7 @@ class Worker:
         `deaf`: it ignores SIGINT at first. `errors`: the descriptor of its stderr. None: a new
         interpreter must run the script.
         """
-        shared = {name: value for name, value in env.items() if name not in PER_JOB}
+        shared = {name: value for name, value in env.items() if name not in PER_JOB | THREADS}
         status, far = os.pipe()
         try:
             with self.lock:

@@ -276,10 +276,7 @@ class Worker:
         script = request["script"]
         fork.rename([sys.executable, script])
         tempfile.tempdir = None
-        if (threads := request["env"].get("OPENBLAS_NUM_THREADS", "1")) != "1":
-            from threadpoolctl import threadpool_limits
-
-            threadpool_limits(int(threads), "blas")
+        warm.use_threads(request["env"])
         sys.argv, sys.path[:] = [script], self.path
         return fork.execute(script)
 
@@ -328,10 +325,9 @@ def main() -> None:
     except (ValueError, OSError):
         worker.serves = False  # a job says why
     worker.env = dict(os.environ)
-    os.environ |= {
+    os.environ |= dict.fromkeys(warm.THREADS, "1") | {
         # These libraries must start no thread, and torch must not start CUDA to count devices.
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
-        "OPENBLAS_NUM_THREADS": "1",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
     worker.run()

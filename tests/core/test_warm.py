@@ -66,11 +66,11 @@ def start(tmp_path, monkeypatch):
             env=dict(os.environ) | env,
         )
 
-    begin.workers = module.workers
+    begin.worker = module.worker
     yield begin
-    for worker in module.workers.values():
-        worker.process.kill()
-        worker.process.wait()
+    if process := module.worker.process:
+        process.kill()
+        process.wait()
 
 
 def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
@@ -81,8 +81,7 @@ def test_a_fork_is_as_a_new_interpreter_would_be(start, tmp_path):
     spoils += "sys.stderr.flush(), os.dup2(os.open(os.devnull, os.O_RDWR), 2), os.umask(0o777)\n"
     processes = {}
     for name, after, fork in (("warm", spoils, 1), ("again", "", 1), ("fresh", "", 0)):
-        for worker in start.workers.values():
-            worker.serves = bool(fork)
+        start.worker.serves = bool(fork)
         job = start(ABOUT.replace("NAME", name) + f"\n{after}", TMPDIR=str(tmp_path))
         assert isinstance(job, Fork) == bool(fork) and job.wait() == 0
         processes[name] = job.pid
@@ -120,7 +119,7 @@ def test_a_process_that_waits_ends(start, end):
     job = start(STAYS + (HOLDS_GPU if end == "another script" else ""), **limit)
     waiting = psutil.Process(job.pid)
     assert job.wait() == 0
-    (worker,) = start.workers.values()
+    worker = start.worker
     if end == "another script":
         other = start(
             "import os, sys\nsys.exit(os.path.exists('/proc/PID'))".replace("PID", str(job.pid)),
@@ -196,7 +195,7 @@ def test_a_worker_that_dies_takes_its_jobs_along_and_new_interpreters_run_them(s
     job = start(text)
     until(lambda: Path("runs").exists() and Path("runs").read_text(), 60, "the job works")
     first = psutil.Process(job.pid)
-    (worker,) = start.workers.values()
+    worker = start.worker
     worker.process.kill()
     assert job.wait() == 0 and ended(first, 10)
     fork, again = map(int, Path("runs").read_text().split())
@@ -207,7 +206,7 @@ def test_a_worker_that_dies_takes_its_jobs_along_and_new_interpreters_run_them(s
 
 def test_a_worker_that_does_not_answer_is_not_waited_for(start, monkeypatch):
     start("").wait()
-    (worker,) = start.workers.values()
+    worker = start.worker
     worker.process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(warm, "START_S", 0.2)
     job = start("open('runs', 'a').write('x')")
@@ -223,19 +222,26 @@ def test_another_environment_needs_a_new_interpreter(start):
     assert isinstance(start("", A="1", TMPDIR="/"), Fork)
 
 
-def test_each_number_of_threads_has_a_worker(start):
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    text = "from threadpoolctl import threadpool_info\nimport numpy, os\n"
-    text += "open('said', 'w').write(str([one['num_threads'] for one in threadpool_info()]))\n"
-    for count in ("2", "1", "2"):
-        job = start(text, **dict.fromkeys(threads, count))
-        assert isinstance(job, Fork) and job.wait() == 0
-        assert Path("said").read_text() == f"[{count}]"
-    assert len(start.workers) == 2
+def test_libraries_use_the_threads_of_the_job(start):
+    """As in a new interpreter, also after another job in the same process."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    text = STAYS + "from threadpoolctl import threadpool_info\nimport numpy, pyarrow, torch\n"
+    text += "found = sorted(str([x['user_api'], x['num_threads']]) for x in threadpool_info())\n"
+    text += "found += [torch.get_num_threads(), torch.__config__.parallel_info()]\n"
+    text += "found += [pyarrow.cpu_count()]\n"
+    text += "open('said', 'w').write('\\n'.join(map(str, found)))\n"
+    for counts in (("1", "1"), ("2", "2"), ("1", "2"), ("1", "1")):
+        said = []
+        for fork in (True, False):
+            start.worker.serves = fork
+            job = start(text, **dict(zip(names, counts, strict=True)))
+            assert isinstance(job, Fork) == fork and job.wait() == 0
+            said.append(Path("said").read_text())
+        assert said[0] == said[1]
 
 
 def test_a_job_that_changes_what_libraries_read_at_their_import_is_started_again(start):
-    """As a job that may use the network, or has another number of threads than its rule."""
+    """As a job that may use the network."""
     text = (
         "import logging, os\nfrom pollination.core import caches, warm\nbefore = dict(os.environ)\n"
     )
@@ -246,7 +252,7 @@ def test_a_job_that_changes_what_libraries_read_at_their_import_is_started_again
         ({}, False),
         ({"TMPDIR": "/tmp", "RAYON_NUM_THREADS": "2"}, False),
         ({"HF_HUB_OFFLINE": "0"}, True),
-        ({"OMP_NUM_THREADS": "3"}, True),
+        ({"OMP_NUM_THREADS": "3"}, False),
     ):
         job = start(text.replace("CHANGE", repr(change)), OMP_NUM_THREADS="1")
         assert isinstance(job, Fork) and job.wait() == 0
@@ -355,7 +361,7 @@ def test_the_prefixes_of_this_project_leave_jobs_forks(tmp_path):
 
 def test_a_command_with_more_than_a_script_goes_to_the_shell():
     module = Subprocess(sys.__stdout__)
-    module.workers = {"": SimpleNamespace(fork=lambda *_: pytest.fail("it forks"))}
+    module.worker = SimpleNamespace(fork=lambda *_: pytest.fail("it forks"))
     script = f"{sys.executable} x/{warm.SCRIPTS}a.py"
     for command in (
         f"set -euo pipefail;  module load a; {script}",
