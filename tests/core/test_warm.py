@@ -254,7 +254,9 @@ def test_a_job_that_changes_what_libraries_read_at_their_import_is_started_again
         ({"HF_HUB_OFFLINE": "0"}, True),
         ({"OMP_NUM_THREADS": "3"}, False),
     ):
-        job = start(text.replace("CHANGE", repr(change)), OMP_NUM_THREADS="1")
+        job = start(
+            text.replace("CHANGE", repr(change)), OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="2"
+        )
         assert isinstance(job, Fork) and job.wait() == 0
         assert Path("said").read_text() == str(again)
 
