@@ -37,8 +37,8 @@ STAY_S = 10.0  # Snakemake starts the next job within a second, if one is ready
 MOST_STAY_S = 86_400.0
 SCRIPTS = ".snakemake/scripts/"  # in the command line of each job
 # Variables that no library reads at its import: Snakemake sets the first for each job. A job sets
-# the second, and threadpoolctl the last of them. The third are read at an import, but libraries take
-# other numbers later.
+# the second, and threadpoolctl the last of them. The third are read at an import, but libraries
+# take other numbers later.
 PER_JOB = {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}
 LATER = {"PWD", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS", "KMP_DUPLICATE_LIB_OK"}
 THREADS = {

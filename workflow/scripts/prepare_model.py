@@ -4,14 +4,14 @@ from pathlib import Path
 
 from pollination.core.job import Job
 
-spec = snakemake.params.model
-online = bool(spec["pretrained"]) or spec["tokenizer"]["kind"] == "pretrained"
+model = snakemake.params.model
+online = bool(model.get("pretrained")) or model["tokenizer"]["kind"] == "pretrained"
 with Job(snakemake, online=online) as job:
     from pollination.data.tokens import make_tokenizer
     from pollination.models.checkpoint import load_tokenizer, write_blueprint
     from pollination.models.weights import provenance
 
-    folder = Path(job.output.config).parent
+    spec, folder = job.params.model, Path(job.output.config).parent
     # The tokenizer's corpus, or the founder to start from.
     input_folder = Path(job.input[0]).parent if job.input else None
     if isinstance(spec["pretrained"], str):
