@@ -50,7 +50,7 @@ def gains(about: Path) -> bool:
     except OSError:
         return False
     family = re.search(r"^cpu family\s*:\s*(\d+)", text, re.M)
-    return "AuthenticAMD" in text and "avx512f" in text and bool(family) and int(family[1]) >= ZEN_5
+    return "AuthenticAMD" in text and "avx512f" in text and int(family[1] if family else 0) >= ZEN_5
 
 
 @functools.cache  # once per process: torch drops the kernels with the library object
