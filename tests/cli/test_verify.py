@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pollination.cli import main
+from pollination.cli.runs.records import _in_place
 from pollination.cli.runs.verification import verify
 from pollination.core import artifacts
 from tests.conftest import ROOT, TOY, TOY_PLAN, planned, snakemake
@@ -336,3 +337,23 @@ def test_a_record_nested_without_end_is_damaged_after_the_rules_were_loaded_too(
     replace(path, b'{"a":' * 100_000)
     status, out = say(capsys)  # the rules raise the recursion limit
     assert status == 1 and f"damaged record  {path}" in out
+
+
+@pytest.mark.parametrize(
+    ("path", "wildcards", "in_place"),
+    [
+        ("7/gen1/member0/scores.run.json", {"place": "7/gen1", "member": "0"}, True),
+        ("007/gen1/member0/scores.run.json", {"place": "7/gen1", "member": "0"}, False),
+        ("7/gen11/member0/scores.run.json", {"place": "7/gen1", "member": "0"}, False),
+        ("pop.s42/gen1/member0/run.json", {"experiment": "pop.s4", "gen": "1"}, False),
+        ("pop.s4/gen1/member0/run.json", {"experiment": "pop", "gen": "1"}, False),
+        ("founders/human/member1/run.json", {"pool": "human", "member": "1"}, True),
+        ("founders/human/member11/run.json", {"pool": "human", "member": "1"}, False),
+        ("tokens/tiny/world/train.run.json", {"model": "tiny", "split": "train"}, True),
+        ("staged/a.b.run.json", {"corpus": "a.b"}, True),
+        ("report/families.members.run.json", {"survey": "members"}, True),
+        ("report/families.members2.run.json", {"survey": "members"}, False),
+    ],
+)
+def test_a_record_is_of_its_own_folder_and_no_other_of_a_like_name(path, wildcards, in_place):
+    assert _in_place({"wildcards": wildcards}, Path(path)) is in_place

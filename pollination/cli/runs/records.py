@@ -13,6 +13,8 @@ PARTS = {
     "rank": ("parent{}", "synthetic{}", "soup{}"),
     "shard": ("shard{}",),
 }
+# Wildcards that are folders of a path, or words of its file name between dots
+NAMES = {"experiment", "pool", "model", "corpus", "task", "place", "survey", "split"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,12 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
 
 def _in_place(record: dict, path: Path) -> bool:
     """Return whether a record is where its job writes it, and not in an exchanged folder."""
-    text, parts = path.as_posix(), {name.removesuffix(".run.json") for name in path.parts}
+    text = path.as_posix().removesuffix("run.json").removesuffix(".")
+    parts, (folder, _, name) = set(text.split("/")), text.rpartition("/")
     for key, value in record["wildcards"].items():
         if key in PARTS:
             if not parts & {form.format(value) for form in PARTS[key]}:
                 return False
-        elif (
-            key in ("experiment", "pool", "model", "corpus", "task", "place", "survey", "split")
-            and value not in text
-        ):
+        elif key in NAMES and f"/{value}/" not in f"/{folder}/" and f".{value}." not in f".{name}.":
             return False
     return True
