@@ -58,6 +58,26 @@ matplotlib.rcParams.update(
 )
 
 
+# Columns with names and titles of a config
+NAMES = [
+    "comparison",
+    "corpus",
+    "experiment",
+    "family",
+    "label",
+    "measure",
+    "other",
+    "part",
+    "role",
+    "setting",
+    "split",
+    "survey",
+    "task",
+    "title",
+    "variant",
+]
+
+
 def save(
     figure: Figure, rows: pd.DataFrame | list[dict], out: Path, nothing: str | None = None
 ) -> None:
@@ -77,6 +97,11 @@ def save(
 def write_csv(rows: pd.DataFrame | list[dict], out: Path) -> None:
     with atomic(f"{out}.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_csv(path: str) -> pd.DataFrame:
+    """Return the rows of `write_csv`. Names stay text, also NA and 01. Empty cells are NaN."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
 
 
 def nothing(

@@ -58,3 +58,11 @@ def test_a_figure_with_nothing_to_show_says_why_in_its_file(tmp_path):
     svg = degenerate(tmp_path)
     (said,) = ET.fromstring(svg).iter("{http://purl.org/dc/elements/1.1/}description")
     assert said.text == "The samples hold no degenerate text."
+
+
+def test_names_are_read_as_they_were_written(tmp_path):
+    names = ["NA", "None", "null", "nan", "01", "1", "1.0", "a"]
+    rows = pd.DataFrame({"label": names, "experiment": names, "train.tokens": names})
+    rows["mean"] = [np.nan, 1.5, np.inf, 2, 3, 4, 5, 6]
+    style.write_csv(rows, tmp_path / "rows")
+    pd.testing.assert_frame_equal(style.read_csv(f"{tmp_path}/rows.csv"), rows)

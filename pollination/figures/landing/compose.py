@@ -19,7 +19,7 @@ import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from pollination.core.artifacts import atomic
-from pollination.figures import page
+from pollination.figures import page, style
 from pollination.figures.landing import captions
 from pollination.figures.landing.charts import MOST_PANELS, charts
 from pollination.figures.landing.story import Story, tell
@@ -42,7 +42,7 @@ def write(plan: Plan, folder: Path, out: Path) -> None:
     @cache
     def read(stem: str) -> pd.DataFrame:
         shows = stem in paths and stem not in empty
-        return pd.read_csv(f"{paths[stem]}.csv") if shows else pd.DataFrame()
+        return style.read_csv(f"{paths[stem]}.csv") if shows else pd.DataFrame()
 
     story = tell(every, read)
     first = [next(one for one in every if one.stem == stem) for stem in story.main]
