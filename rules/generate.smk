@@ -84,7 +84,7 @@ rule mix_text:
         mem_mb=grows(8000),
         runtime=minutes(60),
     params:
-        recipe=1,
+        recipe=2,
         shares=ask(mixture, "experiment", "gen", "member"),
         seed=setting("experiments/{experiment}/seed"),
     message:

@@ -31,7 +31,10 @@ rule select_parents:
         mem_mb=grows(4000),
         runtime=minutes(30),
     params:
-        recipe=1,
+        # 2: of two equal members, a tournament takes the first drawn
+        recipe=lambda wildcards: (
+            2 if plan.experiment(wildcards.experiment)["select"]["rule"] == "tournament" else 1
+        ),
         select=ask(selection_settings, "experiment"),
         seed=config["evaluation_seed"],
     message:

@@ -22,17 +22,44 @@ def deal(shards: list[Path], member: int, population: int, seed: int, out: Path)
     artifacts.write_table(out, pool.take(order[member::population]))
 
 
-def mix(shards: list[Path], shares: list[float], seed: int, out: Path) -> None:
-    """Write a child's text: round(share * rows) random rows of each shard, all of them shuffled.
+def mix(shards: list[Path], shares: list[float], seed: int, out: Path) -> list[int]:
+    """Write a child's text: random rows of each writer, all of them shuffled. Return their numbers.
 
-    `shares`: the writer's share for each shard; the shares of one shard of each writer sum to 1. So
-    the child's text is as long as one writer's. Equal seeds draw equal rows.
+    A folder of `shards` holds one writer's text. `shares`: the writer's share, for each shard. The
+    shares of all writers sum to 1, or to 1 minus that of human text. The number of rows of a writer
+    is share * rows, rounded by largest remainders, so that the sum over writers is right to one
+    row. Equal seeds draw equal rows. ValueError: the child would get no row.
     """
-    rng = np.random.default_rng(seed)
-    parts = []
+    texts: dict[Path, list[pa.Table]] = {}
+    share_of = {}
     for path, share in zip(shards, shares, strict=True):
-        rows = artifacts.read_table(path)
-        count = round(share * rows.num_rows)
-        parts.append(rows.take(np.sort(rng.choice(rows.num_rows, count, replace=False))))
+        texts.setdefault(path.parent, []).append(artifacts.read_table(path))
+        share_of[path.parent] = share
+    whole = [pa.concat_tables(parts) for parts in texts.values()]
+    wanted = np.array(
+        [share * text.num_rows for share, text in zip(share_of.values(), whole, strict=True)]
+    )
+    rng = np.random.default_rng(seed)
+    counts = _rounded(wanted, np.random.default_rng([seed, 1]))
+    if not counts.sum():
+        raise ValueError(
+            f"text: the writers' {sum(text.num_rows for text in whole)} rows and the shares "
+            f"{list(share_of.values())} leave no row for a child; raise generate.tokens"
+        )
+    parts = [
+        text.take(np.sort(rng.choice(text.num_rows, count, replace=False)))
+        for text, count in zip(whole, counts, strict=True)
+    ]
     text = pa.concat_tables(parts)
     artifacts.write_table(out, text.take(rng.permutation(text.num_rows)))
+    return counts.tolist()
+
+
+def _rounded(wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Round numbers by largest remainders, equal ones by lot, so that their sum is kept."""
+    wanted = np.round(wanted, 9)  # 0.1 * 3 is no more than 0.3
+    counts = np.floor(wanted).astype(np.int64)
+    lot = rng.permutation(len(wanted))
+    order = lot[np.argsort((counts - wanted)[lot], kind="stable")]
+    counts[order[: round(wanted.sum() - counts.sum())]] += 1
+    return counts

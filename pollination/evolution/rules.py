@@ -51,14 +51,15 @@ def draw(members: list[Member], k: int, rng: np.random.Generator) -> list[int]:
 def tournament(members: list[Member], k: int, rng: np.random.Generator) -> list[int]:
     """Return k winners of binary tournaments, the first winner first.
 
-    Each tournament draws two of the members that have not won yet, and the more accurate one wins.
-    The last member wins alone. (Goldberg and Deb, 1991; there, a winner may win again.)
+    Each tournament draws two of the members that have not won yet, and the more accurate one wins,
+    or the first drawn of two equal ones. The last member wins alone. (Goldberg and Deb, 1991;
+    there, a winner may win again.)
     """
     parents: list[int] = []
     for _ in range(k):
         left = [member for member in members if member.slot not in parents]
         two = [left[i] for i in rng.choice(len(left), size=min(2, len(left)), replace=False)]
-        parents.append(max(two, key=lambda one: (one.accuracy, -one.slot)).slot)
+        parents.append(max(two, key=lambda one: one.accuracy).slot)
     return parents
 
 

@@ -164,12 +164,12 @@ def frequencies(rule: str, members: list[rules.Member], k: int, place: int) -> n
 
 def test_a_tournament_of_two_favours_the_better_half(files):
     members = made((0.1,), (0.4,), (0.4,), (0.9,))
-    # of the six pairs, the best member wins three; of equal members, the lower slot wins
+    # of the six pairs, the best member wins three; equal members win equally often
     assert np.allclose(
-        frequencies("tournament", members, 2, 0), [0, 2 / 6, 1 / 6, 3 / 6], atol=0.03
+        frequencies("tournament", members, 2, 0), [0, 1 / 4, 1 / 4, 1 / 2], atol=0.03
     )
     # the first winner is out, so three pairs are left
-    then = [0, 3 / 6 * 2 / 3 + 1 / 6 / 3, 3 / 6 / 3 + 2 / 6 / 3, 2 / 6 * 2 / 3 + 1 / 6 * 2 / 3]
+    then = [0, 1 / 2 * 1 / 2 + 1 / 4 * 1 / 3, 1 / 2 * 1 / 2 + 1 / 4 * 1 / 3, 1 / 2 * 2 / 3]
     assert np.allclose(frequencies("tournament", members, 2, 1), then, atol=0.03)
 
 

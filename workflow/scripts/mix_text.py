@@ -9,4 +9,8 @@ with Job(snakemake) as job:
     from pollination.evolution.dealing import mix
 
     seed = derive_seed(job.params.seed, "mix", int(job.wildcards.gen), int(job.wildcards.member))
-    mix([Path(path) for path in job.input], job.params.shares, seed, Path(job.output.text))
+    text, shares = [Path(path) for path in job.input], job.params.shares
+    counts = mix(text, shares, seed, Path(job.output.text))
+    job.log.info("rows of each writer: %s", counts)
+    if 0 in counts:
+        job.log.warning("a writer gets no row; raise generate.tokens, or its share")
