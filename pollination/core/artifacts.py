@@ -158,10 +158,11 @@ def find_record(path: str | Path) -> tuple[Path, str] | None:
     for candidate in dict.fromkeys([*likely, *sorted(path.parent.glob("*.run.json"))]):
         # Most do not exist, and another job may delete one at this moment.
         with suppress(FileNotFoundError):
-            outputs = read_json(candidate).get("outputs", {})
-            expected = outputs.get(path.relative_to(candidate.parent).as_posix())
-            if expected:
-                return candidate, expected
+            record = read_json(candidate)
+            outputs = record.get("outputs") if isinstance(record, dict) else None
+            name = path.relative_to(candidate.parent).as_posix()
+            if isinstance(outputs, dict) and outputs.get(name):
+                return candidate, outputs[name]
     return None
 
 

@@ -153,12 +153,12 @@ def provenance(source: str) -> dict[str, str]:
     """Return what the record says about a pretrained model.
 
     Of a folder, file -> SHA-256 of config.json and the weights; of a hub model, its `revision`.
-    OSError: a file is missing.
+    OSError: a file is missing. DamagedArtifact: a file differs from the record in its folder.
     """
     files = weight_files(source, index_of(source, source))
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return {path.name: artifacts.digest(path) for path in [folder / "config.json", *files]}
+        return {path.name: artifacts.check(path) for path in [folder / "config.json", *files]}
     revision = extract_commit_hash(str(files[0]), None) if files else None
     return {"revision": revision} if revision else {}
 

@@ -12,9 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from pollination.core import artifacts
 from pollination.core.artifacts import DamagedArtifact
 from pollination.models import checkpoint
 from pollination.models.trainer import Trainer
+from pollination.models.weights import provenance
 from tests.models.test_checkpoint import make_tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -359,3 +361,20 @@ def test_a_resume_takes_no_weights_of_another_model(tmp_path):
             pytest.raises(ValueError, match="does not hold the weights of this model"),
         ):
             trainer.restore(file, "")
+
+
+def test_a_folder_with_a_record_is_compared_with_it(tmp_path):
+    """The folder of a run's member. A `run.json` of something else is no record."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"12345678")
+    digests = {
+        name: artifacts.digest(tmp_path / name) for name in ("config.json", "model.safetensors")
+    }
+    for record in ([1], {"outputs": 1}, {"outputs": digests}):
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert provenance(str(tmp_path)) == digests
+    (tmp_path / "model.safetensors").write_bytes(b"12345679")
+    with pytest.raises(
+        DamagedArtifact, match=r"model.safetensors: damaged: its digest .* run.json"
+    ):
+        provenance(str(tmp_path))
