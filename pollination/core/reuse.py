@@ -38,7 +38,7 @@ def take(job: Any, runs: list[str], run: Path) -> str | None:
         try:
             known = artifacts.read_record(theirs)
             there = {key: known[key] for key in here}
-            there["inputs"] = _below(there["inputs"], Path("results") / other.name)
+            there["inputs"] = _below(there["inputs"], Path("results") / other.resolve().name)
             if differ := [key for key in here if here[key] != there[key]]:
                 job.log.info("%s is of another job: its %s differ", theirs, ", ".join(differ))
                 continue

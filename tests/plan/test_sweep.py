@@ -248,6 +248,21 @@ def test_a_mistake_of_some_variants_names_their_values():
     assert said.endswith("(the variant with mutate.scale: 1)")
 
 
+@pytest.mark.parametrize(
+    ("sweep", "same"),
+    [
+        ([{"mutate.scale": 0.0}, {"train.epochs": 1}], "mutate-scale0 and noise.train-epochs1"),
+        (
+            {"mutate.scale": [0, 1], "mutate.per": ["tensor", "model"]},
+            "mutate-scale0.mutate-per-tensor and noise.mutate-scale0.mutate-per-model",
+        ),
+    ],
+)
+def test_variants_that_are_one_experiment_are_refused(sweep, same):
+    (said,) = mistakes(swept(sweep, population=4))
+    assert f"experiments.noise.sweep: the variants noise.{same} are the same" in said
+
+
 def test_an_overlay_sets_a_sweep(tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text(yaml.safe_dump(RAW), encoding="utf-8")

@@ -36,7 +36,7 @@ def digest_lines(digests: dict[str, str]) -> str:
 def read_digests(text: str) -> dict[str, str]:
     """Return the digests of `digest_lines`. ValueError: a line has another form."""
     found = {}
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else ():
         digest, two, path = line[:64], line[64:66], line[66:]
         if two != "  " or not path or set(digest) - set("0123456789abcdef") or path in found:
             raise ValueError(f"{MANIFEST}: {line!r} is not a digest, two spaces and a new path")
@@ -80,8 +80,12 @@ def write(
     """Write an archive and return its digest. `show(bytes)` reports progress.
 
     `files`: content or place of each entry; `digests`: of each entry, compared while reading.
-    Raises ValueError if a file differs from its digest; then no archive is written.
+    Raises ValueError if a file differs from its digest, or if no archive can hold its name; then no
+    archive is written.
     """
+    for name in files:
+        if fault := _fault(name):
+            raise ValueError(f"{name!r} cannot be in an archive: {fault}; rename the file")
     manifest = digest_lines(digests).encode()
     files = files | {MANIFEST: manifest}
     digests = digests | {MANIFEST: hashlib.sha256(manifest).hexdigest()}
@@ -130,21 +134,26 @@ def opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, str]]]:
         raise ValueError(f"{path}: not a whole zip file ({error}); {BROKEN}") from None
 
 
+def _fault(name: str) -> str | None:
+    """Return why no entry may have this name; None if one may."""
+    parts = name.split("/")
+    if set(name) & set("\\\n\r\0") or ":" in parts[0] or {"", ".", ".."} & set(parts):
+        return "its path leads out of the folder, or is not plain"
+    return "it is hidden" if parts[0].startswith(".") else None
+
+
 def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     """Return the archive's digests by entry."""
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     for entry in entries:
-        parts = entry.filename.split("/")
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if "\\" in entry.filename or ":" in parts[0] or {"", ".", ".."} & set(parts):
-            fault = "its path leads out of the folder, or is not plain"
+        if said := _fault(entry.filename):
+            fault = said
         elif kind not in (0, stat.S_IFREG):
             fault = "it is no regular file"
         elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             fault = "it is compressed or encrypted"
-        elif parts[0].startswith("."):
-            fault = "it is hidden"
         else:
             continue
         raise ValueError(

@@ -166,6 +166,13 @@ def check_selection(key: str, experiment: dict, config: dict, mistakes: list[str
     weights, text = weights_of(experiment), text_of(experiment)
     rule = select["rule"]
     is_rule = check_form(f"{key}.select.rule", rule, SELECTION, "selection rule", mistakes)
+    scale = experiment["mutate"]["scale"]
+    if scale and not weights.can_mutate:
+        mutated = " or ".join(name for name, entry in WEIGHTS.items() if entry.can_mutate)
+        mistakes.append(
+            f"{key}.mutate.scale: {scale} has no effect with weights: {experiment['weights']!r}; "
+            f"set scale: 0, or weights: {mutated}"
+        )
     if not selects(experiment):
         for operator, entry in (("weights", weights), ("text", text)):
             if entry.needs_selection:

@@ -49,6 +49,7 @@ from pollination.plan.config.schema import INTEGERS, _explain, merge, schema
 from pollination.plan.config.sweep import (
     Sweeps,
     blamed,
+    equal_variants,
     expand_sweeps,
     summary,
     variants_of,
@@ -355,6 +356,7 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
             config["experiments"] |= _replicates(name, experiment)
         if sweeps:
             config["sweeps"] = summary(sweeps, config["experiments"])
+            mistakes += equal_variants(config["sweeps"], config["experiments"])
         _own_pools(config)
         if not mistakes:  # a wrong graph cannot be drawn
             check_size(config["experiments"], mistakes)

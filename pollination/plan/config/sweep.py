@@ -5,6 +5,7 @@ A variant's name is that of the experiment, then each swept key and its value, s
 reruns nothing.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -101,6 +102,25 @@ def summary(sweeps: Sweeps, experiments: dict) -> dict:
             },
         }
     return found
+
+
+def equal_variants(sweeps: dict, experiments: dict) -> Iterator[str]:
+    """Yield one line for each variant that is the same experiment as an earlier one.
+
+    `sweeps`: as `summary` returns it. `experiments`: with replicates.
+    """
+    for name, one in sweeps.items():
+        known: dict[str, str] = {}
+        for variant, entry in one["variants"].items():
+            settings = experiments[entry["runs"][0]]
+            if not settings["mutate"]["scale"]:
+                settings = merge(settings, {"mutate": {"per": ""}})  # then it has no effect
+            same = known.setdefault(json.dumps(settings, sort_keys=True), variant)
+            if same != variant:
+                yield (
+                    f"experiments.{name}.sweep: the variants {same} and {variant} are the same "
+                    "experiment; remove one of them"
+                )
 
 
 def written(config: dict) -> Sweeps:
