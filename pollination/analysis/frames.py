@@ -1,5 +1,6 @@
 """A run as tidy tables, for notebooks and scripts: `pollination.load_run(FOLDER)`."""
 
+from contextlib import suppress
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pollination.analysis.run import SELECTING, Run
+from pollination.core import artifacts
 from pollination.plan import layout
 from pollination.plan.config.values import entry_of
 from pollination.plan.layout import place_of
@@ -121,9 +123,9 @@ class Results:
 
     def _tables(self, file: str) -> pd.DataFrame:
         parts = [
-            pd.read_parquet(Path(member.folder, file)).assign(
-                **{key: getattr(member, key) for key in MEMBER}
-            )
+            artifacts.read_table(Path(member.folder, file))
+            .to_pandas()
+            .assign(**{key: getattr(member, key) for key in MEMBER})
             for member in self._scored().itertuples(index=False)
         ]
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=MEMBER)
@@ -153,9 +155,11 @@ class Results:
         folder = self.folder / "benchmarks"
         rows = []
         for path in sorted(folder.rglob("*.tsv")):
-            one = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
-            job = path.relative_to(folder).with_suffix("").as_posix()
-            rows.append((job, one["s"], one["cpu_time"], one["max_rss"]))
+            # Snakemake may still write it.
+            with suppress(FileNotFoundError, pd.errors.EmptyDataError):
+                one = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
+                job = path.relative_to(folder).with_suffix("").as_posix()
+                rows.append((job, one["s"], one["cpu_time"], one["max_rss"]))
         return pd.DataFrame(rows, columns=COST)
 
 

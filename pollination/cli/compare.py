@@ -45,7 +45,8 @@ def run(arguments) -> int:
     from pollination.analysis.frames import load_run  # loads pandas, so not for `--help`
     from pollination.figures.runs import compare, left_out
 
-    loaded = [load_run(folder) for folder in dict.fromkeys(arguments.folders)]
+    folders = {Path(folder).resolve(): folder for folder in reversed(arguments.folders)}
+    loaded = [load_run(folder) for folder in reversed(folders.values())]
     names = [one.config["run"] for one in loaded]
     runs = {
         name if names.count(name) == 1 else str(one.folder): one

@@ -24,8 +24,11 @@ Exit status:
 import datetime
 import json
 import re
+from argparse import ArgumentTypeError
 from dataclasses import asdict
 from pathlib import Path
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from pollination.cli.common import (
     Progress,
@@ -95,9 +98,12 @@ def add_arguments(parser) -> None:
 
 
 def _licence(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", text):
-        raise ValueError(text)
-    return text
+    try:
+        if not re.fullmatch(r"[\w.+-]+", text):  # the metadata link to the page of one licence
+            raise InvalidLicenseExpression(f"{text!r} is not one licence")
+        return canonicalize_license_expression(text)
+    except InvalidLicenseExpression as error:
+        raise ArgumentTypeError(f"{error}; allowed: SPDX identifiers, e.g. CC-BY-4.0") from None
 
 
 def _date(text: str) -> str:

@@ -56,7 +56,7 @@ def _run(path: Path) -> str:
         if CONFIG in digests:
             try:
                 name = yaml.safe_load(archive.read(CONFIG)).get("run")
-            except (yaml.YAMLError, AttributeError):
+            except (yaml.YAMLError, AttributeError, ValueError, RecursionError):
                 name = None
     if not isinstance(name, str) or not RUN.fullmatch(name):
         raise ValueError(f"{path}: its {CONFIG} names no run; give the new folder with --into")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,6 +103,8 @@ def read_record(path: str | Path) -> dict:
 
 def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file. Raises DamagedArtifact if it does not parse."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        raise DamagedArtifact(f"{path}: not a regular file; delete it and run snakemake again")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -144,7 +147,15 @@ def read_table(path: str | Path, columns: list[str] | None = None) -> Any:
             f"{path}: column {missing[0]!r} is missing; the file has "
             f"{', '.join(file.schema_arrow.names)}; delete it and run snakemake again"
         )
-    return file.read(columns=columns)
+    try:
+        return file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        if causes.of_system(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise DamagedArtifact(
+            f"{path}: not a readable parquet file ({reason}); delete it and run snakemake again"
+        ) from None
 
 
 def find_record(path: str | Path) -> tuple[Path, str] | None:

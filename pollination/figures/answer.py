@@ -214,26 +214,31 @@ class Answer:
         what: str,
         chosen: dict[str, list[int]] | None = None,
     ) -> dict:
-        """Return one row of the CSV, without its sentence. `first` and `last`: the first side's.
+        """Return one row of the CSV, without its sentence.
 
+        `first` and `last`: the side, or the difference of both, in the first and last generation.
         `chosen`: the members that the side CHOSEN averages.
         """
         folders = [folder for names in sides.values() for folder in self.folders(names)]
         values = Subset(self.run, key, folders, self.read, chosen or {})
         line = self.roles.get("line")
         donors = {"line": line} if line and "line" not in sides else {}
+        # `difference` draws alike, so that both figures give one interval.
         drawn = values.draw(key[0], sides, donors, (0, self.last), "answer")
         finding = tested(drawn, function, what, [LAST])
         used = finding.questions if finding.draws is None else finding.draws
         assert used is not None, "every finding has draws of its runs or of its questions"
         low, high = ends(used)
+        first, last = (drawn.point[0] - drawn.point[1] if len(sides) > 1 else drawn.point[0])[
+            [0, LAST]
+        ]
         return {
             "part": part,
             "measure": key[0],
             "unit": NATS if key[1] else POINTS,
             "comparison": what,
-            "first": float(drawn.point[0, 0]),
-            "last": float(drawn.point[0, LAST]),
+            "first": float(first),
+            "last": float(last),
             "mean": finding.estimate,
             "low": low,
             "high": high,

@@ -218,7 +218,7 @@ def comparisons(run: Run) -> list[dict]:
             # a line lends its variance
             donors = {"line": line} if line and "line" not in roles else {}
             sides = {role: groups[role] for role in roles}
-            drawn = values.draw(measure, sides, donors, (0, last), "difference")
+            drawn = values.draw(measure, sides, donors, (0, last), "answer")
             finding = tested(drawn, function, name, [LAST])
             used = finding.questions if finding.draws is None else finding.draws
             assert used is not None, "every finding has draws of its runs or of its questions"

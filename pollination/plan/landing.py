@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pollination.core.settings import lean, schema
 from pollination.plan.config.targets import TARGETS
+from pollination.plan.config.values import entry_of as run_of
 from pollination.plan.excerpts import whole_config
 from pollination.plan.figures import FIGURES, FINGERPRINT, OUTCOME, REPORT, THEORY, entry_of
 from pollination.plan.paper import paper_files
@@ -61,6 +63,22 @@ def landing_inputs(plan: Plan) -> list[str]:
 def landing_config(plan: Plan) -> dict:
     """Return the part of the config that the page and its captions read."""
     return lean(whole_config(plan), schema())
+
+
+def uncompared(plan: Plan) -> list[str]:
+    """Return the experiments that no role of `figures` and no sweep compares."""
+    waiting: list[Any] = [plan.config["figures"], plan.config.get("sweeps", {})]
+    named: set[str] = set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        else:
+            named.add(str(one))
+    every = {run: run_of(run) for run in plan.config["experiments"]}
+    return list(dict.fromkeys(one for run, one in every.items() if not {run, one} & named))
 
 
 def landing_stems(plan: Plan) -> list[str]:

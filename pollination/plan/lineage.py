@@ -30,7 +30,7 @@ def ancestry(plan: Plan, experiment: str, generation: int, member: int) -> dict:
     - mutated: whether the weights were mutated
     - text_from: the writers of its text, a list of (generation, member)
     - shards: the synthetic text that it read
-    - human: the corpus of human text that it read, or None
+    - human: the corpus of human text that it read, or None (also for a founder with `epochs: 0`)
 
     Raises FileNotFoundError if a selection of an earlier generation does not exist yet.
     """
@@ -90,7 +90,8 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
     if generation == 0 or weights.start is Start.MODEL:
         node["pretrained"] = model if plan.config["models"][model]["pretrained"] else None
     if generation == 0:
-        return node | {"human": corpus_of(plan, place, member)}
+        reads = plan.config["founders"][experiment["founders"]]["train"]["epochs"] > 0
+        return node | {"human": corpus_of(plan, place, member) if reads else None}
     origin = weights.origin(member, k)
     if weights.start is Start.FOUNDER:
         node["weights_from"] = (0, origin)
@@ -181,6 +182,8 @@ def format_ancestry(tree: dict) -> str:
         lines += [f"      read  {file(path)}" for path in node["shards"]]
         if node["human"]:
             lines.append(f"      read  human text of corpus {node['human']}")
+        elif node["generation"] == 0:
+            lines.append("      read  no text (epochs: 0)")
     return "\n".join(lines)
 
 

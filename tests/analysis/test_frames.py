@@ -88,13 +88,20 @@ def test_the_page_does_what_it_says(run, capsys):
 def test_a_run_that_is_not_finished_has_the_rows_that_it_has(run, finished, tmp_path, monkeypatch):
     shutil.copytree(finished / "results/toy", tmp_path / "part", symlinks=True)
     (tmp_path / "part/population/gen1/member2/scores.json").unlink()
-    shutil.rmtree(tmp_path / "part/line")
+    shutil.rmtree(tmp_path / "part/line/gen2")
     (tmp_path / "part/population/gen0/selection.json").unlink()
     part = pollination.load_run(tmp_path / "part")
     assert len(run.members) == len(part.members) and not part.members.scored.all()
+    next((tmp_path / "part/benchmarks").rglob("*.tsv")).write_text("")
+    assert 0 < len(part.costs) < len(run.costs)
     missing = part.scores.query("experiment == 'population' and generation == 1 and member == 2")
     assert missing.empty and len(part.scores) > 0
     assert set(part.lineage.experiment) == {"line"}
+    answers = tmp_path / "part/line/gen1/member0/answers.parquet"
+    answers.unlink()
+    answers.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="answers.parquet: not a readable parquet file"):
+        _ = pollination.load_run(tmp_path / "part").answers
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="nowhere: there is no such folder; give the path of a"):
         pollination.load_run("nowhere")

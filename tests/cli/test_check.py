@@ -161,6 +161,18 @@ def test_the_files_of_a_pretrained_folder_are_checked(capsys, tmp_path, kind, mi
     assert len(found) == 1 and found[0].startswith("models.toy.pretrained: ") and said in found[0]
 
 
+@pytest.mark.parametrize(
+    "stated", [{"n_positions": 63}, {"text_config": {"max_position_embeddings": 63}}, {}]
+)
+def test_a_context_beyond_the_positions_of_a_pretrained_folder_is_refused(capsys, tmp_path, stated):
+    folder = tmp_path / "model"
+    safetensors(folder, WEIGHTS, {"model_type": "gpt2"} | stated)
+    model = {"pretrained": str(folder), "context_tokens": 64}
+    found = errors(capsys, tmp_path, {"models.toy": model})
+    said = f"models.toy.context_tokens: 64 exceeds the positions of '{folder}'; allowed: at most 63"
+    assert [one.startswith(said) for one in found] == [True] * bool(stated)
+
+
 def test_cost_counts_a_pretrained_folder_of_any_architecture(capsys, tmp_path):
     folder = tmp_path / "model"
     model = {"models.toy": {"pretrained": str(folder), "context_tokens": 64}}

@@ -202,6 +202,7 @@ def other_scores(entries: list) -> list:
         (extra("population/gen1/"), "leads out of the folder"),
         (extra(".driver/pins"), "hidden"),
         (extra("zeros.bin", compressed=True), "compressed"),
+        (extra("README.md/inner.txt"), "both a file and a folder"),
         (extra("more.txt"), "do not fit"),
         (lambda entries: entries[1:], "do not fit"),
         (lambda entries: [one for one in entries if one[0].filename != MANIFEST], f"no {MANIFEST}"),
@@ -274,6 +275,19 @@ def test_verify_never_deletes_what_it_has_no_record_of(finished, tmp_path, monke
 def test_files_from_outside_the_run_travel_too(here, capsys):
     Path("own").mkdir()
     Path("own/rule.py").write_text("def rule(scores): ...\n")
+    digest = artifacts.digest("own/rule.py")
+    change_record(f"{RUN}/population/gen1/selection.run.json", inputs={"own/rule.py": digest})
+    # Any name that an archive can hold is read again; others are refused before it is written.
+    for name, whole in (("a\u2028b.txt", True), ("a\\b.txt", False), ("a\nb.txt", False)):
+        Path(name).write_text("text")
+        digest = artifacts.digest(name)
+        change_record(f"{RUN}/population/gen1/selection.run.json", inputs={name: digest})
+        words = ["population", "1", "--run", RUN, "--inputs", "--to", f"{digest[:4]}{whole}.zip"]
+        assert main(["export", *words]) == 2 * (not whole), name
+        if whole:
+            assert main(["import", words[-1], "--into", f"{digest[:4]}"]) == 0
+        else:
+            assert "cannot be in an archive" in capsys.readouterr().err
     digest = artifacts.digest("own/rule.py")
     change_record(f"{RUN}/population/gen1/selection.run.json", inputs={"own/rule.py": digest})
     assert main(["export", "population", "1", "--run", RUN, "--inputs", "--to", "x.zip"]) == 0
@@ -390,6 +404,8 @@ def test_an_upload_needs_the_users_word(here):
     [
         (("population",), "takes EXPERIMENT and GENERATION"),
         (("population", "1", "--yes-upload"), "MODEL or SHARD"),
+        (("population", "1", "--licence", "NOPE"), "Unknown license: 'nope'; allowed: SPDX"),
+        (("population", "1", "--licence", "MIT OR Zlib"), "'MIT OR Zlib' is not one licence"),
         (("population", "7"), "generation 7 is not in 'population'"),
         ((MEMBER, "--to", "hub:it"), "allowed: hub:OWNER/NAME"),
         ((MEMBER, "--to", "folder", "--yes-upload"), "is a folder"),

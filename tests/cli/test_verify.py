@@ -177,11 +177,22 @@ def test_a_record_that_leads_nowhere_is_damaged_and_one_that_a_run_at_work_delet
     )
     nowhere.unlink()
     nowhere.symlink_to("nowhere")
+    pipe = Path(RUN, "line/gen0/selection.run.json")
+    os.mkfifo(pipe)
     read = artifacts.read_record
     monkeypatch.setattr(
         artifacts, "read_record", lambda path: (path == gone and gone.unlink(), read(path))[1]
     )
-    assert [path for kind, path in found() if kind == "damaged record"] == [str(nowhere)]
+    assert [path for kind, path in found() if kind == "damaged record"] == [str(pipe), str(nowhere)]
+
+
+def test_a_linked_folder_is_checked_once_and_a_circle_ends(copy):
+    shutil.move(MEMBER, "other disk")
+    Path(MEMBER).symlink_to(Path("other disk").resolve())
+    Path(RUN, "population/again").symlink_to(Path(RUN).resolve())
+    assert not found()
+    flip(f"{MEMBER}/model.safetensors")
+    assert ("damaged", f"{MEMBER}/model.safetensors") in found()
 
 
 def test_another_users_read_only_results_are_verified_without_the_config(copy, capsys):

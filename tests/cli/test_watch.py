@@ -228,6 +228,15 @@ def test_it_ends_when_the_run_is_complete_or_stopped_and_resumes(run):
     assert points(MEMBER, "train/loss") == losses(rows())
 
 
+def test_it_ends_when_the_run_is_gone(run):
+    (run / "line/gen2/member0/scores.json").unlink()
+    with following() as process:
+        wait_for(events("population"), process)
+        run.rename("elsewhere")
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 2 and "toy: the run is gone" in error
+
+
 class Recorder(ModuleType):
     """A stand-in with the functions that Trackio and W&B share."""
 

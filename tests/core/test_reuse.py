@@ -10,7 +10,7 @@ from snakemake.iocontainers import OutputFiles
 from pollination.core import artifacts, reuse
 
 
-def run(folder: Path, names: list[str]) -> str | None:
+def run(folder: Path, names: list[str], other: str = "results/other") -> str | None:
     """Take the job of results/other, whose record names these files."""
     there, here = folder / "results/other/a", folder / "results/mine"
     outputs = {}
@@ -18,18 +18,26 @@ def run(folder: Path, names: list[str]) -> str | None:
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         (there / name).write_text("text")
         outputs[name] = artifacts.digest(there / name)
-    record = {"rule": "r", "wildcards": {}, "params": {}, "inputs": {}, "outputs": outputs}
+    read = {"results/other/b/text": "1"}
+    record = {"rule": "r", "wildcards": {}, "params": {}, "inputs": read, "outputs": outputs}
     artifacts.write_json(there / "run.json", artifacts.seal(record))
     declared = {name: str(here / "a" / name) for name in ("text", "splits")}
     output = OutputFiles(fromdict=declared | {"run": str(here / "a/run.json")})
     job = SimpleNamespace(
-        rule="r", wildcards={}, recorded={}, digests={}, output=output, log=logging.getLogger()
+        rule="r",
+        wildcards={},
+        recorded={},
+        digests={f"{here}/b/text": "1"},
+        output=output,
+        log=logging.getLogger(),
     )
-    return reuse.take(job, [str(folder / "results/other")], here)
+    (folder / "link").symlink_to("results/other")
+    return reuse.take(job, [str(folder / other)], here)
 
 
-def test_files_and_folders_of_the_job_are_taken(tmp_path):
-    assert run(tmp_path, ["text", "splits/train", "splits/test"])
+@pytest.mark.parametrize("other", ["results/other", "link"])
+def test_files_and_folders_of_the_job_are_taken(tmp_path, other):
+    assert run(tmp_path, ["text", "splits/train", "splits/test"], other)
     assert (tmp_path / "results/mine/a/splits/test").read_text() == "text"
 
 

@@ -19,7 +19,7 @@ from pollination.figures import drawing, style
 from pollination.figures.landing import captions, compose, story
 from pollination.figures.landing.charts import charts
 from pollination.plan.config.resolve import resolve
-from pollination.plan.landing import landing_config, landing_page, shown
+from pollination.plan.landing import landing_config, landing_page, shown, uncompared
 from pollination.plan.plan import Plan
 from pollination.plan.report import figure_config
 from tests.conftest import ROOT, as_read
@@ -218,17 +218,27 @@ def test_surveys_comparisons_sweeps_and_theory_have_a_sentence_each():
     )
     close = rows.assign(best_probability=0.5)
     assert "does not decide" in story.of_comparisons("comparisons", read(close)).headline
-    swept = {"mutate.scale": [0.1, 0.2], "measure": "knowledge", "mean": [40.0, 60.0]}
-    swept = pd.DataFrame(swept | {"low": [38.0, 57.0], "high": [42.0, 63.0]})
-    said = story.of_sweep("sweep_a", read(swept)).headline
-    assert (
-        "2 values of mutate.scale" in said and "lowest, 40 (95 % interval 38 to 42) at 0.1" in said
-    )
+    swept = {"mutate.scale": [0.1, 0.2], "measure": "knowledge", "unit": "%"}
+    swept = pd.DataFrame(swept | {"low": [38.0, 57.0], "high": [42.0, 63.0], "replicates": 1})
+    told = story.of_sweep("sweep_a", read(swept.assign(mean=[40.0, 60.0])))
+    said = "2 values of mutate.scale, knowledge in the last generation differs: it is lowest, 40 %"
+    assert f"{said} (95 % interval 38 to 42) at mutate.scale 0.1, and highest" in told.headline
+    assert "ran once" in told.note
+    tied = story.of_sweep("sweep_a", read(swept.assign(mean=40.0, low=38.0, high=42.0)))
+    assert tied.headline.endswith("has no clear difference: it is the same, 40 %, at all.")
     theory = {"role": ["evolution", "baseline"], "quantity": "sd", "generation": 1000}
     theory = pd.DataFrame(theory | {"median": [1.0, 0.02], "q05": [0.9, 0], "q95": [1.1, 0.2]})
     assert "keeps a standard deviation of 0.02 (5 to 95 % of the runs: 0 to 0.2)" in (
         story.of_theory("theory_trajectory", read(theory)).headline
     )
+
+
+def test_experiments_in_no_comparison_are_named(tmp_path):
+    raw = settings()
+    raw["experiments"]["islands"] = raw["experiments"]["line"] | {"seeds": [1, 2]}
+    raw["experiments"]["swept"] = raw["experiments"]["line"] | {"sweep": {"train.epochs": [1, 2]}}
+    raw["figures"] = {"population": "population", "line": "line"}
+    assert uncompared(Plan(resolve(raw), "r")) == ["islands"]
 
 
 def test_equal_results_give_equal_pages(populations):

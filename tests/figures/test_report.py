@@ -60,7 +60,7 @@ def settings(
             **{key: change[key] for key in ("graph", "soup") if key in change},
         }
         experiments["population"] |= {
-            "mutate": {"scale": 0.01},
+            "mutate": {"scale": 0.0 if "soup" in change else 0.01},
             "seeds": list(change.get("seeds", ())),
         }
     if replicates := change.get("replicates"):  # matched: a line from each founder of each pool

@@ -50,6 +50,14 @@ def test_defaults_are_merged_under_each_experiment_and_replicates_are_named(demo
     assert config["figures"] == roles | texts | empty
 
 
+def test_a_name_that_snakemake_takes_for_a_cycle_is_refused(demo):
+    demo["experiments"]["x" + 20 * "ab"] = demo["experiments"].pop("population")
+    demo["figures"] = {}
+    assert "ends in a text that repeats 20 times or more" in mistake(demo)
+    demo["experiments"]["x" + 19 * "ab"] = demo["experiments"].pop("x" + 20 * "ab")
+    resolve(demo)
+
+
 def test_single_lines_of_all_founders_are_the_line_whatever_comes_first(demo):
     alone = {"population": 4, "weights": "own", "text": "own", "mutate": {"scale": 0}}
     given = {"lines": alone} | {"population": demo["experiments"]["population"]}

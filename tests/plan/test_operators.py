@@ -75,6 +75,18 @@ def test_the_lineage_names_the_members_whose_files_a_child_reads(weights, text):
     assert node["text_from"] == writers and bool(node["shards"]) == bool(writers)
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_founder_that_is_taken_as_it_is_has_read_no_human_text(epochs):
+    raw = study_a()
+    raw["models"]["tiny"] = {"pretrained": "somewhere"}
+    raw["founders"]["human"]["train"]["epochs"] = epochs
+    nodes = lineage.family(Plan(resolve(raw), "r"), "line.s42")
+    assert (nodes[0, 0]["human"], nodes[0, 0]["pretrained"]) == (
+        "world" if epochs else None,
+        "tiny",
+    )
+
+
 def test_only_weights_of_the_generation_before_are_mutated():
     for weights, entry in WEIGHTS.items():
         select = {"task": "knowledge"} if entry.needs_selection else {}

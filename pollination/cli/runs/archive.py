@@ -160,6 +160,9 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
             f"{path}: entry {entry.filename!r} is refused: {fault}; allowed: archives of "
             "`pollination export`"
         )
+    inner = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    if both := sorted(inner & set(names)):
+        raise ValueError(f"{path}: entry {both[0]!r} is both a file and a folder; {BROKEN}")
     if MANIFEST not in names:
         raise ValueError(
             f"{path}: no {MANIFEST}; allowed: archives of `pollination export EXPERIMENT "

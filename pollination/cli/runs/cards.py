@@ -241,7 +241,27 @@ def _origin(plan: Plan, tree: dict) -> list[str]:
     shards = {path for node in tree["nodes"] for path in node["shards"]}
     lines = [f"- `{corpus}`: {_source(plan, corpus)}." for corpus in corpora]
     lines.append(f"- synthetic text of ancestors: {len(shards):,} files, listed above.")
-    return ["## Lineage", f"```text\n{lineage}\n```", "## Data", "\n".join(lines)]
+    pretrained = sorted({node["pretrained"] for node in tree["nodes"] if node["pretrained"]})
+    bases = [f"- `{model}`: {_base(plan, model)}." for model in pretrained]
+    return [
+        "## Lineage",
+        f"```text\n{lineage}\n```",
+        *(["## Pretrained models", "\n".join(bases)] if bases else []),
+        "## Data",
+        "\n".join(lines),
+    ]
+
+
+def _base(plan: Plan, model: str) -> str:
+    """Return what a pretrained model is, without local paths, and the digest of its weights."""
+    source = plan.config["models"][model]["pretrained"]
+    if not isinstance(source, str):
+        return f"founder 0 of the pool `{source['founders']}` of this run"
+    what = "a local folder" if os.path.exists(os.path.expanduser(source)) else f"`{source}`"
+    record = Path(plan.results, "models", model, "run.json")
+    known = artifacts.read_record(record)["outputs"] if record.is_file() else {}
+    weights = (name for name in sorted(known) if name.endswith(".safetensors"))
+    return ", ".join([what, *(f"sha256 of `{name}`: `{known[name]}`" for name in weights)])
 
 
 def _source(plan: Plan, corpus: str) -> str:

@@ -32,13 +32,15 @@ class Finding:
 
 def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str]]:
     """Return a run's records by path, the findings on records, and all other files."""
-    records, findings, files = {}, [], []
-    for place, folders, names in os.walk(folder):
+    records, findings, files, walked = {}, [], [], {os.path.realpath(folder)}
+    # A user may have moved a folder to another disk and linked it.
+    for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
             and not (Path(place) == folder and name in ("logs", "benchmarks"))
+            and not (Path(place, name).is_symlink() and _is_walked(Path(place, name), walked))
         )
         for name in sorted(names):
             path = Path(place, name)
@@ -66,6 +68,14 @@ def read_records(folder: Path) -> tuple[dict[str, dict], list[Finding], list[str
                 findings.append(Finding("misplaced", str(path), said, str(path)))
             records[str(path)] = record
     return records, findings, files
+
+
+def _is_walked(link: Path, walked: set[str]) -> bool:
+    """Return whether a linked folder was walked before, or leads back to the run."""
+    target = os.path.realpath(link)
+    known = target in walked or any(one.startswith(f"{target}/") for one in walked)
+    walked.add(target)
+    return known
 
 
 def _in_place(record: dict, path: Path) -> bool:

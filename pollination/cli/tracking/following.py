@@ -67,7 +67,11 @@ def follow(plan: Plan, tracker: Tracker, journal: Journal, every_s: float, once:
             if once or counts.complete or counts.stopped or stop.wait(every_s):
                 counts.stopped = stop.is_set()
                 break
-            if (now := saved_config(plan.results)) != config and now:  # snakemake had another one
+            if (now := saved_config(plan.results)) is None:
+                raise ValueError(
+                    f"{plan.results}: the run is gone; if it was moved, watch its new folder"
+                )
+            if now != config:  # snakemake had another one
                 config, plan = now, read_run(plan.results)
                 reader, works = Reader(plan), list(jobs(plan))
     if counts.points:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pollination.figures import answer, curves, style
-from pollination.figures.difference import numbers
+from pollination.figures.difference import UNKNOWN, numbers
 from pollination.figures.landing.traces import (
     Bar,
     Panel,
@@ -27,6 +27,7 @@ from pollination.figures.landing.traces import (
     panel,
     whole,
 )
+from pollination.figures.sweep import QUESTIONS
 from pollination.figures.truth import BANDS
 
 ROLES = ("population", "line")
@@ -56,7 +57,8 @@ def answers(rows: pd.DataFrame) -> Iterable[Panel]:
             sure = str(row["decided"]) == "True"
             name = row["comparison"] if lost else label
             ends = row["mean"], row["low"], row["high"]
-            bar = Bar(name, answer.role_of(row), *ends, numbers(row), sure)
+            dotted = row["variance_between_runs"] == UNKNOWN
+            bar = Bar(name, answer.role_of(row), *ends, numbers(row), sure, dotted)
             groups.setdefault(label, []).append(bar)
         yield forest(str(title), f"{unit}, 95 % intervals", list(groups.items()))
 
@@ -207,7 +209,7 @@ def aggregates(rows: pd.DataFrame) -> Iterable[Panel]:
         data = []
         for place, (label, part) in enumerate(together):
             at = [levels.index(value) + 0.05 * place for value in part.diversity]
-            data.append(error_bars(str(label), of_place(place), at, part.mu, part.low, part.high))
+            data += error_bars(str(label), of_place(place), at, part.mu, part.low, part.high)
         title = f"mean of {int(mine['T'].max())} rounds, 95 % intervals"
         title = f"{together[0][0]}: {title}" if len(together) == 1 else title
         names = [f"{level:.3g}" for level in levels]
@@ -215,7 +217,7 @@ def aggregates(rows: pd.DataFrame) -> Iterable[Panel]:
         log = mine.high.max() > curves.SPREAD * mine.low.min()
         y = axis("perplexity (log)" if log else "perplexity", type="log" if log else "linear")
         if len(together) == 1:
-            data[0].pop("key")
+            data[-1].pop("key")
         yield panel(title, data, x, y, 300)
 
 
@@ -230,8 +232,8 @@ def sweeps(rows: pd.DataFrame) -> Iterable[Panel]:
             name = ", ".join(f"{k} {v}" for k, v in zip(others, values, strict=True)) or x_key
             x = clean(map(str, mine[x_key])) if text else clean(mine[x_key])
             ends = mine["mean"], mine.low, mine.high
-            bars = error_bars(name, of_place(place), [0] * len(x), *ends, lines=not text)
-            data.append(bars | {"x": x})
+            dotted = mine.interval == QUESTIONS
+            data += error_bars(name, of_place(place), x, *ends, not text, dotted)
         unit = str(part.unit.iloc[0])
         kind = {"type": "category"} if text else {}
         yield panel(str(measure), data, axis(x_key, **kind), axis(unit))

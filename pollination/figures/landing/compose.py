@@ -23,7 +23,7 @@ from pollination.figures import page, style
 from pollination.figures.landing import captions
 from pollination.figures.landing.charts import MOST_PANELS, charts
 from pollination.figures.landing.story import Story, tell
-from pollination.plan.landing import TOPICS, Shown, shown
+from pollination.plan.landing import TOPICS, Shown, shown, uncompared
 from pollination.plan.plan import Plan
 from pollination.plan.sizes import found, warnings
 
@@ -139,6 +139,11 @@ def _anchor(topic: str) -> str:
 
 def _about(plan: Plan, folder: Path) -> str:
     said = captions.about(plan, folder, list(warnings(plan, found(plan))))
+    if names := uncompared(plan):
+        said += (
+            f"<p>In no comparison: {', '.join(f'<b>{page.text(name)}</b>' for name in names)}. To "
+            "compare experiments, name them in <code>figures</code>.</p>\n"
+        )
     return f'<section id="about"><h2>What was run</h2>\n<div class="about">{said}</div></section>\n'
 
 

@@ -273,20 +273,34 @@ def of_comparisons(stem: str, read: Read) -> Story | None:
 def of_sweep(stem: str, read: Read) -> Story | None:
     """The first measure of a sweep, at the values where it is lowest and highest."""
     rows = read(stem)
-    key, measure = rows.columns[0], rows.measure.iloc[0]
-    mine = rows[rows.measure == measure].sort_values("mean")
+    keys, measure = list(rows.columns[: list(rows.columns).index("measure")]), rows.measure.iloc[0]
+    mine = rows[rows.measure == measure].sort_values("mean", kind="stable")
     low, high = mine.iloc[0], mine.iloc[-1]
-    ends = [f"{one['mean']:.4g} ({span(one.low, one.high)}) at {one[key]}" for one in (low, high)]
-    apart = low.high < high.low
-    verdict = "differs" if apart else "has no clear difference"
+    unit = "" if low.unit == "perplexity" else f" {low.unit}"
+
+    def where(one: pd.Series) -> str:
+        equal = mine[mine["mean"] == one["mean"]]
+        at = [", ".join(f"{key} {row[key]}" for key in keys) for _, row in equal.iterrows()]
+        return " and at ".join(at)
+
+    numbers = [
+        Number(f"{one['mean']:.4g}{unit}", span(one.low, one.high), f"{measure}, {where(one)}")
+        for one in (low, high)
+    ]
+    ends = [
+        f"{number.value} ({number.interval}) at {where(one)}"
+        for number, one in zip(numbers, (low, high), strict=True)
+    ]
+    verdict = "differs" if low.high < high.low else "has no clear difference"
+    said = f"lowest, {ends[0]}, and highest, {ends[1]}"
+    if low["mean"] == high["mean"]:
+        said, numbers = f"the same, {numbers[0].value}, at all", numbers[:1]
+    over = f"{len(mine)} values" if len(keys) == 1 else f"{len(mine)} combinations"
     return Story(
-        f"Over {mine[key].nunique()} values of {key}, {measure} in the last generation {verdict}: "
-        f"it is lowest, {ends[0]}, and highest, {ends[1]}.",
-        "",
-        [
-            Number(f"{one['mean']:.4g}", span(one.low, one.high), f"{measure}, {key} {one[key]}")
-            for one in (low, high)
-        ],
+        f"Over {over} of {' and '.join(keys)}, {measure} in the last generation {verdict}: it is "
+        f"{said}.",
+        _once(mine.replicates),
+        numbers,
         [stem],
     )
 

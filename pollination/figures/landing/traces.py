@@ -159,6 +159,8 @@ class Bar:
     """Its numbers in words."""
     sure: bool
     """Whether its interval decides; a faint bar does not."""
+    dotted: bool = False
+    """Whether it covers other questions only, because the variance between runs is unknown."""
 
 
 def forest(title: str, unit: str, groups: list[tuple[str, list[Bar]]]) -> Panel:
@@ -173,7 +175,7 @@ def forest(title: str, unit: str, groups: list[tuple[str, list[Bar]]]) -> Panel:
         notes.append({"y": top, "text": "<br>".join(lines)})
         for bar in bars:
             top += STEP
-            data.append(_bar(bar, top, len(bars) > 1))
+            data += _bar(bar, top, len(bars) > 1)
         top += GAP
     ends = [0.0, *(end for _, bars in groups for bar in bars for end in (bar.low, bar.high))]
     pad = 0.04 * (max(ends) - min(ends) or 1.0)
@@ -182,46 +184,50 @@ def forest(title: str, unit: str, groups: list[tuple[str, list[Bar]]]) -> Panel:
     return panel(title, data, x, y, max(125, int(top) - GAP + STEP + EDGE), annotations=notes)
 
 
-def _bar(bar: Bar, place: float, named: bool) -> Trace:
+def _bar(bar: Bar, place: float, named: bool) -> list[Trace]:
     look = of_role(bar.role)
-    return {
-        "x": clean([bar.mean]),
-        "y": [place],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": clean([bar.high - bar.mean]),
-            "arrayminus": clean([bar.mean - bar.low]),
-            "thickness": 3,
-            "width": 0,
-            "color": look["color"],
+    opacity = {"opacity": 1.0 if bar.sure else 0.5}
+    dash = "dot" if bar.dotted else "solid"
+    return [
+        _interval(clean([bar.low, bar.high]), [place, place], look["color"], 3, dash) | opacity,
+        {
+            "x": clean([bar.mean]),
+            "y": [place],
+            "mode": "markers",
+            **opacity,
+            "marker": {"color": look["color"], "size": 9, "symbol": look["symbol"]},
+            "hovertemplate": f"{escape(f'{bar.name}: {bar.said}', quote=False)}<extra></extra>",
+            **({"key": bar.name} if named else {}),
         },
-        "mode": "markers",
-        "opacity": 1.0 if bar.sure else 0.5,
-        "marker": {"color": look["color"], "size": 9, "symbol": look["symbol"]},
-        "hovertemplate": f"{escape(f'{bar.name}: {bar.said}', quote=False)}<extra></extra>",
-        **({"key": bar.name} if named else {}),
-    }
+    ]
 
 
-def error_bars(name: str, look: dict, x, mean, low, high, lines: bool = True) -> Trace:
+def _interval(x: list, y: list, colour: str, width: float, dash: str) -> Trace:
+    """Return intervals as lines, because plotly.js dots no error bars."""
+    line = {"color": colour, "width": width, "dash": dash}
+    return {"x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip"}
+
+
+def error_bars(
+    name: str, look: dict, x, mean, low, high, lines: bool = True, dotted: Iterable[bool] = ()
+) -> list[Trace]:
+    """Return points and their intervals. `dotted`: of each point; by default of none."""
     mean, low, high = (np.asarray(one, dtype=float) for one in (mean, low, high))
-    return {
-        "x": clean(x),
+    x, dots = clean(x), list(dotted) or [False] * len(mean)
+    bars = []
+    for dash in ("solid", "dot"):
+        of = [place for place, dot in enumerate(dots) if dot == (dash == "dot")]
+        ends = clean(end for place in of for end in (low[place], high[place], math.nan))
+        at = [end for place in of for end in (x[place], x[place], None)]
+        bars += [_interval(at, ends, look["color"], 2, dash)] if of else []
+    points = {
+        "x": x,
         "y": clean(mean),
         "customdata": [f"[{a:.4g}, {b:.4g}]" for a, b in zip(low, high, strict=True)],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": clean(high - mean),
-            "arrayminus": clean(mean - low),
-            "color": look["color"],
-            "thickness": 2,
-            "width": 0,
-        },
         "mode": "lines+markers" if lines else "markers",
         "line": {"color": look["color"], "width": 1.5, "dash": look["dash"]},
         "marker": {"color": look["color"], "size": 8, "symbol": look["symbol"]},
         "hovertemplate": f"{escape(name, quote=False)}: %{{y:.4g}} %{{customdata}}<extra></extra>",
         "key": name,
     }
+    return [*bars, points]

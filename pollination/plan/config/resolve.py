@@ -57,12 +57,14 @@ from pollination.plan.config.sweep import (
 )
 from pollination.plan.config.userfiles import check_braces, check_file
 from pollination.plan.config.values import listed
-from pollination.plan.config.weights import read_config, tensors
+from pollination.plan.config.weights import positions, read_config, tensors
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
 from pollination.plan.operators import ranks_by
 
 REPLICATE = re.compile(r"(?<=\w)\.s\d+(?=[.:\s,])")  # in the name of an experiment or pool
+REPEATS = 20  # snakemake.io.PeriodicityDetector
+PERIODIC = re.compile(rf"(.+)\1{{{REPEATS - 1}}}$")
 LOOP = ("corpora", "models", "founders", "experiments")  # sections that the loop needs
 SIDE = ("theory", "fingerprint")  # sections that run alone, and only if they are not empty
 
@@ -221,7 +223,8 @@ def check_model_files(name: str, model: dict, mistakes: list[str]) -> None:
     elif isinstance(source, str) and (folder := Path(source).expanduser()).is_dir():
         key = f"models.{name}.pretrained"
         try:
-            kind = read_config(folder).get("model_type")
+            content = read_config(folder)
+            kind, limit = content.get("model_type"), positions(content)
             tensors(folder)
         except ValueError as error:
             mistakes.append(f"{key}: {source!r}: {error}")
@@ -229,6 +232,11 @@ def check_model_files(name: str, model: dict, mistakes: list[str]) -> None:
         said: list[str] = []
         check_architecture(f"{source!r}: {folder / 'config.json'}: model_type", str(kind), said)
         mistakes += [f"{key}: {mistake}" for mistake in said]
+        if limit is not None and model["context_tokens"] > limit:
+            mistakes.append(
+                f"models.{name}.context_tokens: {model['context_tokens']} exceeds the positions of "
+                f"{source!r}; allowed: at most {limit}. Lower it"
+            )
 
 
 def own_functions(config: dict) -> dict[str, str]:
@@ -349,6 +357,13 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         }
         config["experiments"] = {}
         check_kinds(config, mistakes)
+        for section in (*LOOP, "tasks", *SIDE):
+            mistakes += [
+                f"{section}.{name}: the name ends in a text that repeats {REPEATS} times or more, "
+                "which Snakemake refuses; choose another name"
+                for name in (merged if section == "experiments" else config[section])
+                if PERIODIC.search(name)
+            ]
         for name, change in merged.items():
             experiment = with_defaults(change, experiment_node)
             decide_shards(name, experiment, config, mistakes)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 HEADER_BYTES = 100_000_000  # the format's own limit
 FLOATS = ("F", "BF")  # a dtype of floating-point numbers begins so
+# GPT-2 and its kin say n_positions, MPT and Whisper have names of their own (models/limits.py).
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -51,6 +53,15 @@ def read_config(folder: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object; restore the file")
     return content
+
+
+def positions(content: dict) -> int | None:
+    """Return the positions that a config.json states; None leaves the question to the job."""
+    for part in (content, content.get("text_config")):
+        for name in POSITIONS if isinstance(part, dict) else ():
+            if isinstance(part.get(name), int) and part[name] > 0:
+                return part[name]
+    return None
 
 
 def _files(folder: Path) -> list[Path]:
