@@ -33,6 +33,15 @@ ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 OTHER_HEADS = r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$"
 SPARE_FILES = r"consolidated.*|model\.[^-]*"  # the same weights in other names or another precision
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = (
+    "*token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template.*",
+    "generation_config.json",
+)
 CACHES = r"rotary_emb\.(cos|sin)_cached$"  # tables that old models stored beside their weights
 
 Tensors = dict[str, Any]  # name -> a slice of safetensors, which is read when it is indexed
@@ -152,15 +161,23 @@ def weight_files(source: str, index: dict[str, str], revision: str | None = None
 def provenance(source: str) -> dict[str, str]:
     """Return what the record says about a pretrained model.
 
-    Of a folder, file -> SHA-256 of config.json and the weights; of a hub model, its `revision`.
+    Of a folder, file -> SHA-256 of config.json, the weights and the tokenizer's files; of a hub
+    model, its `revision`.
     OSError: a file is missing. DamagedArtifact: a file differs from the record in its folder.
     """
     files = weight_files(source, index_of(source, source))
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return {path.name: artifacts.check(path) for path in [folder / "config.json", *files]}
+        files = [folder / "config.json", *files, *tokenizer_files(folder)]
+        return {path.name: artifacts.check(path) for path in files}
     revision = extract_commit_hash(str(files[0]), None) if files else None
     return {"revision": revision} if revision else {}
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that transformers may read a tokenizer from."""
+    found = {path for pattern in TOKENIZER for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found)
 
 
 def open_tensors(files: list[Path], stack: ExitStack) -> Tensors:

@@ -33,12 +33,11 @@ def part_config(plan: Plan, names: list[str]) -> dict:
         | {"generate": {"shards": plan.experiment(name)["generate"]["shards"]}}
         for name in names
     }
+    given = {e["founders"]: plan.config["founders"][e["founders"]] for e in experiments.values()}
     pools = {
-        e["founders"]: {
-            key: plan.config["founders"][e["founders"]][key]
-            for key in ("model", "corpus", "segments")
-        }
-        for e in experiments.values()
+        name: {key: pool[key] for key in ("model", "corpus", "segments")}
+        | ({} if pool["train"]["epochs"] else {"train": {"epochs": 0}})
+        for name, pool in given.items()
     }
     models = {
         name: {"pretrained": plan.config["models"][name]["pretrained"]}

@@ -90,7 +90,9 @@ def _node(plan: Plan, name: str, generation: int, member: int, slot) -> dict:
     if generation == 0 or weights.start is Start.MODEL:
         node["pretrained"] = model if plan.config["models"][model]["pretrained"] else None
     if generation == 0:
-        reads = plan.config["founders"][experiment["founders"]]["train"]["epochs"] > 0
+        # The config of a figure has this key only if it is 0 (plan/excerpts.py).
+        pool = plan.config["founders"][experiment["founders"]]
+        reads = pool.get("train", {"epochs": 1})["epochs"] > 0
         return node | {"human": corpus_of(plan, place, member) if reads else None}
     origin = weights.origin(member, k)
     if weights.start is Start.FOUNDER:

@@ -365,11 +365,10 @@ def test_a_resume_takes_no_weights_of_another_model(tmp_path):
 
 def test_a_folder_with_a_record_is_compared_with_it(tmp_path):
     """The folder of a run's member. A `run.json` of something else is no record."""
-    for name in ("config.json", "model.safetensors"):
+    read = ("config.json", "model.safetensors", "tokenizer.json", "special_tokens_map.json")
+    for name in (*read, "README.md"):
         (tmp_path / name).write_bytes(b"12345678")
-    digests = {
-        name: artifacts.digest(tmp_path / name) for name in ("config.json", "model.safetensors")
-    }
+    digests = {name: artifacts.digest(tmp_path / name) for name in read}
     for record in ([1], {"outputs": 1}, {"outputs": digests}):
         (tmp_path / "run.json").write_text(json.dumps(record))
         assert provenance(str(tmp_path)) == digests

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pollination.core.seeds import derive_seed
+from pollination.core.settings import lean
 from pollination.plan.config import reference
 from pollination.plan.config.paths import data_files
 from pollination.plan.config.resolve import ConfigError, check_files, resolve
@@ -56,6 +57,11 @@ def test_a_name_that_snakemake_takes_for_a_cycle_is_refused(demo):
     assert "ends in a text that repeats 20 times or more" in mistake(demo)
     demo["experiments"]["x" + 19 * "ab"] = demo["experiments"].pop("x" + 20 * "ab")
     resolve(demo)
+
+
+def test_the_config_that_a_run_has_saved_is_no_config_file(demo):
+    saved = lean(resolve(demo), schema())
+    assert "the resolved config that a run has saved, and no config file" in mistake(saved)
 
 
 def test_single_lines_of_all_founders_are_the_line_whatever_comes_first(demo):

@@ -7,6 +7,7 @@ from tests.conftest import ROOT, TOY, command, planned
 
 OWN = f"""\
 include: "{ROOT}/Snakefile"
+workflow.default_target = "all"
 
 rule mine:
     input: "results/toy/report/accuracy.svg"
@@ -35,6 +36,8 @@ def test_a_rule_of_ones_own_reads_what_the_workflow_makes(tmp_path):
     assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
     assert jobs["mine"] == 1 and jobs["train_child"] > 2
+    done = dry(tmp_path, tmp_path / "Snakefile")
+    assert "mine" not in planned(done.stdout + done.stderr) and " all " in done.stdout, done.stderr
 
 
 def test_the_file_for_the_catalog_makes_everything(tmp_path):

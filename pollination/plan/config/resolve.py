@@ -312,6 +312,14 @@ def _violations(value: dict, node: dict) -> list[str]:
     return [mistake for violation in found for mistake in _explain(violation)]
 
 
+def _is_saved(raw: dict) -> bool:
+    """Return whether `raw` was resolved before: then a list of experiments has each role."""
+    figures = raw.get("figures")
+    return isinstance(figures, dict) and all(
+        isinstance(figures.get(role), list) for role in ("population", "line")
+    )
+
+
 def resolve(raw: dict, source: str | Places = "config") -> dict:
     """Return the resolved config: defaults filled in, experiments swept, merged and replicated.
 
@@ -328,6 +336,15 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         raise ConfigError(str(error).split("\n"), source) from None
     raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
     mistakes += _violations(raw, schema())
+    if mistakes and _is_saved(raw):
+        raise ConfigError(
+            [
+                "figures: this is the resolved config that a run has saved, and no config file; "
+                "give the file that you wrote, or the folder of the run to commands that take one "
+                "(reproduce and export: --run FOLDER)"
+            ],
+            source,
+        )
     if any(raw.get(key) for key in LOOP) or not any(raw.get(key) for key in SIDE):
         mistakes += [
             f"top level: the key {key!r} is missing; add it (config/README.md describes it)"
