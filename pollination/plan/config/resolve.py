@@ -337,14 +337,12 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
     raw = {key: value for key, value in raw.items() if value is not None or key not in SIDE}
     mistakes += _violations(raw, schema())
     if mistakes and _is_saved(raw):
-        raise ConfigError(
-            [
-                "figures: this is the resolved config that a run has saved, and no config file; "
-                "give the file that you wrote, or the folder of the run to commands that take one "
-                "(reproduce and export: --run FOLDER)"
-            ],
-            source,
+        said = (
+            "figures: this is the resolved config that a run has saved, and no config file; give "
+            "the file that you wrote, or the folder of the run to commands that take one "
+            "(reproduce and export: --run FOLDER)"
         )
+        raise ConfigError([said], source)
     if any(raw.get(key) for key in LOOP) or not any(raw.get(key) for key in SIDE):
         mistakes += [
             f"top level: the key {key!r} is missing; add it (config/README.md describes it)"
