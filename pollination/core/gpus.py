@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
@@ -171,6 +172,17 @@ def take(count: int, log) -> None:
     _names[:] = [gpu.name for gpu in mine]
     os.environ[VISIBLE] = ",".join(_names)
     log.info("this job has GPU %s", os.environ[VISIBLE])
+
+
+def held() -> bool:
+    """Return whether this process has a GPU, has started CUDA, or has opened a file of a GPU."""
+    open_files = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            open_files.append(os.readlink(f"/proc/self/fd/{name}"))
+    cuda = sys.modules.get("torch.cuda")
+    started = cuda and (cuda.is_initialized() or cuda._is_in_bad_fork())
+    return taken() or bool(started) or any("/dev/nvidia" in one for one in open_files)
 
 
 def taken() -> bool:

@@ -206,7 +206,7 @@ class Job:
         self.used: dict[str, int | str] = {}
         self.source: dict[str, str] = {}  # of a download: its revision, for the record
         self.done = False
-        self.stays = False
+        self.stays, self.stays_with_gpu = False, False
 
     def __enter__(self) -> "Job":
         # Scripts start with SIGINT ignored (core/interrupts.py).
@@ -255,12 +255,13 @@ class Job:
         """The stop request of jobs that save and resume."""
         return StopRequest()
 
-    def stay(self) -> None:
+    def stay(self, with_gpu: bool = False) -> None:
         """Let this process run the next job of its script after this one, if it is a fork.
 
-        What it has loaded then serves that job too (warm.py).
+        What it has loaded then serves that job too (warm.py). A process that holds a GPU stays only
+        `with_gpu`.
         """
-        self.stays = warm.imported_with is not None
+        self.stays, self.stays_with_gpu = warm.imported_with is not None, with_gpu
 
     def files(self, name: str) -> list[Path]:
         """Return the input files of one name; Snakemake gives a single file as a string."""
@@ -363,7 +364,7 @@ class Job:
             if self.lease:
                 self.lease.release()
         if error is None and getattr(sys.modules["__main__"], "snakemake", None) is not None:
-            if not self.stays:
+            if not self.stays or (not self.stays_with_gpu and gpus.held()):
                 _leave()
             for handler in self.log.handlers:
                 handler.close()

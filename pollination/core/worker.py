@@ -24,7 +24,7 @@ import tempfile
 import time
 from contextlib import suppress
 
-from pollination.core import caches, code, fork, warm
+from pollination.core import caches, code, fork, gpus, warm
 
 # What jobs import beyond their first lines is imported for later jobs, but not torch's compiler:
 # it starts processes.
@@ -248,7 +248,7 @@ class Worker:
                 self.tell(known)
                 known.update(sys.modules)
                 with suppress(OSError):
-                    line.sendall(HOLDS_GPU if holds_gpu() else READY)
+                    line.sendall(HOLDS_GPU if gpus.held() else READY)
                     fork.free_memory()
                     text, streams = fork.received(line)
             if not text:
@@ -295,18 +295,7 @@ class Worker:
 
 def is_sound() -> bool:
     """Return whether a fork of this process is a whole process: one thread, and no use of a GPU."""
-    return len(os.listdir("/proc/self/task")) == 1 and not holds_gpu()
-
-
-def holds_gpu() -> bool:
-    """Return whether this process has started CUDA, or has a file of an NVIDIA driver open."""
-    open_files = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            open_files.append(os.readlink(f"/proc/self/fd/{name}"))
-    cuda = sys.modules.get("torch.cuda")
-    started = cuda and (cuda.is_initialized() or cuda._is_in_bad_fork())
-    return bool(started) or any("/dev/nvidia" in one for one in open_files)
+    return len(os.listdir("/proc/self/task")) == 1 and not gpus.held()
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def evaluate(job: Job, folder: Path) -> None:
     """
     tasks = [path.parent for path in job.files("tasks")]
     if not job.params.evaluate["measures"] and not any(map(has_own_code, tasks)):
-        job.stay()
+        job.stay(with_gpu=True)
     work = job.claim("evaluate", job.key(job.params.seed), at_once=True)
     if work is not None:
         with resume.saving(work, job.stop, job.log):

@@ -5,6 +5,7 @@ from pathlib import Path
 from pollination.core.job import Job
 
 with Job(snakemake) as job:
+    job.stay()
     from pollination.evolution.parents import write_text
 
     write_text(job, Path(job.output.shard))

@@ -5,6 +5,7 @@ from pathlib import Path
 from pollination.core.job import Job
 
 with Job(snakemake) as job:
+    job.stay()
     from pollination.evolution.children import train
 
     train(job, Path(job.output.weights).parent)
