@@ -21,7 +21,7 @@ from pollination.analysis.claims.verdicts import measure as tested
 from pollination.analysis.run import Run
 from pollination.analysis.saturation import limit
 from pollination.figures import style
-from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured, numbers
+from pollination.figures.difference import NATS, POINTS, UNKNOWN, Measured, numbers, possible
 from pollination.figures.truth import BANDS
 from pollination.plan import layout
 from pollination.plan.layout import place_of
@@ -228,7 +228,7 @@ class Answer:
         finding = tested(drawn, function, what, [LAST])
         used = finding.questions if finding.draws is None else finding.draws
         assert used is not None, "every finding has draws of its runs or of its questions"
-        low, high = ends(used)
+        low, high = possible(ends(used), key[1])
         first, last = (drawn.point[0] - drawn.point[1] if len(sides) > 1 else drawn.point[0])[
             [0, LAST]
         ]

@@ -1,5 +1,6 @@
 """The main result: last generation minus generation 0, and population minus line at the end."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -222,7 +223,7 @@ def comparisons(run: Run) -> list[dict]:
             finding = tested(drawn, function, name, [LAST])
             used = finding.questions if finding.draws is None else finding.draws
             assert used is not None, "every finding has draws of its runs or of its questions"
-            low, high = ends(used)
+            low, high = possible(ends(used), nats, 2 if name == OF_CHANGES else 1)
             models = len(groups[roles[0]]) * len(values.slots(roles[0], groups[roles[0]][0], last))
             row: dict[str, Any] = {"measure": measure, "unit": unit, "better": better}
             row |= {"comparison": name, "mean": finding.estimate, "low": low, "high": high}
@@ -237,6 +238,13 @@ def comparisons(run: Run) -> list[dict]:
             row |= {"verdict": verdict(name, row, reached)}
             rows.append(row | {"sentence": sentence(row, last, reached, run.line_name)})
     return rows
+
+
+def possible(ends: tuple[float, float], nats: bool, differences: int = 1) -> tuple[float, float]:
+    """Return the ends of an interval, cut to what differences of percentages can be."""
+    most = math.inf if nats else 100.0 * differences
+    low, high = ends
+    return max(low, -most), min(high, most)
 
 
 def rise_over(x: np.ndarray) -> np.ndarray:

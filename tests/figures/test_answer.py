@@ -9,6 +9,7 @@ from pollination.analysis.run import Run
 from pollination.core import artifacts
 from pollination.figures import answer
 from pollination.figures.answer import Answer
+from pollination.figures.difference import possible
 from pollination.plan import layout
 from pollination.plan.config.resolve import resolve
 from pollination.plan.plan import Plan
@@ -35,6 +36,27 @@ def test_the_first_sentence_is_what_the_data_decide(tmp_path):
     facts = [one for one in sentences(rows, "lost") if "facts known, " in one]
     assert "least mentioned quarter: population from" in facts[0]
     assert any("excess nats: single line from" in one for one in sentences(rows, "lost"))
+
+
+@pytest.mark.parametrize("line_seeds", [(1, 2, 3), ()])
+def test_the_next_figure_has_the_same_interval(tmp_path, line_seeds):
+    plan = invent(tmp_path, seeds=(1, 2, 3), line_seeds=line_seeds)
+    mine, *_ = answered(plan)
+    name = "population minus line" if line_seeds else "change of population"
+    _, rows = draw("difference", plan)
+    (other,) = [
+        one for one in rows if (one["measure"], one["comparison"]) == (mine["measure"], name)
+    ]
+    for end in ("mean", "low", "high"):
+        assert float(mine[end]) == pytest.approx(float(other[end]))
+    if line_seeds:
+        assert float(mine["last"]) == pytest.approx(float(mine["mean"]))
+
+
+def test_an_interval_has_no_impossible_values():
+    assert possible((-400.0, 120.0), False) == (-100.0, 100.0)
+    assert possible((-400.0, 120.0), False, 2) == (-200.0, 120.0)
+    assert possible((-400.0, 120.0), True) == (-400.0, 120.0)
 
 
 def test_lines_of_the_chosen_founders_say_what_their_choice_does_alone(tmp_path):
