@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+CHANGED = ("update_input_sizes", "_schedule_reevalutation")
+
 
 def install(scheduler: Any) -> None:
     """Change `scheduler`, Snakemake's class `JobScheduler`.
@@ -17,6 +19,8 @@ def install(scheduler: Any) -> None:
       job from starting, and by one timer. Otherwise each job that starts or ends adds a timer that
       looks at all waiting jobs each second, until none waits.
     """
+    if not all(hasattr(scheduler, name) for name in CHANGED):
+        return  # another version, which runs as it is
     plain = scheduler._schedule_reevalutation
 
     async def update_input_sizes(self: Any, jobs: Iterable[Any]) -> None:

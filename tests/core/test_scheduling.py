@@ -23,6 +23,15 @@ class Path(str):
         return len(self)
 
 
+def test_a_snakemake_with_other_names_is_left_alone():
+    class Scheduler:
+        pass
+
+    scheduling.install(Scheduler)
+    assert not vars(Scheduler).keys() & set(scheduling.CHANGED)
+    assert all(hasattr(JobScheduler, name) for name in scheduling.CHANGED)
+
+
 def test_an_input_is_looked_at_once():
     class Scheduler(JobScheduler):
         def __init__(self):
