@@ -24,7 +24,6 @@ Exit status:
 import datetime
 import json
 import re
-from argparse import ArgumentTypeError
 from dataclasses import asdict
 from pathlib import Path
 
@@ -81,7 +80,6 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--licence",
-        type=_licence,
         metavar="ID",
         help="SPDX identifier of the licence that you grant, e.g. CC-BY-4.0 (default: none stated)",
     )
@@ -97,13 +95,16 @@ def add_arguments(parser) -> None:
     add_original(parser)
 
 
-def _licence(text: str) -> str:
+def _licence(text: str | None) -> str | None:
+    """Return an SPDX identifier as SPDX writes it. ValueError: SPDX does not list it."""
+    if text is None:
+        return None
     try:
         if not re.fullmatch(r"[\w.+-]+", text):  # the metadata link to the page of one licence
             raise InvalidLicenseExpression(f"{text!r} is not one licence")
         return canonicalize_license_expression(text)
     except InvalidLicenseExpression as error:
-        raise ArgumentTypeError(f"{error}; allowed: SPDX identifiers, e.g. CC-BY-4.0") from None
+        raise ValueError(f"--licence: {error}; allowed: SPDX identifiers, e.g. CC-BY-4.0") from None
 
 
 def _date(text: str) -> str:
@@ -111,6 +112,7 @@ def _date(text: str) -> str:
 
 
 def run(arguments) -> int:
+    arguments.licence = _licence(arguments.licence)
     if arguments.generation is None:
         return _folder(arguments)
     plan, original = read_original(arguments)
