@@ -735,7 +735,7 @@ def test_ancestry_follows_ranks_and_every_operator(plan, tmp_path):
     assert [node["weights_from"] for node in line] == [(3, 0), (2, 0), (1, 0), (0, 0), None]
     for weights, expected in (("fresh", None), ("founder", (0, 2)), ("own", (2, 2))):
         raw = settings(select=False, text="pool")
-        raw["experiments"]["population"]["weights"] = weights
+        raw["experiments"]["population"] |= {"weights": weights, "mutate": {"scale": 0}}
         node = ancestry(Plan(resolve(raw), str(tmp_path)), "population", 3, 2)["nodes"][0]
         assert (
             node["weights_from"] == expected
