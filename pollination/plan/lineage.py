@@ -147,8 +147,8 @@ def format_ancestry(tree: dict) -> str:
         set(),
         {(node["generation"], node["member"]): node for node in tree["nodes"]},
     )
-    place = (tree["generation"], tree["member"])
-    waiting = [place]
+    youngest = (tree["generation"], tree["member"])
+    waiting = [youngest]
     while waiting:
         place = waiting.pop()
         by_weights.add(place)
@@ -176,7 +176,7 @@ def format_ancestry(tree: dict) -> str:
         elif node["generation"] == 0:
             source = "founder"
         writers = "; ".join(name(place) for place in node["text_from"])
-        mark = "*" if place in by_weights else " "
+        mark = "*" if place in by_weights and place != youngest else " "
         lines.append(
             f"{mark} {name(place)}: {source}" + (f"; text from {writers}" if writers else "")
         )

@@ -53,17 +53,19 @@ def test_another_image_is_refused(root, image, held, reason):
         container.image(root, compare=True)
 
 
-def test_apptainer_must_be_there(root):
-    (root / container.IMAGE).write_text("image")
+@pytest.mark.parametrize("image", [True, False])
+def test_apptainer_must_be_there(root, image):
+    if image:
+        (root / container.IMAGE).write_text("image")
     (root / "bin/apptainer").unlink()
     with pytest.raises(ValueError, match="neither apptainer nor singularity is on the PATH"):
         container.image(root, compare=True)
 
 
-def test_snakemake_refuses_a_missing_image_in_one_line(tmp_path):
+def test_snakemake_refuses_a_missing_image_in_one_line(root):
     if (ROOT / container.IMAGE).exists():
         pytest.skip(f"this checkout has the image {container.IMAGE}")
-    output = snakemake(tmp_path, "-n", "--sdm", "apptainer", ok=False)
+    output = snakemake(root, "-n", "--sdm", "apptainer", ok=False)
     assert f"error: --sdm apptainer: there is no image {ROOT / container.IMAGE}" in output
     assert "Traceback" not in output
 
