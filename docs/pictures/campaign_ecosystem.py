@@ -1,4 +1,4 @@
-"""Draw docs/pictures/campaign_ecosystem.png from the report of config/laptop/campaign_ecosystem.yaml.
+"""Draw docs/pictures/campaign_ecosystem.png from config/laptop/campaign_ecosystem.yaml's report.
 
 python docs/pictures/campaign_ecosystem.py results/campaign_ecosystem/report \
     docs/pictures/campaign_ecosystem.png
