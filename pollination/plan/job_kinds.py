@@ -168,7 +168,7 @@ KINDS = {
         JobKind(
             "mix_text",
             "deal",
-            "deal the pool",
+            "mix text",
             f"{GENERATION}/mix{{member}}/text.parquet",
             f"{GENERATION}/mix{{member}}/mix",
         ),

@@ -144,7 +144,7 @@ def test_a_process_with_functions_of_the_user_scores_one_member(tmp_path, measur
         files=lambda _: [tmp_path / "task.json"],
         key=str,
         claim=lambda *_, **__: None,  # it is done already
-        stay=lambda: said.append(True),
+        stay=lambda with_gpu: said.append(with_gpu),
     )
     evaluate(job, tmp_path)
     assert bool(said) == stays
