@@ -39,10 +39,10 @@ def main(report: Path, out: str) -> None:
         right.plot(x, rows.mu, "o-", color=colour, label=legend)
     one = slow.iloc[0]
     right.vlines(0.12, one.low, one.high, color=GREEN)
-    right.plot(0.12, one.aggregate, "s", color=GREEN, label="one model with an eighth of the steps")
+    right.plot(0.12, one["aggregate"], "s", color=GREEN, label="one model, an eighth of the steps")
     left.set(xlabel="rounds T", ylabel="best number of models D", xticks=range(1, 11))
     left.set_yticks(range(len(levels)), [f"{level:g}" for level in levels])
-    right.set(xlabel="number of models D", ylabel="perplexity, mean of ten rounds")
+    right.set(xlabel="number of models D", ylabel="perplexity, mean of ten rounds", yscale="log")
     right.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
     right.legend(frameon=False, fontsize=8)
     fig.tight_layout()
