@@ -57,8 +57,9 @@ def read_config(folder: Path) -> dict:
 
 def positions(content: dict) -> int | None:
     """Return the positions that a config.json states; None leaves the question to the job."""
-    for part in (content, content.get("text_config")):
-        for name in POSITIONS if isinstance(part, dict) else ():
+    inner = content.get("text_config")
+    for part in (content, inner if isinstance(inner, dict) else {}):
+        for name in POSITIONS:
             if isinstance(part.get(name), int) and part[name] > 0:
                 return part[name]
     return None
