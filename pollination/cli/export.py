@@ -26,6 +26,7 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -143,7 +144,7 @@ def run(arguments) -> int:
     print(f"sha256: {done.sha256}")
     if done.left_out:
         print(f"inputs left out: {done.left_out:,} (the archive holds their digests)")
-    print(f"To unpack it elsewhere, type: pollination import {target.name}")
+    print(f"To unpack it elsewhere, type: pollination import {quote(target.name)}")
     return 0
 
 

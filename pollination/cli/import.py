@@ -13,6 +13,7 @@ Exit status:
 import json
 import re
 from pathlib import Path
+from shlex import quote
 
 import yaml
 
@@ -45,7 +46,7 @@ def run(arguments) -> int:
         print(json.dumps({"folder": str(into), "files": files}, indent=1))
         return 0
     print(f"{into}: {files:,} files unpacked, all as in the archive; start with {into}/README.md")
-    print(f"To compare them with their records, type: pollination verify {into}")
+    print(f"To compare them with their records, type: pollination verify {quote(str(into))}")
     return 0
 
 

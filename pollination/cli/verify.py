@@ -34,6 +34,7 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from pollination.cli.common import Progress, add_run, bytes_, read_plan, table
 from pollination.cli.runs.archive import LEFT_OUT
@@ -79,7 +80,7 @@ def run(arguments) -> int:
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: no such folder, because the run has not started; start it first: "
-            f"snakemake --profile {profile} --configfile {arguments.configfile}"
+            f"snakemake --profile {quote(profile)} --configfile {quote(arguments.configfile)}"
         )
     progress = Progress(f"verifying {folder}")
     with planned(plan) as params:
@@ -91,13 +92,14 @@ def run(arguments) -> int:
             params,
         )
     progress.show(f"{verified.files:,} files, {bytes_(verified.size_bytes)}", last=True)
-    configfile = "CONFIG" if arguments.folder else arguments.configfile
-    again = f"pollination verify {arguments.folder or f'--configfile {configfile}'}"
+    configfile = "CONFIG" if arguments.folder else quote(arguments.configfile)
+    of = quote(arguments.folder) if arguments.folder else f"--configfile {configfile}"
+    again = f"pollination verify {of}"
     # --configfile comes first, because it would also take the targets after it.
-    snakemake = f"snakemake --configfile {configfile} --profile {profile}"
+    snakemake = f"snakemake --configfile {configfile} --profile {quote(profile)}"
     typed = remedy(verified.findings, snakemake, again)
     if verified.imported and verified.findings:
-        typed = [f"pollination import ARCHIVE --into {folder}.new"]
+        typed = [f"pollination import ARCHIVE --into {quote(f'{folder}.new')}"]
     if arguments.names:
         print("".join(f"{path}\n" for path in names(verified.findings)), end="")
         return int(bool(verified.findings))

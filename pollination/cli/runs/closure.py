@@ -114,7 +114,7 @@ def require_inputs(plan: Plan, found: Closure, original: Path, configfile: str |
         raise ValueError(
             f"{wanted[0]}{more}: the run deleted this input of the generation on purpose (config "
             "key keep); recompute it first: snakemake --profile profiles/local --configfile "
-            f"{configfile or 'CONFIG'} -- {shlex.join(wanted)}"
+            f"{shlex.quote(configfile or 'CONFIG')} -- {shlex.join(wanted)}"
         )
     if missing:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Show the state of a run (states.py) as a screen of text, or as a document for scripts."""
 
 from collections import Counter
+from shlex import quote
 
 from pollination.cli.common import span
 from pollination.cli.runs.states import OUTDATED, STATES, JobState, Snapshot, take
@@ -75,7 +76,7 @@ def _about_driver(seen: Snapshot, configfile: str | None) -> list[str]:
         if running:
             lines[0] += f"; {running} running jobs go on without it"
         command = driver.command or (
-            f"snakemake --profile profiles/local --configfile {configfile or 'CONFIG'}"
+            f"snakemake --profile profiles/local --configfile {quote(configfile or 'CONFIG')}"
         )
         once = " --unlock once, then without --unlock" if driver.killed else ""
         lines.append(f"to {'resume' if driver.holder else 'start'} the run, type: {command}{once}")

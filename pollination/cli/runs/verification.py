@@ -29,6 +29,7 @@ from pollination.plan.plan import Plan
 
 UNRECORDED = "unrecorded"
 OWN_CODE = re.compile(r"(^|\.)code\.")  # in the key of a param: digests of the user's files
+LINES = "tr '\\n' '\\0' < again.txt | xargs -0"  # a line is one word, spaces included
 TYPED = 12  # files that the printed commands name one by one
 
 
@@ -329,8 +330,8 @@ def remedy(findings: list[Finding], snakemake: str, verify_again: str) -> list[s
     if len(files) > TYPED:
         return [
             f"{verify_again} --names > again.txt",
-            "xargs rm -f < again.txt",
-            f"xargs {snakemake} < again.txt",
+            f"{LINES} rm -f",
+            f"{LINES} {snakemake}",
             after,
         ]
     return [

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -42,7 +43,7 @@ class TensorBoard:
 
     def __init__(self, into: Path, run: str) -> None:
         self.folder = into / run
-        self.shown = f"tensorboard --logdir {into}"
+        self.shown = f"tensorboard --logdir {quote(str(into))}"
         self.proto = _module("tensorboard", "tensorboard.compat.proto.event_pb2")
         self.summary = import_module("tensorboard.compat.proto.summary_pb2")
         self.records = import_module("tensorboard.summary.writer.record_writer")
@@ -140,7 +141,7 @@ class Client:
 class Trackio(Client):
     def __init__(self, into: Path, run: str) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(into.resolve()))
-        shown = f"TRACKIO_DIR={os.environ['TRACKIO_DIR']} trackio show --project {run}"
+        shown = f"TRACKIO_DIR={quote(os.environ['TRACKIO_DIR'])} trackio show --project {run}"
         super().__init__(_module("trackio"), run, shown)
 
     def options(self, name: str) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class WeightsAndBiases(Client):
         module = _module("wandb")
         shown = "wandb status"
         if os.environ.get("WANDB_MODE") == "offline":
-            shown = f"wandb sync {into / 'wandb'}/offline-run-*"
+            shown = f"wandb sync {quote(str(into / 'wandb'))}/offline-run-*"
         super().__init__(module, run, shown)
 
     def options(self, name: str) -> dict[str, Any]:
