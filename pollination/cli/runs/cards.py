@@ -240,7 +240,8 @@ def _origin(plan: Plan, tree: dict) -> list[str]:
     )
     shards = {path for node in tree["nodes"] for path in node["shards"]}
     lines = [f"- `{corpus}`: {_source(plan, corpus)}." for corpus in corpora]
-    lines.append(f"- synthetic text of ancestors: {len(shards):,} files, listed above.")
+    files = "1 file" if len(shards) == 1 else f"{len(shards):,} files"
+    lines.append(f"- synthetic text of ancestors: {files}, listed above.")
     pretrained = sorted({node["pretrained"] for node in tree["nodes"] if node["pretrained"]})
     bases = [f"- `{model}`: {_base(plan, model)}." for model in pretrained]
     return [
@@ -253,15 +254,16 @@ def _origin(plan: Plan, tree: dict) -> list[str]:
 
 
 def _base(plan: Plan, model: str) -> str:
-    """Return what a pretrained model is, without local paths, and the digest of its weights."""
+    """Return what a pretrained model is, without local paths: its weights' digests, or revision."""
     source = plan.config["models"][model]["pretrained"]
     if not isinstance(source, str):
         return f"founder 0 of the pool `{source['founders']}` of this run"
     what = "a local folder" if os.path.exists(os.path.expanduser(source)) else f"`{source}`"
     record = Path(plan.results, "models", model, "run.json")
-    known = artifacts.read_record(record)["outputs"] if record.is_file() else {}
+    known = artifacts.read_record(record).get("source", {}) if record.is_file() else {}
+    said = [f"revision `{known['revision']}`"] if "revision" in known else []
     weights = (name for name in sorted(known) if name.endswith(".safetensors"))
-    return ", ".join([what, *(f"sha256 of `{name}`: `{known[name]}`" for name in weights)])
+    return ", ".join([what, *said, *(f"sha256 of `{name}`: `{known[name]}`" for name in weights)])
 
 
 def _source(plan: Plan, corpus: str) -> str:
