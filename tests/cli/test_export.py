@@ -17,10 +17,12 @@ import pytest
 
 from pollination.cli import main
 from pollination.cli.runs.archive import LEFT_OUT, MANIFEST, mirrored
+from pollination.cli.runs.cards import _base
 from pollination.cli.runs.reproduction import located
 from pollination.cli.runs.verification import verify
 from pollination.core import artifacts
 from pollination.plan.outputs import generation_files
+from pollination.plan.plan import Plan
 from pollination.plan.saved import read_run
 from tests.cli.test_reproduce import change_record
 from tests.cli.test_verify import replace
@@ -323,6 +325,22 @@ def test_a_model_folder_has_a_card_and_loads(here, capsys):
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "damaged" in error_of(capsys, *words[:-3], "second")
     assert sorted(os.listdir()) == ["model", "results"]
+
+
+@pytest.mark.parametrize(
+    ("source", "recorded", "said"),
+    [
+        (".", {"model.safetensors": "1f"}, "a local folder, sha256 of `model.safetensors`: `1f`"),
+        ("owner/name", {"revision": "2e"}, "`owner/name`, revision `2e`"),
+        ({"founders": "human"}, {}, "founder 0 of the pool `human` of this run"),
+    ],
+)
+def test_a_card_says_where_a_pretrained_model_is_from(tmp_path, source, recorded, said):
+    (tmp_path / "models/base").mkdir(parents=True)
+    record = artifacts.seal({"source": recorded})
+    artifacts.write_json(tmp_path / "models/base/run.json", record)
+    plan = Plan(TOY_PLAN.config | {"models": {"base": {"pretrained": source}}}, str(tmp_path))
+    assert _base(plan, "base") == said
 
 
 def test_a_synthetic_text_has_a_card_and_loads(here):
