@@ -331,6 +331,13 @@ def test_a_model_folder_has_a_card_and_loads(here, capsys):
     ("source", "recorded", "said"),
     [
         (".", {"model.safetensors": "1f"}, "a local folder, sha256 of `model.safetensors`: `1f`"),
+        ("/of/another/machine", {}, "a local folder"),
+        (
+            "of/another",
+            {"model.safetensors": "1f"},
+            "a local folder, sha256 of `model.safetensors`: `1f`",
+        ),
+        ("owner/name", {}, "`owner/name`"),
         ("owner/name", {"revision": "2e"}, "`owner/name`, revision `2e`"),
         ({"founders": "human"}, {}, "founder 0 of the pool `human` of this run"),
     ],

@@ -20,6 +20,7 @@ from pollination import __version__
 from pollination.cli.common import CONFIGFILE
 from pollination.cli.lineage import find_model
 from pollination.core import artifacts
+from pollination.plan.config.loading import is_absent_folder
 from pollination.plan.corpora import joined_corpora, kind_of
 from pollination.plan.datasets import dataset_of, datasets
 from pollination.plan.layout import place_of
@@ -174,11 +175,10 @@ def _write_model(
     scores = artifacts.read_json(scored) if scored.is_file() else {}
     tree = ancestry(plan, name, generation, member)
     pretrained = sorted({node["pretrained"] for node in tree["nodes"] if node["pretrained"]})
-    sources = [plan.config["models"][model]["pretrained"] for model in pretrained]
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     head |= {"tags": ["pollination"]} | _licence(licence)
-    if hub := [one for one in sources if isinstance(one, str) and not os.path.exists(one)]:
-        head["base_model"] = hub
+    if hub := [model for model in pretrained if _is_on_hub(plan, model)]:
+        head["base_model"] = [plan.config["models"][model]["pretrained"] for model in hub]
     title = f"{plan.config['run']}: {name}, generation {generation}, member {member}"
     parts = [
         f"# {title}",
@@ -253,14 +253,27 @@ def _origin(plan: Plan, tree: dict) -> list[str]:
     ]
 
 
+def _recorded(plan: Plan, model: str) -> dict[str, str]:
+    """Return what a model's record says about its source: a revision of the hub, or digests."""
+    record = Path(plan.results, "models", model, "run.json")
+    return artifacts.read_record(record).get("source", {}) if record.is_file() else {}
+
+
+def _is_on_hub(plan: Plan, model: str) -> bool:
+    """Return whether a pretrained model is one of the hub; its folder may be of another machine."""
+    source, known = plan.config["models"][model]["pretrained"], _recorded(plan, model)
+    if known or not isinstance(source, str):
+        return "revision" in known
+    return not os.path.isdir(os.path.expanduser(source)) and not is_absent_folder(source)
+
+
 def _base(plan: Plan, model: str) -> str:
     """Return what a pretrained model is, without local paths: its weights' digests, or revision."""
     source = plan.config["models"][model]["pretrained"]
     if not isinstance(source, str):
         return f"founder 0 of the pool `{source['founders']}` of this run"
-    what = "a local folder" if os.path.exists(os.path.expanduser(source)) else f"`{source}`"
-    record = Path(plan.results, "models", model, "run.json")
-    known = artifacts.read_record(record).get("source", {}) if record.is_file() else {}
+    what = f"`{source}`" if _is_on_hub(plan, model) else "a local folder"
+    known = _recorded(plan, model)
     said = [f"revision `{known['revision']}`"] if "revision" in known else []
     weights = (name for name in sorted(known) if name.endswith(".safetensors"))
     return ", ".join([what, *said, *(f"sha256 of `{name}`: `{known[name]}`" for name in weights)])

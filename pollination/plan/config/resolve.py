@@ -56,15 +56,13 @@ from pollination.plan.config.sweep import (
     written,
 )
 from pollination.plan.config.userfiles import check_braces, check_file
-from pollination.plan.config.values import listed
+from pollination.plan.config.values import listed, periodic
 from pollination.plan.config.weights import positions, read_config, tensors
 from pollination.plan.corpora import CORPUS_KINDS
 from pollination.plan.datasets import remedy
 from pollination.plan.operators import ranks_by
 
 REPLICATE = re.compile(r"(?<=\w)\.s\d+(?=[.:\s,])")  # in the name of an experiment or pool
-REPEATS = 20  # snakemake.io.PeriodicityDetector
-PERIODIC = re.compile(rf"(.+)\1{{{REPEATS - 1}}}$")
 LOOP = ("corpora", "models", "founders", "experiments")  # sections that the loop needs
 SIDE = ("theory", "fingerprint")  # sections that run alone, and only if they are not empty
 
@@ -373,12 +371,7 @@ def resolve(raw: dict, source: str | Places = "config") -> dict:
         config["experiments"] = {}
         check_kinds(config, mistakes)
         for section in (*LOOP, "tasks", *SIDE):
-            mistakes += [
-                f"{section}.{name}: the name ends in a text that repeats {REPEATS} times or more, "
-                "which Snakemake refuses; choose another name"
-                for name in (merged if section == "experiments" else config[section])
-                if PERIODIC.search(name)
-            ]
+            mistakes += periodic(section, merged if section == "experiments" else config[section])
         for name, change in merged.items():
             experiment = with_defaults(change, experiment_node)
             decide_shards(name, experiment, config, mistakes)

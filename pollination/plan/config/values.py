@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 OWN = "own"  # in evaluate.perplexity, stands for the member's own corpus
+REPEATS = 20  # of a name's end: as many are a cycle to Snakemake
 SEGMENT = "segment"  # in evaluate.perplexity, the human text that the member's founder has read
 
 
@@ -18,6 +19,16 @@ def nearest(word: str, allowed: list[str]) -> str:
     """Return ' (did you mean ...?)' if an allowed name is similar, else an empty string."""
     close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def periodic(section: str, names: Iterable[str]) -> list[str]:
+    """Return a mistake for each name that Snakemake takes for a cycle (PeriodicityDetector)."""
+    return [
+        f"{section}.{name}: the name ends in a text that repeats {REPEATS} times or more, which "
+        "Snakemake refuses; choose another name"
+        for name in names
+        if re.search(rf"(.+)\1{{{REPEATS - 1}}}$", name)
+    ]
 
 
 def listed(value: str | list[str] | None) -> list[str]:
